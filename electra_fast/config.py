@@ -77,7 +77,9 @@ class ElectraConfig:
         label2id: dict[str, int] | None = None,
         **kwargs: Any,
     ):
-        fields = {k: v for k, v in locals().items() if k not in ("self", "kwargs", "num_labels", "id2label", "label2id")}
+        fields = {
+            k: v for k, v in locals().items() if k not in ("self", "kwargs", "num_labels", "id2label", "label2id")
+        }
         fields.pop("__class__", None)
         self.__dict__.update(fields)
         self.__dict__.update(copy.deepcopy(_COMMON_DEFAULTS))
@@ -157,7 +159,9 @@ class ElectraConfig:
         """Builds a config from a dictionary; raises ValueError where it is another model's."""
         model_type = config_dict.get("model_type", "electra")
         if model_type != "electra":
-            raise ValueError(f"config.json must have model_type 'electra', got {model_type!r}: this is another model's config")
+            raise ValueError(
+                f"config.json must have model_type 'electra', got {model_type!r}: this is another model's config"
+            )
         return cls(**{**config_dict, **kwargs})
 
     @classmethod
@@ -168,7 +172,7 @@ class ElectraConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, as JSON values."""
-        output = {k: copy.deepcopy(v) for k, v in self.__dict__.items() if not k.startswith("_")}
+        output = {k: copy.deepcopy(v) for k, v in self.__dict__.items() if k != "_name_or_path"}
         output["model_type"] = self.model_type
         if output["dtype"] is not None:
             output["dtype"] = str(output["dtype"]).removeprefix("torch.")

@@ -1,0 +1,90 @@
+"""Packed batches: padding is dropped once on entry and restored once on exit.
+
+A padded batch of B rows of S columns with T real tokens becomes `[T, ...]` tokens in row order, with `cu_seqlens [B + 1]
+int32` marking where each row starts. Everything between entry and exit costs T tokens, not B * S.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Where the T real tokens of a padded [B, S] batch are.
+
+    Attributes:
+        batch_size, seq_length: B and S of the padded form.
+        cu_seqlens: [B + 1] int32, first token of each sequence; the last entry is T.
+        max_seqlen: length of the longest sequence.
+        indices: [T] int64, positions of the tokens in the flattened [B * S] form; None where nothing is padded, and then
+            packing and unpacking are views.
+    """
+
+    batch_size: int
+    seq_length: int
+    cu_seqlens: Tensor
+    max_seqlen: int
+    indices: Tensor | None
+
+    @classmethod
+    def full(cls, batch_size: int, seq_length: int, device: torch.device) -> PackedBatch:
+        """A batch without padding."""
+        ends = torch.arange(0, batch_size * seq_length + 1, max(seq_length, 1), dtype=torch.int32, device=device)
+        return cls(batch_size, seq_length, ends, seq_length, None)
+
+    @classmethod
+    def from_mask(cls, mask: Tensor) -> PackedBatch:
+        """From a [B, S] mask, nonzero at real tokens, which may stand anywhere in a row."""
+        batch_size, seq_length = mask.shape
+        mask = mask != 0
+        if bool(mask.all()):
+            return cls.full(batch_size, seq_length, mask.device)
+        lengths = mask.sum(1, dtype=torch.int32)
+        cu_seqlens = torch.nn.functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
+        return cls(batch_size, seq_length, cu_seqlens, int(lengths.max()), mask.flatten().nonzero().squeeze(1))
+
+    @classmethod
+    def from_cu_seqlens(cls, batch_size: int, seq_length: int, cu_seqlens: Tensor, max_seqlen: int) -> PackedBatch:
+        """From rows that are already packed: together the [B, S] tokens hold the sequences that `cu_seqlens` marks."""
+        return cls(batch_size, seq_length, cu_seqlens.to(torch.int32), max_seqlen, None)
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """[B, S, ...] -> [T, ...]"""
+        flat = padded.reshape(self.batch_size * self.seq_length, *padded.shape[2:])
+        return flat if self.indices is None else flat.index_select(0, self.indices)
+
+    def unpack(self, packed: Tensor, fill: float = 0.0) -> Tensor:
+        """[T, ...] -> [B, S, ...]; padding positions get `fill`."""
+        if self.indices is not None:
+            flat = packed.new_full((self.batch_size * self.seq_length, *packed.shape[1:]), fill)
+            packed = flat.index_copy(0, self.indices, packed)
+        return packed.reshape(self.batch_size, self.seq_length, *packed.shape[1:])
+
+
+def cu_seqlens_of(lengths: list[int], device: torch.device | str = "cpu") -> Tensor:
+    """[B] lengths -> [B + 1] int32 starts."""
+    return torch.nn.functional.pad(torch.tensor(lengths, dtype=torch.int32, device=device).cumsum(0), (1, 0)).int()
+
+
+def packed_row(position_ids: Tensor) -> PackedBatch | None:
+    """Several sequences in one row, told by position ids [1, S] that start again from 0; None for a single sequence.
+
+    The form of transformers' DataCollatorWithFlattening.
+    """
+    row = position_ids[0]
+    starts = row == 0
+    is_continued = row[1:] == row[:-1] + 1
+    if (
+        row.numel() < 2
+        or not bool(starts[0])
+        or bool(starts[1:].sum() == 0)
+        or not bool((starts[1:] | is_continued).all())
+    ):
+        return None
+    first = starts.nonzero().squeeze(1)
+    cu_seqlens = torch.cat([first, first.new_tensor([row.numel()])]).int()
+    return PackedBatch.from_cu_seqlens(1, row.numel(), cu_seqlens, int(cu_seqlens.diff().max()))

@@ -1,0 +1,290 @@
+"""Every op in plain torch, one short function each: the oracle of the kernels, the fallback, and the documentation.
+
+Shapes: T packed tokens, B sequences, H hidden size, E embedding size, F intermediate size, V vocabulary size, N masked
+rows, A heads of size D. All functions are differentiable where it has meaning, and none writes into its inputs except
+the optimizers, which say so. Random numbers of the sampling ops are arguments, so that a result can be repeated exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_python": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_fast": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_accurate": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_python_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_10": lambda x: F.gelu(x).clamp(-10, 10),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "hardswish": F.hardswish,
+    "leaky_relu": F.leaky_relu,
+    "linear": lambda x: x,
+    "mish": F.mish,
+    "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),
+    "relu6": F.relu6,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+def activation_of(name: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The function behind a config's `hidden_act`; raises ValueError for a name that is not known."""
+    if callable(name):
+        return name
+    if name not in ACTIVATIONS:
+        raise ValueError(f"the activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]
+
+
+def embed_norm_project(
+    input_ids: Tensor | None,
+    token_type_ids: Tensor,
+    position_ids: Tensor,
+    word_table: Tensor,
+    position_table: Tensor,
+    token_type_table: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    eps: float,
+    project_weight: Tensor | None = None,
+    project_bias: Tensor | None = None,
+    inputs_embeds: Tensor | None = None,
+    padding_idx: int | None = None,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """dropout(LayerNorm(word[ids] + type[types] + position[positions])), projected E -> H where a projection is given.
+
+    Ids are [...] int64; `inputs_embeds [..., E]` takes the place of the word lookup. The word table's row `padding_idx`
+    gets no gradient. Returns [..., E] or [..., H].
+    """
+    words = F.embedding(input_ids, word_table, padding_idx) if inputs_embeds is None else inputs_embeds
+    x = words + F.embedding(token_type_ids, token_type_table) + F.embedding(position_ids, position_table)
+    x = F.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, eps)
+    x = F.dropout(x, dropout_p)
+    return x if project_weight is None else F.linear(x, project_weight, project_bias)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int, dropout_p: float = 0.0, causal: bool = False
+) -> Tensor:
+    """softmax(q k' / sqrt(D)) v within each packed sequence.
+
+    q, k, v: [T, A, D]; cu_seqlens: [B + 1] int32. Returns [T, A, D].
+    """
+    n_tokens, heads, size = q.shape
+    if n_tokens == (len(cu_seqlens) - 1) * max_seqlen:  # all of one length: one batched call
+        padded = [x.view(-1, max_seqlen, heads, size).transpose(1, 2) for x in (q, k, v)]
+        out = F.scaled_dot_product_attention(*padded, dropout_p=dropout_p, is_causal=causal)
+        return out.transpose(1, 2).reshape(n_tokens, heads, size)
+    lengths = cu_seqlens.diff().tolist()
+    out = [
+        F.scaled_dot_product_attention(
+            *(x.transpose(0, 1).unsqueeze(0) for x in sequence), dropout_p=dropout_p, is_causal=causal
+        )[0].transpose(0, 1)
+        for sequence in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True)
+        if len(sequence[0])
+    ]
+    return torch.cat(out) if out else torch.zeros_like(q)
+
+
+def masked_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float = 0.0, head_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Attention over a padded batch, with its probabilities: what the packed form cannot express.
+
+    q: [B, S, A, D]; k, v: [B, K, A, D]; mask: broadcastable to [B, A, S, K], added to the scores; head_mask: broadcastable
+    to [B, A, S, K], multiplies the probabilities. Returns ([B, S, A, D], probabilities after dropout [B, A, S, K]).
+    """
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
+    if mask is not None:
+        scores = scores + mask
+    probabilities = F.dropout(scores.softmax(-1), dropout_p)
+    if head_mask is not None:
+        probabilities = probabilities * head_mask
+    return (probabilities @ v).transpose(1, 2), probabilities
+
+
+def dropout_add_norm(
+    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, dropout_p: float = 0.0
+) -> Tensor:
+    """LayerNorm(residual + dropout(x)); all [..., H]."""
+    return F.layer_norm(residual + F.dropout(x, dropout_p), weight.shape, weight, bias, eps)
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """erf-GELU(x weight' + bias): [..., H] -> [..., F]."""
+    return F.gelu(F.linear(x, weight, bias))
+
+
+def rtd_head(
+    hidden: Tensor,
+    dense_weight: Tensor,
+    dense_bias: Tensor,
+    prediction_weight: Tensor,
+    prediction_bias: Tensor,
+    labels: Tensor | None = None,
+    activation: Callable[[Tensor], Tensor] = F.gelu,
+) -> tuple[Tensor | None, Tensor]:
+    """The replaced-token head: logit = act(hidden dense' + b) . prediction + c, and the mean binary cross-entropy.
+
+    hidden: [..., H]; prediction_weight: [1, H]; labels: [...] with 1 where the token was replaced, or None. Returns (loss,
+    logits [...]); the loss is a scalar over all tokens given, None without labels.
+    """
+    gate = activation(F.linear(hidden, dense_weight, dense_bias))
+    logits = F.linear(gate, prediction_weight, prediction_bias).squeeze(-1)
+    loss = None if labels is None else F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    return loss, logits
+
+
+def mlm_head(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    labels: Tensor,
+    uniform: Tensor | None = None,
+    temperature: float = 1.0,
+    never_label: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Vocabulary logits of the masked rows, their cross-entropy, and one exact sample a row.
+
+    hidden: [N, E]; weight: [V, E]; bias: [V]; labels: [N] int64; uniform: [N] fp32 in [0, 1), one number a row, or None for no
+    sample. The sample is drawn from softmax(logits / temperature) by inverting its cumulative sum; `never_label` takes
+    the true token out of it. Returns (losses [N] fp32, is_correct [N] bool, samples [N] int64 or None).
+    """
+    logits = F.linear(hidden, weight, bias)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    is_correct = logits.argmax(-1) == labels
+    if uniform is None:
+        return losses, is_correct, None
+    with torch.no_grad():
+        scores = logits / temperature
+        if never_label:
+            scores = scores.scatter(1, labels[:, None], -math.inf)
+        cumulative = scores.softmax(-1).cumsum(-1)
+        target = uniform[:, None].to(cumulative.dtype) * cumulative[:, -1:]
+        samples = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=len(bias) - 1)
+    return losses, is_correct, samples
+
+
+def mask_tokens(
+    input_ids: Tensor,
+    cu_seqlens: Tensor,
+    candidates: Tensor,
+    uniform: Tensor,
+    n_slots: int,
+    mask_token_id: int,
+    mask_prob: float = 0.15,
+    mask_fraction: float = 0.85,
+    replacement: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Chooses positions, writes [MASK] and records the targets, with shapes that do not depend on what was drawn.
+
+    In a sequence of n tokens, max(1, round(mask_prob * n)) of its candidates are chosen (fewer where it has fewer), without
+    replacement unless asked. A chosen token becomes [MASK] with probability `mask_fraction` and else stays; it is
+    predicted in both cases (google-research/electra, pretrain/pretrain_helpers.py).
+
+    input_ids: [T] int64; candidates: [T] bool, the tokens that may be chosen; uniform: [2, T] fp32 in [0, 1). Returns
+    (masked_ids [T], positions [n_slots] int64, labels [n_slots] int64, is_used [n_slots] bool). Slots that are not needed come
+    last, at position 0; where `n_slots` is too few, the last sequences lose theirs.
+    """
+    n_tokens, starts = len(input_ids), cu_seqlens[:-1].long()
+    lengths = cu_seqlens.diff().long()
+    sequence = torch.repeat_interleave(torch.arange(len(lengths), device=input_ids.device), lengths)
+    n_candidates = torch.zeros_like(lengths).index_add_(0, sequence, candidates.long())
+    n_chosen = (lengths * mask_prob).round().long().clamp(min=1).minimum(n_candidates)
+    # Candidates in random order within their sequence, sequences in order: rank r of a sequence is slot r.
+    order = uniform[0].masked_fill(~candidates, 2.0).argsort()
+    order = order[sequence[order].argsort(stable=True)]
+    rank = torch.arange(n_tokens, device=input_ids.device) - starts[sequence]
+    is_chosen = rank < n_chosen[sequence]
+    if replacement:
+        draw = (uniform[0] * n_candidates[sequence]).long().minimum(n_candidates[sequence] - 1).clamp(min=0)
+        order = order[starts[sequence] + draw]
+    chosen = order[is_chosen][:n_slots]
+    positions = F.pad(chosen, (0, n_slots - len(chosen)))
+    is_used = torch.arange(n_slots, device=input_ids.device) < len(chosen)
+    written = chosen[uniform[1][chosen] < mask_fraction]
+    masked_ids = input_ids.index_fill(0, written, mask_token_id)
+    return masked_ids, positions, input_ids[positions], is_used
+
+
+def place_samples(input_ids: Tensor, positions: Tensor, samples: Tensor, is_used: Tensor) -> tuple[Tensor, Tensor]:
+    """Writes the generator's samples over the original ids.
+
+    input_ids: [T] int64, the original text; positions, samples: [N] int64; is_used: [N] bool. Returns (corrupted_ids [T], is_replaced
+    [T] bool), a token that the generator guessed right counting as original.
+    """
+    corrupted = input_ids.index_copy(0, positions[is_used], samples[is_used])
+    return corrupted, corrupted != input_ids
+
+
+def adamw(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor],
+    exp_avg_sqs: Sequence[Tensor],
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int | None = None,
+    grad_scale: float | Tensor = 1.0,
+) -> None:
+    """One AdamW update, in place on params, exp_avgs and exp_avg_sqs.
+
+    p -= lr * (m / (sqrt(v) + eps) + weight_decay * p), with eps outside the root. `step` (from 1) switches bias correction
+    on; None is the original ELECTRA's, without it (google-research/electra, model/optimization.py). Gradients are multiplied by
+    `grad_scale` on the way (clipping, loss scale).
+    """
+    correction1 = 1.0 if step is None else 1 - beta1**step
+    correction2 = 1.0 if step is None else 1 - beta2**step
+    for p, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
+        grad = grad.to(p.dtype) * grad_scale
+        m.mul_(beta1).add_(grad, alpha=1 - beta1)
+        v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        denominator = (v / correction2).sqrt_().add_(eps)
+        p.mul_(1 - lr * weight_decay).addcdiv_(m, denominator, value=-lr / correction1)
+
+
+def lamb(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor],
+    exp_avg_sqs: Sequence[Tensor],
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int | None = None,
+    grad_scale: float | Tensor = 1.0,
+    adapt: bool = True,
+) -> None:
+    """One LAMB update, in place (You et al. 2020, algorithm 2): AdamW's update u, scaled by |p| / |u| a tensor.
+
+    The ratio is 1 where either norm is 0, and everywhere where `adapt` is false (LayerNorm and biases in NVIDIA's recipe).
+    """
+    correction1 = 1.0 if step is None else 1 - beta1**step
+    correction2 = 1.0 if step is None else 1 - beta2**step
+    for p, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
+        grad = grad.to(p.dtype) * grad_scale
+        m.mul_(beta1).add_(grad, alpha=1 - beta1)
+        v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        update = (m / correction1) / ((v / correction2).sqrt_().add_(eps)) + weight_decay * p
+        p_norm, u_norm = p.norm(), update.norm()
+        ratio = torch.where((p_norm > 0) & (u_norm > 0) & adapt, p_norm / u_norm, 1.0)
+        p.sub_(update * (lr * ratio))

@@ -1,0 +1,283 @@
+"""Weights on disk: reading, writing, and fitting a file's keys to a model's.
+
+Tensor names on disk are always the Hub's. Files in the wild differ from a model's `state_dict()` in a few known ways,
+which are put right here: LayerNorm parameters called gamma and beta, `position_ids` buffers that old versions saved,
+tied tensors that are saved once or twice, and the prefix `electra.` that a task model has and the base model has not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from huggingface_hub import split_state_dict_into_shards_factory
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+# (name of a single file, name of the index of its shards).
+_FORMATS = {
+    "safetensors": ("model.safetensors", "model.safetensors.index.json"),
+    "bin": ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+}
+# What a save in progress writes into, inside the directory it saves to; left behind by a killed process only.
+SAVING_PREFIX = ".saving-"
+_OLD_NAMES = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
+_OLD_BUFFERS = re.compile(r"(^|\.)(embeddings\.token_type_ids|position_ids)$")
+
+
+def file_names(format: str, variant: str | None = None) -> tuple[str, str]:
+    """Names of the weights file and of its index; a variant goes before the last suffix (`model.fp16.safetensors`)."""
+    if variant is None:
+        return _FORMATS[format]
+    single, index = (f"{stem}.{variant}.{suffix}" for stem, suffix in (n.rsplit(".", 1) for n in _FORMATS[format]))
+    return single, index
+
+
+# Reading
+
+
+def read_state_dict(
+    find: Callable[[str], Path | None],
+    formats: Collection[str] = ("safetensors", "bin"),
+    variant: str | None = None,
+    weights_only: bool = True,
+) -> tuple[Path, dict[str, Tensor]] | None:
+    """Reads the first checkpoint there is: a file, or an index and all its shards.
+
+    Args:
+        find: gives the path of a file of the checkpoint, or None where there is no such file.
+        formats: the formats to look for, in this order.
+        weights_only: whether a `.bin` file may hold tensors only (a pickle that holds more can run code).
+
+    Returns:
+        The path of the file or index and its tensors, on the CPU; None where `find` found nothing.
+
+    Raises:
+        ValueError: a file that is damaged or is something else, a missing shard, an index and shards that disagree.
+    """
+    for format in formats:
+        single, index = file_names(format, variant)
+        if (path := find(single)) is not None:
+            return path, read_tensors(path, weights_only)
+        if (path := find(index)) is not None:
+            return path, _read_shards(path, find, weights_only)
+    return None
+
+
+def read_tensors(path: Path, weights_only: bool = True) -> dict[str, Tensor]:
+    """Reads one `.safetensors` or `.bin` file; raises ValueError, naming it, where it is damaged or something else."""
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} must be a whole safetensors file, got: {error}") from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=weights_only)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle can fail in any way
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{path} must be a whole file of torch.save with tensors only, got: {reason}") from error
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path} must hold a dictionary of tensors, got a {type(content).__name__} of other things")
+    return dict(content)
+
+
+def _read_shards(index: Path, find: Callable[[str], Path | None], weights_only: bool) -> dict[str, Tensor]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted(set(weight_map.values()))
+        outside = [shard for shard in shards if Path(shard).name != shard]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} must be JSON with a 'weight_map' of names to files, got: {error!r}") from error
+    if outside:
+        raise ValueError(f"{index} must name files of its own directory, got {outside[0]!r}")
+    state: dict[str, Tensor] = {}
+    for shard in shards:
+        path = find(shard)
+        if path is None:
+            raise ValueError(f"{index} names the shard {shard}, which is missing")
+        state.update(read_tensors(path, weights_only))
+    if absent := sorted(set(weight_map) - set(state)):
+        raise ValueError(f"{index} promises {absent[0]}, but {weight_map[absent[0]]} does not hold it")
+    return state
+
+
+# Fitting
+
+
+@dataclass
+class Fit:
+    """What came of fitting a checkpoint's tensors to a model's; keys are the model's where it has them."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    """(key, shape in the checkpoint, shape in the model)."""
+
+    def check(self, source: str | Path, class_name: str, ignore_mismatched_sizes: bool) -> None:
+        """Raises ValueError where nothing of the checkpoint is the model's, or shapes differ that must not."""
+        if not self.tensors and not self.mismatched:
+            held = ", ".join(self.unexpected[:3]) or "no tensors"
+            raise ValueError(f"{source} must hold tensors of {class_name}, got {held}: another model's file")
+        if self.mismatched and not ignore_mismatched_sizes:
+            shapes = "; ".join(f"{key} must be {list(own)}, got {list(found)}" for key, found, own in self.mismatched)
+            hint = "ignore_mismatched_sizes=True initialises these anew"
+            raise ValueError(f"{source} has not the shapes of this {class_name}: {shapes}. {hint}")
+
+    def describe(self, class_name: str) -> list[str]:
+        """Lines for the user on what was not loaded; none where every tensor found its place."""
+        lines = []
+        for held, wanted, does, cannot in (
+            ("discriminator", "generator", "tells replaced tokens", "fill masks"),
+            ("generator", "discriminator", "fills masks", "tell replaced tokens"),
+        ):
+            if _has_head(self.unexpected, held) and _has_head(self.missing, wanted):
+                lines.append(f"this is a {held}: it {does} and cannot {cannot}; load the {wanted} for that")
+        if self.missing:
+            lines.append(f"newly initialised, train before use: {', '.join(self.missing)}")
+        if self.mismatched:
+            shapes = (f"{key} ({list(found)} there, {list(own)} here)" for key, found, own in self.mismatched)
+            lines.append(f"newly initialised since the shapes differ, train before use: {', '.join(shapes)}")
+        if self.unexpected:
+            lines.append(f"no part of {class_name}, left out: {', '.join(self.unexpected)}")
+        return lines
+
+
+def modern_names(state: Mapping[str, Tensor], key_mapping: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+    """Applies `key_mapping` (patterns and their replacements), then today's names; leaves old buffers out.
+
+    Raises:
+        ValueError: two tensors would have the same name.
+    """
+    rules = (*(key_mapping or {}).items(), *_OLD_NAMES)
+    result, origin = {}, {}
+    for name, tensor in state.items():
+        key = name
+        for pattern, replacement in rules:
+            key = re.sub(pattern, replacement, key)
+        if _OLD_BUFFERS.search(key):
+            continue
+        if key in origin:
+            raise ValueError(f"the checkpoint holds {key} twice: as {origin[key]} and as {name}")
+        result[key], origin[key] = tensor, name
+    return result
+
+
+def differing_ties(state: Mapping[str, Tensor], ties: Mapping[str, str]) -> list[str]:
+    """Names that `ties` ({name: the name it shares its tensor with}) calls equal and the checkpoint does not."""
+    pairs = ((tied, origin) for tied, origin in ties.items() if tied in state and origin in state)
+    return [tied for tied, origin in pairs if not torch.equal(state[tied].to(state[origin].dtype), state[origin])]
+
+
+def merge_ties(state: Mapping[str, Tensor], ties: Mapping[str, str]) -> dict[str, Tensor]:
+    """Keeps one of each pair of tied tensors, under the name that is shared, whichever of them was there."""
+    state = dict(state)
+    for tied, origin in ties.items():
+        if tied in state:
+            value = state.pop(tied)
+            state.setdefault(origin, value)
+    return state
+
+
+def fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str) -> Fit:
+    """Matches the tensors of a checkpoint with those of a model's `state_dict()`.
+
+    Args:
+        state: the checkpoint's tensors, by their modern names.
+        expected: the model's; only names and shapes are used.
+        prefix: `electra.`, added to or removed from a name where that makes it one of the model's.
+    """
+    result = Fit()
+    for name, tensor in state.items():
+        key = next((k for k in (name, prefix + name, name.removeprefix(prefix)) if k in expected), None)
+        if key is None:
+            result.unexpected.append(name)
+        elif tensor.shape != expected[key].shape:
+            result.mismatched.append((key, tuple(tensor.shape), tuple(expected[key].shape)))
+        else:
+            result.tensors[key] = tensor
+    found = {*result.tensors, *(key for key, _, _ in result.mismatched)}
+    result.missing = [key for key in expected if key not in found]
+    return result
+
+
+def _has_head(keys: Collection[str], network: str) -> bool:
+    return any(key.startswith(f"{network}_predictions.") for key in keys)
+
+
+# Writing
+
+
+def write_checkpoint(
+    directory: Path,
+    state: Mapping[str, Tensor],
+    config_json: str,
+    max_shard_size: int | str = "50GB",
+    format: str = "safetensors",
+    variant: str | None = None,
+) -> list[str]:
+    """Writes config.json and the weights into a directory, in place of the checkpoint of this variant that it holds.
+
+    Everything is first written aside, then renamed into place, so that a file is never half-written. The index of an
+    old checkpoint goes before its shards do and the new one comes last: shards of two saves are never read as one.
+
+    Returns:
+        The names of the files written.
+    """
+    single, index_name = file_names(format, variant)
+    stem, suffix = single.rsplit(".", 1)
+    split = split_state_dict_into_shards_factory(
+        state,
+        get_storage_size=lambda tensor: tensor.nbytes,
+        filename_pattern=f"{stem}{{suffix}}.{suffix}",
+        max_shard_size=max_shard_size,
+    )
+    names = [*split.filename_to_tensors, "config.json"]
+    directory.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=SAVING_PREFIX, dir=directory) as aside:
+        for name, keys in split.filename_to_tensors.items():
+            _write_tensors(Path(aside, name), {key: state[key] for key in keys})
+        Path(aside, "config.json").write_text(config_json, encoding="utf-8")
+        if split.is_sharded:
+            index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+            Path(aside, index_name).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            names.append(index_name)
+            (directory / index_name).unlink(missing_ok=True)
+        for name in names:
+            with open(Path(aside, name), "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(Path(aside, name), directory / name)
+    _remove_stale(directory, variant, keep=names)
+    return names
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    # Clones, since a view is saved with all of the tensor that it is a view of, or refused.
+    tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+    if path.suffix != ".safetensors":
+        torch.save(tensors, path)
+        return
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{path.name} could not be written into {path.parent.parent}: {error}") from error
+
+
+def _remove_stale(directory: Path, variant: str | None, keep: Collection[str]) -> None:
+    """Removes what is left of older checkpoints of this variant: a reader must not prefer them, or mix them in."""
+    for format in _FORMATS:
+        names = file_names(format, variant)
+        stem, suffix = names[0].rsplit(".", 1)
+        shard = re.compile(rf"{re.escape(stem)}-\d{{5}}-of-\d{{5}}\.{suffix}")
+        for path in directory.iterdir():
+            if (path.name in names or shard.fullmatch(path.name)) and path.name not in keep:
+                path.unlink()

@@ -1,4 +1,4 @@
-"""ELECTRA, fast. Names are those of transformers; each is imported on first use, so that `import electra_fast` is cheap."""
+"""ELECTRA, fast. Names are those of transformers; each is imported on first use, which keeps the import cheap."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _HOME = {
     "ElectraConfig": "config",
     "ElectraTokenizer": "tokenizer",
     "ElectraTokenizerFast": "tokenizer",
-    "ElectraPreTrainedModel": "modeling",
-    "ElectraModel": "modeling",
+    "ElectraPreTrainedModel": "base",
+    "ElectraModel": "backbone",
     "ElectraForPreTraining": "modeling",
     "ElectraForMaskedLM": "modeling",
     "ElectraForCausalLM": "modeling",
@@ -23,7 +23,22 @@ _HOME = {
     "ElectraForPreTrainingOutput": "outputs",
 }
 
-__all__ = sorted([*_HOME, "__version__"])
+__all__ = [
+    "ElectraConfig",
+    "ElectraForCausalLM",
+    "ElectraForMaskedLM",
+    "ElectraForMultipleChoice",
+    "ElectraForPreTraining",
+    "ElectraForPreTrainingOutput",
+    "ElectraForQuestionAnswering",
+    "ElectraForSequenceClassification",
+    "ElectraForTokenClassification",
+    "ElectraModel",
+    "ElectraPreTrainedModel",
+    "ElectraTokenizer",
+    "ElectraTokenizerFast",
+    "__version__",
+]
 
 
 def __getattr__(name: str):
@@ -39,34 +54,17 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from .config import ElectraConfig as ElectraConfig
+    from .backbone import ElectraModel
+    from .base import ElectraPreTrainedModel
+    from .config import ElectraConfig
     from .modeling import (
-        ElectraForCausalLM as ElectraForCausalLM,
+        ElectraForCausalLM,
+        ElectraForMaskedLM,
+        ElectraForMultipleChoice,
+        ElectraForPreTraining,
+        ElectraForQuestionAnswering,
+        ElectraForSequenceClassification,
+        ElectraForTokenClassification,
     )
-    from .modeling import (
-        ElectraForMaskedLM as ElectraForMaskedLM,
-    )
-    from .modeling import (
-        ElectraForMultipleChoice as ElectraForMultipleChoice,
-    )
-    from .modeling import (
-        ElectraForPreTraining as ElectraForPreTraining,
-    )
-    from .modeling import (
-        ElectraForQuestionAnswering as ElectraForQuestionAnswering,
-    )
-    from .modeling import (
-        ElectraForSequenceClassification as ElectraForSequenceClassification,
-    )
-    from .modeling import (
-        ElectraForTokenClassification as ElectraForTokenClassification,
-    )
-    from .modeling import (
-        ElectraModel as ElectraModel,
-    )
-    from .modeling import (
-        ElectraPreTrainedModel as ElectraPreTrainedModel,
-    )
-    from .outputs import ElectraForPreTrainingOutput as ElectraForPreTrainingOutput
-    from .tokenizer import ElectraTokenizer as ElectraTokenizer
-    from .tokenizer import ElectraTokenizerFast as ElectraTokenizerFast
+    from .outputs import ElectraForPreTrainingOutput
+    from .tokenizer import ElectraTokenizer, ElectraTokenizerFast

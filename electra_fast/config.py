@@ -30,7 +30,8 @@ class ElectraConfig:
 
     Args:
         vocab_size: rows of the word table.
-        embedding_size: width E of the embedding tables; a projection E -> H is added where it differs from the hidden size.
+        embedding_size: width E of the embedding tables; a projection E -> H is added where it differs from the hidden
+            size.
         hidden_size: width H of the encoder; a multiple of `num_attention_heads`.
         num_hidden_layers, num_attention_heads, intermediate_size: the encoder's shape.
         hidden_act: name of the activation (see `electra_fast.reference.ACTIVATIONS`) or a function on tensors.
@@ -107,7 +108,8 @@ class ElectraConfig:
             raise ValueError(f"num_hidden_layers must be an integer of at least 0, got {self.num_hidden_layers!r}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size must be a multiple of num_attention_heads, got {self.hidden_size} and {self.num_attention_heads}"
+                f"hidden_size must be a multiple of num_attention_heads, got {self.hidden_size} and "
+                f"{self.num_attention_heads}"
             )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             value = getattr(self, name)

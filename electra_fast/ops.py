@@ -1,9 +1,9 @@
 """THE registry: one entry per op, and the choice of the code that serves it.
 
-An op's name says what it computes; `impl` says which code does it. "torch" is `electra_fast.reference`; "triton" is a kernel
-of `electra_fast.kernels`; "auto" takes the fastest that is there. The choice is made once, when a module is built: layers hold the
-functions themselves, and no forward asks about devices. A named impl that cannot be served raises; nothing falls back in
-silence.
+An op's name says what it computes; `impl` says which code does it. "torch" is `electra_fast.reference`; "triton" is a
+kernel of `electra_fast.kernels`; "auto" takes the fastest that is there. The choice is made once, when a module is
+built: layers hold the functions themselves, and no forward asks about devices. A named impl that cannot be served
+raises; nothing falls back in silence.
 """
 
 from __future__ import annotations

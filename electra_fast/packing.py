@@ -1,7 +1,7 @@
 """Packed batches: padding is dropped once on entry and restored once on exit.
 
-A padded batch of B rows of S columns with T real tokens becomes `[T, ...]` tokens in row order, with `cu_seqlens [B + 1]
-int32` marking where each row starts. Everything between entry and exit costs T tokens, not B * S.
+A padded batch of B rows of S columns with T real tokens becomes `[T, ...]` tokens in row order, with `cu_seqlens [B +
+1] int32` marking where each row starts. Everything between entry and exit costs T tokens, not B * S.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class PackedBatch:
         batch_size, seq_length: B and S of the padded form.
         cu_seqlens: [B + 1] int32, first token of each sequence; the last entry is T.
         max_seqlen: length of the longest sequence.
-        indices: [T] int64, positions of the tokens in the flattened [B * S] form; None where nothing is padded, and then
-            packing and unpacking are views.
+        indices: [T] int64, positions of the tokens in the flattened [B * S] form; None where nothing is padded, and
+            then packing and unpacking are views.
     """
 
     batch_size: int

@@ -2,7 +2,8 @@
 
 Shapes: T packed tokens, B sequences, H hidden size, E embedding size, F intermediate size, V vocabulary size, N masked
 rows, A heads of size D. All functions are differentiable where it has meaning, and none writes into its inputs except
-the optimizers, which say so. Random numbers of the sampling ops are arguments, so that a result can be repeated exactly.
+the optimizers, which say so. Random numbers of the sampling ops are arguments, so that a result can be repeated
+exactly.
 """
 
 from __future__ import annotations
@@ -103,8 +104,9 @@ def masked_attention(
 ) -> tuple[Tensor, Tensor]:
     """Attention over a padded batch, with its probabilities: what the packed form cannot express.
 
-    q: [B, S, A, D]; k, v: [B, K, A, D]; mask: broadcastable to [B, A, S, K], added to the scores; head_mask: broadcastable
-    to [B, A, S, K], multiplies the probabilities. Returns ([B, S, A, D], probabilities after dropout [B, A, S, K]).
+    q: [B, S, A, D]; k, v: [B, K, A, D]; mask: broadcastable to [B, A, S, K], added to the scores; head_mask:
+    broadcastable to [B, A, S, K], multiplies the probabilities. Returns ([B, S, A, D], probabilities after dropout
+    [B, A, S, K]).
     """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
@@ -123,6 +125,11 @@ def dropout_add_norm(
     return F.layer_norm(residual + F.dropout(x, dropout_p), weight.shape, weight, bias, eps)
 
 
+def linear_activation(x: Tensor, weight: Tensor, bias: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """activation(x weight' + bias), for the configs whose `hidden_act` is not the erf-GELU."""
+    return activation(F.linear(x, weight, bias))
+
+
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """erf-GELU(x weight' + bias): [..., H] -> [..., F]."""
     return F.gelu(F.linear(x, weight, bias))
@@ -139,8 +146,8 @@ def rtd_head(
 ) -> tuple[Tensor | None, Tensor]:
     """The replaced-token head: logit = act(hidden dense' + b) . prediction + c, and the mean binary cross-entropy.
 
-    hidden: [..., H]; prediction_weight: [1, H]; labels: [...] with 1 where the token was replaced, or None. Returns (loss,
-    logits [...]); the loss is a scalar over all tokens given, None without labels.
+    hidden: [..., H]; prediction_weight: [1, H]; labels: [...] with 1 where the token was replaced, or None. Returns
+    (loss, logits [...]); the loss is a scalar over all tokens given, None without labels.
     """
     gate = activation(F.linear(hidden, dense_weight, dense_bias))
     logits = F.linear(gate, prediction_weight, prediction_bias).squeeze(-1)
@@ -159,9 +166,10 @@ def mlm_head(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Vocabulary logits of the masked rows, their cross-entropy, and one exact sample a row.
 
-    hidden: [N, E]; weight: [V, E]; bias: [V]; labels: [N] int64; uniform: [N] fp32 in [0, 1), one number a row, or None for no
-    sample. The sample is drawn from softmax(logits / temperature) by inverting its cumulative sum; `never_label` takes
-    the true token out of it. Returns (losses [N] fp32, is_correct [N] bool, samples [N] int64 or None).
+    hidden: [N, E]; weight: [V, E]; bias: [V]; labels: [N] int64; uniform: [N] fp32 in [0, 1), one number a row, or
+    None for no sample. The sample is drawn from softmax(logits / temperature) by inverting its cumulative sum;
+    `never_label` takes the true token out of it. Returns (losses [N] fp32, is_correct [N] bool, samples [N] int64 or
+    None).
     """
     logits = F.linear(hidden, weight, bias)
     logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -192,13 +200,13 @@ def mask_tokens(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Chooses positions, writes [MASK] and records the targets, with shapes that do not depend on what was drawn.
 
-    In a sequence of n tokens, max(1, round(mask_prob * n)) of its candidates are chosen (fewer where it has fewer), without
-    replacement unless asked. A chosen token becomes [MASK] with probability `mask_fraction` and else stays; it is
-    predicted in both cases (google-research/electra, pretrain/pretrain_helpers.py).
+    In a sequence of n tokens, max(1, round(mask_prob * n)) of its candidates are chosen (fewer where it has fewer),
+    without replacement unless asked. A chosen token becomes [MASK] with probability `mask_fraction` and else stays;
+    it is predicted in both cases (google-research/electra, pretrain/pretrain_helpers.py).
 
     input_ids: [T] int64; candidates: [T] bool, the tokens that may be chosen; uniform: [2, T] fp32 in [0, 1). Returns
-    (masked_ids [T], positions [n_slots] int64, labels [n_slots] int64, is_used [n_slots] bool). Slots that are not needed come
-    last, at position 0; where `n_slots` is too few, the last sequences lose theirs.
+    (masked_ids [T], positions [n_slots] int64, labels [n_slots] int64, is_used [n_slots] bool). Slots that are not
+    needed come last, at position 0; where `n_slots` is too few, the last sequences lose theirs.
     """
     n_tokens, starts = len(input_ids), cu_seqlens[:-1].long()
     lengths = cu_seqlens.diff().long()
@@ -224,8 +232,8 @@ def mask_tokens(
 def place_samples(input_ids: Tensor, positions: Tensor, samples: Tensor, is_used: Tensor) -> tuple[Tensor, Tensor]:
     """Writes the generator's samples over the original ids.
 
-    input_ids: [T] int64, the original text; positions, samples: [N] int64; is_used: [N] bool. Returns (corrupted_ids [T], is_replaced
-    [T] bool), a token that the generator guessed right counting as original.
+    input_ids: [T] int64, the original text; positions, samples: [N] int64; is_used: [N] bool. Returns (corrupted_ids
+    [T], is_replaced [T] bool), a token that the generator guessed right counting as original.
     """
     corrupted = input_ids.index_copy(0, positions[is_used], samples[is_used])
     return corrupted, corrupted != input_ids
@@ -246,9 +254,9 @@ def adamw(
 ) -> None:
     """One AdamW update, in place on params, exp_avgs and exp_avg_sqs.
 
-    p -= lr * (m / (sqrt(v) + eps) + weight_decay * p), with eps outside the root. `step` (from 1) switches bias correction
-    on; None is the original ELECTRA's, without it (google-research/electra, model/optimization.py). Gradients are multiplied by
-    `grad_scale` on the way (clipping, loss scale).
+    p -= lr * (m / (sqrt(v) + eps) + weight_decay * p), with eps outside the root. `step` (from 1) switches bias
+    correction on; None is the original ELECTRA's, without it (google-research/electra, model/optimization.py).
+    Gradients are multiplied by `grad_scale` on the way (clipping, loss scale).
     """
     correction1 = 1.0 if step is None else 1 - beta1**step
     correction2 = 1.0 if step is None else 1 - beta2**step
@@ -276,7 +284,8 @@ def lamb(
 ) -> None:
     """One LAMB update, in place (You et al. 2020, algorithm 2): AdamW's update u, scaled by |p| / |u| a tensor.
 
-    The ratio is 1 where either norm is 0, and everywhere where `adapt` is false (LayerNorm and biases in NVIDIA's recipe).
+    The ratio is 1 where either norm is 0, and everywhere where `adapt` is false (LayerNorm and biases in NVIDIA's
+    recipe).
     """
     correction1 = 1.0 if step is None else 1 - beta1**step
     correction2 = 1.0 if step is None else 1 - beta2**step

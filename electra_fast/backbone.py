@@ -1,0 +1,166 @@
+"""ElectraModel: embeddings and encoder, from the arguments of a forward to hidden states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base import ElectraPreTrainedModel
+from .config import ElectraConfig
+from .encoding import Encoded, Reads, check_inputs, choose_packing, packed_context, padded_context
+from .layers import ElectraEmbeddings, ElectraEncoder, KeyValueCache
+from .ops import Impl
+from .outputs import BaseModelOutputWithPastAndCrossAttentions
+from .packing import PackedBatch
+
+
+class ElectraModel(ElectraPreTrainedModel):
+    """Embeddings and encoder."""
+
+    def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
+        super().__init__(config, impl)
+        self.embeddings = ElectraEmbeddings(config, impl)
+        if config.embedding_size != config.hidden_size:
+            self.embeddings_project = nn.Linear(config.embedding_size, config.hidden_size)
+        self.encoder = ElectraEncoder(config, impl)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: KeyValueCache | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> tuple | BaseModelOutputWithPastAndCrossAttentions:
+        """Hidden states of a batch.
+
+        Args:
+            input_ids: [B, S] int64; or `inputs_embeds` [B, S, E] in its place.
+            attention_mask: [B, S], nonzero at real tokens; or [B, S, K] or [B, 1 or A, S, K] (bool, or floating and
+                added).
+            token_type_ids, position_ids: [B, S]; default zeros, and 0, 1, 2, ...
+            encoder_hidden_states, encoder_attention_mask: [B, K, H] and its mask, for cross-attention.
+            past_key_values, use_cache: step-by-step decoding, for decoders.
+            **kwargs: output_attentions, output_hidden_states, return_dict, head_mask, and cu_seq_lens_q with
+                max_length_q for sequences that are packed already.
+
+        Raises:
+            ValueError: ids out of range, shapes that do not fit, sequences over max_position_embeddings.
+        """
+        encoded = self.encode(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            past_key_values,
+            use_cache,
+            **kwargs,
+        )
+        return self._result(
+            BaseModelOutputWithPastAndCrossAttentions,
+            encoded,
+            kwargs,
+            last_hidden_state=encoded.padded_hidden,
+            past_key_values=encoded.past_key_values,
+            cross_attentions=encoded.cross_attentions,
+        )
+
+    def encode(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: KeyValueCache | None = None,
+        use_cache: bool | None = None,
+        reads: Reads = "tokens",
+        **options: Any,
+    ) -> Encoded:
+        """`forward` without unpacking: heads compute on the tokens that they read (`reads`) and restore the result."""
+        config = self.config
+        past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
+        batch = {
+            "input_ids": input_ids,
+            "inputs_embeds": inputs_embeds,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+        }
+        check_inputs(config, batch, past_length, options)
+        if encoder_hidden_states is not None and not config.add_cross_attention:
+            raise ValueError("encoder_hidden_states need a config with is_decoder=True and add_cross_attention=True")
+        if config.is_decoder and use_cache is None:
+            use_cache = config.use_cache and not (self.training and self.is_gradient_checkpointing)
+        cache = past_key_values
+        if config.is_decoder and use_cache and cache is None:
+            cache = KeyValueCache()
+        wants = {
+            name: getattr(config, name) if options.get(name) is None else options[name]
+            for name in ("output_attentions", "output_hidden_states")
+        }
+        shape, device = (input_ids.shape, input_ids.device) if inputs_embeds is None else (
+            inputs_embeds.shape[:2], inputs_embeds.device)  # fmt: skip
+        packed = None
+        head_mask = options.get("head_mask")
+        if not wants["output_attentions"] and head_mask is None and cache is None and encoder_hidden_states is None:
+            packed = choose_packing(config, shape, device, attention_mask, position_ids, reads, options)
+
+        if position_ids is None:
+            position_ids = torch.arange(past_length, past_length + shape[1], device=device)[None]
+        if token_type_ids is None:
+            token_type_ids = torch.zeros(1, 1, dtype=torch.long, device=device)
+        token_type_ids, position_ids = token_type_ids.expand(shape), position_ids.expand(shape)
+        if packed is not None:
+            input_ids, token_type_ids, position_ids, inputs_embeds = (
+                None if x is None else packed.pack(x) for x in (input_ids, token_type_ids, position_ids, inputs_embeds)
+            )
+        hidden = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, self._project)
+        context = (
+            packed_context(config, packed)
+            if packed is not None
+            else padded_context(
+                config, hidden, attention_mask, cache, encoder_hidden_states, encoder_attention_mask, head_mask
+            )
+        )
+        output = self.encoder(hidden, context)
+        encoded = Encoded(output.hidden, packed, cache if use_cache else None)
+        if wants["output_hidden_states"]:
+            encoded.hidden_states = tuple(encoded.restore(x) for x in output.hidden_states)
+        if wants["output_attentions"]:
+            encoded.attentions = tuple(output.attentions)
+            encoded.cross_attentions = tuple(output.cross_attentions) if encoder_hidden_states is not None else None
+        return encoded
+
+    def encode_packed(
+        self,
+        input_ids: Tensor,
+        packed: PackedBatch,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Packed tokens [T] -> hidden states [T, H], without checks: for training loops that pack their own batches."""
+        if position_ids is None:
+            starts = packed.cu_seqlens[:-1].long().repeat_interleave(packed.cu_seqlens.diff())
+            position_ids = torch.arange(len(input_ids), device=input_ids.device) - starts
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(input_ids)
+        hidden = self.embeddings(input_ids, token_type_ids, position_ids, None, self._project)
+        return self.encoder(hidden, packed_context(self.config, packed)).hidden
+
+    @property
+    def _project(self) -> nn.Linear | None:
+        return getattr(self, "embeddings_project", None)

@@ -1,0 +1,183 @@
+"""From the arguments of a forward to packed tokens or a padded batch, and back.
+
+This is where it is decided which form a call takes. Packed is the rule. The padded form serves what packed tokens
+cannot express: attention probabilities as an output, head masks, 3-D and 4-D masks, caches, cross-attention, and
+heads that read the hidden state at a padding position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .config import ElectraConfig
+from .layers import Context, KeyValueCache, PackedContext, PaddedContext
+from .packing import PackedBatch, packed_row
+
+# What a head reads: real tokens only, the first column (of padding too, if it is that), or every column.
+Reads = Literal["tokens", "first", "all"]
+
+# Keywords a forward takes beyond its named parameters: those of version 4 and of packed input.
+OPTIONS = {
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "head_mask",
+    "cu_seq_lens_q",
+    "cu_seq_lens_k",
+    "max_length_q",
+    "max_length_k",
+    "num_items_in_batch",
+}
+
+
+@dataclass
+class Encoded:
+    """What the encoder made of a batch.
+
+    Attributes:
+        hidden: [T, H] where `packed` is given, else [B, S, H].
+        packed: where the tokens belong.
+        hidden_states, attentions, cross_attentions: as the caller gets them, padded; None unless asked for.
+    """
+
+    hidden: Tensor
+    packed: PackedBatch | None
+    past_key_values: KeyValueCache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """[B, S, ...] (labels, say) in the form of `hidden`."""
+        return padded if self.packed is None else self.packed.pack(padded)
+
+    def restore(self, x: Tensor, fill: float = 0.0) -> Tensor:
+        """What was computed from `hidden`, as [B, S, ...]; `fill` at padding positions."""
+        return x if self.packed is None else self.packed.unpack(x, fill)
+
+    @property
+    def padded_hidden(self) -> Tensor:
+        return self.restore(self.hidden)
+
+
+def check_inputs(config: ElectraConfig, batch: dict[str, Tensor | None], past_length: int, options: dict) -> None:
+    """Raises ValueError or TypeError for what no model can take; ids are checked where they are on the CPU."""
+    unknown = set(options) - OPTIONS
+    if unknown:
+        raise TypeError(f"unexpected keyword {', '.join(sorted(unknown))}; known beyond the named: {sorted(OPTIONS)}")
+    ids, embeds = batch["input_ids"], batch["inputs_embeds"]
+    if (ids is None) == (embeds is None):
+        raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+    given = ids if embeds is None else embeds
+    expected_dim = 2 if embeds is None else 3
+    if given.dim() != expected_dim:
+        name = "input_ids [batch, length]" if embeds is None else "inputs_embeds [batch, length, embedding_size]"
+        raise ValueError(f"expected {name}, got shape {tuple(given.shape)}")
+    batch_size, length = given.shape[:2]
+    if length == 0:
+        raise ValueError("expected sequences of at least one token, got length 0")
+    if past_length + length > config.max_position_embeddings and batch["position_ids"] is None:
+        raise ValueError(
+            f"sequence length {past_length + length} is over max_position_embeddings {config.max_position_embeddings}: "
+            "truncate the text (tokenizer(..., truncation=True, max_length=...)) or split it"
+        )
+    limits = {
+        "input_ids": config.vocab_size,
+        "token_type_ids": config.type_vocab_size,
+        "position_ids": config.max_position_embeddings,
+    }
+    for name, limit in limits.items():
+        tensor = batch[name]
+        if tensor is None:
+            continue
+        if tensor.dim() != 2 or tensor.shape[1] != length or tensor.shape[0] not in (1, batch_size):
+            raise ValueError(f"{name} must have shape {(batch_size, length)}, got {tuple(tensor.shape)}")
+        if tensor.device.type == "cpu" and not torch.compiler.is_compiling():
+            low, high = (int(x) for x in tensor.aminmax())
+            if low < 0 or high >= limit:
+                raise ValueError(f"{name} must be in [0, {limit}), got values from {low} to {high}")
+    mask = batch["attention_mask"]
+    if mask is not None and mask.dim() == 2 and tuple(mask.shape) != (batch_size, past_length + length):
+        raise ValueError(
+            f"attention_mask must have shape {(batch_size, past_length + length)}, got {tuple(mask.shape)}"
+        )
+    if mask is not None and mask.dim() not in (2, 3, 4):
+        raise ValueError(f"attention_mask must have 2, 3 or 4 dimensions, got shape {tuple(mask.shape)}")
+
+
+def choose_packing(
+    config: ElectraConfig,
+    shape: tuple[int, int],
+    device: torch.device,
+    attention_mask: Tensor | None,
+    position_ids: Tensor | None,
+    reads: Reads,
+    options: dict[str, Any],
+) -> PackedBatch | None:
+    """The packed form of a batch, or None where it has to stay padded."""
+    if options.get("cu_seq_lens_q") is not None:
+        cu_seqlens = options["cu_seq_lens_q"]
+        longest = options.get("max_length_q") or int(cu_seqlens.diff().max())
+        return PackedBatch.from_cu_seqlens(*shape, cu_seqlens, int(longest))
+    if attention_mask is None:
+        several = packed_row(position_ids) if position_ids is not None and shape[0] == 1 else None
+        return several or PackedBatch.full(*shape, device)
+    if attention_mask.dim() != 2:
+        return None
+    packed = PackedBatch.from_mask(attention_mask)
+    if packed.indices is None or reads == "tokens":
+        return packed
+    if reads == "first" and bool((attention_mask[:, 0] != 0).all()):
+        return packed
+    return None
+
+
+def additive_mask(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A user's mask, 2-D [B, K], 3-D [B, S, K] or 4-D, as what is added to the scores: 0, or the dtype's lowest number.
+
+    A floating 4-D mask is additive already, as in transformers; every other one is nonzero where attention is allowed.
+    """
+    if mask is None:
+        return None
+    if mask.dim() == 4 and mask.is_floating_point():
+        return mask.to(dtype)
+    mask = mask[:, None, None, :] if mask.dim() == 2 else mask[:, None] if mask.dim() == 3 else mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(mask == 0, torch.finfo(dtype).min)
+
+
+def causal_mask(length: int, past_length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[1, 1, S, past + S], additive: position i sees what is not after it."""
+    full = torch.full((length, past_length + length), torch.finfo(dtype).min, dtype=dtype, device=device)
+    return full.triu(past_length + 1)[None, None]
+
+
+def padded_context(
+    config: ElectraConfig,
+    hidden: Tensor,
+    attention_mask: Tensor | None,
+    cache: KeyValueCache | None,
+    encoder_hidden_states: Tensor | None,
+    encoder_attention_mask: Tensor | None,
+    head_mask: Tensor | None,
+) -> Context:
+    """The context of a padded batch [B, S, H]."""
+    mask = additive_mask(attention_mask, hidden.dtype)
+    if config.is_decoder and (attention_mask is None or attention_mask.dim() == 2):
+        past_length = 0 if cache is None else cache.get_seq_length()
+        causal = causal_mask(hidden.shape[1], past_length, hidden.dtype, hidden.device)
+        # The lower of the two, not their sum: the lowest number twice would be -inf, and a row of those NaN.
+        mask = causal if mask is None else torch.minimum(mask, causal)
+    if head_mask is not None:
+        head_mask = head_mask[None] if head_mask.dim() == 1 else head_mask  # [A] -> [1, A] -> [L, 1, A, 1, 1]
+        head_mask = head_mask.to(hidden.dtype).expand(config.num_hidden_layers, -1)[:, None, :, None, None]
+    return PaddedContext(
+        mask, head_mask, cache, encoder_hidden_states, additive_mask(encoder_attention_mask, hidden.dtype)
+    )
+
+
+def packed_context(config: ElectraConfig, packed: PackedBatch) -> Context:
+    return PackedContext(packed.cu_seqlens, packed.max_seqlen, causal=config.is_decoder)

@@ -1,0 +1,200 @@
+"""The command line: one table of subcommands, each a dataclass whose fields are its options and whose `run` does it.
+
+Only the subcommand that is asked for is imported. A user's mistake is one line on stderr and exit code 2; anything else
+that goes wrong is ours, and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import sys
+import warnings
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from .tokenizer import ElectraTokenizer
+
+# name: (where its dataclass is, its line in the overview)
+COMMANDS = {
+    "info": ("electra_fast.cli:InfoCommand", "versions, device, which impl serves each op and why"),
+    "detect": ("electra_fast.cli:DetectCommand", "tell which tokens of a text look replaced"),
+    "fill-mask": ("electra_fast.cli:FillMaskCommand", "give the likeliest tokens at every [MASK] of a text"),
+    "pretrain": ("electra_fast.pretraining.cli:PretrainCommand", "train a generator and a discriminator from raw text"),
+    "train-vocab": ("electra_fast.pretraining.cli:TrainVocabCommand", "make a WordPiece vocabulary from raw text"),
+}
+
+_MISTAKES = (ValueError, TypeError, ImportError, OSError)
+
+
+@dataclass(kw_only=True)
+class InfoCommand:
+    """Show versions, the device, and which implementation serves each op and why."""
+
+    json: bool = False
+    """Print one JSON document."""
+
+    def run(self) -> None:
+        import torch
+
+        from .ops import explain
+
+        cuda = torch.cuda.is_available()
+        versions = {"electra_fast": __version__, "python": platform.python_version()}
+        versions |= {name: _version(name) for name in ("torch", "triton", "transformers")}
+        device = torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads"
+        ops = [dict(zip(("op", "impl", "reason"), row, strict=True)) for row in explain("auto")]
+        if self.json:
+            _print_json({"versions": versions, "device": device, "ops": ops})
+            return
+        for name, value in {**versions, "device": device}.items():
+            print(f"{name:<20}{value or 'not installed'}")
+        print()
+        for op in ops:
+            print(f"{op['op']:<20}{op['impl']:<8}{op['reason']}")
+
+
+@dataclass(kw_only=True)
+class _ModelCommand:
+    model: str
+    """A directory, or a model on the Hub."""
+    device: str = "auto"
+    """Where to run: auto, cpu, cuda, cuda:1, ..."""
+    impl: Literal["auto", "triton", "torch"] = "auto"
+    """Which code serves the ops."""
+    json: bool = False
+    """Print one JSON document."""
+    texts: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT...", help_behavior_hint="")
+    ] = ()
+    """The texts; without any, one is read from each line of the standard input."""
+
+    def load(self, class_name: str) -> tuple[Any, ElectraTokenizer]:
+        """The model and its tokenizer; a checkpoint that lacks a part of the model is refused."""
+        import electra_fast
+
+        model_class = getattr(electra_fast, class_name)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # of missing tensors, which raise below, and of others left out
+            model, loaded = model_class.from_pretrained(
+                self.model, device_map=self.device, impl=self.impl, output_loading_info=True
+            )
+        if loaded["missing_keys"]:
+            raise ValueError(
+                f"{self.model} must be an {class_name}, but lacks {', '.join(sorted(loaded['missing_keys']))}"
+            )
+        return model, electra_fast.ElectraTokenizer.from_pretrained(self.model)
+
+    def read_texts(self) -> list[str]:
+        texts = list(self.texts) or [line for line in sys.stdin.read().splitlines() if line.strip()]
+        if not texts:
+            raise ValueError("a text is needed, as an argument or a line of the standard input; got none")
+        return texts
+
+
+@dataclass(kw_only=True)
+class DetectCommand(_ModelCommand):
+    """Tell which tokens of a text look replaced.
+
+    Prints each text's tokens over 1 where the discriminator takes the token for a replacement, and 0 elsewhere.
+    """
+
+    threshold: float = 0.5
+    """The probability above which a token counts as replaced."""
+
+    def run(self) -> None:
+        from .detection import detect, format_table
+
+        texts = self.read_texts()
+        detections = detect(*self.load("ElectraForPreTraining"), texts, self.threshold)
+        if self.json:
+            _print_json([asdict(detection) for detection in detections])
+        else:
+            print("\n\n".join(map(format_table, detections)))
+
+
+@dataclass(kw_only=True)
+class FillMaskCommand(_ModelCommand):
+    """Give the likeliest tokens, by the generator, at every [MASK] of a text."""
+
+    top_k: int = 5
+    """How many tokens to give for each mask."""
+
+    def run(self) -> None:
+        from .detection import fill_mask
+
+        texts = self.read_texts()
+        fillings = fill_mask(*self.load("ElectraForMaskedLM"), texts, self.top_k)
+        if self.json:
+            keys = ("token", "probability")
+            masks = [[[dict(zip(keys, best, strict=True)) for best in mask] for mask in f.masks] for f in fillings]
+            _print_json([{"text": f.text, "masks": m} for f, m in zip(fillings, masks, strict=True)])
+            return
+        for filling in fillings:
+            print(filling.text)
+            for number, mask in enumerate(filling.masks, start=1):
+                if len(filling.masks) > 1:
+                    print(f"  mask {number}")
+                for token, probability in mask:
+                    print(f"    {probability:6.4f}  {token}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one subcommand and returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"electra-fast {__version__}")
+        return 0
+    name, *arguments = argv
+    if name not in COMMANDS:
+        return _fail("electra-fast", f"unknown subcommand {name!r}; the subcommands are {', '.join(COMMANDS)}")
+    program = f"electra-fast {name}"
+    try:
+        module, attribute = COMMANDS[name][0].split(":")
+        command = getattr(importlib.import_module(module), attribute)
+        tyro.cli(command, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,)).run()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (`head`, say) has enough; what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except _MISTAKES as error:
+        return _fail(program, str(error) or type(error).__name__)
+    return 0
+
+
+def _overview() -> str:
+    lines = [f"  {name:<14}{line}" for name, (_, line) in COMMANDS.items()]
+    more = "electra-fast SUBCOMMAND --help tells more."
+    return "\n".join(["usage: electra-fast SUBCOMMAND ...", "", *lines, "", more])
+
+
+def _fail(program: str, message: str) -> int:
+    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

@@ -84,6 +84,8 @@ def attention(
     q, k, v: [T, A, D]; cu_seqlens: [B + 1] int32. Returns [T, A, D].
     """
     n_tokens, heads, size = q.shape
+    if n_tokens == 0:
+        return v
     if n_tokens == (len(cu_seqlens) - 1) * max_seqlen:  # all of one length: one batched call
         padded = [x.view(-1, max_seqlen, heads, size).transpose(1, 2) for x in (q, k, v)]
         out = F.scaled_dot_product_attention(*padded, dropout_p=dropout_p, is_causal=causal)
@@ -91,12 +93,12 @@ def attention(
     lengths = cu_seqlens.diff().tolist()
     out = [
         F.scaled_dot_product_attention(
-            *(x.transpose(0, 1).unsqueeze(0) for x in sequence), dropout_p=dropout_p, is_causal=causal
+            *(x.transpose(0, 1)[None] for x in sequence), dropout_p=dropout_p, is_causal=causal
         )[0].transpose(0, 1)
         for sequence in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True)
         if len(sequence[0])
     ]
-    return torch.cat(out) if out else torch.zeros_like(q)
+    return torch.cat(out)
 
 
 def masked_attention(

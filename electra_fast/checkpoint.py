@@ -80,8 +80,6 @@ def read_tensors(path: Path, weights_only: bool = True) -> dict[str, Tensor]:
             raise ValueError(f"{path} must be a whole safetensors file, got: {error}") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=weights_only)
-    except OSError:
-        raise
     except Exception as error:  # a damaged pickle can fail in any way
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{path} must be a whole file of torch.save with tensors only, got: {reason}") from error

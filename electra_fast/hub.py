@@ -231,12 +231,14 @@ class HubMixin:
         expected = {key: tensor for key, tensor in model.state_dict().items() if key not in ties}
         fitted = fit(state, expected, f"{cls.base_model_prefix}.")
         fitted.check(source, cls.__name__, ignore_mismatched_sizes)
-        model.load_state_dict(fitted.tensors, strict=False)
+        # All of them, so that a tensor which is fused with others in memory is loaded though one of these is missing.
+        model.load_state_dict({**expected, **fitted.tensors}, strict=False)
         model.tie_weights()
         if notes := [*fitted.describe(cls.__name__), *notes]:
             warnings.warn("\n  ".join([f"{source} does not fit {cls.__name__} exactly:", *notes]), stacklevel=2)
 
         model.config.dtype = str(dtype).removeprefix("torch.")
+        model.config._name_or_path = "" if pretrained_model_name_or_path is None else str(pretrained_model_name_or_path)
         if device is not None:
             model.to(device)
         model.eval()

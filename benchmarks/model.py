@@ -1,7 +1,7 @@
 """Inference speed of the models beside transformers, side by side in one run.
 
-Providers take turns (A B A B ...) on the same weights and the same padded batch; the ratio is the median of the ratios of
-neighbouring runs. A provider whose hidden states differ from transformers' eager ones in fp32 gets no time. Tokens a
+Providers take turns (A B A B ...) on the same weights and the same padded batch; the ratio is the median of the ratios
+of neighbouring runs. A provider whose hidden states differ from transformers' eager ones in fp32 gets no time. Tokens a
 second counts real tokens only.
 
     python -m benchmarks.model [--sizes small base] [--repeats 11] [--json FILE]

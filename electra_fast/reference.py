@@ -15,22 +15,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+
+# Functions with names, not lambdas, so that a model can be pickled whatever its activation.
+def gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def gelu_10(x: Tensor) -> Tensor:
+    return F.gelu(x).clamp(-10, 10)
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+def relu_squared(x: Tensor) -> Tensor:
+    return F.relu(x).square()
+
+
+def identity(x: Tensor) -> Tensor:
+    return x
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_python": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_fast": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_accurate": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_python_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_10": lambda x: F.gelu(x).clamp(-10, 10),
-    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "gelu_new": gelu_tanh,
+    "gelu_fast": gelu_tanh,
+    "gelu_accurate": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "gelu_python_tanh": gelu_tanh,
+    "gelu_10": gelu_10,
+    "quick_gelu": quick_gelu,
     "hardswish": F.hardswish,
     "leaky_relu": F.leaky_relu,
-    "linear": lambda x: x,
+    "linear": identity,
     "mish": F.mish,
     "relu": F.relu,
-    "relu2": lambda x: F.relu(x).square(),
+    "relu2": relu_squared,
     "relu6": F.relu6,
     "sigmoid": torch.sigmoid,
     "silu": F.silu,

@@ -106,7 +106,9 @@ def find_file(
         if not isinstance(error, LocalEntryNotFoundError):
             at = f" at revision {revision!r}" if revision else ""
             raise FileNotFoundError(f"{name} on the Hub must hold {filename}, which is missing{at}") from error
-        why = "local_files_only=True forbids to ask the Hub" if local_files_only else "the Hub cannot be reached"
+        why = "local_files_only=True forbids to ask the Hub"
+        if not local_files_only:
+            why = f"the Hub cannot be asked: {_first_line(error.__cause__ or error)}"
         raise FileNotFoundError(f"{name!r} is no directory, its {filename} is not in the cache, and {why}") from error
     except GatedRepoError as error:
         raise FileNotFoundError(f"{name} on the Hub is gated: ask for access on its page and pass token=") from error
@@ -117,8 +119,7 @@ def find_file(
     except RevisionNotFoundError as error:
         raise FileNotFoundError(f"{name} on the Hub has no revision {revision!r}") from error
     except HTTPError as error:
-        reason = str(error).strip().split("\n")[0]
-        raise OSError(f"{filename} of {name} could not be downloaded from the Hub: {reason}") from error
+        raise OSError(f"{filename} of {name} could not be downloaded from the Hub: {_first_line(error)}") from error
 
 
 def push_directory(
@@ -317,6 +318,10 @@ class HubMixin:
                 commit_message=commit_message,
                 create_pr=create_pr,
             )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0]
 
 
 def _warn_without_effect(kwargs: dict[str, Any], names: tuple[str, ...]) -> None:

@@ -74,14 +74,16 @@ def fill_mask(
     Raises:
         ValueError: a text that is empty, too long for the model or without a mask, a `top_k` beyond the vocabulary.
     """
-    if not 1 <= top_k <= model.config.vocab_size:
-        raise ValueError(f"top_k must be from 1 to the vocabulary's {model.config.vocab_size}, got {top_k}")
+    # A model's table may be padded beyond the vocabulary; those rows mean no token.
+    vocab_size = min(model.config.vocab_size, len(tokenizer))
+    if not 1 <= top_k <= vocab_size:
+        raise ValueError(f"top_k must be from 1 to the vocabulary's {vocab_size}, got {top_k}")
     for text in texts:
         if tokenizer.mask_token not in text:
             raise ValueError(f"a text must hold {tokenizer.mask_token}, got {text!r}")
     fillings = []
     for batch, ids, mask in _batches(model, tokenizer, texts):
-        logits = model(input_ids=ids, attention_mask=mask).logits
+        logits = model(input_ids=ids, attention_mask=mask).logits[..., :vocab_size]
         for text, row_ids, row in zip(batch, ids, logits, strict=True):
             best = row[row_ids == tokenizer.mask_token_id].float().softmax(-1).topk(top_k)
             tokens = [tokenizer.convert_ids_to_tokens(indices) for indices in best.indices.tolist()]
@@ -124,7 +126,10 @@ def _batches(
             if length <= 2:
                 raise ValueError(f"a text must not be empty, got {text!r}")
             if length > limit:
-                raise ValueError(
-                    f"a text must have at most {limit} tokens for this model, got {length}: {text[:40]!r}..."
-                )
+                raise ValueError(f"a text must have at most {limit} tokens for this model, got {length}: {text[:40]!r}")
+        if (largest := int(encoded["input_ids"].max())) >= model.config.vocab_size:
+            end = model.config.vocab_size - 1
+            raise ValueError(
+                f"the tokenizer gives the id {largest}, but the model's vocabulary ends at {end}: not a pair"
+            )
         yield batch, encoded["input_ids"].to(model.device), encoded["attention_mask"].to(model.device)

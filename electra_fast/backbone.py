@@ -129,20 +129,26 @@ class ElectraModel(ElectraPreTrainedModel):
                 None if x is None else packed.pack(x) for x in (input_ids, token_type_ids, position_ids, inputs_embeds)
             )
         hidden = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, self._project)
-        context = (
-            packed_context(config, packed)
-            if packed is not None
-            else padded_context(
-                config, hidden, attention_mask, cache, encoder_hidden_states, encoder_attention_mask, head_mask
+        if packed is not None:
+            context = packed_context(config, packed)
+        else:
+            context = padded_context(
+                config,
+                hidden,
+                attention_mask,
+                cache,
+                encoder_hidden_states,
+                encoder_attention_mask,
+                head_mask,
+                wants["output_attentions"],
             )
-        )
         output = self.encoder(hidden, context)
         encoded = Encoded(output.hidden, packed, cache if use_cache else None)
         if wants["output_hidden_states"]:
             encoded.hidden_states = tuple(encoded.restore(x) for x in output.hidden_states)
         if wants["output_attentions"]:
             encoded.attentions = tuple(output.attentions)
-            encoded.cross_attentions = tuple(output.cross_attentions) if encoder_hidden_states is not None else None
+            encoded.cross_attentions = tuple(x for x in output.cross_attentions if x is not None)
         return encoded
 
     def encode_packed(

@@ -136,23 +136,16 @@ def choose_packing(
     return None
 
 
-def additive_mask(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """A user's mask, 2-D [B, K], 3-D [B, S, K] or 4-D, as what is added to the scores: 0, or the dtype's lowest number.
+def broadcast_mask(mask: Tensor | None) -> Tensor | None:
+    """A user's mask, 2-D [B, K], 3-D [B, S, K] or 4-D, in the form that attention takes, [B, 1 or A, 1 or S, K].
 
-    A floating 4-D mask is additive already, as in transformers; every other one is nonzero where attention is allowed.
+    A floating 4-D mask is added to the scores, as in transformers; every other one is nonzero where attention is
+    allowed.
     """
-    if mask is None:
-        return None
-    if mask.dim() == 4 and mask.is_floating_point():
-        return mask.to(dtype)
-    mask = mask[:, None, None, :] if mask.dim() == 2 else mask[:, None] if mask.dim() == 3 else mask
-    return torch.zeros_like(mask, dtype=dtype).masked_fill(mask == 0, torch.finfo(dtype).min)
-
-
-def causal_mask(length: int, past_length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[1, 1, S, past + S], additive: position i sees what is not after it."""
-    full = torch.full((length, past_length + length), torch.finfo(dtype).min, dtype=dtype, device=device)
-    return full.triu(past_length + 1)[None, None]
+    if mask is None or (mask.dim() == 4 and mask.is_floating_point()):
+        return mask
+    mask = mask != 0
+    return mask[:, None, None, :] if mask.dim() == 2 else mask[:, None] if mask.dim() == 3 else mask
 
 
 def padded_context(
@@ -163,19 +156,24 @@ def padded_context(
     encoder_hidden_states: Tensor | None,
     encoder_attention_mask: Tensor | None,
     head_mask: Tensor | None,
+    output_attentions: bool,
 ) -> Context:
     """The context of a padded batch [B, S, H]."""
-    mask = additive_mask(attention_mask, hidden.dtype)
-    if config.is_decoder and (attention_mask is None or attention_mask.dim() == 2):
-        past_length = 0 if cache is None else cache.get_seq_length()
-        causal = causal_mask(hidden.shape[1], past_length, hidden.dtype, hidden.device)
-        # The lower of the two, not their sum: the lowest number twice would be -inf, and a row of those NaN.
-        mask = causal if mask is None else torch.minimum(mask, causal)
+    mask = broadcast_mask(attention_mask)
+    if config.is_decoder and (mask is None or attention_mask.dim() == 2):
+        past_length, length = 0 if cache is None else cache.get_seq_length(), hidden.shape[1]
+        seen = torch.ones(length, past_length + length, dtype=torch.bool, device=hidden.device).tril(past_length)
+        mask = seen[None, None] if mask is None else mask & seen
     if head_mask is not None:
         head_mask = head_mask[None] if head_mask.dim() == 1 else head_mask  # [A] -> [1, A] -> [L, 1, A, 1, 1]
         head_mask = head_mask.to(hidden.dtype).expand(config.num_hidden_layers, -1)[:, None, :, None, None]
     return PaddedContext(
-        mask, head_mask, cache, encoder_hidden_states, additive_mask(encoder_attention_mask, hidden.dtype)
+        mask=mask,
+        explicit=output_attentions or head_mask is not None,
+        head_mask=head_mask,
+        cache=cache,
+        encoder_hidden_states=encoder_hidden_states,
+        encoder_mask=broadcast_mask(encoder_attention_mask),
     )
 
 

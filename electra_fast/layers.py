@@ -56,31 +56,40 @@ class PaddedContext:
     """Attention over a padded batch: probabilities as an output, any mask, head masks, caches, cross-attention.
 
     Attributes:
-        mask: broadcastable to [B, A, S, K], added to the scores; None where nothing is masked.
-        head_mask: [L, B or 1, A, 1, 1] factors of the probabilities, or None.
+        mask: broadcastable to [B, A, S, K]; True where attention is allowed, or floating and added to the scores.
+        explicit: compute the probabilities, which a fused attention does not give.
+        head_mask: [L, 1, A, 1, 1] factors of the probabilities, or None.
         cache: keys and values of earlier tokens, extended in place, or None.
-        encoder_hidden_states, encoder_mask: what cross-attention reads, [B, K, H], and its additive mask.
+        encoder_hidden_states, encoder_mask: what cross-attention reads, [B, K, H], and its mask.
     """
 
     mask: Tensor | None = None
+    explicit: bool = False
     head_mask: Tensor | None = None
     cache: KeyValueCache | None = None
     encoder_hidden_states: Tensor | None = None
     encoder_mask: Tensor | None = None
 
-    def attend(self, module: ElectraSelfAttention, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def attend(self, module: ElectraSelfAttention, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.cache is not None:
             k, v = self.cache.update(module.layer_idx, k, v)
-        dropout_p = module.dropout.p if module.training else 0.0
-        head_mask = None if self.head_mask is None else self.head_mask[module.layer_idx]
-        return reference.masked_attention(q, k, v, self.mask, dropout_p, head_mask)
+        return self._attend(module, q, k, v, self.mask)
 
-    def attend_encoder(self, module: ElectraCrossAttention, q: Tensor) -> tuple[Tensor, Tensor]:
+    def attend_encoder(self, module: ElectraCrossAttention, q: Tensor) -> tuple[Tensor, Tensor | None]:
         cached = None if self.cache is None else self.cache.cross_attention.get(module.layer_idx)
         k, v = cached or module.keys_and_values(self.encoder_hidden_states)
         if self.cache is not None:
             self.cache.cross_attention[module.layer_idx] = k, v
-        return reference.masked_attention(q, k, v, self.encoder_mask, module.dropout.p if module.training else 0.0)
+        return self._attend(module, q, k, v, self.encoder_mask)
+
+    def _attend(
+        self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        dropout_p = module.dropout.p if module.training else 0.0
+        if not self.explicit:
+            return reference.padded_attention(q, k, v, mask, dropout_p), None
+        head_mask = None if self.head_mask is None else self.head_mask[module.layer_idx]
+        return reference.explicit_attention(q, k, v, mask, dropout_p, head_mask)
 
 
 Context = PackedContext | PaddedContext

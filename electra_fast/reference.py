@@ -123,17 +123,25 @@ def attention(
     return torch.cat(out)
 
 
-def masked_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float = 0.0, head_mask: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Attention over a padded batch, with its probabilities: what the packed form cannot express.
+def padded_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float = 0.0) -> Tensor:
+    """Attention over a padded batch with any mask: what the packed form cannot express.
 
-    q: [B, S, A, D]; k, v: [B, K, A, D]; mask: broadcastable to [B, A, S, K], added to the scores; head_mask:
-    broadcastable to [B, A, S, K], multiplies the probabilities. Returns ([B, S, A, D], probabilities after dropout
-    [B, A, S, K]).
+    q: [B, S, A, D]; k, v: [B, K, A, D]; mask: broadcastable to [B, A, S, K], boolean (True: attend) or floating
+    (added to the scores). Returns [B, S, A, D].
     """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout_p).transpose(1, 2)
+
+
+def explicit_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float = 0.0, head_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`padded_attention` with its probabilities, [B, A, S, K] after dropout, and factors of them in `head_mask`."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
+    if mask is not None and mask.dtype == torch.bool:
+        # The lowest number and not -inf: a row that sees nothing is uniform then, as in transformers, and not NaN.
+        mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, torch.finfo(scores.dtype).min)
     if mask is not None:
         scores = scores + mask
     probabilities = F.dropout(scores.softmax(-1), dropout_p)

@@ -56,12 +56,18 @@ def test_attention_dropout_keeps_the_mean():
     assert out.std().item() > 0.01
 
 
-def test_masked_attention_agrees_with_the_packed_one():
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_padded_forms_agree_with_the_packed_one(masked):
     q, k, v = (torch.randn(2, 4, 3, 8, dtype=torch.float64) for _ in range(3))
-    out, probabilities = reference.masked_attention(q, k, v, None)
-    packed = reference.attention(*(x.flatten(0, 1) for x in (q, k, v)), cu_seqlens_of([4, 4]), 4)
-    torch.testing.assert_close(out.flatten(0, 1), packed, rtol=0, atol=1e-12)
+    lengths = [4, 2 if masked else 4]
+    mask = torch.arange(4) < torch.tensor(lengths)[:, None]
+    out = reference.padded_attention(q, k, v, mask[:, None, None])
+    explicit, probabilities = reference.explicit_attention(q, k, v, mask[:, None, None])
+    packed = reference.attention(*(x[mask] for x in (q, k, v)), cu_seqlens_of(lengths), 4)
+    torch.testing.assert_close(out[mask], packed, rtol=0, atol=1e-12)
+    torch.testing.assert_close(explicit, out, rtol=0, atol=1e-12)
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(2, 3, 4, dtype=torch.float64))
+    assert probabilities.masked_select(~mask[:, None, None]).abs().sum() == 0
 
 
 @pytest.mark.parametrize("project", [False, True])

@@ -228,20 +228,26 @@ class HubMixin:
         state = merge_ties(state, ties)
         dtype = _resolve_dtype(dtype, config, state)
 
-        model = cls(config, *model_args, impl=impl).to(dtype)
+        # Names and shapes alone at first: making initial values takes longer than loading others over them.
+        with torch.device("meta"):
+            model = cls(config, *model_args, impl=impl).to(dtype)
         expected = {key: tensor for key, tensor in model.state_dict().items() if key not in ties}
         fitted = fit(state, expected, f"{cls.base_model_prefix}.")
         fitted.check(source, cls.__name__, ignore_mismatched_sizes)
-        # All of them, so that a tensor which is fused with others in memory is loaded though one of these is missing.
-        model.load_state_dict({**expected, **fitted.tensors}, strict=False)
+        if len(fitted.tensors) == len(expected) and not list(model.buffers()):
+            model.to_empty(device=device)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # given already
+                model = cls(config, *model_args, impl=impl).to(device, dtype)
+        # All tensors, so that one which is fused with others in memory is loaded though one of those is missing.
+        model.load_state_dict({**model.state_dict(), **fitted.tensors}, strict=False)
         model.tie_weights()
         if notes := [*fitted.describe(cls.__name__), *notes]:
             warnings.warn("\n  ".join([f"{source} does not fit {cls.__name__} exactly:", *notes]), stacklevel=2)
 
         model.config.dtype = str(dtype).removeprefix("torch.")
         model.config._name_or_path = "" if pretrained_model_name_or_path is None else str(pretrained_model_name_or_path)
-        if device is not None:
-            model.to(device)
         model.eval()
         if not output_loading_info:
             return model
@@ -364,8 +370,11 @@ def _read_weights(
     found = read_state_dict(find, formats, variant, weights_only)
     if found is None:
         names = ", ".join(name for format in formats for name in file_names(format, variant))
-        where = Path(name_or_path, options["subfolder"]) if os.path.isdir(name_or_path) else name_or_path
-        raise FileNotFoundError(f"{where} must hold weights, one of {names}; there is none")
+        if os.path.isdir(name_or_path):
+            raise FileNotFoundError(f"{Path(name_or_path, options['subfolder'])} must hold weights, one of {names}")
+        raise FileNotFoundError(
+            f"{name_or_path} must hold weights, one of {names}; none is cached or can be downloaded"
+        )
     return found
 
 
@@ -382,7 +391,7 @@ def _resolve_dtype(dtype: str | torch.dtype | None, config: ElectraConfig, state
     return dtype
 
 
-def _resolve_device(device_map: str | int | torch.device | dict[str, Any] | None) -> torch.device | None:
+def _resolve_device(device_map: str | int | torch.device | dict[str, Any] | None) -> torch.device:
     device = device_map
     if isinstance(device, dict):
         if set(device) != {""}:
@@ -391,7 +400,7 @@ def _resolve_device(device_map: str | int | torch.device | dict[str, Any] | None
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device is None:
-        return None
+        return torch.get_default_device()
     try:
         device = torch.device(device)
     except RuntimeError as error:

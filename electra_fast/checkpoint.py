@@ -245,12 +245,15 @@ def write_checkpoint(
         for name, keys in split.filename_to_tensors.items():
             _write_tensors(Path(aside, name), {key: state[key] for key in keys})
         Path(aside, "config.json").write_text(config_json, encoding="utf-8")
+        mode = Path(aside, "config.json").stat().st_mode
         if split.is_sharded:
             index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
             Path(aside, index_name).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             names.append(index_name)
             (directory / index_name).unlink(missing_ok=True)
         for name in names:
+            # safetensors' own files can be read by their owner alone; the config has what the user's umask asks for.
+            os.chmod(Path(aside, name), mode)
             with open(Path(aside, name), "rb") as file:
                 os.fsync(file.fileno())
             os.replace(Path(aside, name), directory / name)

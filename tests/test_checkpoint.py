@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import warnings
 from pathlib import Path
 
@@ -167,6 +169,17 @@ def test_a_save_that_fails_leaves_the_last_one(tmp_path, discriminator, monkeypa
     with pytest.raises(OSError, match="no space"):
         random_model(ElectraForPreTraining, hidden_size=64).save_pretrained(tmp_path, **options)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.parametrize("options", FORMATS.values(), ids=FORMATS)
+def test_files_have_the_mode_that_the_umask_asks_for(tmp_path, discriminator, options):
+    umask = os.umask(0o027)
+    try:
+        discriminator.save_pretrained(tmp_path, **options)
+    finally:
+        os.umask(umask)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o640}
 
 
 def test_only_the_main_process_saves(tmp_path, discriminator):

@@ -1,0 +1,61 @@
+"""WordPiece vocabularies from raw text."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def train_vocab(texts: Sequence[str], size: int, lowercase: bool = True) -> list[str]:
+    """Trains a WordPiece vocabulary of at most `size` entries; the special tokens come first, [PAD] being 0.
+
+    Text is normalised and split as ElectraTokenizer does it. A small corpus may give fewer entries than asked for. The
+    same texts give the same vocabulary.
+
+    Raises:
+        ValueError: a size that has no room for the special tokens and letters, or texts without a word.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    splitter = pre_tokenizers.BertPreTokenizer()
+
+    def can_continue(letter: str) -> bool:
+        return len(splitter.pre_tokenize_str(normalizer.normalize_str(f"a{letter}a"))) == 1
+
+    # The trainer numbers letters in the order of a hash table, and breaks ties by number: a vocabulary that is the same in
+    # every run needs the letters given. Rare ones would fill a small vocabulary: a tenth of it is theirs.
+    counts = Counter[str]()
+    for text in texts:
+        counts.update(normalizer.normalize_str(text))
+    letters = [letter for letter in counts if splitter.pre_tokenize_str(letter)]
+    if not letters:
+        raise ValueError("the texts must hold at least one word to train a vocabulary on, got none")
+    letters = sorted(letters, key=lambda letter: (-counts[letter], letter))[: min(1000, max(64, size // 10))]
+    first = [*SPECIAL_TOKENS, *sorted(letters), *(f"##{letter}" for letter in sorted(letters) if can_continue(letter))]
+    if size < len(first):
+        raise ValueError(f"the vocabulary must have at least {len(first)} entries for this text, got size {size}")
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        special_tokens=first,
+        initial_alphabet=letters,
+        limit_alphabet=len(letters),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    vocab = tokenizer.get_vocab()
+    return sorted(vocab, key=vocab.__getitem__)
+
+
+def write_vocab(vocab: Iterable[str], path: str | Path) -> None:
+    """Writes vocab.txt, one entry a line, whole or not at all."""
+    temporary = Path(f"{path}.tmp")
+    temporary.write_text("".join(f"{token}\n" for token in vocab), encoding="utf-8")
+    os.replace(temporary, path)

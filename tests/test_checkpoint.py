@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -169,6 +170,32 @@ def test_a_save_that_fails_leaves_the_last_one(tmp_path, discriminator, monkeypa
     with pytest.raises(OSError, match="no space"):
         random_model(ElectraForPreTraining, hidden_size=64).save_pretrained(tmp_path, **options)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("old", ["safetensors", "safetensors shards"])
+@pytest.mark.parametrize("new", ["safetensors", "safetensors shards"])
+def test_a_killed_save_never_mixes_two_checkpoints(tmp_path, discriminator, monkeypatch, old, new):
+    ones, twos = ({k: torch.full_like(v, n) for k, v in discriminator.state_dict().items()} for n in (1, 2))
+    replace, left = os.replace, 0
+
+    def replace_some(source, target):
+        nonlocal left
+        if left == 0:
+            raise OSError("killed")
+        left -= 1
+        replace(source, target)
+
+    for steps in range(1, 8):
+        discriminator.save_pretrained(tmp_path, state_dict=ones, **FORMATS[old])
+        with monkeypatch.context() as patch, contextlib.suppress(OSError):
+            left = steps
+            patch.setattr("os.replace", replace_some)
+            discriminator.save_pretrained(tmp_path, state_dict=twos, **FORMATS[new])
+        try:
+            loaded = ElectraForPreTraining.from_pretrained(tmp_path).state_dict()
+        except FileNotFoundError:
+            continue  # none is better than a mixture
+        assert len({value.flatten()[0].item() for value in loaded.values()}) == 1
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")

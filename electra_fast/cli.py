@@ -96,7 +96,7 @@ class _ModelCommand:
         return model, electra_fast.ElectraTokenizer.from_pretrained(self.model)
 
     def read_texts(self) -> list[str]:
-        texts = list(self.texts) or [line for line in sys.stdin.read().splitlines() if line.strip()]
+        texts = list(self.texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
         if not texts:
             raise ValueError("a text is needed, as an argument or a line of the standard input; got none")
         return texts

@@ -1,0 +1,210 @@
+"""What users pass to a tokenizer, checked and brought into one form: texts, lengths, and rows to be padded."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+_UNKNOWN_LENGTH = int(1e20)  # a model_max_length above this says that none is known, as in transformers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The keywords of a call, as the user gave them; `ElectraTokenizer.__call__` explains them."""
+
+    add_special_tokens: bool = True
+    padding: bool | str = False
+    truncation: bool | str | None = None
+    max_length: int | None = None
+    stride: int = 0
+    is_split_into_words: bool = False
+    pad_to_multiple_of: int | None = None
+    padding_side: str | None = None
+    return_tensors: str | None = None
+    return_token_type_ids: bool | None = None
+    return_attention_mask: bool | None = None
+    return_overflowing_tokens: bool = False
+    return_special_tokens_mask: bool = False
+    return_offsets_mapping: bool = False
+    return_length: bool = False
+    verbose: bool = True
+
+    @property
+    def ids_only(self) -> bool:
+        """Whether the bulk path can serve the call."""
+        return not (
+            self.is_split_into_words
+            or self.return_overflowing_tokens
+            or self.return_special_tokens_mask
+            or self.return_offsets_mapping
+            or self.return_length
+        )
+
+
+OPTION_NAMES = tuple(field.name for field in fields(Options))
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How rows are cut and filled, settled."""
+
+    padding: str
+    """"do_not_pad", "longest" or "max_length"."""
+    truncation: str
+    """"do_not_truncate", "longest_first", "only_first" or "only_second"."""
+    max_length: int | None
+    stride: int
+    pad_to_multiple_of: int | None
+    padding_side: str
+    truncation_side: str
+
+    @property
+    def truncates(self) -> bool:
+        return self.truncation != "do_not_truncate"
+
+    @property
+    def pads(self) -> bool:
+        return self.padding != "do_not_pad"
+
+    def width(self, longest: int) -> int:
+        """The length that rows are padded to, where the longest of them is given."""
+        width = self.max_length if self.padding == "max_length" else longest
+        multiple = self.pad_to_multiple_of or 1
+        return -(-width // multiple) * multiple
+
+
+def resolve_lengths(options: Options, model_max_length: int, padding_side: str, truncation_side: str) -> Lengths:
+    """Settles a call's padding and truncation by the rules of transformers; the other arguments are the tokenizer's.
+
+    Raises:
+        ValueError: an unknown strategy or side, a negative length, one that is no multiple of `pad_to_multiple_of`.
+    """
+    max_length, multiple = options.max_length, options.pad_to_multiple_of
+    truncation = options.truncation
+    if truncation is None:
+        truncation = "longest_first" if max_length is not None and options.padding is False else False
+    padding = _strategy("padding", options.padding, "longest", "do_not_pad", ("longest", "max_length", "do_not_pad"))
+    truncation = _strategy(
+        "truncation",
+        truncation,
+        "longest_first",
+        "do_not_truncate",
+        ("longest_first", "only_first", "only_second", "do_not_truncate"),
+    )
+    padding_side = padding_side if options.padding_side is None else options.padding_side
+    for name, side in (("padding_side", padding_side), ("truncation_side", truncation_side)):
+        if side not in ("right", "left"):
+            raise ValueError(f"{name} must be 'right' or 'left', got {side!r}")
+    for name, value, least in (("max_length", max_length, 0), ("pad_to_multiple_of", multiple, 1)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise ValueError(f"{name} must be an integer of at least {least} or None, got {value!r}")
+    if options.verbose and max_length is not None and options.padding is True and truncation == "do_not_truncate":
+        warnings.warn("max_length has no effect with padding=True and no truncation; padding='max_length' pads to it")
+    if max_length is None:
+        if model_max_length > _UNKNOWN_LENGTH:
+            padding = "do_not_pad" if padding == "max_length" else padding
+            truncation = "do_not_truncate"
+        elif padding == "max_length" or truncation != "do_not_truncate":
+            max_length = model_max_length
+    if truncation != "do_not_truncate" and padding != "do_not_pad" and multiple is not None and max_length % multiple:
+        raise ValueError(
+            "max_length must be a multiple of pad_to_multiple_of where rows are cut and filled, "
+            f"got {max_length} and {multiple}"
+        )
+    return Lengths(padding, truncation, max_length, options.stride, multiple, padding_side, truncation_side)
+
+
+def _strategy(name: str, value: Any, if_true: str, if_false: str, names: tuple[str, ...]) -> str:
+    value = getattr(value, "value", value)  # transformers' enumerations
+    value = {True: if_true, False: if_false}[value] if isinstance(value, bool) else value
+    if value not in names:
+        raise ValueError(f"{name} must be True, False or one of {', '.join(names)}, got {value!r}")
+    return value
+
+
+def as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list[Any], bool]:
+    """A call's texts as the backend's inputs, each a text or a (text, pair), and whether they were a batch.
+
+    Raises:
+        TypeError: something that is not a text; the message says where.
+        ValueError: texts and pairs of unequal number.
+    """
+    sequence = (list, tuple)
+    if not isinstance(text, (str, *sequence)):
+        raise TypeError(f"text must be a str or a list of them, got {type(text).__name__}")
+    if is_split_into_words:
+        batched = isinstance(text, sequence) and bool(text) and isinstance(text[0], sequence)
+    else:
+        batched = isinstance(text, sequence)
+    if not batched:
+        inputs = [(text, text_pair)] if text_pair else [text]
+        _check("text", text, is_split_into_words)
+        if text_pair is not None:
+            _check("text_pair", text_pair, is_split_into_words)
+        return inputs, False
+    if text_pair is None:
+        for index, item in enumerate(text):
+            if _is_pair(item, is_split_into_words):
+                for part in item:
+                    _check(f"text[{index}]", part, is_split_into_words)
+            else:
+                _check(f"text[{index}]", item, is_split_into_words)
+        return list(text), True
+    if not isinstance(text_pair, sequence):
+        raise TypeError(f"text_pair must be a list as text is, got {type(text_pair).__name__}")
+    if len(text) != len(text_pair):
+        raise ValueError(f"text and text_pair must be of one length, got {len(text)} and {len(text_pair)}")
+    for index, (first, second) in enumerate(zip(text, text_pair, strict=True)):
+        _check(f"text[{index}]", first, is_split_into_words)
+        _check(f"text_pair[{index}]", second, is_split_into_words)
+    return list(zip(text, text_pair, strict=True)), True
+
+
+def _is_pair(item: Any, is_split_into_words: bool) -> bool:
+    if not isinstance(item, (list, tuple)) or len(item) != 2:
+        return False
+    return not is_split_into_words or isinstance(item[0], (list, tuple))
+
+
+def _check(name: str, text: Any, is_split_into_words: bool) -> None:
+    if not is_split_into_words:
+        if not isinstance(text, str):
+            raise TypeError(f"{name} must be a str, got {text!r:.80} of type {type(text).__name__}")
+    elif not isinstance(text, (list, tuple)):
+        raise TypeError(f"{name} must be a list of words, as is_split_into_words=True says, got {type(text).__name__}")
+    else:
+        for index, word in enumerate(text):
+            if not isinstance(word, str):
+                raise TypeError(f"{name}[{index}] must be a str, got {word!r:.80} of type {type(word).__name__}")
+
+
+def as_lists(columns: Any) -> tuple[dict[str, Any], str | None]:
+    """Columns for `pad`, as lists: from a mapping of columns or a list of rows; and the kind of tensors they were."""
+    if isinstance(columns, (list, tuple)):
+        if not columns or not isinstance(columns[0], Mapping):
+            raise ValueError("pad needs a mapping of columns or a list of mappings, one for each row")
+        columns = {name: [row[name] for row in columns] for name in columns[0]}
+    if "input_ids" not in columns:
+        raise ValueError(f"pad needs input_ids, got {', '.join(columns) or 'nothing'}")
+    kinds = {_kind(value) for value in columns.values()} - {None}
+    return {name: _to_list(value) for name, value in columns.items()}, next(iter(kinds), None)
+
+
+def _kind(value: Any) -> str | None:
+    while isinstance(value, (list, tuple)) and value:
+        value = value[0]
+    module = type(value).__module__.partition(".")[0]
+    return {"torch": "pt", "numpy": "np"}.get(module)
+
+
+def _to_list(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return [_to_list(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def pad_row(row: list[int], width: int, fill: int, side: str) -> list[int]:
+    filling = [fill] * (width - len(row))
+    return row + filling if side == "right" else filling + row

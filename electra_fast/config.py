@@ -202,7 +202,7 @@ class ElectraConfig:
         os.makedirs(save_directory, exist_ok=True)
         self.to_json_file(Path(save_directory) / "config.json")
         if push_to_hub:
-            push_directory(save_directory, **kwargs)
+            push_directory(save_directory, files=["config.json"], **kwargs)
 
     def update(self, config_dict: dict[str, Any]) -> None:
         for key, value in config_dict.items():

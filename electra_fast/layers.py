@@ -160,11 +160,25 @@ def _split_qkv(module: nn.Module, state: dict[str, Any], prefix: str, metadata: 
         state[f"{prefix}{name}.weight"], state[f"{prefix}{name}.bias"] = weight, bias
 
 
-def _join_qkv(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _join_qkv(
+    module: ElectraSelfAttention,
+    state: dict[str, Any],
+    prefix: str,
+    metadata: Any,
+    strict: bool,
+    missing: list[str],
+    *_,
+) -> None:
     for kind in ("weight", "bias"):
-        names = [f"{prefix}{name}.{kind}" for name in ("query", "key", "value")]
-        if all(name in state for name in names):
-            state[f"{prefix}qkv.{kind}"] = torch.cat([state.pop(name) for name in names])
+        if f"{prefix}qkv.{kind}" in state:
+            continue
+        parts = []
+        for name, own in zip(("query", "key", "value"), getattr(module.qkv, kind).detach().chunk(3), strict=True):
+            key = f"{prefix}{name}.{kind}"
+            if key not in state:
+                missing.append(key)
+            parts.append(state.pop(key, own))
+        state[f"{prefix}qkv.{kind}"] = torch.cat(parts)
 
 
 class ElectraCrossAttention(nn.Module):

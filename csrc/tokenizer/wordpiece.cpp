@@ -91,7 +91,7 @@ Rows WordPiece::encode(std::span<const std::optional<std::string_view>> texts, s
     rows.ids.reserve(bytes / 4 + texts.size() * (prefix.size() + suffix.size()));
     rows.offsets.reserve(texts.size() + 1);
     rows.offsets.push_back(0);
-    std::string word;
+    std::string buffer;
     for (std::size_t row = 0; row < texts.size(); ++row) {
         const auto& text = texts[row];
         const auto inside = [&text](const std::string& token) { return text->find(token) != text->npos; };
@@ -99,7 +99,7 @@ Rows WordPiece::encode(std::span<const std::optional<std::string_view>> texts, s
             rows.deferred.push_back(static_cast<std::int64_t>(row));
         } else {
             rows.ids.insert(rows.ids.end(), prefix.begin(), prefix.end());
-            encode_text(*text, rows.ids, word);
+            encode_text(*text, rows.ids, buffer);
             rows.ids.insert(rows.ids.end(), suffix.begin(), suffix.end());
         }
         rows.offsets.push_back(static_cast<std::int64_t>(rows.ids.size()));
@@ -107,24 +107,24 @@ Rows WordPiece::encode(std::span<const std::optional<std::string_view>> texts, s
     return rows;
 }
 
-void WordPiece::encode_text(std::string_view text, std::vector<std::int32_t>& ids, std::string& word) const {
-    word.clear();
+void WordPiece::encode_text(std::string_view text, std::vector<std::int32_t>& ids, std::string& buffer) const {
+    if (buffer.size() < text.size()) buffer.resize(text.size());  // one word at a time, in lower case
+    char* const begin = buffer.data();
+    char* end = begin;
     std::uint64_t hash = kWordStart;
     const auto end_word = [&] {
-        if (!word.empty()) encode_word(word, hash, ids);
-        word.clear();
+        if (end != begin) encode_word({begin, end}, hash, ids);
+        end = begin;
         hash = kWordStart;
     };
-    for (char byte : text) {
+    for (const char byte : text) {
         const unsigned char character = characters_[static_cast<unsigned char>(byte)];
         if (character > kPunctuation) {
-            word.push_back(static_cast<char>(character));
+            *end++ = static_cast<char>(character);
             hash = extend(hash, static_cast<char>(character));
-        } else if (character == kPunctuation) {
+        } else if (character != kDropped) {
             end_word();
-            encode_word({&byte, 1}, extend(kWordStart, byte), ids);
-        } else if (character == kSpace) {
-            end_word();
+            if (character == kPunctuation) encode_word({&byte, 1}, extend(kWordStart, byte), ids);
         }
     }
     end_word();

@@ -48,7 +48,7 @@ private:
         std::int32_t id;
     };
 
-    void encode_text(std::string_view text, std::vector<std::int32_t>& ids, std::string& word) const;
+    void encode_text(std::string_view text, std::vector<std::int32_t>& ids, std::string& buffer) const;
     void encode_word(std::string_view word, std::uint64_t hash, std::vector<std::int32_t>& ids) const;
     const Slot* find(std::uint64_t hash, std::string_view spelling) const;
     void insert(std::uint64_t hash, std::string_view spelling, std::int32_t id);

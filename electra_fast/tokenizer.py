@@ -1,7 +1,7 @@
 """ElectraTokenizer: text to ids and back, behind the interface of transformers 5's BertTokenizer.
 
 Three layers. `tokenizers` holds the vocabulary and the rules and gives offsets, words and overflow. The bulk path
-(`bulk.py`, C++) gives the same ids for most texts many times faster, and serves every call that asks for ids only; what it
+(`tokenizer_bulk.py`, C++) gives the same ids many times faster, and serves every call that asks for ids only; what it
 cannot give is made on first use. This file joins the two and shapes the result.
 
 The backend's truncation is state shared by all threads, so it is set and used under one lock. Padding never touches it.
@@ -14,30 +14,28 @@ import threading
 import warnings
 from collections.abc import Iterable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Encoding, Tokenizer
 
-from . import bulk
+from . import tokenizer_bulk as bulk
 from . import tokenizer_files as files
 from .batch_encoding import BatchEncoding
-from .special_tokens import SpecialTokens
 from .tokenizer_inputs import OPTION_NAMES, Lengths, Options, as_batch, as_lists, pad_row, resolve_lengths
+from .tokenizer_vocab import Vocabulary
 
 VERY_LARGE_INTEGER = int(1e30)  # transformers' model_max_length where none is known
-_NO_EFFECT_ON_LOADING = ("use_fast", "trust_remote_code", "_commit_hash", "resume_download", "proxies")
 
 
-class ElectraTokenizer(SpecialTokens):
+class ElectraTokenizer(Vocabulary, files.Files):
     """WordPiece with [CLS] and [SEP], as ELECTRA and BERT use it.
 
     Args:
         vocab: path of a vocab.txt, or token -> id. Default: the five special tokens alone.
-        do_lower_case, strip_accents, tokenize_chinese_chars: BERT's normalization; accents are stripped by default where
-            text is lower-cased.
-        unk_token, sep_token, pad_token, cls_token, mask_token: added to the vocabulary where missing, but for unk_token.
+        do_lower_case, strip_accents, tokenize_chinese_chars: BERT's normalization; accents are stripped by default
+            where text is lower-cased.
+        unk_token, sep_token, pad_token, cls_token, mask_token: added to the vocabulary where missing, save unk_token.
         vocab_file: another name of `vocab`.
         tokenizer_file: a tokenizer.json, which also settles the normalization; instead of `vocab`.
         tokenizer_object: a `tokenizers.Tokenizer`, instead of `vocab`.
@@ -51,7 +49,6 @@ class ElectraTokenizer(SpecialTokens):
         ValueError: a vocabulary without unk_token, a damaged file, a side that is neither "right" nor "left".
     """
 
-    vocab_files_names = {"vocab_file": files.VOCAB_FILE, "tokenizer_file": files.TOKENIZER_FILE}
     is_fast = True
 
     def __init__(
@@ -144,85 +141,6 @@ class ElectraTokenizer(SpecialTokens):
         self.__dict__.update(state)
         self._make_caches()
 
-    # Files
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> ElectraTokenizer:
-        """Reads a directory or a repository of the Hub: tokenizer.json if there, else vocab.txt; and tokenizer_config.json.
-
-        Accepts the Hub options of `electra_fast.hub.find_file` (revision, token, cache_dir, subfolder, ...); other keyword
-        arguments are the constructor's and override the files.
-        """
-        from .hub import HUB_OPTIONS, find_file
-
-        options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
-        for name in _NO_EFFECT_ON_LOADING:
-            kwargs.pop(name, None)
-        name = os.fspath(pretrained_model_name_or_path)
-        find = partial(find_file, name, required=False, **options)
-        settings = {**files.read_settings(find), **kwargs}
-        if (path := find(files.TOKENIZER_FILE)) is not None:
-            backend = files.read_backend(path)
-            files.apply_settings(backend, settings)
-            if backend.padding is not None:
-                settings.setdefault("padding_side", backend.padding["direction"])
-            settings.setdefault("unk_token", backend.model.unk_token)
-            settings["tokenizer_object"] = backend
-        else:
-            settings["vocab"] = find_file(name, files.VOCAB_FILE, **options)
-        return cls(name_or_path=name, **settings)
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike,
-        filename_prefix: str | None = None,
-        push_to_hub: bool = False,
-        **kwargs: Any,
-    ) -> tuple[str, ...]:
-        """Writes tokenizer.json, tokenizer_config.json and, where line numbers can be ids, vocab.txt; returns their paths."""
-        from .hub import push_directory
-
-        paths = files.write_directory(self._tokenizer, self._settings(), save_directory, filename_prefix)
-        if push_to_hub:
-            repo_id = kwargs.pop("repo_id", Path(save_directory).name)
-            push_directory(save_directory, repo_id, **kwargs)
-        return paths
-
-    def save_vocabulary(self, save_directory: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Writes vocab.txt, without added tokens, into a directory; raises ValueError where its ids have gaps."""
-        path = files.path_in(save_directory, files.VOCAB_FILE, filename_prefix)
-        files.write_vocab(self._tokenizer.get_vocab(with_added_tokens=False), path)
-        return (str(path),)
-
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
-        """Uploads the files of `save_pretrained`; options as of `electra_fast.hub.push_directory`."""
-        from tempfile import TemporaryDirectory
-
-        from .hub import push_directory
-
-        with TemporaryDirectory() as directory:
-            self.save_pretrained(directory)
-            return push_directory(directory, repo_id, **kwargs)
-
-    def train_new_from_iterator(
-        self,
-        text_iterator: Iterable,
-        vocab_size: int,
-        length: int | None = None,
-        new_special_tokens: Iterable[str | AddedToken] | None = None,
-        **kwargs: Any,
-    ) -> ElectraTokenizer:
-        """A tokenizer with this one's settings and special tokens and a vocabulary trained on texts or lists of texts."""
-        from tokenizers.trainers import WordPieceTrainer
-
-        backend = files.empty_copy(self._tokenizer)
-        special = sorted(self.all_special_tokens, key=self.convert_tokens_to_ids) + list(new_special_tokens or [])
-        trainer = WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, **kwargs)
-        backend.train_from_iterator(text_iterator, trainer=trainer, length=length)
-        extra = [*self._extra_special_tokens, *(new_special_tokens or [])]
-        settings = {**self._settings(), "extra_special_tokens": extra}
-        return type(self)(tokenizer_object=backend, **settings)
-
     def _settings(self) -> dict[str, Any]:
         """The constructor's arguments that make an equal tokenizer of this one's backend."""
         return {
@@ -267,7 +185,7 @@ class ElectraTokenizer(SpecialTokens):
 
         Args:
             text, text_pair: a str each, or lists of them; lists of words with `is_split_into_words=True`.
-            text_target, text_pair_target: texts that become the column `labels`; `max_target_length` is their max_length.
+            text_target, text_pair_target: texts that become the column `labels`, cut to `max_target_length`.
             add_special_tokens: whether to frame rows with [CLS] and [SEP].
             padding: False, True or "longest", or "max_length".
             truncation: False, True or "longest_first", "only_first", "only_second".
@@ -410,7 +328,7 @@ class ElectraTokenizer(SpecialTokens):
                     add_special_tokens=options.add_special_tokens,
                 )
             except BaseException as error:
-                # What a strategy cannot do to a pair is a bare Exception, or a panic of the library, which is not even that.
+                # What a strategy cannot do to a pair is a bare Exception, or a panic of the library, not even that.
                 if type(error) is not Exception and type(error).__name__ != "PanicException":
                     raise
                 limits = f"truncation={lengths.truncation!r}, max_length={lengths.max_length}, stride={lengths.stride}"
@@ -508,61 +426,6 @@ class ElectraTokenizer(SpecialTokens):
                 rows[name] = [pad_row(row, width, fills[name], lengths.padding_side) for row in rows[name]]
         columns = {name: value[0] for name, value in rows.items()} if single else rows
         return BatchEncoding(columns, tensor_type=return_tensors or kind)
-
-    # Ids to text
-
-    def decode(
-        self,
-        token_ids: Any,
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
-    ) -> str | list[str]:
-        """The text of a row of ids, or the texts of many; lists, arrays or tensors.
-
-        Args:
-            skip_special_tokens: whether to leave special tokens out.
-            clean_up_tokenization_spaces: whether to join "do n't ." to "don't."; default: the tokenizer's setting.
-        """
-        ids = token_ids.tolist() if hasattr(token_ids, "tolist") else token_ids
-        ids = ids["input_ids"] if isinstance(ids, Mapping) else ids
-        if isinstance(ids, (list, tuple)) and ids and (isinstance(ids[0], (list, tuple)) or hasattr(ids[0], "__len__")):
-            return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in ids]
-        ids = [ids] if isinstance(ids, int) else [int(index) for index in ids]
-        text = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
-        if clean_up_tokenization_spaces is None:
-            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
-        return self.clean_up_tokenization(text) if clean_up_tokenization_spaces else text
-
-    def batch_decode(
-        self,
-        sequences: Any,
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
-    ) -> list[str]:
-        """The texts of rows of ids."""
-        texts = self.decode(sequences, skip_special_tokens, clean_up_tokenization_spaces)
-        return [texts] if isinstance(texts, str) else texts
-
-    def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        return self._tokenizer.decoder.decode(tokens)
-
-    @staticmethod
-    def clean_up_tokenization(text: str) -> str:
-        """Removes the spaces that splitting put before punctuation and contractions."""
-        for ending in (" .", " ?", " !", " ,"):
-            text = text.replace(ending, ending[1:])
-        text = text.replace(" ' ", "'")
-        for ending in (" n't", " 'm", " 's", " 've", " 're"):
-            text = text.replace(ending, ending[1:])
-        return text
-
-    @property
-    def max_len_single_sentence(self) -> int:
-        return self.model_max_length - self.num_special_tokens_to_add(pair=False)
-
-    @property
-    def max_len_sentences_pair(self) -> int:
-        return self.model_max_length - self.num_special_tokens_to_add(pair=True)
 
     @property
     def do_lower_case(self) -> bool:

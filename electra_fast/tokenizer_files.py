@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Self
 
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import WordPiece as WordPieceDecoder
@@ -19,6 +21,7 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import WordPieceTrainer
 
 VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
 
@@ -28,6 +31,7 @@ NORMALIZER_SETTINGS = {
     "strip_accents": "strip_accents",
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
+_NO_EFFECT_ON_LOADING = ("use_fast", "trust_remote_code", "_commit_hash", "resume_download", "proxies")
 # What describes the file or the class that wrote it; paths in a downloaded file must never be followed.
 _NOT_SETTINGS = (
     "auto_map",
@@ -199,3 +203,87 @@ def _read_json(path: Path | None) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
     return content
+
+
+class Files:
+    """`from_pretrained`, `save_pretrained` and what else reads or writes files, for `ElectraTokenizer`."""
+
+    _tokenizer: Tokenizer
+    vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": VOCAB_FILE, "tokenizer_file": TOKENIZER_FILE}
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
+        """Reads a directory or a repository of the Hub: tokenizer.json or else vocab.txt, and tokenizer_config.json.
+
+        Accepts the Hub options of `electra_fast.hub.find_file` (revision, token, cache_dir, subfolder, ...); other
+        keyword arguments are the constructor's and override the files.
+        """
+        from .hub import HUB_OPTIONS, find_file
+
+        options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+        for name in _NO_EFFECT_ON_LOADING:
+            kwargs.pop(name, None)
+        name = os.fspath(pretrained_model_name_or_path)
+        find = partial(find_file, name, required=False, **options)
+        settings = {**read_settings(find), **kwargs}
+        if (path := find(TOKENIZER_FILE)) is not None:
+            backend = read_backend(path)
+            apply_settings(backend, settings)
+            if backend.padding is not None:
+                settings.setdefault("padding_side", backend.padding["direction"])
+            settings.setdefault("unk_token", backend.model.unk_token)
+            settings["tokenizer_object"] = backend
+        else:
+            settings["vocab"] = find_file(name, VOCAB_FILE, **options)
+        return cls(name_or_path=name, **settings)
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        filename_prefix: str | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> tuple[str, ...]:
+        """Writes tokenizer.json, tokenizer_config.json and, where ids can be line numbers, vocab.txt.
+
+        Returns:
+            The paths of the files.
+        """
+        from .hub import push_directory
+
+        paths = write_directory(self._tokenizer, self._settings(), save_directory, filename_prefix)
+        if push_to_hub:
+            repo_id = kwargs.pop("repo_id", Path(save_directory).name)
+            push_directory(save_directory, repo_id, **kwargs)
+        return paths
+
+    def save_vocabulary(self, save_directory: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:
+        """Writes vocab.txt, without added tokens, into a directory; raises ValueError where its ids have gaps."""
+        path = path_in(save_directory, VOCAB_FILE, filename_prefix)
+        write_vocab(self._tokenizer.get_vocab(with_added_tokens=False), path)
+        return (str(path),)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        """Uploads the files of `save_pretrained`; options as of `electra_fast.hub.push_directory`."""
+        from .hub import push_directory
+
+        with TemporaryDirectory() as directory:
+            self.save_pretrained(directory)
+            return push_directory(directory, repo_id, **kwargs)
+
+    def train_new_from_iterator(
+        self,
+        text_iterator: Iterable,
+        vocab_size: int,
+        length: int | None = None,
+        new_special_tokens: Iterable[str | AddedToken] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """A tokenizer with this one's settings and special tokens, and a vocabulary trained on (lists of) texts."""
+        backend = empty_copy(self._tokenizer)
+        special = sorted(self.all_special_tokens, key=self.convert_tokens_to_ids) + list(new_special_tokens or [])
+        trainer = WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, **kwargs)
+        backend.train_from_iterator(text_iterator, trainer=trainer, length=length)
+        extra = [*self._extra_special_tokens, *(new_special_tokens or [])]
+        settings = {**self._settings(), "extra_special_tokens": extra}
+        return type(self)(tokenizer_object=backend, **settings)

@@ -46,6 +46,7 @@ py::tuple encode(const WordPiece& self, const py::sequence& texts, const std::ve
 
 PYBIND11_MODULE(_tokenizer, module) {
     module.doc() = "WordPiece over ASCII text, in bulk.";
+    module.attr("LONGEST_WORD") = WordPiece::kLongestWord;
     py::class_<WordPiece>(module, "WordPiece")
         .def(py::init<const std::vector<std::pair<std::string, std::int32_t>>&, std::int32_t, std::size_t, bool,
                       std::vector<std::string>>(),

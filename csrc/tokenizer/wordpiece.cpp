@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <stdexcept>
 
 namespace electra_fast {
 namespace {
@@ -57,6 +58,10 @@ WordPiece::WordPiece(const std::vector<std::pair<std::string, std::int32_t>>& pi
       unknown_id_(unknown_id),
       max_word_length_(max_word_length),
       whole_tokens_(std::move(whole_tokens)) {
+    if (max_word_length > kLongestWord) {
+        throw std::invalid_argument("max_word_length must be at most " + std::to_string(kLongestWord) + ", got " +
+                                    std::to_string(max_word_length));
+    }
     for (const auto& [piece, id] : pieces) {
         std::string_view spelling = piece;
         // A word is either one mark of punctuation or has none, so "##" itself can only be a prefix.
@@ -143,8 +148,8 @@ void WordPiece::encode_word(std::string_view word, std::uint64_t hash, std::vect
     std::uint64_t start = kWordStart;
     while (!word.empty()) {
         // The hash of the longest candidate, then ever shorter ones: FNV-1a cannot be undone cheaply, so they are kept.
-        std::array<std::uint64_t, 128> hashes;
-        const std::size_t limit = std::min({word.size(), longest_piece_, hashes.size()});
+        std::array<std::uint64_t, kLongestWord> hashes;
+        const std::size_t limit = std::min(word.size(), longest_piece_);
         for (std::size_t i = 0; i < limit; ++i) hashes[i] = extend(i ? hashes[i - 1] : start, word[i]);
         std::size_t length = limit;
         const Slot* piece = nullptr;

@@ -30,8 +30,10 @@ struct Rows {
 
 class WordPiece {
 public:
+    static constexpr std::size_t kLongestWord = 128;
+
     // pieces: the vocabulary, "##" marking pieces that continue a word; those that are not ASCII are passed over.
-    // max_word_length: longer words become unknown_id as a whole.
+    // max_word_length: longer words become unknown_id as a whole; at most kLongestWord.
     // whole_tokens: texts with one of these in them are deferred, as matching added tokens comes before all else.
     WordPiece(const std::vector<std::pair<std::string, std::int32_t>>& pieces, std::int32_t unknown_id,
               std::size_t max_word_length, bool lower_case, std::vector<std::string> whole_tokens);

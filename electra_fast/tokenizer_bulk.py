@@ -13,12 +13,10 @@ from tokenizers import Encoding, Tokenizer, models
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from ._tokenizer import WordPiece
+from ._tokenizer import LONGEST_WORD, WordPiece
 
 Ragged = tuple[np.ndarray, np.ndarray]
 EncodeRest = Callable[[list[str], bool], list[list[int]]]
-# Long enough for every configuration seen, and the C++ code keeps a word's hashes on the stack.
-_LONGEST_WORD = 128
 
 
 def fingerprint(backend: Tokenizer) -> tuple:
@@ -84,7 +82,7 @@ def _native_encoder(backend: Tokenizer) -> WordPiece | None:
     standard = (
         isinstance(model, models.WordPiece)
         and model.continuing_subword_prefix == "##"
-        and model.max_input_chars_per_word <= _LONGEST_WORD
+        and model.max_input_chars_per_word <= LONGEST_WORD
         and isinstance(normalizer, BertNormalizer)
         and normalizer.clean_text
         and isinstance(backend.pre_tokenizer, BertPreTokenizer)

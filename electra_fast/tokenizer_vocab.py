@@ -1,4 +1,4 @@
-"""The vocabulary's side of a tokenizer: special tokens by name, added tokens, and tokens to ids and back."""
+"""The vocabulary's side of a tokenizer: special tokens by name, added tokens, tokens to ids and back, ids to text."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token
 def _token_property(name: str) -> property:
     """`tokenizer.cls_token`: a str, or None where the tokenizer has no such token."""
 
-    def get(self: SpecialTokens) -> str | None:
+    def get(self: Vocabulary) -> str | None:
         token = self._special_tokens_map[name]
         return None if token is None else str(token)
 
-    def put(self: SpecialTokens, token: str | AddedToken | None) -> None:
+    def put(self: Vocabulary, token: str | AddedToken | None) -> None:
         if token is not None and not isinstance(token, (str, AddedToken)):
             raise TypeError(f"{name} must be a str or an AddedToken, got {type(token).__name__}")
         self._special_tokens_map[name] = token
@@ -28,20 +28,22 @@ def _token_property(name: str) -> property:
 def _id_property(name: str) -> property:
     """`tokenizer.cls_token_id`: looked up in the vocabulary at every use."""
 
-    def get(self: SpecialTokens) -> int | None:
+    def get(self: Vocabulary) -> int | None:
         token = getattr(self, name)
         return None if token is None else self.convert_tokens_to_ids(token)
 
-    def put(self: SpecialTokens, index: int | None) -> None:
+    def put(self: Vocabulary, index: int | None) -> None:
         setattr(self, name, None if index is None else self.convert_ids_to_tokens(index))
 
     return property(get, put)
 
 
-class SpecialTokens:
+class Vocabulary:
     """What a tokenizer knows about its tokens; `_tokenizer` is the backend."""
 
     _tokenizer: Tokenizer
+    model_max_length: int
+    clean_up_tokenization_spaces: bool
     SPECIAL_TOKENS_ATTRIBUTES = SPECIAL_TOKENS
 
     bos_token, bos_token_id = _token_property("bos_token"), _id_property("bos_token")
@@ -175,10 +177,65 @@ class SpecialTokens:
         skipped = set(self.all_special_ids) if skip_special_tokens else ()
         return [self._tokenizer.id_to_token(int(index)) for index in ids if int(index) not in skipped]
 
+    # Ids to text
+
+    def decode(
+        self,
+        token_ids: Any,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+    ) -> str | list[str]:
+        """The text of a row of ids, or the texts of many; lists, arrays or tensors.
+
+        Args:
+            skip_special_tokens: whether to leave special tokens out.
+            clean_up_tokenization_spaces: whether to join "do n't ." to "don't."; default: the tokenizer's setting.
+        """
+        ids = token_ids.tolist() if hasattr(token_ids, "tolist") else token_ids
+        ids = ids["input_ids"] if isinstance(ids, Mapping) else ids
+        if isinstance(ids, (list, tuple)) and ids and (isinstance(ids[0], (list, tuple)) or hasattr(ids[0], "__len__")):
+            return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in ids]
+        ids = [ids] if isinstance(ids, int) else [int(index) for index in ids]
+        text = self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        if clean_up_tokenization_spaces is None:
+            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
+        return self.clean_up_tokenization(text) if clean_up_tokenization_spaces else text
+
+    def batch_decode(
+        self,
+        sequences: Any,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+    ) -> list[str]:
+        """The texts of rows of ids."""
+        texts = self.decode(sequences, skip_special_tokens, clean_up_tokenization_spaces)
+        return [texts] if isinstance(texts, str) else texts
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        return self._tokenizer.decoder.decode(tokens)
+
+    @staticmethod
+    def clean_up_tokenization(text: str) -> str:
+        """Removes the spaces that splitting put before punctuation and contractions."""
+        for ending in (" .", " ?", " !", " ,"):
+            text = text.replace(ending, ending[1:])
+        text = text.replace(" ' ", "'")
+        for ending in (" n't", " 'm", " 's", " 've", " 're"):
+            text = text.replace(ending, ending[1:])
+        return text
+
     # Sequences as the model sees them: [CLS] A [SEP] and [CLS] A [SEP] B [SEP]
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         return self._tokenizer.num_special_tokens_to_add(pair)
+
+    @property
+    def max_len_single_sentence(self) -> int:
+        return self.model_max_length - self.num_special_tokens_to_add(pair=False)
+
+    @property
+    def max_len_sentences_pair(self) -> int:
+        return self.model_max_length - self.num_special_tokens_to_add(pair=True)
 
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
@@ -200,7 +257,7 @@ class SpecialTokens:
 
         Args:
             token_ids_0, token_ids_1: the ids of a text and of its pair.
-            already_has_special_tokens: whether token_ids_0 is a whole sequence already, rather than a text without them.
+            already_has_special_tokens: whether token_ids_0 is a whole sequence, rather than a text without them.
         """
         if already_has_special_tokens:
             if token_ids_1 is not None:

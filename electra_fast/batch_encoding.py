@@ -31,7 +31,8 @@ class TokenSpan(NamedTuple):
 class BatchEncoding(UserDict):
     """Rows of token ids and what belongs to them, by name or as attributes.
 
-    An integer index gives the `tokenizers.Encoding` of a row, a slice gives the columns of those rows.
+    An integer index gives the `tokenizers.Encoding` of a row, a slice those of several; without encodings, as after
+    `pad`, a slice gives the columns of those rows.
 
     Args:
         data: the columns: lists, or arrays or tensors of shape [rows, tokens].
@@ -74,11 +75,11 @@ class BatchEncoding(UserDict):
     def __getitem__(self, item: str | int | slice) -> Any:
         if isinstance(item, str):
             return self.data[item]
+        if self._encodings is not None:
+            return self.encodings[item]
         if isinstance(item, slice):
             return {key: value[item] for key, value in self.data.items()}
-        if self._encodings is None:
-            raise KeyError(f"a row can be taken by its number only where the rows came from texts, got {item!r}")
-        return self.encodings[item]
+        raise KeyError(f"a row can be taken by its number only where the rows came from texts, got {item!r}")
 
     def __getattr__(self, name: str) -> Any:
         # Only called where ordinary look-up fails; `data` itself is missing while an instance is being unpickled.

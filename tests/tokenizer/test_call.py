@@ -1,0 +1,157 @@
+"""A call gives what transformers' BertTokenizer gives, for every combination of its options and for any text."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BertTokenizer
+from vocabularies import SENTENCES, data_file, small_vocab
+
+from electra_fast.tokenizer import ElectraTokenizer, ElectraTokenizerFast
+
+ODD = ["", "[MASK] is\x00good\x0bbad\tend", "东京 naïve\xadly", "x" * 101]
+INPUTS = {
+    "text": (SENTENCES[0], None),
+    "pair": (SENTENCES[0], SENTENCES[1]),
+    "batch": ([*SENTENCES, *ODD], None),
+    "batch of pairs": ([*SENTENCES, *ODD], [*ODD, *SENTENCES]),
+    "list of pairs": ([("a", "b c"), ("the dog", "fox")], None),
+}
+EXTRAS = {
+    "return_overflowing_tokens": True,
+    "return_offsets_mapping": True,
+    "return_special_tokens_mask": True,
+    "return_length": True,
+}
+
+
+@pytest.fixture(scope="module")
+def both():
+    return ElectraTokenizer(small_vocab()), BertTokenizer(small_vocab())
+
+
+def assert_same(ours, theirs, inputs, **options):
+    actual, expected = ours(*inputs, **options), theirs(*inputs, **options)
+    assert list(actual) == list(expected)
+    for name, column in expected.items():
+        if options.get("return_tensors"):
+            assert type(actual[name]) is type(column) and actual[name].dtype == column.dtype, name
+            assert np.array_equal(np.asarray(actual[name]), np.asarray(column)), (name, options)
+        else:
+            assert actual[name] == column, (name, options)
+    for encoding, other in zip(actual.encodings, expected.encodings, strict=True):
+        for field in ("ids", "tokens", "word_ids", "sequence_ids", "offsets", "special_tokens_mask"):
+            assert getattr(encoding, field) == getattr(other, field), (field, options)
+
+
+@pytest.mark.parametrize("inputs", INPUTS.values(), ids=INPUTS)
+@pytest.mark.parametrize("truncation_side", ["right", "left"])
+def test_options(both, inputs, truncation_side):
+    ours, theirs = both
+    ours.truncation_side = theirs.truncation_side = truncation_side
+    grid = itertools.product(
+        (False, True, "max_length"),
+        (None, True, "only_first"),
+        (None, 40, 16),
+        ("right", "left"),
+        (None, 8),
+        (True, False),
+    )
+    with pytest.warns(UserWarning, match=r"max_length|`max_length`"):
+        for padding, truncation, max_length, padding_side, multiple, add_special_tokens in grid:
+            if truncation == "only_first" and max_length == 16 and inputs[1]:
+                continue  # the second texts alone are longer: an error, tested below
+            options = {
+                "padding": padding,
+                "truncation": truncation,
+                "max_length": max_length,
+                "padding_side": padding_side,
+                "pad_to_multiple_of": multiple,
+                "add_special_tokens": add_special_tokens,
+            }
+            assert_same(ours, theirs, inputs, **options)
+            assert_same(ours, theirs, inputs, **options, **EXTRAS)
+            if padding is True and truncation is True:
+                assert_same(ours, theirs, inputs, **options, return_tensors="pt")
+                assert_same(ours, theirs, inputs, **options, return_tensors="np", **EXTRAS)
+    ours.truncation_side = theirs.truncation_side = "right"
+
+
+def test_stride_words_targets_and_columns(both):
+    contexts, questions = SENTENCES, [s.split(",")[0] for s in SENTENCES]
+    question_answering = {
+        "truncation": "only_second",
+        "max_length": 40,
+        "stride": 3,
+        "padding": "max_length",
+        "return_overflowing_tokens": True,
+        "return_offsets_mapping": True,
+    }
+    assert_same(*both, ([q[:12] for q in questions], contexts), **question_answering)
+    words = [sentence.split() for sentence in SENTENCES]
+    assert_same(*both, (words, None), is_split_into_words=True)
+    assert_same(*both, (words[0], None), is_split_into_words=True, truncation=True, max_length=9)
+    assert_same(*both, (words, words[::-1]), is_split_into_words=True, padding=True, return_tensors="np")
+    assert_same(*both, (SENTENCES,), return_token_type_ids=False, return_attention_mask=False)
+    assert_same(*both, (SENTENCES,), text_target=SENTENCES[::-1], max_length=20, max_target_length=7)
+    assert_same(*both, (SENTENCES,), truncation="only_second", max_length=200)
+    assert_same(*both, (SENTENCES,), tokenizer_kwargs={"max_length": 9, "truncation": True})
+
+
+def test_model_max_length(both):
+    vocab = small_vocab()
+    ours, theirs = ElectraTokenizer(vocab, model_max_length=16), BertTokenizer(vocab, model_max_length=16)
+    for options in ({"truncation": True}, {"padding": "max_length", "truncation": True}):
+        assert_same(ours, theirs, (SENTENCES,), **options)
+    for options in ({"padding": "max_length", "verbose": False}, {"padding": True, "verbose": False}):
+        assert_same(ours, theirs, (SENTENCES,), **options)
+    with pytest.warns(UserWarning, match="tokens are more than the model takes"):
+        ElectraTokenizer(vocab, model_max_length=16)(SENTENCES)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), min_size=1, max_size=4),
+    st.booleans(),
+    st.sampled_from([None, True, False]),
+    st.booleans(),
+)
+def test_any_text(texts, do_lower_case, strip_accents, tokenize_chinese_chars):
+    key = (do_lower_case, strip_accents, tokenize_chinese_chars)
+    if key not in _TOKENIZERS:
+        arguments = {
+            "do_lower_case": do_lower_case,
+            "strip_accents": strip_accents,
+            "tokenize_chinese_chars": tokenize_chinese_chars,
+        }
+        _TOKENIZERS[key] = [c(small_vocab(do_lower_case), **arguments) for c in (ElectraTokenizerFast, BertTokenizer)]
+    ours, theirs = _TOKENIZERS[key]
+    assert_same(ours, theirs, (texts,), padding=True, truncation=True, max_length=24, return_tensors="np")
+    assert_same(ours, theirs, (texts, texts[::-1]), return_offsets_mapping=True)
+    ids = ours(texts)["input_ids"]
+    for options in ({}, {"skip_special_tokens": True}, {"clean_up_tokenization_spaces": True}):
+        assert ours.batch_decode(ids, **options) == theirs.batch_decode(ids, **options)
+
+
+_TOKENIZERS: dict = {}
+
+
+def test_published_vectors():
+    tokenizer = ElectraTokenizer(str(data_file("vocab.txt")))
+    texts = data_file("bert_vectors", "texts.txt").read_bytes().decode().split("\n__ggml_vocab_test__\n")
+    rows = data_file("bert_vectors", "ids.txt").read_text().split("\n")
+    expected = [[int(index) for index in row.split()] for row in rows[: len(texts)]]
+    assert len(texts) == 47
+    assert tokenizer(texts, add_special_tokens=False)["input_ids"] == expected
+
+
+def test_real_vocabulary_on_real_text():
+    import lzma
+
+    vocab = data_file("vocab.txt")
+    with lzma.open(data_file("prose.txt.xz"), "rt", encoding="utf-8") as file:
+        texts = [line for line in file.read(1_500_000).split("\n") if line]
+    ours, theirs = ElectraTokenizer(str(vocab)), BertTokenizer(str(vocab))
+    assert ours(texts)["input_ids"] == theirs(texts)["input_ids"]

@@ -22,7 +22,7 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 from . import tokenizer_bulk as bulk
 from . import tokenizer_files as files
 from .batch_encoding import BatchEncoding
-from .tokenizer_inputs import OPTION_NAMES, Lengths, Options, as_batch, as_lists, pad_row, resolve_lengths
+from .tokenizer_inputs import OPTION_NAMES, Lengths, Options, as_batch, as_lists, is_pair, pad_row, resolve_lengths
 from .tokenizer_vocab import Vocabulary
 
 VERY_LARGE_INTEGER = int(1e30)  # transformers' model_max_length where none is known
@@ -264,7 +264,8 @@ class ElectraTokenizer(Vocabulary, files.Files):
             raise ValueError("padding needs a pad_token, but the tokenizer has none; set one with add_special_tokens")
         inputs, batched = as_batch(text, text_pair, options.is_split_into_words)
         if lengths.truncates:
-            self._check_room(options, lengths, pair=any(type(item) is not str for item in inputs))
+            pair = any(is_pair(item, options.is_split_into_words) for item in inputs)
+            self._check_room(options, lengths, pair)
         single_texts = not options.is_split_into_words and all(type(item) is str for item in inputs)
         if options.ids_only and single_texts and lengths.truncation != "only_second" and self._encoder().is_native:
             encodings = partial(self._encodings, inputs, options, lengths)  # on first use

@@ -146,7 +146,7 @@ def as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list
         return inputs, False
     if text_pair is None:
         for index, item in enumerate(text):
-            if _is_pair(item, is_split_into_words):
+            if is_pair(item, is_split_into_words):
                 for part in item:
                     _check(f"text[{index}]", part, is_split_into_words)
             else:
@@ -162,7 +162,8 @@ def as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list
     return list(zip(text, text_pair, strict=True)), True
 
 
-def _is_pair(item: Any, is_split_into_words: bool) -> bool:
+def is_pair(item: Any, is_split_into_words: bool) -> bool:
+    """Whether an item of a batch is a (text, pair) rather than a text."""
     if not isinstance(item, (list, tuple)) or len(item) != 2:
         return False
     return not is_split_into_words or isinstance(item[0], (list, tuple))

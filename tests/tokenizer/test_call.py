@@ -93,6 +93,7 @@ def test_stride_words_targets_and_columns(both):
     words = [sentence.split() for sentence in SENTENCES]
     assert_same(*both, (words, None), is_split_into_words=True)
     assert_same(*both, (words[0], None), is_split_into_words=True, truncation=True, max_length=9)
+    assert_same(*both, (words, None), is_split_into_words=True, max_length=2)
     assert_same(*both, (words, words[::-1]), is_split_into_words=True, padding=True, return_tensors="np")
     assert_same(*both, (SENTENCES,), return_token_type_ids=False, return_attention_mask=False)
     assert_same(*both, (SENTENCES,), text_target=SENTENCES[::-1], max_length=20, max_target_length=7)

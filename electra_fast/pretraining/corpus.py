@@ -192,7 +192,7 @@ class TokenSequences:
         return torch.from_numpy(np.stack(rows).astype(np.int64))
 
     def batches(self, batch_size: int, max_sequences: int | None = None) -> Iterator[Tensor]:
-        """One epoch in batches [batch_size or fewer, seq_length]; at most `max_sequences`, spread evenly over the text."""
+        """One epoch in batches [batch_size or fewer, seq_length]; at most `max_sequences`, spread over the text."""
         rows = self._sequences(0)
         rows = rows[:: -(-len(rows) // max_sequences) if max_sequences else 1].astype(np.int64)
         chunks = iter(rows)

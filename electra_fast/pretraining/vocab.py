@@ -27,8 +27,8 @@ def train_vocab(texts: Sequence[str], size: int, lowercase: bool = True) -> list
     def can_continue(letter: str) -> bool:
         return len(splitter.pre_tokenize_str(normalizer.normalize_str(f"a{letter}a"))) == 1
 
-    # The trainer numbers letters in the order of a hash table, and breaks ties by number: a vocabulary that is the same in
-    # every run needs the letters given. Rare ones would fill a small vocabulary: a tenth of it is theirs.
+    # The trainer numbers letters in the order of a hash table, and breaks ties by number: a vocabulary that is the same
+    # in every run needs the letters given. Rare ones would fill a small vocabulary: a tenth of it is theirs.
     counts = Counter[str]()
     for text in texts:
         counts.update(normalizer.normalize_str(text))

@@ -1,4 +1,4 @@
-"""Replaced-token detection: a generator fills masked positions, a discriminator tells which tokens are not the original.
+"""Replaced-token detection: a generator fills masked positions, a discriminator tells which tokens are not original.
 
 Clark et al. 2020, section 2; the details are those of google-research/electra, run_pretraining.py.
 """
@@ -192,6 +192,6 @@ class ElectraPretrainingModel(nn.Module):
         )
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
-        """Writes `generator/` and `discriminator/`, two directories as on the Hub, that transformers loads unchanged."""
+        """Writes `generator/` and `discriminator/`, directories as on the Hub; transformers loads them unchanged."""
         self.generator.save_pretrained(Path(directory) / "generator")
         self.discriminator.save_pretrained(Path(directory) / "discriminator")

@@ -1,0 +1,90 @@
+"""What a run says while it goes: one live line for the eye, one JSONL record for everything else."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+# Where the output is no terminal, a line every so many seconds.
+_PLAIN_INTERVAL = 15.0
+
+
+class JsonLines:
+    """An append-only file of one JSON object a line, each written whole; numbers that are not finite become null."""
+
+    def __init__(self, path: str | Path):
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
+
+    def write(self, kind: str, **fields: Any) -> None:
+        record = {"kind": kind, **{name: _json_value(value) for name, value in fields.items()}}
+        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _json_value(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_records(path: str | Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """The records of a log, or those of one kind; a last line that was cut off is left out."""
+    lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
+    return [record for record in map(json.loads, lines) if kind in (None, record["kind"])]
+
+
+class ProgressLine:
+    """One line that is rewritten in place on a terminal, and repeated every 15 seconds elsewhere."""
+
+    def __init__(self, stream: IO[str] | None = None):
+        self._stream = sys.stdout if stream is None else stream
+        self._is_live = self._stream.isatty()
+        self._width = 0
+        self._last = -math.inf
+
+    def show(self, step: int, progress: float, seconds: float, fields: Mapping[str, str]) -> None:
+        """Shows step/total, the share done, the fields as `name value`, and the time that is left.
+
+        Args:
+            progress: the share of the run that is done, in (0, 1]; the total is worked out from it.
+            seconds: since the run began.
+        """
+        total, left = round(step / progress), seconds * (1 / progress - 1)
+        parts = [f"step {step}/{total}", f"{progress:4.0%}", *(f"{name} {value}" for name, value in fields.items())]
+        self._put("  ".join([*parts, f"ETA {format_duration(left)}"]), is_last=progress >= 1)
+
+    def _put(self, line: str, is_last: bool) -> None:
+        now = time.monotonic()
+        if self._is_live:
+            # Spaces wipe what a longer line before left behind.
+            self._stream.write(f"\r{line:<{self._width}}")
+            self._width = len(line)
+        elif is_last or now - self._last >= _PLAIN_INTERVAL:
+            self._stream.write(line + "\n")
+            self._last = now
+        self._stream.flush()
+
+    def end(self) -> None:
+        """Leaves the line, for what is printed next."""
+        if self._is_live and self._width:
+            self._stream.write("\n")
+            self._stream.flush()
+
+
+def format_duration(seconds: float) -> str:
+    """75 -> "1:15", 3675 -> "1:01:15"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

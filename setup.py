@@ -2,16 +2,22 @@
 
 from pathlib import Path
 
-from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, naive_recompile
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import setup
 
-ParallelCompile(needs_recompile=naive_recompile).install()
+ParallelCompile().install()
+
+
+def files(pattern: str) -> list[str]:
+    return sorted(str(path) for path in Path("csrc/tokenizer").glob(pattern))
+
 
 setup(
     ext_modules=[
         Pybind11Extension(
             "electra_fast._tokenizer",
-            sorted(str(path) for path in Path("csrc/tokenizer").glob("*.cpp")),
+            files("*.cpp"),
+            depends=files("*.h"),
             include_dirs=["csrc"],
             cxx_std=20,
         )

@@ -16,7 +16,6 @@ import re
 import sysconfig
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -192,12 +191,11 @@ class TokenSequences:
         return torch.from_numpy(np.stack(rows).astype(np.int64))
 
     def batches(self, batch_size: int, max_sequences: int | None = None) -> Iterator[Tensor]:
-        """One epoch in batches [batch_size or fewer, seq_length]; at most `max_sequences`, spread over the text."""
-        rows = self._sequences(0)
-        rows = rows[:: -(-len(rows) // max_sequences) if max_sequences else 1].astype(np.int64)
-        chunks = iter(rows)
-        while chunk := list(islice(chunks, batch_size)):
-            yield torch.from_numpy(np.stack(chunk))
+        """An epoch in batches [batch_size or fewer, seq_length]; at most `max_sequences`, spread evenly over it."""
+        n_sequences = min(self.n_sequences, max_sequences or self.n_sequences)
+        rows = self._sequences(0)[np.arange(n_sequences) * self.n_sequences // n_sequences]
+        for start in range(0, n_sequences, batch_size):
+            yield torch.from_numpy(rows[start : start + batch_size].astype(np.int64))
 
     def _sequences(self, epoch: int) -> np.ndarray:
         """[n_sequences, seq_length] int32, in the order of this epoch."""

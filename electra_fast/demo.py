@@ -141,16 +141,17 @@ class Demo:
             print("   skipped: no held-out sentences")
             return
         from transformers import AutoModelForPreTraining
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         theirs = AutoModelForPreTraining.from_pretrained(self.out / "discriminator").eval()
         texts = [" ".join(sentences[i : i + 1 + i % 4]) for i in range(min(32, len(sentences)))]
         limit = model.config.max_position_embeddings
         batch = dict(tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt"))
         log.write("demo_speed", **compare_speed(model, theirs, batch))
         record = read_records(self.out / LOG_NAME, "demo_speed")[-1]
-        print(
-            f"   {record['n_texts']} held-out texts of {record['shortest']} to {record['longest']} tokens, one padded batch"
-        )
+        lengths = f"{record['shortest']} to {record['longest']} tokens"
+        print(f"   {record['n_texts']} held-out texts of {lengths}, one padded batch")
         print(f"   electra_fast  {record['ours_ms']:7.1f} ms")
         print(f"   transformers  {record['theirs_ms']:7.1f} ms")
         print(f"   {record['ratio']:.2f} x as fast (median of {record['n_rounds']} rounds, turn by turn); ", end="")
@@ -229,9 +230,9 @@ def compare_speed(ours: torch.nn.Module, theirs: torch.nn.Module, batch: dict[st
 
 
 _CLOSING = """
-What two minutes teach: the generator knows frequent words and phrases of this text, far beyond guessing the most frequent
-token. The discriminator is little better than chance at the generator's replacements (AUC 0.5), which get harder as the
-generator learns; it sees them well after hours, not minutes. The paper's small model took four days on one GPU.
+What two minutes teach: the generator knows frequent words and phrases of this text, and beats the best constant guess.
+The discriminator is a little better than chance (AUC 0.5); what it has to tell apart gets harder as the generator
+learns, and it takes hours to see it well, not minutes. The paper's small model took four days on one GPU.
 
 Where to go next:
    electra-fast detect --model {out}/discriminator --threshold 0.2 "Return the fox of the list."

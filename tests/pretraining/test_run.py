@@ -1,0 +1,198 @@
+"""Whole runs, from text to directories that transformers loads."""
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from texts import documents, text
+
+from electra_fast import ElectraForMaskedLM, ElectraForPreTraining
+from electra_fast.cli import main
+from electra_fast.pretraining import preset, pretrain
+from electra_fast.pretraining.loop import TrainingLoop
+from electra_fast.training.progress import read_records
+
+RECIPE = dataclasses.replace(
+    preset("tiny"), hidden_size=32, embedding_size=32, num_hidden_layers=2, vocab_size=200, seq_length=32
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "out"
+    model = pretrain(RECIPE, documents(), out, n_steps=30, log_every=7)
+    return out, model.eval()
+
+
+def test_the_log_tells_the_whole_run(finished):
+    records = read_records(finished[0] / "log.jsonl")
+    assert [record["kind"] for record in records] == ["run", "evaluation", *["train"] * 5, "evaluation", "end"]
+    run, before, after, end = records[0], records[1], records[-2], records[-1]
+    assert run["recipe"] == json.loads(json.dumps(dataclasses.asdict(RECIPE)))
+    assert run["versions"]["torch"] == torch.__version__
+    assert [record["step"] for record in records if record["kind"] == "train"] == [7, 14, 21, 28, 30]
+    assert (before["step"], after["step"], end["step"], end["reason"]) == (0, 30, 30, "done")
+    for name in ("generator_loss", "discriminator_loss"):
+        assert after[name] < before[name]
+
+
+def test_lr_follows_warm_up_and_decay(finished):
+    records = read_records(finished[0] / "log.jsonl", "train")
+    # The warm-up is cut to a tenth of the steps; a record holds the rate of its last update, numbered from 0.
+    for record in records:
+        done = record["step"] - 1
+        assert record["lr"] == pytest.approx(RECIPE.learning_rate * min(1, done / 3) * (1 - done / 30))
+
+
+def test_transformers_loads_both_networks_and_the_tokenizer(finished):
+    transformers = pytest.importorskip("transformers")
+    out, model = finished
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out / "discriminator")
+    batch = tokenizer(["the file is closed", "a list"], padding=True, return_tensors="pt")
+    is_real = batch["attention_mask"].bool()
+    for name, auto, ours in (
+        ("discriminator", transformers.AutoModelForPreTraining, ElectraForPreTraining),
+        ("generator", transformers.AutoModelForMaskedLM, ElectraForMaskedLM),
+    ):
+        theirs, info = auto.from_pretrained(out / name, output_loading_info=True)
+        assert not info["missing_keys"] and not info["unexpected_keys"]
+        with torch.no_grad():
+            expected = theirs.eval()(**batch).logits[is_real]
+            for network in (getattr(model, name), ours.from_pretrained(out / name).eval()):
+                torch.testing.assert_close(network(**batch).logits[is_real], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path):
+    losses = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        pretrain(RECIPE, documents(), tmp_path / name, n_steps=6, log_every=2, seed=seed)
+        losses.append([record["loss"] for record in read_records(tmp_path / name / "log.jsonl", "train")])
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_minutes_end_a_run(tmp_path):
+    pretrain(RECIPE, documents(), tmp_path / "out", minutes=0.02, log_every=1000)
+    end = read_records(tmp_path / "out" / "log.jsonl", "end")[0]
+    assert 1.2 <= end["seconds"] < 6
+    # The last update is recorded, wherever in the interval it falls.
+    assert read_records(tmp_path / "out" / "log.jsonl", "train")[-1]["step"] == end["step"]
+
+
+def test_the_number_of_threads_is_given_back(tmp_path):
+    before = torch.get_num_threads()
+    pretrain(RECIPE, documents(), tmp_path / "out", n_steps=1)
+    assert torch.get_num_threads() == before
+    assert read_records(tmp_path / "out" / "log.jsonl", "run")[0]["threads"] == 1
+
+
+def test_ctrl_c_saves_what_there_is(tmp_path, monkeypatch, capsys):
+    update = TrainingLoop._update
+
+    def interrupted(self, progress):
+        if self.step == 3:
+            raise KeyboardInterrupt
+        return update(self, progress)
+
+    monkeypatch.setattr(TrainingLoop, "_update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(RECIPE, documents(), tmp_path / "out", n_steps=30)
+    assert "interrupted: the networks after step 3 are in" in capsys.readouterr().out
+    assert read_records(tmp_path / "out" / "log.jsonl", "end")[0]["reason"] == "interrupted"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["discriminator", "generator", "log.jsonl"]
+    ElectraForPreTraining.from_pretrained(tmp_path / "out" / "discriminator")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    recipe = dataclasses.replace(RECIPE, learning_rate=math.inf)
+    with pytest.raises(ValueError, match=r"must stay a finite number, got nan at step 4 .*lower learning rate"):
+        pretrain(recipe, documents(), tmp_path / "out", n_steps=30, log_every=4)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["log.jsonl"]
+
+
+# Mistakes, on the command line: one line, and nothing written.
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "text.txt").write_text(text(), encoding="utf-8")
+    (tmp_path / "blank.txt").write_text("\n \n", encoding="utf-8")
+    (tmp_path / "short.txt").write_text("one file\n\ntwo files\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "missing.txt"], "no such data file or directory: missing.txt"),
+        (["--data", "blank.txt"], "blank.txt must hold text"),
+        (["--data", "short.txt"], "the text must fill at least one sequence of 64 tokens"),
+        (["--data", "text.txt", "--vocab", "none.txt"], "none.txt"),
+        (["--data", "text.txt", "--steps", "0"], "n_steps must be positive, got 0"),
+        (["--data", "text.txt", "--minutes", "-1"], "minutes must be positive, got -1.0"),
+        (["--data", "text.txt", "--batch-size", "0"], "batch_size must be positive, got 0"),
+        (["--data", "text.txt", "--vocab-size", "20"], "got size 20"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(data, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(data)
+    assert main(["pretrain", "--preset", "tiny", "--out", "out", *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (data / "out").exists()
+
+
+def test_a_directory_with_files_is_left_alone(data, monkeypatch, capsys):
+    monkeypatch.chdir(data)
+    (data / "out").mkdir()
+    (data / "out" / "thesis.txt").write_text("precious", encoding="utf-8")
+    command = [
+        "pretrain",
+        "--preset",
+        "tiny",
+        "--data",
+        "text.txt",
+        "--vocab-size",
+        "200",
+        "--steps",
+        "2",
+        "--out",
+        "out",
+    ]
+    assert main(command) == 2
+    assert "out is not empty" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+    names = ["discriminator", "generator", "log.jsonl", "thesis.txt"]
+    assert sorted(path.name for path in (data / "out").iterdir()) == names
+    assert main(["pretrain", "--data", "text.txt", "--out", "text.txt"]) == 2
+    assert "text.txt is a file" in capsys.readouterr().err
+
+
+def test_a_vocabulary_trained_before_is_used(data, monkeypatch, capsys):
+    monkeypatch.chdir(data)
+    assert main(["train-vocab", "--data", "text.txt", "--size", "150", "--out", "vocab.txt"]) == 0
+    assert main(["train-vocab", "--data", "text.txt", "--size", "150", "--out", "none/vocab.txt"]) == 2
+    capsys.readouterr()
+    vocab = (data / "vocab.txt").read_text(encoding="utf-8")
+    common = ["pretrain", "--preset", "tiny", "--data", "text.txt", "--steps", "1"]
+    assert main([*common, "--vocab", "vocab.txt", "--out", "one"]) == 0
+    assert main([*common, "--vocab", "one/generator", "--out", "two"]) == 0
+    for name in ("one", "two"):
+        assert (data / name / "discriminator" / "vocab.txt").read_text(encoding="utf-8") == vocab
+
+
+@pytest.mark.parametrize("arguments", [["-m", "electra_fast.demo"], ["-m", "electra_fast", "pretrain"]], ids=" ".join)
+def test_help_reads_well(arguments):
+    done = subprocess.run(
+        [sys.executable, *arguments, "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "100"},
+        check=True,
+    )
+    assert "--data" in done.stdout and "--minutes" in done.stdout and "--seed" in done.stdout

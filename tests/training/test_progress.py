@@ -1,0 +1,47 @@
+"""The live line and the log."""
+
+import io
+import math
+
+from electra_fast.training.progress import JsonLines, ProgressLine, format_duration, read_records
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_records_are_lines_of_json_and_a_cut_off_one_is_left_out(tmp_path):
+    path = tmp_path / "log.jsonl"
+    with JsonLines(path) as log:
+        log.write("run", seed=1)
+        log.write("train", step=2, loss=math.nan)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write('{"kind": "tra')
+    assert read_records(path) == [{"kind": "run", "seed": 1}, {"kind": "train", "step": 2, "loss": None}]
+    assert read_records(path, "run") == [{"kind": "run", "seed": 1}]
+
+
+def test_the_line_is_rewritten_on_a_terminal():
+    stream = Terminal()
+    line = ProgressLine(stream)
+    line.show(50, 0.25, 30.0, {"gen": "12345"})
+    line.show(100, 0.5, 60.0, {"gen": "1"})
+    line.end()
+    first, second = stream.getvalue().removeprefix("\r").removesuffix("\n").split("\r")
+    assert first == "step 50/200   25%  gen 12345  ETA 1:30"
+    assert second.rstrip() == "step 100/200   50%  gen 1  ETA 1:00"
+    assert len(second) == len(first)
+
+
+def test_elsewhere_a_line_now_and_then_and_the_last():
+    stream = io.StringIO()
+    line = ProgressLine(stream)
+    for step in range(1, 101):
+        line.show(step, step / 100, float(step), {})
+    line.end()
+    assert [text.split()[1] for text in stream.getvalue().splitlines()] == ["1/100", "100/100"]
+
+
+def test_durations():
+    assert [format_duration(seconds) for seconds in (0, 75.4, 3675)] == ["0:00", "1:15", "1:01:15"]

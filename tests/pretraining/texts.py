@@ -2,10 +2,24 @@
 
 import random
 
-WORDS = (
-    "a the and of to in is that for with file module function returns value object list string number type class method "
-    "argument default error raised when called first last given name path reads writes opens closes"
-).split()
+WORDS = [
+    *("a", "the", "and", "of", "to", "in", "is", "that", "for", "with", "file", "module", "function", "returns"),
+    *(
+        "value",
+        "object",
+        "list",
+        "number",
+        "string",
+        "type",
+        "class",
+        "method",
+        "argument",
+        "default",
+        "error",
+        "raised",
+    ),
+    *("when", "called", "first", "last", "given", "name", "path", "reads", "writes", "opens", "closes"),
+]
 
 
 def sentence(chance: random.Random) -> str:

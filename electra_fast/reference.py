@@ -98,6 +98,10 @@ def embed_norm_project(
     return x if project_weight is None else F.linear(x, project_weight, project_bias)
 
 
+# Up to this length one padded call costs less than a call a sequence: attention is then a small part of a layer.
+PADDED_ATTENTION_LENGTH = 128
+
+
 def attention(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int, dropout_p: float = 0.0, causal: bool = False
 ) -> Tensor:
@@ -105,13 +109,23 @@ def attention(
 
     q, k, v: [T, A, D]; cu_seqlens: [B + 1] int32. Returns [T, A, D].
     """
-    n_tokens, heads, size = q.shape
+    n_tokens, n_sequences = len(q), len(cu_seqlens) - 1
     if n_tokens == 0:
         return v
-    if n_tokens == (len(cu_seqlens) - 1) * max_seqlen:  # all of one length: one batched call
-        padded = [x.view(-1, max_seqlen, heads, size).transpose(1, 2) for x in (q, k, v)]
+    if n_tokens == n_sequences * max_seqlen:
+        padded = (x.view(n_sequences, max_seqlen, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
         out = F.scaled_dot_product_attention(*padded, dropout_p=dropout_p, is_causal=causal)
-        return out.transpose(1, 2).reshape(n_tokens, heads, size)
+        return out.transpose(1, 2).flatten(0, 1)
+    if max_seqlen <= PADDED_ATTENTION_LENGTH:
+        column = torch.arange(max_seqlen, device=q.device)
+        is_real = column < cu_seqlens.diff()[:, None]
+        mask = is_real[:, None, None] & (column <= column[:, None]) if causal else is_real[:, None, None]
+        place = is_real.flatten().nonzero().squeeze(1)
+        padded = (
+            x.new_zeros(is_real.numel(), *x.shape[1:]).index_copy(0, place, x).view(*is_real.shape, *x.shape[1:])
+            for x in (q, k, v)
+        )
+        return padded_attention(*padded, mask, dropout_p).flatten(0, 1).index_select(0, place)
     lengths = cu_seqlens.diff().tolist()
     out = [
         F.scaled_dot_product_attention(

@@ -81,7 +81,7 @@ def pretrain(
     for name in _NETWORKS:
         shutil.rmtree(out / name, ignore_errors=True)
     (out / LOG_NAME).unlink(missing_ok=True)
-    with _cpu_threads(recipe.cpu_threads), JsonLines(out / LOG_NAME) as log:
+    with cpu_threads(recipe.cpu_threads), JsonLines(out / LOG_NAME) as log:
         log.write(
             "run",
             recipe=asdict(recipe),
@@ -155,7 +155,8 @@ def save(model: ElectraPretrainingModel, tokenizer: ElectraTokenizer, out: Path)
 
 
 @contextmanager
-def _cpu_threads(n_threads: int | None) -> Iterator[None]:
+def cpu_threads(n_threads: int | None) -> Iterator[None]:
+    """Torch computes on so many threads within; None changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads or before)
     try:

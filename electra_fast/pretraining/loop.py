@@ -117,8 +117,10 @@ class TrainingLoop:
 
 
 def _summary(window: list[ElectraPretrainingOutput]) -> dict[str, float]:
-    """Means over the steps since the last record; the AUC is that of all their tokens together."""
+    """Means over the steps since the last record; the AUC is that of all their candidates together."""
     names = ("loss", "generator_loss", "discriminator_loss", "generator_accuracy")
     metrics = {name: float(torch.stack([output[name] for output in window]).mean()) for name in names}
-    logits, is_replaced = (torch.cat([output[name] for output in window]) for name in ("logits", "is_replaced"))
+    logits, is_replaced = (
+        torch.cat([output[name][output.is_candidate] for output in window]) for name in ("logits", "is_replaced")
+    )
     return {**metrics, "discriminator_auc": auc(logits, is_replaced)}

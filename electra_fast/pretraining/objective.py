@@ -47,6 +47,7 @@ class ElectraPretrainingOutput(ModelOutput):
         generator_accuracy: share of the masked positions where the likeliest token is the true one.
         logits: [T], the discriminator's; above zero where the token looks replaced.
         is_replaced: [T] bool, the truth. A sample that is the original token counts as original.
+        is_candidate: [T] bool, tokens that may be masked: all but the special ones.
         corrupted_ids: [T] int64, what the discriminator read.
         targets, is_correct, is_used: [N], the true tokens of the masked slots, whether the generator's likeliest
             token is it, and which slots are in use.
@@ -58,6 +59,7 @@ class ElectraPretrainingOutput(ModelOutput):
     generator_accuracy: Tensor | None = None
     logits: Tensor | None = None
     is_replaced: Tensor | None = None
+    is_candidate: Tensor | None = None
     corrupted_ids: Tensor | None = None
     targets: Tensor | None = None
     is_correct: Tensor | None = None
@@ -151,11 +153,12 @@ class ElectraPretrainingModel(nn.Module):
         if not isinstance(random, RandomNumbers):
             random = self.draw(packed, len(input_ids), random)
         generator, discriminator, ops = self.generator, self.discriminator, self.generator.ops
+        is_candidate = ~self.is_special[input_ids]
 
         masked_ids, positions, targets, is_used = ops.mask_tokens(
             input_ids,
             packed.cu_seqlens,
-            ~self.is_special[input_ids],
+            is_candidate,
             random.mask,
             self.n_slots(packed),
             self.mask_token_id,
@@ -185,6 +188,7 @@ class ElectraPretrainingModel(nn.Module):
             generator_accuracy=is_correct.sum() / n_used,
             logits=logits,
             is_replaced=is_replaced,
+            is_candidate=is_candidate,
             corrupted_ids=corrupted_ids,
             targets=targets,
             is_correct=is_correct,

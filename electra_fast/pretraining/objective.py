@@ -77,11 +77,14 @@ class ElectraPretrainingModel(nn.Module):
         mask_token_id: what is written at a masked position.
         special_token_ids: tokens that are never masked: [PAD], [CLS], [SEP], [MASK].
         mask_prob: the share of a sequence's tokens that is predicted.
+        temperature: divides the generator's logits before sampling, not in its loss; above 1 the replacements are
+            stranger, and easier to tell.
         gen_weight, disc_weight: weights of the two losses in their sum.
         impl: which code serves the ops, "auto", "triton" or "torch".
 
     Raises:
-        ValueError: configs that do not agree, a share outside (0, 1), an id beyond the vocabulary.
+        ValueError: configs that do not agree, a share outside (0, 1), a temperature that is not positive, an id beyond the
+            vocabulary.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class ElectraPretrainingModel(nn.Module):
         mask_token_id: int = 103,
         special_token_ids: Sequence[int] = (0, 101, 102, 103),
         mask_prob: float = 0.15,
+        temperature: float = 1.0,
         gen_weight: float = 1.0,
         disc_weight: float = 50.0,
         impl: Impl = "auto",
@@ -105,6 +109,8 @@ class ElectraPretrainingModel(nn.Module):
                 )
         if not 0 < mask_prob < 1:
             raise ValueError(f"mask_prob must be between 0 and 1, got {mask_prob}")
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
         vocab_size = discriminator_config.vocab_size
         for token_id in (mask_token_id, *special_token_ids):
             if not 0 <= token_id < vocab_size:
@@ -115,6 +121,7 @@ class ElectraPretrainingModel(nn.Module):
             setattr(self.generator.electra.embeddings, name, getattr(self.discriminator.electra.embeddings, name))
         self.generator.tie_weights()
         self.mask_token_id, self.mask_prob = mask_token_id, mask_prob
+        self.temperature = temperature
         self.gen_weight, self.disc_weight = gen_weight, disc_weight
         is_special = torch.zeros(vocab_size, dtype=torch.bool)
         is_special[[mask_token_id, *special_token_ids]] = True
@@ -172,6 +179,7 @@ class ElectraPretrainingModel(nn.Module):
             head.bias,
             targets,
             random.sample,
+            self.temperature,
         )
         n_used = is_used.sum().clamp(min=1)
         generator_loss = losses.masked_fill(~is_used, 0).sum() / n_used

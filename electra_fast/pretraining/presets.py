@@ -32,6 +32,8 @@ class Recipe:
     """Sequences an update."""
     n_steps: int
     mask_prob: float = 0.15
+    temperature: float = 1.0
+    """Of the generator's samples."""
     gen_weight: float = 1.0
     disc_weight: float = 50.0
 

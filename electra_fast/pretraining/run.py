@@ -129,6 +129,7 @@ def build_model(recipe: Recipe, tokenizer: ElectraTokenizer, impl: Impl = "auto"
         mask_token_id=tokenizer.mask_token_id,
         special_token_ids=(pad, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id),
         mask_prob=recipe.mask_prob,
+        temperature=recipe.temperature,
         gen_weight=recipe.gen_weight,
         disc_weight=recipe.disc_weight,
         impl=impl,

@@ -70,10 +70,13 @@ class Hub:
         self.tokens.add(handler.headers.get("Authorization"))
 
     def resolve(self, handler: BaseHTTPRequestHandler) -> None:
+        asked = re.fullmatch(r"/(.+)/resolve/([^/]+)/(.+)", handler.path)
+        if asked is None:  # what the library asks now and then of its own accord
+            return self.answer(handler, 404)
         self.note(handler)
         if self.broken:
             return self.answer(handler, 403, X_Error_Message="the server says no")
-        repo, revision, path = re.fullmatch(r"/(.+)/resolve/([^/]+)/(.+)", handler.path).groups()
+        repo, revision, path = asked.groups()
         if repo not in self.repos:
             return self.answer(handler, 404, X_Error_Code="RepoNotFound")
         if repo in self.private and handler.headers.get("Authorization") != "Bearer secret":

@@ -114,7 +114,7 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
         new = nn.Embedding(n_rows, old.embedding_dim, padding_idx, device=old.weight.device, dtype=old.weight.dtype)
         self._init_weights(new)
         _copy_rows(new.weight, old.weight, mean_resizing)
-        self.set_input_embeddings(new)
+        self.set_input_embeddings(new.requires_grad_(old.weight.requires_grad))
 
         head = self.get_output_embeddings()
         if head is not None:
@@ -122,6 +122,8 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
             self._init_weights(new_head)
             _copy_rows(new_head.weight, head.weight, mean_resizing)
             _copy_rows(new_head.bias, head.bias, mean_resizing)
+            new_head.weight.requires_grad_(head.weight.requires_grad)
+            new_head.bias.requires_grad_(head.bias.requires_grad)
             self.set_output_embeddings(new_head)
         self.config.vocab_size = n_rows
         self.tie_weights()

@@ -51,9 +51,12 @@ class Encoded:
     attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
 
-    def pack(self, padded: Tensor) -> Tensor:
-        """[B, S, ...] (labels, say) in the form of `hidden`."""
-        return padded if self.packed is None else self.packed.pack(padded)
+    def pack(self, labels: Tensor) -> Tensor:
+        """Labels [B, S] in the form of `hidden`; raises ValueError where they are not one a position."""
+        shape = self.hidden.shape[:2] if self.packed is None else (self.packed.batch_size, self.packed.seq_length)
+        if labels.numel() != shape[0] * shape[1]:
+            raise ValueError(f"labels must have shape {tuple(shape)}, got {tuple(labels.shape)}")
+        return labels if self.packed is None else self.packed.pack(labels)
 
     def restore(self, x: Tensor, fill: float = 0.0) -> Tensor:
         """What was computed from `hidden`, as [B, S, ...]; `fill` at padding positions."""

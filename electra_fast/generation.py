@@ -7,6 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Values of keywords that are not served which change nothing; None and False change nothing in any of them.
+_NEUTRAL = dict.fromkeys(("num_beams", "num_beam_groups", "repetition_penalty", "length_penalty", "typical_p"), 1)
+_NEUTRAL |= dict.fromkeys(("diversity_penalty", "no_repeat_ngram_size", "min_length", "min_new_tokens"), 0)
+
 
 class GenerationMixin:
     @torch.no_grad()
@@ -16,6 +20,7 @@ class GenerationMixin:
         *,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         max_new_tokens: int | None = None,
         max_length: int = 20,
         do_sample: bool = False,
@@ -33,6 +38,7 @@ class GenerationMixin:
         Args:
             inputs: [B, S] token ids (also as `input_ids`), padded on the left; `attention_mask` is told from the
                 padding token where it is not given.
+            token_type_ids: [B, S], default zeros; new tokens have the type of the last one.
             max_new_tokens: tokens to add; `max_length`, prompt included, counts where it is None.
             do_sample: draw from softmax(logits / temperature) cut to `top_k` tokens and to `top_p` of the mass; else
                 argmax.
@@ -45,7 +51,11 @@ class GenerationMixin:
         Raises:
             NotImplementedError: for anything beyond (beams, processors, streamers, ...): transformers has those.
         """
-        asked = {name for name, value in unsupported.items() if value not in (None, False, 1)}
+        asked = {
+            name
+            for name, value in unsupported.items()
+            if not (value is None or value is False or (name in _NEUTRAL and value == _NEUTRAL[name]))
+        }
         if asked:
             raise NotImplementedError(
                 f"generate() does greedy search and sampling; for {', '.join(sorted(asked))} load the checkpoint with "
@@ -65,6 +75,8 @@ class GenerationMixin:
         ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
         if attention_mask is None:
             attention_mask = (ids != pad).long() if pad not in ends else torch.ones_like(ids)
+        types = torch.zeros_like(ids) if token_type_ids is None else token_type_ids.expand(ids.shape)
+        types = types.repeat_interleave(num_return_sequences, 0)
         ids = ids.repeat_interleave(num_return_sequences, 0)
         mask = attention_mask.long().repeat_interleave(num_return_sequences, 0)
         n_new = max_length - ids.shape[1] if max_new_tokens is None else max_new_tokens
@@ -81,6 +93,7 @@ class GenerationMixin:
             output = self(
                 ids[:, n_fed:],
                 attention_mask=mask,
+                token_type_ids=types[:, n_fed:],
                 position_ids=positions[:, n_fed:],
                 past_key_values=cache,
                 use_cache=use_cache,
@@ -93,6 +106,7 @@ class GenerationMixin:
             chosen = torch.where(is_open, chosen, pad)
             ids = torch.cat([ids, chosen[:, None]], dim=1)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            types = torch.cat([types, types[:, -1:]], dim=1)
             is_open = is_open & ~torch.isin(chosen, end_ids)
             if not is_open.any():
                 break

@@ -42,6 +42,19 @@ def test_step_by_step_is_the_full_pass(batch):
     assert_close("logits", torch.cat(steps, dim=1), full, 1e-10)
 
 
+def test_step_by_step_with_padding_is_transformers(batch):
+    """A cache that begins with padding: the mask covers the past too."""
+    theirs, ours = decoders()
+    ids, mask = batch
+    past = {}
+    for start, end in ((0, 4), (4, 5), (5, 6)):
+        logits = {}
+        for model in (theirs, ours):
+            output = model(ids[:, start:end], attention_mask=mask[:, :end], past_key_values=past.get(model))
+            past[model], logits[model] = output.past_key_values, output.logits[mask[:, start:end].bool()]
+        assert_close(f"logits {start} to {end}", logits[ours], logits[theirs], 1e-10)
+
+
 def test_cross_attention(batch):
     theirs, ours = decoders(add_cross_attention=True, attention="eager")
     ids, mask = batch
@@ -123,10 +136,37 @@ def test_sampling_draws_from_the_cut_distribution(batch):
     assert set(ours.generate(ids, top_k=0, top_p=0.5, **options)[:, -1].tolist()) <= nucleus
 
 
-def test_what_generate_cannot_do_names_transformers(batch):
+def test_generate_takes_all_that_a_tokenizer_returns(batch):
+    theirs, ours = decoders()
+    ids, mask = batch
+    types = torch.tensor([[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0]])
+    inputs = dict(input_ids=ids, attention_mask=mask, token_type_ids=types, max_new_tokens=8)
+    expected = theirs.generate(**inputs, do_sample=False)
+    assert torch.equal(ours.generate(**inputs), expected)
+    assert torch.equal(ours.generate(**inputs, use_cache=False), expected)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        dict(num_beams=4),
+        dict(return_dict_in_generate=True),
+        dict(max_time=1),
+        dict(tmperature=0),
+        dict(encoder_hidden_states=torch.zeros(3, 2, 32)),
+    ],
+    ids=lambda asked: next(iter(asked)),
+)
+def test_what_generate_cannot_do_names_transformers(batch, asked):
     _, ours = decoders()
-    with pytest.raises(NotImplementedError, match=r"num_beams.*transformers\.ElectraForCausalLM"):
-        ours.generate(batch[0], num_beams=4)
+    with pytest.raises(NotImplementedError, match=rf"{next(iter(asked))}.*transformers\.ElectraForCausalLM"):
+        ours.generate(batch[0], **asked)
+
+
+def test_what_changes_nothing_can_be_said(batch):
+    _, ours = decoders()
+    neutral = dict(num_beams=1, repetition_penalty=1.0, min_length=0, return_dict_in_generate=False, streamer=None)
+    assert torch.equal(ours.generate(batch[0], **neutral), ours.generate(batch[0]))
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,12 @@ def test_resize_token_embeddings(size, multiple, rows):
     assert model(torch.full((1, 2), rows - 1)).logits.shape == (1, 2, rows)
 
 
+def test_frozen_tables_stay_frozen_when_resized():
+    model = ElectraForMaskedLM(ElectraConfig(**SHAPE)).requires_grad_(False)
+    model.resize_token_embeddings(110)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_gradient_checkpointing_changes_nothing(name):
     _, model = twins(name, is_decoder=name == "ElectraForCausalLM", use_cache=False)
@@ -76,6 +82,13 @@ def test_copies_and_pickles_give_the_same(act):
     expected = model(IDS).logits
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(twin(IDS).logits, expected)
+
+
+def test_copies_and_pickles_stay_tied():
+    model = ElectraForMaskedLM(ElectraConfig(**SHAPE))
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert twin.get_output_embeddings().weight is twin.get_input_embeddings().weight
+        assert twin.get_input_embeddings().weight is not model.get_input_embeddings().weight
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ CLASSES = (
     "ElectraForMultipleChoice",
     "ElectraForQuestionAnswering",
 )
+# Faults known and not mended yet; strict, so that mending one shows.
+PENDING = pytest.mark.xfail(strict=True, reason="known fault, see the reason in the test's docstring")
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 VOCAB, MAX_LENGTH = 97, 32
 SHAPE = dict(
@@ -102,7 +104,7 @@ class Case:
         )
         rows, length = dice.choice([1, 3]), dice.choice([1, 7])
         lead = (rows, 2) if self.name == "ElectraForMultipleChoice" else (rows,)
-        ids = torch.randint(1, VOCAB, (*lead, length))
+        ids = torch.randint(0, VOCAB, (*lead, length))
         mask = torch.ones_like(ids)
         self.padding = dice.choice(["none", "full", "right", "left"])
         if length > 1 and self.padding == "right":

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parity import CLASSES, SHAPE, assert_close, twins
+from parity import CLASSES, PENDING, SHAPE, assert_close, twins
 
 from electra_fast import ElectraConfig, ElectraForSequenceClassification, ElectraModel
 
@@ -101,6 +101,58 @@ def test_bad_input_gets_one_clear_error(inputs, message):
         ours(**inputs)
 
 
+@PENDING
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (dict(input_ids=IDS, attention_mask=torch.ones(2, 5, 6)), r"shape \(2, 6, 6\), .* got \(2, 5, 6\)"),
+        (dict(input_ids=IDS, attention_mask=torch.ones(2, 3, 6, 6)), r"shape \(2, 4, 6, 6\), .* got \(2, 3, 6, 6\)"),
+        (dict(input_ids=IDS, head_mask=torch.ones(3)), r"head_mask must have shape \(4,\), .* got \(3,\)"),
+        (dict(input_ids=IDS, head_mask=torch.ones(3, 4)), r"head_mask must have shape \(2, 4\), .* got \(3, 4\)"),
+        (dict(inputs_embeds=torch.zeros(2, 6, 17)), "16 wide .*, got 17"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(inputs, message):
+    """Today an error about sizes from inside torch."""
+    _, ours = twins("ElectraModel")
+    with pytest.raises(ValueError, match=message):
+        ours(**inputs)
+
+
+@pytest.mark.parametrize("name", ["ElectraForPreTraining", "ElectraForMaskedLM", "ElectraForTokenClassification"])
+@pytest.mark.parametrize("mask", [None, torch.tensor([[1] * 6, [1, 1, 1, 0, 0, 0]])], ids=["full", "padded"])
+def test_labels_are_one_a_token(name, mask):
+    _, ours = twins(name)
+    with pytest.raises(ValueError, match=r"labels must have shape \(2, 6\), got \(2, 5\)"):
+        ours(IDS, attention_mask=mask, labels=torch.zeros(2, 5).long())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("ElectraForCausalLM", (2, 5)),
+        ("ElectraForSequenceClassification", (3,)),
+        ("ElectraForMultipleChoice", (3,)),
+    ],
+)
+def test_labels_of_another_batch_are_refused(name, shape):
+    _, ours = twins(name, is_decoder=name == "ElectraForCausalLM")
+    with pytest.raises(ValueError, match=r"input batch_size .* target batch_size"):
+        ours(IDS[None] if name == "ElectraForMultipleChoice" else IDS, labels=torch.zeros(shape).long())
+
+
+@pytest.mark.parametrize("name", ["ElectraForMaskedLM", "ElectraForTokenClassification"])
+def test_labels_at_padding_do_not_count(name):
+    """transformers counts them unless they are -100; what it predicts there means nothing."""
+    _, ours = twins(name)
+    mask = torch.tensor([[1] * 6, [1, 1, 1, 0, 0, 0]])
+    labels = IDS % 2
+    ignored = labels.masked_fill(mask == 0, -100)
+    assert torch.equal(
+        ours(IDS, attention_mask=mask, labels=labels).loss, ours(IDS, attention_mask=mask, labels=ignored).loss
+    )
+
+
 def test_an_unknown_keyword_is_named():
     _, ours = twins("ElectraModel")
     with pytest.raises(TypeError, match="output_atentions"):
@@ -135,6 +187,20 @@ def test_the_problem_type_is_written_into_the_config():
     model = ElectraForSequenceClassification(ElectraConfig(**SHAPE, num_labels=3))
     model(IDS, labels=torch.tensor([0, 2]))
     assert model.config.problem_type == "single_label_classification"
+
+
+def test_regression_to_several_values_is_transformers():
+    theirs, ours = twins("ElectraForSequenceClassification", num_labels=3, problem_type="regression")
+    labels = torch.randn(2, 3, dtype=torch.float64)
+    assert_close("loss", ours(IDS, labels=labels).loss, theirs(IDS, labels=labels).loss, 1e-10)
+
+
+def test_one_row_of_ids_serves_all_and_any_integer_will_do():
+    theirs, ours = twins("ElectraModel")
+    types, positions = torch.ones(1, 6).int(), torch.arange(6)[None].flip(1).int()
+    expected = theirs(IDS, token_type_ids=types.long(), position_ids=positions.long()).last_hidden_state
+    output = ours(IDS.int(), token_type_ids=types, position_ids=positions).last_hidden_state
+    assert_close("hidden", output, expected, 1e-10)
 
 
 def test_a_model_wants_a_config():

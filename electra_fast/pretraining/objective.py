@@ -83,8 +83,8 @@ class ElectraPretrainingModel(nn.Module):
         impl: which code serves the ops, "auto", "triton" or "torch".
 
     Raises:
-        ValueError: configs that do not agree, a share outside (0, 1), a temperature that is not positive, an id beyond the
-            vocabulary.
+        ValueError: configs that do not agree, a share outside (0, 1), a temperature that is not positive, an id beyond
+            the vocabulary.
     """
 
     def __init__(

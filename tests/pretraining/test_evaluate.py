@@ -37,8 +37,8 @@ def test_evaluation_repeats_itself_and_leaves_the_model_in_training():
     one, two = (evaluate(model, sequences) for _ in range(2))
     assert one == two
     assert model.training
-    assert one.n_tokens == sequences.n_sequences * 32
-    assert one.n_masked == sequences.n_sequences * 5
+    assert one.n_tokens == sequences.n_sequences * 64
+    assert one.n_masked == sequences.n_sequences * 10
     assert 0 < one.unigram_accuracy < 0.3
     assert one.generator_loss == pytest.approx(math.log(len(tokenizer)), rel=0.1)
     assert one.discriminator_auc == pytest.approx(0.5, abs=0.1)

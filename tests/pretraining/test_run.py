@@ -130,7 +130,7 @@ def data(tmp_path):
     [
         (["--data", "missing.txt"], "no such data file or directory: missing.txt"),
         (["--data", "blank.txt"], "blank.txt must hold text"),
-        (["--data", "short.txt"], "the text must fill at least one sequence of 32 tokens"),
+        (["--data", "short.txt"], "the text must fill at least one sequence of 64 tokens"),
         (["--data", "text.txt", "--vocab", "none.txt"], "none.txt"),
         (["--data", "text.txt", "--steps", "0"], "n_steps must be positive, got 0"),
         (["--data", "text.txt", "--minutes", "-1"], "minutes must be positive, got -1.0"),

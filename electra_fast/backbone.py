@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from .base import ElectraPreTrainedModel
 from .config import ElectraConfig
-from .encoding import Encoded, Reads, check_inputs, choose_packing, packed_context, padded_context
+from .encoding import (
+    Encoded,
+    Reads,
+    check_inputs,
+    choose_packing,
+    is_recorded,
+    packed_already,
+    packed_context,
+    padded_context,
+    sequence_mask,
+)
 from .layers import ElectraEmbeddings, ElectraEncoder, KeyValueCache
 from .ops import Impl
 from .outputs import BaseModelOutputWithPastAndCrossAttentions
@@ -114,10 +124,14 @@ class ElectraModel(ElectraPreTrainedModel):
         }
         shape, device = (input_ids.shape, input_ids.device) if inputs_embeds is None else (
             inputs_embeds.shape[:2], inputs_embeds.device)  # fmt: skip
-        packed = None
         head_mask = options.get("head_mask")
-        if not wants["output_attentions"] and head_mask is None and cache is None and encoder_hidden_states is None:
-            packed = choose_packing(config, shape, device, attention_mask, position_ids, reads, options)
+        packed = packed_already(shape, attention_mask, position_ids, options) if past_length == 0 else None
+        needs_padding = any(x is not None for x in (head_mask, cache, encoder_hidden_states))
+        if needs_padding or wants["output_attentions"] or is_recorded():
+            if packed is not None:
+                attention_mask, packed = sequence_mask(packed, config.is_decoder), None
+        elif packed is None:
+            packed = choose_packing(shape, device, attention_mask, reads)
 
         if position_ids is None:
             position_ids = torch.arange(past_length, past_length + shape[1], device=device)[None]

@@ -7,6 +7,7 @@ heads that read the hidden state at a padding position.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -110,25 +111,51 @@ def check_inputs(config: ElectraConfig, batch: dict[str, Tensor | None], past_le
         )
     if mask is not None and mask.dim() not in (2, 3, 4):
         raise ValueError(f"attention_mask must have 2, 3 or 4 dimensions, got shape {tuple(mask.shape)}")
+    n_layers, n_heads = config.num_hidden_layers, config.num_attention_heads
+    if mask is not None and mask.dim() > 2:
+        heads = (n_heads,) if mask.dim() == 4 else ()
+        _check_broadcast("attention_mask", mask, (batch_size, *heads, length, past_length + length))
+    head_mask = options.get("head_mask")
+    if head_mask is not None:
+        _check_broadcast("head_mask", head_mask, (n_heads,) if head_mask.dim() == 1 else (n_layers, n_heads))
+    if embeds is not None and embeds.shape[2] != config.embedding_size:
+        raise ValueError(f"inputs_embeds must be {config.embedding_size} wide (embedding_size), got {embeds.shape[2]}")
+    marks = options.get("cu_seq_lens_q")
+    if marks is not None and marks.device.type == "cpu" and not torch.compiler.is_compiling():
+        marks = marks.tolist()
+        if marks != sorted(marks) or marks[:1] != [0] or marks[-1] != batch_size * length:
+            raise ValueError(f"cu_seq_lens_q must rise from 0 to {batch_size * length} tokens, got {marks}")
+
+
+def _check_broadcast(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tensor.dim() != len(shape) or any(n not in (1, m) for n, m in zip(tensor.shape, shape, strict=True)):
+        raise ValueError(f"{name} must have shape {shape}, or 1 where it is repeated, got {tuple(tensor.shape)}")
+
+
+def is_recorded() -> bool:
+    """Whether a graph is being recorded for other batches too: what depends on lengths would be frozen into it."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def packed_already(
+    shape: tuple[int, int], attention_mask: Tensor | None, position_ids: Tensor | None, options: dict[str, Any]
+) -> PackedBatch | None:
+    """The sequences that the caller packed, told by cu_seq_lens_q or by the positions of a single row; else None."""
+    cu_seqlens = options.get("cu_seq_lens_q")
+    if cu_seqlens is not None:
+        longest = options.get("max_length_q") or cu_seqlens.diff().max()
+        return PackedBatch.from_cu_seqlens(*shape, cu_seqlens, int(longest))
+    if attention_mask is None and position_ids is not None and shape[0] == 1 and not is_recorded():
+        return packed_row(position_ids)
+    return None
 
 
 def choose_packing(
-    config: ElectraConfig,
-    shape: tuple[int, int],
-    device: torch.device,
-    attention_mask: Tensor | None,
-    position_ids: Tensor | None,
-    reads: Reads,
-    options: dict[str, Any],
+    shape: tuple[int, int], device: torch.device, attention_mask: Tensor | None, reads: Reads
 ) -> PackedBatch | None:
-    """The packed form of a batch, or None where it has to stay padded."""
-    if options.get("cu_seq_lens_q") is not None:
-        cu_seqlens = options["cu_seq_lens_q"]
-        longest = options.get("max_length_q") or int(cu_seqlens.diff().max())
-        return PackedBatch.from_cu_seqlens(*shape, cu_seqlens, int(longest))
+    """The packed form of a batch that the caller did not pack, or None where it has to stay padded."""
     if attention_mask is None:
-        several = packed_row(position_ids) if position_ids is not None and shape[0] == 1 else None
-        return several or PackedBatch.full(*shape, device)
+        return PackedBatch.full(*shape, device)
     if attention_mask.dim() != 2:
         return None
     packed = PackedBatch.from_mask(attention_mask)
@@ -137,6 +164,15 @@ def choose_packing(
     if reads == "first" and bool((attention_mask[:, 0] != 0).all()):
         return packed
     return None
+
+
+def sequence_mask(packed: PackedBatch, causal: bool) -> Tensor:
+    """[B, 1, S, S], True within a sequence: the padded form of rows that hold several."""
+    shape = packed.batch_size, packed.seq_length
+    tokens = torch.arange(math.prod(shape), device=packed.cu_seqlens.device, dtype=torch.int32)
+    sequence = torch.searchsorted(packed.cu_seqlens[1:], tokens, right=True).view(shape)
+    mask = (sequence[:, :, None] == sequence[:, None])[:, None]
+    return mask.tril() if causal else mask
 
 
 def broadcast_mask(mask: Tensor | None) -> Tensor | None:

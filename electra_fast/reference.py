@@ -113,27 +113,28 @@ def attention(
     if n_tokens == 0:
         return v
     if n_tokens == n_sequences * max_seqlen:
-        padded = (x.view(n_sequences, max_seqlen, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+        padded = [x.view(n_sequences, max_seqlen, *x.shape[1:]).transpose(1, 2) for x in (q, k, v)]
         out = F.scaled_dot_product_attention(*padded, dropout_p=dropout_p, is_causal=causal)
         return out.transpose(1, 2).flatten(0, 1)
     if max_seqlen <= PADDED_ATTENTION_LENGTH:
         column = torch.arange(max_seqlen, device=q.device)
         is_real = column < cu_seqlens.diff()[:, None]
         mask = is_real[:, None, None] & (column <= column[:, None]) if causal else is_real[:, None, None]
-        place = is_real.flatten().nonzero().squeeze(1)
-        padded = (
+        # Where each token goes, without nonzero(): no shape depends on values, so that torch.compile sees one graph.
+        token = torch.arange(n_tokens, device=q.device)
+        sequence = torch.searchsorted(cu_seqlens[1:].long(), token, right=True)
+        place = sequence * max_seqlen + token - cu_seqlens[sequence]
+        padded = [
             x.new_zeros(is_real.numel(), *x.shape[1:]).index_copy(0, place, x).view(*is_real.shape, *x.shape[1:])
             for x in (q, k, v)
-        )
+        ]
         return padded_attention(*padded, mask, dropout_p).flatten(0, 1).index_select(0, place)
-    lengths = cu_seqlens.diff().tolist()
-    out = [
-        F.scaled_dot_product_attention(
-            *(x.transpose(0, 1)[None] for x in sequence), dropout_p=dropout_p, is_causal=causal
-        )[0].transpose(0, 1)
-        for sequence in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True)
-        if len(sequence[0])
-    ]
+    lengths, out = cu_seqlens.diff().tolist(), []
+    for sequence in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True):
+        if len(sequence[0]):
+            heads_first = [x.transpose(0, 1)[None] for x in sequence]
+            attended = F.scaled_dot_product_attention(*heads_first, dropout_p=dropout_p, is_causal=causal)
+            out.append(attended[0].transpose(0, 1))
     return torch.cat(out)
 
 

@@ -23,7 +23,7 @@ def test_importing_takes_under_one_and_a_half_times_torch():
     def seconds(code: str) -> float:
         return float(fresh(f"import time; start = time.perf_counter(); {code}; print(time.perf_counter() - start)"))
 
-    pairs = [(seconds("import torch"), seconds("import electra_fast; electra_fast.ElectraModel")) for _ in range(7)]
+    pairs = [(seconds("import torch"), seconds("import electra_fast; electra_fast.ElectraModel")) for _ in range(5)]
     assert median(ours / torch for torch, ours in pairs) < 1.5
 
 

@@ -22,8 +22,6 @@ CLASSES = (
     "ElectraForMultipleChoice",
     "ElectraForQuestionAnswering",
 )
-# Faults known and not mended yet; strict, so that mending one shows.
-PENDING = pytest.mark.xfail(strict=True, reason="known fault, see the reason in the test's docstring")
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 VOCAB, MAX_LENGTH = 97, 32
 SHAPE = dict(

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parity import CLASSES, PENDING, SHAPE, assert_close, twins
+from parity import CLASSES, SHAPE, assert_close, twins
 
 from electra_fast import ElectraConfig, ElectraForSequenceClassification, ElectraModel
 
@@ -101,7 +101,6 @@ def test_bad_input_gets_one_clear_error(inputs, message):
         ours(**inputs)
 
 
-@PENDING
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
@@ -113,7 +112,6 @@ def test_bad_input_gets_one_clear_error(inputs, message):
     ],
 )
 def test_shapes_that_do_not_fit_are_named(inputs, message):
-    """Today an error about sizes from inside torch."""
     _, ours = twins("ElectraModel")
     with pytest.raises(ValueError, match=message):
         ours(**inputs)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parity import PENDING, VOCAB, assert_close, twins
+from parity import VOCAB, assert_close, twins
 
 LENGTHS = [3, 1, 4]
 POSITIONS = torch.cat([torch.arange(n) for n in LENGTHS])[None]
@@ -41,20 +41,17 @@ def test_sequences_of_a_row_do_not_see_each_other(row, kind):
     assert_sequences_are_apart(row, is_decoder=True, use_cache=False, **KINDS[kind])
 
 
-@PENDING
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("is_decoder", "form"),
     [(False, "attentions"), (False, "head mask"), (True, "fast"), (True, "attentions"), (True, "head mask")],
 )
 def test_nor_in_the_padded_form(row, is_decoder, form, kind):
-    """The padded form (probabilities, head masks, a decoder's cache) forgets that the row was packed."""
+    """Probabilities, head masks and a decoder's cache take the padded form."""
     assert_sequences_are_apart(row, is_decoder, **KINDS[kind], **PADDED_FORM[form])
 
 
-@PENDING
 def test_several_rows_can_be_marked(row):
-    """As above."""
     _, model = twins("ElectraModel")
     ids = torch.cat([row[0], row[0].flip(1)])
     marks = torch.tensor([0, 3, 8, 10, 16], dtype=torch.int32)  # 3 and 5 tokens; 2 and 6
@@ -104,10 +101,8 @@ def test_positions_that_do_not_start_again_are_one_sequence(row):
         assert_close("hidden", ours(ids, position_ids=positions).last_hidden_state, expected, 1e-10)
 
 
-@PENDING
 @pytest.mark.parametrize("marks", [[0, 3], [0, 3, 9], [1, 8], [0, 5, 3, 8]], ids=str)
 def test_marks_that_do_not_fit_are_refused(row, marks):
-    """An error from inside torch today, or values from nowhere with a kernel."""
     _, model = twins("ElectraModel")
     with pytest.raises(ValueError, match=r"cu_seq_lens_q must rise from 0 to 8 tokens, got \["):
         model(row[0], cu_seq_lens_q=torch.tensor(marks), max_length_q=8)

@@ -98,10 +98,6 @@ def embed_norm_project(
     return x if project_weight is None else F.linear(x, project_weight, project_bias)
 
 
-# Up to this length one padded call costs less than a call a sequence: attention is then a small part of a layer.
-PADDED_ATTENTION_LENGTH = 128
-
-
 def attention(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int, dropout_p: float = 0.0, causal: bool = False
 ) -> Tensor:
@@ -116,19 +112,6 @@ def attention(
         padded = [x.view(n_sequences, max_seqlen, *x.shape[1:]).transpose(1, 2) for x in (q, k, v)]
         out = F.scaled_dot_product_attention(*padded, dropout_p=dropout_p, is_causal=causal)
         return out.transpose(1, 2).flatten(0, 1)
-    if max_seqlen <= PADDED_ATTENTION_LENGTH:
-        column = torch.arange(max_seqlen, device=q.device)
-        is_real = column < cu_seqlens.diff()[:, None]
-        mask = is_real[:, None, None] & (column <= column[:, None]) if causal else is_real[:, None, None]
-        # Where each token goes, without nonzero(): no shape depends on values, so that torch.compile sees one graph.
-        token = torch.arange(n_tokens, device=q.device)
-        sequence = torch.searchsorted(cu_seqlens[1:].long(), token, right=True)
-        place = sequence * max_seqlen + token - cu_seqlens[sequence]
-        padded = [
-            x.new_zeros(is_real.numel(), *x.shape[1:]).index_copy(0, place, x).view(*is_real.shape, *x.shape[1:])
-            for x in (q, k, v)
-        ]
-        return padded_attention(*padded, mask, dropout_p).flatten(0, 1).index_select(0, place)
     lengths, out = cu_seqlens.diff().tolist(), []
     for sequence in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True):
         if len(sequence[0]):

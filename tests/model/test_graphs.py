@@ -43,10 +43,8 @@ def test_an_exported_model_serves_other_shapes_and_masks(name):
 
 
 SCRIPT = """
-import sys, torch, electra_fast
-from electra_fast import reference
+import torch, electra_fast
 
-reference.PADDED_ATTENTION_LENGTH = int(sys.argv[1])
 model = electra_fast.ElectraForPreTraining(electra_fast.ElectraConfig(num_hidden_layers=1, vocab_size=97)).eval()
 compiled = torch.compile(model, backend="aot_eager")
 for lengths in ([6, 2], [4, 1, 3], [5, 5]):
@@ -56,13 +54,6 @@ for lengths in ([6, 2], [4, 1, 3], [5, 5]):
 """
 
 
-@pytest.mark.parametrize(
-    "longest_padded",
-    [pytest.param(128, id="a padded call"), pytest.param(0, id="a call a sequence")],
-)
-def test_a_compiled_model_serves_one_batch_after_another(longest_padded):
-    """Dynamo fails ("sources must not be empty for symbol") on closures over lengths in reference.attention.
-
-    In a process of its own: whether it fails depends on what was compiled before.
-    """
-    subprocess.run([sys.executable, "-c", SCRIPT, str(longest_padded)], check=True, capture_output=True)
+def test_a_compiled_model_serves_one_batch_after_another():
+    """In a process of its own: dynamo may fail or not by what it compiled before."""
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True, capture_output=True)

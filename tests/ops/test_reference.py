@@ -36,18 +36,14 @@ def plain_attention(q, k, v, lengths, causal):
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-@pytest.mark.parametrize("one_call_up_to", [0, 128])
-def test_attention_is_softmax_within_each_sequence(lengths, causal, one_call_up_to, monkeypatch):
-    monkeypatch.setattr(reference, "PADDED_ATTENTION_LENGTH", one_call_up_to)
+def test_attention_is_softmax_within_each_sequence(lengths, causal):
     q, k, v = (torch.randn(sum(lengths), 3, 8, dtype=torch.float64) for _ in range(3))
     out = reference.attention(q, k, v, cu_seqlens_of(lengths), max(lengths), causal=causal)
     torch.testing.assert_close(out, plain_attention(q, k, v, lengths, causal), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("one_call_up_to", [0, 128])
 @pytest.mark.parametrize("lengths", [[3, 2], [2, 2], [3, 0, 1]], ids=str)
-def test_attention_gradient(lengths, one_call_up_to, monkeypatch):
-    monkeypatch.setattr(reference, "PADDED_ATTENTION_LENGTH", one_call_up_to)
+def test_attention_gradient(lengths):
     q, k, v = (fp64(sum(lengths), 2, 4) for _ in range(3))
     assert gradcheck(lambda *x: reference.attention(*x, cu_seqlens_of(lengths), max(lengths)), (q, k, v))
 

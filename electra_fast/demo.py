@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import random
 import re
+import shutil
 import statistics
 import sys
 import time
@@ -88,7 +89,7 @@ class Demo:
             self._show_detection(model, tokenizer, sentences, training, log)
             self._show_speed(model, tokenizer, sentences, log)
         thresholds = [record["threshold"] for record in read_records(self.out / LOG_NAME, "demo_detection")]
-        print(_CLOSING.format(out=self.out, threshold=thresholds[0] if thresholds else 0.5))
+        print(_CLOSING.format(command=_command(), out=self.out, threshold=thresholds[0] if thresholds else 0.5))
         print(f"This took {format_duration(time.perf_counter() - start)} minutes. All figures: {self.out / LOG_NAME}")
 
     def _show_detection(
@@ -236,10 +237,18 @@ at temperature 2, stranger ones than the paper's temperature 1 gives. There two 
 chance: to beat a generator at its own game takes hours. The paper's small model took four days on one GPU.
 
 Where to go next:
-   electra-fast detect --model {out}/discriminator --threshold {threshold:.2f} "Return the fox of the list."
-   electra-fast fill-mask --model {out}/generator "Return the [MASK] of the list."
-   electra-fast pretrain --preset small --data YOUR_TEXT --out runs/small
+   {command} detect --model {out}/discriminator --threshold {threshold:.2f} "Return the fox of the list."
+   {command} fill-mask --model {out}/generator "Return the [MASK] of the list."
+   {command} pretrain --preset small --data YOUR_TEXT --out runs/small
 """
+
+
+def _command() -> str:
+    """The command line as it can be typed here: by its path where it is not on PATH, as in make's .venv."""
+    if shutil.which("electra-fast"):
+        return "electra-fast"
+    path, here = Path(sys.executable).with_name("electra-fast"), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def main() -> int:

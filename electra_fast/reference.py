@@ -288,14 +288,9 @@ def adamw(
     correction on; None is the original ELECTRA's, without it (google-research/electra, model/optimization.py).
     Gradients are multiplied by `grad_scale` on the way (clipping, loss scale).
     """
-    correction1 = 1.0 if step is None else 1 - beta1**step
-    correction2 = 1.0 if step is None else 1 - beta2**step
     for p, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
-        grad = grad.to(p.dtype) * grad_scale
-        m.mul_(beta1).add_(grad, alpha=1 - beta1)
-        v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        denominator = (v / correction2).sqrt_().add_(eps)
-        p.mul_(1 - lr * weight_decay).addcdiv_(m, denominator, value=-lr / correction1)
+        correction, denominator = _move_moments(grad.to(p.dtype) * grad_scale, m, v, beta1, beta2, eps, step)
+        p.mul_(1 - lr * weight_decay).addcdiv_(m, denominator, value=-lr / correction)
 
 
 def lamb(
@@ -317,13 +312,19 @@ def lamb(
     The ratio is 1 where either norm is 0, and everywhere where `adapt` is false (LayerNorm and biases in NVIDIA's
     recipe).
     """
-    correction1 = 1.0 if step is None else 1 - beta1**step
-    correction2 = 1.0 if step is None else 1 - beta2**step
     for p, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
-        grad = grad.to(p.dtype) * grad_scale
-        m.mul_(beta1).add_(grad, alpha=1 - beta1)
-        v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        update = (m / correction1) / ((v / correction2).sqrt_().add_(eps)) + weight_decay * p
+        correction, denominator = _move_moments(grad.to(p.dtype) * grad_scale, m, v, beta1, beta2, eps, step)
+        update = m / correction / denominator + weight_decay * p
         p_norm, u_norm = p.norm(), update.norm()
         ratio = torch.where((p_norm > 0) & (u_norm > 0) & adapt, p_norm / u_norm, 1.0)
         p.sub_(update * (lr * ratio))
+
+
+def _move_moments(
+    grad: Tensor, m: Tensor, v: Tensor, beta1: float, beta2: float, eps: float, step: int | None
+) -> tuple[float, Tensor]:
+    """Adam's moments, in place; returns the correction that divides m, and the denominator sqrt(v) + eps, corrected."""
+    m.mul_(beta1).add_(grad, alpha=1 - beta1)
+    v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+    correction1, correction2 = (1.0, 1.0) if step is None else (1 - beta1**step, 1 - beta2**step)
+    return correction1, (v / correction2).sqrt_().add_(eps)

@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -162,17 +163,25 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         return _fail("electra-fast", f"unknown subcommand {name!r}; the subcommands are {', '.join(COMMANDS)}")
     program = f"electra-fast {name}"
-    try:
+
+    def run() -> None:
         module, attribute = COMMANDS[name][0].split(":")
         command = getattr(importlib.import_module(module), attribute)
         tyro.cli(command, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,)).run()
+
+    return exit_code(program, run)
+
+
+def exit_code(program: str, run: Callable[[], None]) -> int:
+    """Runs a command: 0, 2 and one line on stderr for a user's mistake, 130 for Ctrl-C."""
+    try:
+        run()
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # The reader (`head`, say) has enough; what is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except _MISTAKES as error:
         return _fail(program, str(error) or type(error).__name__)
     return 0

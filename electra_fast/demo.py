@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import tyro
 
+from .cli import exit_code
 from .detection import Detection, detect, format_table
 from .modeling import ElectraForPreTraining
 from .pretraining import preset, pretrain
@@ -252,15 +253,8 @@ def _command() -> str:
 
 
 def main() -> int:
-    """Runs the demo; returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
-    try:
-        tyro.cli(Demo, prog="python -m electra_fast.demo").run()
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, TypeError, ImportError, OSError) as error:
-        print(f"demo: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    """Runs the demo; returns the exit code."""
+    return exit_code("demo", lambda: tyro.cli(Demo, prog="python -m electra_fast.demo").run())
 
 
 if __name__ == "__main__":

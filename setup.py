@@ -17,7 +17,7 @@ setup(
         Pybind11Extension(
             "electra_fast._tokenizer",
             files("*.cpp"),
-            depends=files("*.h"),
+            depends=files("*.h") + files("*.inc"),
             include_dirs=["csrc"],
             cxx_std=20,
         )

@@ -1,28 +1,25 @@
 """ElectraTokenizer: text to ids and back, behind the interface of transformers 5's BertTokenizer.
 
-Three layers. `tokenizers` holds the vocabulary and the rules and gives offsets, words and overflow. The bulk path
-(`tokenizer_bulk.py`, C++) gives the same ids many times faster, and serves every call that asks for ids only; what it
-cannot give is made on first use. This file joins the two and shapes the result.
-
-The backend's truncation is state shared by all threads, so it is set and used under one lock. Padding never touches it.
+Two sides meet here. A `tokenizers` backend knows the vocabulary, the added tokens and the files, and turns ids into
+text. The C++ code (`tokenizer_native.py`) is made from it and turns text into tokens, by the same rules, many times
+faster; what it makes does not change, so that any number of threads may share a tokenizer.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import warnings
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Encoding, Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
-from . import tokenizer_bulk as bulk
 from . import tokenizer_files as files
 from .batch_encoding import BatchEncoding
-from .tokenizer_inputs import OPTION_NAMES, Lengths, Options, as_batch, as_lists, is_pair, pad_row, resolve_lengths
+from .tokenizer_inputs import OPTION_NAMES, Lengths, Options, as_batch, as_lists, pad_row, resolve_lengths
+from .tokenizer_native import Bulk, NativeEncoder, check_components, fingerprint
+from .tokenizer_rows import Padding, Rows
 from .tokenizer_vocab import Vocabulary
 
 VERY_LARGE_INTEGER = int(1e30)  # transformers' model_max_length where none is known
@@ -35,6 +32,8 @@ class ElectraTokenizer(Vocabulary, files.Files):
         vocab: path of a vocab.txt, or token -> id. Default: the five special tokens alone.
         do_lower_case, strip_accents, tokenize_chinese_chars: BERT's normalization; accents are stripped by default
             where text is lower-cased.
+        max_input_chars_per_word: longer words are unknown. Default: the file's, or 100; Google's own code has 200.
+        final_sigma: lower-case a word's last capital sigma to the final form, as Google's own code does.
         unk_token, sep_token, pad_token, cls_token, mask_token: added to the vocabulary where missing, save unk_token.
         vocab_file: another name of `vocab`.
         tokenizer_file: a tokenizer.json, which also settles the normalization; instead of `vocab`.
@@ -63,6 +62,8 @@ class ElectraTokenizer(Vocabulary, files.Files):
         tokenize_chinese_chars: bool = True,
         strip_accents: bool | None = None,
         *,
+        max_input_chars_per_word: int | None = None,
+        final_sigma: bool = False,
         vocab_file: str | os.PathLike | None = None,
         tokenizer_file: str | os.PathLike | None = None,
         tokenizer_object: Tokenizer | None = None,
@@ -103,9 +104,15 @@ class ElectraTokenizer(Vocabulary, files.Files):
                 f"the vocabulary must hold unk_token {str(unk_token)!r}; "
                 f"none of its {backend.get_vocab_size()} tokens is that"
             )
+        check_components(backend)
+        if max_input_chars_per_word is not None:
+            backend.model.max_input_chars_per_word = max_input_chars_per_word
         backend.no_truncation()
         backend.no_padding()
         self._tokenizer = backend
+        self._native: NativeEncoder | None = None
+        self._backend_is_shared = False
+        self.final_sigma = bool(final_sigma)
         self.name_or_path = str(name_or_path)
         self.model_max_length = VERY_LARGE_INTEGER if model_max_length is None else model_max_length
         self.padding_side, self.truncation_side = padding_side, truncation_side
@@ -113,7 +120,6 @@ class ElectraTokenizer(Vocabulary, files.Files):
         self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
         self.init_kwargs = kwargs
         self.deprecation_warnings: dict[str, bool] = {}  # transformers' collators write into it
-        self._make_caches()
         for _, token in sorted((added_tokens_decoder or {}).items(), key=lambda item: int(item[0])):
             if str(token) not in self.added_tokens_encoder:
                 backend.add_tokens([token])
@@ -130,22 +136,15 @@ class ElectraTokenizer(Vocabulary, files.Files):
         if backend.post_processor is None:
             files.frame_with(backend, self.cls_token, self.sep_token)
 
-    def _make_caches(self) -> None:
-        self._lock = threading.Lock()
-        self._bulk: bulk.BulkEncoder | None = None
-
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_bulk")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._make_caches()
+        return {**self.__dict__, "_native": None}
 
     def _settings(self) -> dict[str, Any]:
         """The constructor's arguments that make an equal tokenizer of this one's backend."""
         return {
             **self.init_kwargs,
             **self._special_tokens_map,
+            "final_sigma": self.final_sigma or None,
             "extra_special_tokens": self._extra_special_tokens,
             "model_max_length": self.model_max_length,
             "padding_side": self.padding_side,
@@ -235,116 +234,99 @@ class ElectraTokenizer(Vocabulary, files.Files):
         """The tokens of a text, as strings."""
         return self(text, pair, add_special_tokens=add_special_tokens, **kwargs).tokens()
 
-    def encode_bulk(self, texts: list[str], add_special_tokens: bool = True) -> bulk.Ragged:
-        """Encodes many texts into two arrays, with no Python object for a token and the GIL released.
+    def encode_bulk(
+        self,
+        texts: Iterable[str],
+        add_special_tokens: bool = True,
+        *,
+        num_threads: int | None = None,
+        word_starts: bool = False,
+        dtype: Any = np.int32,
+    ) -> Bulk:
+        """Encodes many texts into arrays: no Python object for a text or a token, and the GIL released.
+
+        Args:
+            texts: a list of str, or anything that yields them, which is read a few megabytes at a time.
+            add_special_tokens: whether to frame each text with [CLS] and [SEP].
+            num_threads: default: the cores that the process may use. Small inputs take fewer.
+            word_starts: whether to tell which tokens begin a word, as whole-word masking needs.
+            dtype: int32, or uint16 where the vocabulary allows it.
 
         Returns:
-            ids: int32 [N], all rows one after the other, never truncated.
-            row_offsets: int64 [len(texts) + 1]; row i is ids[row_offsets[i]:row_offsets[i + 1]].
+            ids: dtype [N], all rows one after the other, never truncated.
+            row_offsets: int64 [texts + 1]; row i is ids[row_offsets[i]:row_offsets[i + 1]].
+            word_starts: bool [N], only if asked for; True for special tokens too.
+
+        Raises:
+            TypeError: a text that is no str.
+            ValueError: a text with half of a surrogate pair, or a dtype too small for the vocabulary.
         """
-        texts, _ = as_batch(list(texts), None, is_split_into_words=False)
-        return self._encoder().encode(texts, add_special_tokens, self._encode_rest)
+        if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+            raise TypeError(f"texts must be a list of str or an iterable of them, got {type(texts).__name__}")
+        return self._encoder().encode_bulk(texts, add_special_tokens, num_threads, word_starts, self._id_dtype(dtype))
 
-    def _encoder(self) -> bulk.BulkEncoder:
-        """The bulk encoder of the backend as it is now: users may change it through `backend_tokenizer`."""
-        fingerprint = bulk.fingerprint(self._tokenizer)
-        if self._bulk is None or self._bulk.fingerprint != fingerprint:
-            self._bulk = bulk.BulkEncoder(self._tokenizer, fingerprint)
-        return self._bulk
+    def encode_files(
+        self,
+        paths: str | os.PathLike | Sequence[str | os.PathLike],
+        *,
+        separator: str = "\n",
+        add_special_tokens: bool = True,
+        num_threads: int | None = None,
+        word_starts: bool = False,
+        dtype: Any = np.int32,
+    ) -> Bulk:
+        """Encodes the texts between the separators of UTF-8 files, as `encode_bulk` does those of a list.
 
-    def _encode_rest(self, texts: list[str], add_special_tokens: bool) -> list[list[int]]:
-        with self._lock:
-            self._tokenizer.no_truncation()
-            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
-        return [encoding.ids for encoding in encodings]
+        The files are mapped into memory, not read. A separator at a file's end has no text behind it.
+
+        Raises:
+            FileNotFoundError: a file that does not exist.
+            ValueError: a file that is not UTF-8; the message names it and the byte.
+        """
+        paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+        return self._encoder().encode_files(
+            paths, separator, add_special_tokens, num_threads, word_starts, self._id_dtype(dtype)
+        )
+
+    def _id_dtype(self, dtype: Any) -> np.dtype:
+        dtype = np.dtype(dtype)
+        if dtype not in (np.int32, np.uint16) or (dtype == np.uint16 and len(self) > 1 << 16):
+            raise ValueError(f"dtype must be int32, or uint16 for up to 65,536 tokens, got {dtype} for {len(self):,}")
+        return dtype
+
+    def _encoder(self) -> NativeEncoder:
+        """The encoder of the backend as it is now: whoever holds `backend_tokenizer` may have changed it."""
+        if self._native is None or (
+            self._backend_is_shared and self._native.fingerprint != fingerprint(self._tokenizer)
+        ):
+            self._native = NativeEncoder(self._tokenizer, self.final_sigma)
+        return self._native
 
     def _encode(self, text: str | list, text_pair: str | list | None, options: Options) -> BatchEncoding:
         lengths = resolve_lengths(options, self.model_max_length, self.padding_side, self.truncation_side)
         if lengths.pads and self.pad_token is None:
             raise ValueError("padding needs a pad_token, but the tokenizer has none; set one with add_special_tokens")
-        inputs, batched = as_batch(text, text_pair, options.is_split_into_words)
+        firsts, seconds, batched = as_batch(text, text_pair, options.is_split_into_words)
         if lengths.truncates:
-            pair = any(is_pair(item, options.is_split_into_words) for item in inputs)
-            self._check_room(options, lengths, pair)
-        single_texts = not options.is_split_into_words and all(type(item) is str for item in inputs)
-        if options.ids_only and single_texts and lengths.truncation != "only_second" and self._encoder().is_native:
-            encodings = partial(self._encodings, inputs, options, lengths)  # on first use
-            columns = self._bulk_columns(inputs, options, lengths)
-        else:
-            encodings = self._encodings(inputs, options, lengths)
-            samples = list(range(len(inputs)))
-            if options.return_overflowing_tokens:
-                samples = [index for index, encoding in enumerate(encodings) for _ in (encoding, *encoding.overflowing)]
-                encodings = [part for encoding in encodings for part in (encoding, *encoding.overflowing)]
-            columns = self._columns(encodings, samples, options)
+            self._check_room(options, lengths, seconds is not None)
+        batch = self._encoder().encode_batch(
+            firsts, seconds, options.is_split_into_words, options.add_special_tokens, lengths
+        )
+        if options.return_overflowing_tokens:
+            batch = batch.with_overflow(True)
+        width = lengths.width(int(batch.lengths().max(initial=0))) if lengths.pads else 0
+        pad_id = self.pad_token_id if lengths.pads else 0
+        rows = Rows(
+            batch, Padding(width, lengths.padding_side, pad_id, self.pad_token_type_id), self._tokenizer.id_to_token
+        )
         if options.max_length is None and options.verbose:
-            self._warn_if_too_long(max(map(len, columns["input_ids"]), default=0))
-        output = BatchEncoding(columns, encodings, tensor_type=options.return_tensors)
+            self._warn_if_too_long(int(rows.sizes.max(initial=0)))
+        columns = self._columns(rows, options)
+        output = BatchEncoding(columns, rows.encodings, tensor_type=options.return_tensors)
         if batched or options.return_tensors is not None or options.return_overflowing_tokens:
             return output
         row = {name: value[0] if isinstance(value[0], list) else value for name, value in columns.items()}
-        return BatchEncoding(row, encodings)
-
-    def _bulk_columns(self, texts: list[str], options: Options, lengths: Lengths) -> dict[str, Any]:
-        """Columns of single texts, as arrays where tensors are asked for and rows are of one length."""
-        encoder = self._encoder()
-        ragged = encoder.encode(texts, options.add_special_tokens, self._encode_rest)
-        if lengths.truncates:
-            n_ends = 1 if options.add_special_tokens else 0
-            ragged = bulk.truncate(ragged, lengths.max_length, n_ends, lengths.truncation_side)
-        longest = int(np.diff(ragged[1]).max(initial=0))
-        width = lengths.width(longest) if lengths.pads else 0
-        if lengths.pads and longest <= width:
-            ids, mask = bulk.pad(ragged, width, self.pad_token_id, lengths.padding_side)
-            if options.return_tensors is None:
-                ids, mask = ids.tolist(), mask.tolist()
-        else:
-            ids, mask = bulk.to_lists(ragged), [[1] * n for n in np.diff(ragged[1]).tolist()]
-            if lengths.pads:  # padding="max_length" without truncation: longer rows stay as they are
-                fill = partial(pad_row, width=width, side=lengths.padding_side)
-                ids, mask = [fill(row, fill=self.pad_token_id) for row in ids], [fill(row, fill=0) for row in mask]
-        columns = {"input_ids": ids}
-        if self._wants("token_type_ids", options.return_token_type_ids):
-            columns["token_type_ids"] = [[0] * len(row) for row in ids] if isinstance(ids, list) else np.zeros_like(ids)
-        if self._wants("attention_mask", options.return_attention_mask):
-            columns["attention_mask"] = mask
-        return columns
-
-    def _encodings(self, inputs: list, options: Options, lengths: Lengths) -> list[Encoding]:
-        """The backend's encodings, cut and filled: one an input, which holds its overflow."""
-        with self._lock:
-            if lengths.truncates:
-                self._tokenizer.enable_truncation(
-                    lengths.max_length,
-                    stride=lengths.stride,
-                    strategy=lengths.truncation,
-                    direction=lengths.truncation_side,
-                )
-            else:
-                self._tokenizer.no_truncation()
-            try:
-                encodings = self._tokenizer.encode_batch(
-                    inputs,
-                    is_pretokenized=options.is_split_into_words,
-                    add_special_tokens=options.add_special_tokens,
-                )
-            except BaseException as error:
-                # What a strategy cannot do to a pair is a bare Exception, or a panic of the library, not even that.
-                if type(error) is not Exception and type(error).__name__ != "PanicException":
-                    raise
-                limits = f"truncation={lengths.truncation!r}, max_length={lengths.max_length}, stride={lengths.stride}"
-                raise ValueError(f"a text cannot be cut with {limits}: {error}") from error
-        if lengths.pads:
-            width = lengths.width(max((len(encoding) for encoding in encodings), default=0))
-            for encoding in encodings:
-                encoding.pad(
-                    width,
-                    direction=lengths.padding_side,
-                    pad_id=self.pad_token_id,
-                    pad_type_id=self.pad_token_type_id,
-                    pad_token=self.pad_token,
-                )
-        return encodings
+        return BatchEncoding(row, rows.encodings)
 
     def _check_room(self, options: Options, lengths: Lengths, pair: bool) -> None:
         special = self.num_special_tokens_to_add(pair) if options.add_special_tokens else 0
@@ -357,20 +339,23 @@ class ElectraTokenizer(Vocabulary, files.Files):
     def _wants(self, column: str, asked: bool | None) -> bool:
         return column in self.model_input_names if asked is None else asked
 
-    def _columns(self, encodings: list[Encoding], samples: list[int], options: Options) -> dict[str, Any]:
-        columns = {"input_ids": [encoding.ids for encoding in encodings]}
-        if self._wants("token_type_ids", options.return_token_type_ids):
-            columns["token_type_ids"] = [encoding.type_ids for encoding in encodings]
-        if self._wants("attention_mask", options.return_attention_mask):
-            columns["attention_mask"] = [encoding.attention_mask for encoding in encodings]
-        if options.return_special_tokens_mask:
-            columns["special_tokens_mask"] = [encoding.special_tokens_mask for encoding in encodings]
-        if options.return_offsets_mapping:
-            columns["offset_mapping"] = [encoding.offsets for encoding in encodings]
+    def _columns(self, rows: Rows, options: Options) -> dict[str, Any]:
+        """Columns as arrays where tensors are asked for and rows are of one length, else as lists."""
+        wanted = {
+            "input_ids": True,
+            "token_type_ids": self._wants("token_type_ids", options.return_token_type_ids),
+            "attention_mask": self._wants("attention_mask", options.return_attention_mask),
+            "special_tokens_mask": options.return_special_tokens_mask,
+            "offset_mapping": options.return_offsets_mapping,
+        }
+        columns: dict[str, Any] = {}
+        for name in (name for name, is_wanted in wanted.items() if is_wanted):
+            array = None if options.return_tensors is None else rows.array(name)
+            columns[name] = rows.lists(name) if array is None else array
         if options.return_length:
-            columns["length"] = [len(encoding) for encoding in encodings]
+            columns["length"] = rows.sizes.tolist()
         if options.return_overflowing_tokens:
-            columns["overflow_to_sample_mapping"] = samples
+            columns["overflow_to_sample_mapping"] = rows.samples
         return columns
 
     def _warn_if_too_long(self, length: int) -> None:

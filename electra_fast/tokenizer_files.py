@@ -61,7 +61,13 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
         lines.pop()
     if not lines:
         raise ValueError(f"{path} must hold one token a line, but it is empty")
-    return {token: index for index, token in enumerate(lines)}
+    vocab: dict[str, int] = {}
+    for index, token in enumerate(lines):
+        if (first := vocab.setdefault(token, index)) != index:
+            raise ValueError(
+                f"{path} must hold each token once, but line {index + 1} repeats line {first + 1}, {token!r}"
+            )
+    return vocab
 
 
 def write_vocab(vocab: dict[str, int], path: str | os.PathLike) -> None:

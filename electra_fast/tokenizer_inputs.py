@@ -31,17 +31,6 @@ class Options:
     return_length: bool = False
     verbose: bool = True
 
-    @property
-    def ids_only(self) -> bool:
-        """Whether the bulk path can serve the call."""
-        return not (
-            self.is_split_into_words
-            or self.return_overflowing_tokens
-            or self.return_special_tokens_mask
-            or self.return_offsets_mapping
-            or self.return_length
-        )
-
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 
@@ -124,11 +113,13 @@ def _strategy(name: str, value: Any, if_true: str, if_false: str, names: tuple[s
     return value
 
 
-def as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list[Any], bool]:
-    """A call's texts as the backend's inputs, each a text or a (text, pair), and whether they were a batch.
+def as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list, list | None, bool]:
+    """A call's first texts, their seconds (None for a text alone) if there are any, and whether they were a batch.
+
+    That each text is a str is left to the encoder, which looks at it anyway.
 
     Raises:
-        TypeError: something that is not a text; the message says where.
+        TypeError: something that is neither a text nor a list.
         ValueError: texts and pairs of unequal number.
     """
     sequence = (list, tuple)
@@ -139,46 +130,35 @@ def as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list
     else:
         batched = isinstance(text, sequence)
     if not batched:
-        inputs = [(text, text_pair)] if text_pair else [text]
-        _check("text", text, is_split_into_words)
-        if text_pair is not None:
-            _check("text_pair", text_pair, is_split_into_words)
-        return inputs, False
-    if text_pair is None:
-        for index, item in enumerate(text):
-            if is_pair(item, is_split_into_words):
-                for part in item:
-                    _check(f"text[{index}]", part, is_split_into_words)
-            else:
-                _check(f"text[{index}]", item, is_split_into_words)
-        return list(text), True
-    if not isinstance(text_pair, sequence):
-        raise TypeError(f"text_pair must be a list as text is, got {type(text_pair).__name__}")
-    if len(text) != len(text_pair):
-        raise ValueError(f"text and text_pair must be of one length, got {len(text)} and {len(text_pair)}")
-    for index, (first, second) in enumerate(zip(text, text_pair, strict=True)):
-        _check(f"text[{index}]", first, is_split_into_words)
-        _check(f"text_pair[{index}]", second, is_split_into_words)
-    return list(zip(text, text_pair, strict=True)), True
+        firsts, seconds = [text], [text_pair] if text_pair else None
+    elif text_pair is not None:
+        if not isinstance(text_pair, sequence):
+            raise TypeError(f"text_pair must be a list as text is, got {type(text_pair).__name__}")
+        if len(text) != len(text_pair):
+            raise ValueError(f"text and text_pair must be of one length, got {len(text)} and {len(text_pair)}")
+        firsts, seconds = list(text), list(text_pair)
+        if None in seconds:  # which would stand for a text alone
+            raise TypeError(f"text_pair[{seconds.index(None)}] must be a str, got None of type NoneType")
+    else:
+        pairs = [is_pair(item, is_split_into_words) for item in text]
+        firsts = [item[0] if pair else item for item, pair in zip(text, pairs, strict=True)]
+        seconds = [item[1] if pair else None for item, pair in zip(text, pairs, strict=True)] if any(pairs) else None
+    if is_split_into_words:
+        for name, items in (("text", firsts), ("text_pair", seconds or [])):
+            for index, item in enumerate(items):
+                if item is not None and not isinstance(item, sequence):
+                    where = f"{name}[{index}]" if batched else name
+                    raise TypeError(
+                        f"{where} must be a list of words, as is_split_into_words=True says, got {type(item).__name__}"
+                    )
+    return firsts, seconds, batched
 
 
 def is_pair(item: Any, is_split_into_words: bool) -> bool:
     """Whether an item of a batch is a (text, pair) rather than a text."""
-    if not isinstance(item, (list, tuple)) or len(item) != 2:
+    if isinstance(item, str) or not isinstance(item, (list, tuple)) or len(item) != 2:
         return False
     return not is_split_into_words or isinstance(item[0], (list, tuple))
-
-
-def _check(name: str, text: Any, is_split_into_words: bool) -> None:
-    if not is_split_into_words:
-        if not isinstance(text, str):
-            raise TypeError(f"{name} must be a str, got {text!r:.80} of type {type(text).__name__}")
-    elif not isinstance(text, (list, tuple)):
-        raise TypeError(f"{name} must be a list of words, as is_split_into_words=True says, got {type(text).__name__}")
-    else:
-        for index, word in enumerate(text):
-            if not isinstance(word, str):
-                raise TypeError(f"{name}[{index}] must be a str, got {word!r:.80} of type {type(word).__name__}")
 
 
 def as_lists(columns: Any) -> tuple[dict[str, Any], str | None]:

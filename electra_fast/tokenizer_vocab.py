@@ -42,6 +42,8 @@ class Vocabulary:
     """What a tokenizer knows about its tokens; `_tokenizer` is the backend."""
 
     _tokenizer: Tokenizer
+    _native: Any
+    _backend_is_shared: bool
     model_max_length: int
     clean_up_tokenization_spaces: bool
     SPECIAL_TOKENS_ATTRIBUTES = SPECIAL_TOKENS
@@ -69,7 +71,8 @@ class Vocabulary:
 
     @property
     def backend_tokenizer(self) -> Tokenizer:
-        """The `tokenizers.Tokenizer` underneath; its truncation belongs to the calls of this class."""
+        """The `tokenizers.Tokenizer` underneath. Changes to it take effect; its truncation and padding have none."""
+        self._backend_is_shared = True
         return self._tokenizer
 
     @property
@@ -102,6 +105,7 @@ class Vocabulary:
     ) -> int:
         """Adds tokens that no rule splits; returns how many were not in the vocabulary."""
         tokens = [new_tokens] if isinstance(new_tokens, (str, AddedToken)) else list(new_tokens)
+        self._native = None  # made of the tokens as they were
         return (self._tokenizer.add_special_tokens if special_tokens else self._tokenizer.add_tokens)(tokens)
 
     def add_special_tokens(

@@ -1,57 +1,314 @@
-// electra_fast._tokenizer: converts between Python and wordpiece.h, and releases the GIL while encoding.
+// electra_fast._tokenizer: converts between Python and the C++ around, and releases the GIL while that works.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "tokenizer/wordpiece.h"
+#include <functional>
+
+#include "tokenizer/batch.h"
+#include "tokenizer/bulk.h"
+#include "tokenizer/encoder.h"
+#include "tokenizer/parallel.h"
+#include "tokenizer/text.h"
 
 namespace py = pybind11;
-using electra_fast::Rows;
-using electra_fast::WordPiece;
+using namespace electra_fast;
 
 namespace {
 
-// The bytes of an ASCII str, which Python keeps as such: neither encoded nor copied.
-std::optional<std::string_view> ascii_view(PyObject* text) {
-    if (!PyUnicode_Check(text)) throw py::type_error(std::string("a text must be a str, got ") + Py_TYPE(text)->tp_name);
-    if (!PyUnicode_IS_ASCII(text)) return std::nullopt;
-    return std::string_view(reinterpret_cast<const char*>(PyUnicode_1BYTE_DATA(text)),
-                            static_cast<std::size_t>(PyUnicode_GET_LENGTH(text)));
-}
-
-// An array that owns the vector: no copy.
+// An array that owns the values: no copy.
 template <typename T>
-py::array_t<T> to_array(std::vector<T>&& values) {
-    auto* owned = new std::vector<T>(std::move(values));
-    py::capsule free(owned, [](void* pointer) { delete static_cast<std::vector<T>*>(pointer); });
-    return py::array_t<T>(static_cast<py::ssize_t>(owned->size()), owned->data(), free);
+py::array_t<T> to_array(Buffer<T>&& values) {
+    const auto size = static_cast<py::ssize_t>(values.size());
+    T* const data = values.release();
+    return py::array_t<T>(size, data, py::capsule(data, [](void* pointer) { std::free(pointer); }));
 }
 
-py::tuple encode(const WordPiece& self, const py::sequence& texts, const std::vector<std::int32_t>& prefix,
-                 const std::vector<std::int32_t>& suffix) {
-    const py::tuple held(texts);  // keeps the texts alive, whatever other threads do to the list meanwhile
-    std::vector<std::optional<std::string_view>> views;
-    views.reserve(held.size());
-    for (const py::handle text : held) views.push_back(ascii_view(text.ptr()));
-    Rows rows;
+// Views of Python strings, which are kept alive whatever other threads do to their lists meanwhile.
+class Texts {
+public:
+    void add(py::handle text, const std::function<std::string()>& name) {
+        PyObject* const object = text.ptr();
+        if (!PyUnicode_Check(object)) {
+            const std::string shown = py::repr(text).cast<std::string>().substr(0, 80);
+            throw py::type_error(name() + " must be a str, got " + shown + " of type " + Py_TYPE(object)->tp_name);
+        }
+#if PY_VERSION_HEX < 0x030c0000
+        if (PyUnicode_READY(object)) throw py::error_already_set();
+#endif
+        const auto form = PyUnicode_IS_ASCII(object)                         ? SourceText::Form::kUtf8
+                          : PyUnicode_KIND(object) == PyUnicode_1BYTE_KIND ? SourceText::Form::kLatin1
+                          : PyUnicode_KIND(object) == PyUnicode_2BYTE_KIND ? SourceText::Form::kUcs2
+                                                                           : SourceText::Form::kUcs4;
+        views_.push_back({PyUnicode_DATA(object), static_cast<std::size_t>(PyUnicode_GET_LENGTH(object)), form});
+        owners_.push_back(py::reinterpret_borrow<py::object>(text));
+    }
+    void reserve(std::size_t n) {
+        views_.reserve(n);
+        owners_.reserve(n);
+    }
+    std::span<const SourceText> views() const { return views_; }
+
+private:
+    std::vector<SourceText> views_;
+    std::vector<py::object> owners_;
+};
+
+std::string indexed(const std::string& name, std::size_t index) { return name + "[" + std::to_string(index) + "]"; }
+
+using PyAddedToken = std::tuple<std::string, std::int32_t, bool, bool, bool, bool>;
+using PyFramePiece = std::tuple<int, std::int32_t, std::int32_t>;
+
+std::vector<AddedToken> to_added_tokens(const std::vector<PyAddedToken>& tokens) {
+    std::vector<AddedToken> converted;
+    for (const auto& [content, id, single_word, lstrip, rstrip, special] : tokens) {
+        converted.push_back({content, id, single_word, lstrip, rstrip, special});
+    }
+    return converted;
+}
+
+std::vector<FramePiece> to_frame(const std::vector<PyFramePiece>& pieces) {
+    std::vector<FramePiece> frame;
+    for (const auto& [sequence, id, type_id] : pieces) {
+        frame.push_back({sequence < 0 ? std::nullopt : std::optional(static_cast<std::size_t>(sequence)), id, type_id});
+    }
+    return frame;
+}
+
+class PyEncoder {
+public:
+    PyEncoder(std::vector<std::pair<std::string, std::int32_t>> vocabulary, std::string continuing_prefix,
+              std::int32_t unknown_id, std::size_t longest_word, const Rules& rules,
+              const std::vector<PyAddedToken>& raw_tokens, const std::vector<PyAddedToken>& normalized_tokens,
+              bool split_special, std::string instruction_set)
+        : encoder_({std::move(vocabulary), std::move(continuing_prefix), unknown_id, longest_word, rules,
+                    to_added_tokens(raw_tokens), to_added_tokens(normalized_tokens), split_special,
+                    std::move(instruction_set)}) {}
+
+    py::tuple encode_texts(const py::sequence& texts, const std::vector<std::int32_t>& prefix,
+                           const std::vector<std::int32_t>& suffix, std::size_t n_threads, bool word_starts,
+                           std::size_t first_index) {
+        Texts views;
+        const py::tuple held(texts);
+        views.reserve(held.size());
+        const auto name = [first_index](std::size_t i) { return indexed("texts", first_index + i); };
+        for (std::size_t i = 0; i < held.size(); ++i) {
+            views.add(held[i], [&] { return name(i); });
+        }
+        return encode_views(views.views(), prefix, suffix, n_threads, word_starts, name);
+    }
+
+    py::tuple encode_utf8(const py::buffer& buffer, const std::string& separator, const std::vector<std::int32_t>& prefix,
+                          const std::vector<std::int32_t>& suffix, std::size_t n_threads, bool word_starts) {
+        const py::buffer_info info = buffer.request();
+        const std::string_view bytes{static_cast<const char*>(info.ptr), static_cast<std::size_t>(info.size)};
+        std::vector<SourceText> texts;
+        {
+            py::gil_scoped_release release;
+            const std::size_t ill_formed = find_ill_formed(bytes);
+            if (ill_formed != bytes.size()) {
+                throw std::invalid_argument("must be UTF-8, but byte " + std::to_string(ill_formed) + " cannot be there");
+            }
+            for (std::size_t from = 0; from < bytes.size();) {
+                const std::size_t to = std::min(bytes.find(separator, from), bytes.size());
+                texts.push_back({bytes.data() + from, to - from, SourceText::Form::kUtf8});
+                from = to + separator.size();
+            }
+        }
+        return encode_views(texts, prefix, suffix, n_threads, word_starts, [](std::size_t) { return std::string(); });
+    }
+
+    // firsts, seconds: texts, or lists of words; None in seconds stands for no second text.
+    Batch encode_batch(const py::sequence& firsts, const std::optional<py::sequence>& seconds, bool split_into_words,
+                       const std::vector<PyFramePiece>& single, const std::vector<PyFramePiece>& pair,
+                       const std::optional<Truncation>& truncation, std::size_t n_threads) {
+        Texts texts;
+        std::vector<std::uint8_t> n_sequences;
+        std::vector<std::size_t> n_words;  // of each sequence
+        const auto add = [&](const py::handle& sequence, const char* name, std::size_t index) {
+            const auto named = [name, index] { return indexed(name, index); };
+            if (!split_into_words) return texts.add(sequence, named);
+            const py::tuple words(py::reinterpret_borrow<py::object>(sequence));
+            for (std::size_t i = 0; i < words.size(); ++i) {
+                texts.add(words[i], [&] { return indexed(named(), i); });
+            }
+            n_words.push_back(words.size());
+        };
+        const py::tuple first(firsts), second(seconds.value_or(py::tuple()));
+        for (std::size_t i = 0; i < first.size(); ++i) {
+            add(first[i], "text", i);
+            const bool is_pair = i < second.size() && !second[i].is_none();
+            if (is_pair) add(second[i], "text_pair", i);
+            n_sequences.push_back(is_pair ? 2 : 1);
+        }
+        Frame frame{to_frame(single), to_frame(pair)};
+        py::gil_scoped_release release;
+        // The name of the text, or the word, of this index.
+        const auto name = [&](std::size_t index) {
+            std::size_t sequence = 0;
+            for (std::size_t sample = 0;; ++sample) {
+                for (std::size_t second = 0; second < n_sequences[sample]; ++second, ++sequence) {
+                    const std::size_t n = split_into_words ? n_words[sequence] : 1;
+                    const std::string text = indexed(second ? "text_pair" : "text", sample);
+                    if (index < n) return split_into_words ? indexed(text, index) : text;
+                    index -= n;
+                }
+            }
+        };
+        Rows<Token> rows = encode_rows(texts.views(), std::vector<Token>(), {}, n_threads, name);
+        if (split_into_words) rows = join_words(std::move(rows), n_words);
+        return Batch(std::move(rows), n_sequences, std::move(frame), truncation);
+    }
+
+private:
+    template <typename T, typename Name>
+    Rows<T> encode_rows(std::span<const SourceText> texts, const std::vector<T>& prefix, const std::vector<T>& suffix,
+                        std::size_t n_threads, const Name& name) {
+        try {
+            return electra_fast::encode_texts<T>(encoder_, pool_, texts, prefix, suffix, n_threads);
+        } catch (const TextError& error) {
+            throw std::invalid_argument(name(error.index) + " " + error.what());
+        }
+    }
+
+    template <typename Name>
+    py::tuple encode_views(std::span<const SourceText> texts, const std::vector<std::int32_t>& prefix,
+                           const std::vector<std::int32_t>& suffix, std::size_t n_threads, bool word_starts,
+                           const Name& name) {
+        Rows<std::int32_t> rows;
+        Buffer<bool> starts;
+        {
+            py::gil_scoped_release release;
+            if (!word_starts) {
+                rows = encode_rows(texts, prefix, suffix, n_threads, name);
+            } else {
+                const auto as_tokens = [](const std::vector<std::int32_t>& ids) {
+                    std::vector<Token> tokens;
+                    for (const std::int32_t id : ids) tokens.push_back({id, 0, 0, kNoWord});
+                    return tokens;
+                };
+                Rows<Token> spans = encode_rows(texts, as_tokens(prefix), as_tokens(suffix), n_threads, name);
+                const std::size_t n = spans.tokens.size();
+                rows.tokens.reserve(n);
+                starts.reserve(n);
+                rows.tokens.advance(n);
+                starts.advance(n);
+                std::size_t row_begin = 0;
+                for (std::size_t row = 0; row + 1 < spans.offsets.size(); ++row) {
+                    const auto row_end = static_cast<std::size_t>(spans.offsets[row + 1]);
+                    for (std::size_t i = row_begin; i < row_end; ++i) {
+                        const Token& token = spans.tokens[i];
+                        rows.tokens[i] = token.id;
+                        starts[i] = i == row_begin || token.word == kNoWord || token.word != spans.tokens[i - 1].word;
+                    }
+                    row_begin = row_end;
+                }
+                rows.offsets = std::move(spans.offsets);
+            }
+        }
+        py::object start_array = py::none();
+        if (word_starts) start_array = to_array(std::move(starts));
+        return py::make_tuple(to_array(std::move(rows.tokens)), to_array(std::move(rows.offsets)), start_array);
+    }
+
+    // Makes sequences of words that were encoded one by one: a token's word is the one it was given in.
+    static Rows<Token> join_words(Rows<Token> words, const std::vector<std::size_t>& n_words) {
+        Rows<Token> rows;
+        rows.offsets.push_back(0);
+        std::size_t word = 0;
+        for (const std::size_t n : n_words) {
+            for (std::uint32_t index = 0; index < n; ++index, ++word) {
+                const auto begin = static_cast<std::size_t>(words.offsets[word]);
+                const auto end = static_cast<std::size_t>(words.offsets[word + 1]);
+                for (std::size_t i = begin; i < end; ++i) words.tokens[i].word = index;
+            }
+            rows.offsets.push_back(words.offsets[word]);
+        }
+        rows.tokens = std::move(words.tokens);
+        return rows;
+    }
+
+    static constexpr std::uint32_t kNoWord = 0xffffffff;
+
+    Encoder encoder_;
+    WorkerPool pool_;
+};
+
+py::array column(const Batch& batch, Column column, std::size_t first, std::size_t last, std::size_t width, std::int64_t fill,
+                 Side fill_side) {
+    Buffer<std::int64_t> values;
     {
         py::gil_scoped_release release;
-        rows = self.encode(views, prefix, suffix);
+        values = batch.column(column, first, last, width, fill, fill_side);
     }
-    return py::make_tuple(to_array(std::move(rows.ids)), to_array(std::move(rows.offsets)), rows.deferred);
+    py::array_t<std::int64_t> array = to_array(std::move(values));
+    return column == Column::kOffsets ? array.reshape({py::ssize_t{-1}, py::ssize_t{2}}) : array;
+}
+
+template <typename Value>
+py::array_t<std::int64_t> for_rows(const Batch& batch, Value value) {
+    Buffer<std::int64_t> values;
+    for (std::size_t row = 0; row < batch.n_rows(); ++row) values.push_back(static_cast<std::int64_t>((batch.*value)(row)));
+    return to_array(std::move(values));
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_tokenizer, module) {
-    module.doc() = "WordPiece over ASCII text, in bulk.";
-    module.attr("LONGEST_WORD") = WordPiece::kLongestWord;
-    py::class_<WordPiece>(module, "WordPiece")
-        .def(py::init<const std::vector<std::pair<std::string, std::int32_t>>&, std::int32_t, std::size_t, bool,
-                      std::vector<std::string>>(),
-             py::arg("pieces"), py::arg("unknown_id"), py::arg("max_word_length"), py::arg("lower_case"),
-             py::arg("whole_tokens"))
-        .def("encode", &encode, py::arg("texts"), py::arg("prefix"), py::arg("suffix"),
-             "Returns (ids int32 [N], row offsets int64 [rows + 1], the rows left to the caller).");
+    module.doc() = "WordPiece as `tokenizers` does it, from texts to columns. See csrc/tokenizer.";
+    py::list names;
+    for (const InstructionSet& set : instruction_sets()) names.append(set.name);
+    module.attr("INSTRUCTION_SETS") = names;
+
+    py::class_<Rules>(module, "Rules")
+        .def(py::init([](bool clean_text, bool handle_chinese_chars, bool strip_accents, bool lowercase, bool final_sigma) {
+                 return Rules{clean_text, handle_chinese_chars, strip_accents, lowercase, final_sigma};
+             }),
+             py::kw_only(), py::arg("clean_text"), py::arg("handle_chinese_chars"), py::arg("strip_accents"),
+             py::arg("lowercase"), py::arg("final_sigma"));
+
+    py::enum_<Side>(module, "Side").value("right", Side::kRight).value("left", Side::kLeft);
+    py::enum_<Truncation::Strategy>(module, "Strategy")
+        .value("longest_first", Truncation::Strategy::kLongestFirst)
+        .value("only_first", Truncation::Strategy::kOnlyFirst)
+        .value("only_second", Truncation::Strategy::kOnlySecond);
+    py::class_<Truncation>(module, "Truncation")
+        .def(py::init([](Truncation::Strategy strategy, std::size_t max_length, std::size_t stride, Side side) {
+                 return Truncation{strategy, max_length, stride, side};
+             }),
+             py::kw_only(), py::arg("strategy"), py::arg("max_length"), py::arg("stride"), py::arg("side"));
+    py::enum_<Column>(module, "Column")
+        .value("input_ids", Column::kIds)
+        .value("token_type_ids", Column::kTypeIds)
+        .value("attention_mask", Column::kAttentionMask)
+        .value("special_tokens_mask", Column::kSpecialTokensMask)
+        .value("offset_mapping", Column::kOffsets)
+        .value("word_ids", Column::kWords)
+        .value("sequence_ids", Column::kSequences);
+
+    py::class_<Batch>(module, "Batch")
+        .def("with_overflow", &Batch::with_overflow, py::arg("overflow"), "The same with a row for all that was cut off.")
+        .def("lengths", [](const Batch& batch) { return for_rows(batch, &Batch::length); }, "Tokens of each row.")
+        .def("samples", [](const Batch& batch) { return for_rows(batch, &Batch::sample); }, "Which sample each row is of.")
+        .def("n_sequences", &Batch::n_sequences, py::arg("row"))
+        .def("column", &column, py::arg("column"), py::arg("first"), py::arg("last"), py::arg("width"), py::arg("fill"),
+             py::arg("fill_side"),
+             "Rows [first, last), each filled up to the width, one after the other: int64 [N], or [N, 2] for offsets.");
+
+    py::class_<PyEncoder>(module, "Encoder")
+        .def(py::init<std::vector<std::pair<std::string, std::int32_t>>, std::string, std::int32_t, std::size_t,
+                      const Rules&, const std::vector<PyAddedToken>&, const std::vector<PyAddedToken>&, bool, std::string>(),
+             py::kw_only(), py::arg("vocabulary"), py::arg("continuing_prefix"), py::arg("unknown_id"),
+             py::arg("longest_word"), py::arg("rules"), py::arg("raw_tokens"), py::arg("normalized_tokens"),
+             py::arg("split_special"), py::arg("instruction_set"))
+        .def("encode_texts", &PyEncoder::encode_texts, py::arg("texts"), py::arg("prefix"), py::arg("suffix"),
+             py::arg("n_threads"), py::arg("word_starts"), py::arg("first_index"),
+             "Returns ids int32 [N], row offsets int64 [rows + 1], and bool [N] or None: which tokens begin a word.")
+        .def("encode_utf8", &PyEncoder::encode_utf8, py::arg("bytes"), py::arg("separator"), py::arg("prefix"),
+             py::arg("suffix"), py::arg("n_threads"), py::arg("word_starts"),
+             "The same of the texts between separators; a separator at the end has no text behind it.")
+        .def("encode_batch", &PyEncoder::encode_batch, py::arg("firsts"), py::arg("seconds"), py::arg("split_into_words"),
+             py::arg("single"), py::arg("pair"), py::arg("truncation"), py::arg("n_threads"),
+             "Encodes texts, or lists of words, and pairs of them; None among the seconds stands for no second.");
 }

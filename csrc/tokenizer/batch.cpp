@@ -1,0 +1,198 @@
+#include "tokenizer/batch.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+namespace electra_fast {
+namespace {
+
+// The lengths that two sequences are cut to; `room` is what the row holds besides special tokens.
+std::array<std::size_t, 2> kept_lengths(std::array<std::size_t, 2> lengths, bool is_pair, std::size_t room,
+                                        Truncation::Strategy strategy) {
+    const std::size_t total = lengths[0] + lengths[1];
+    if (total <= room) return lengths;
+    if (room == 0) return {0, 0};
+    if (strategy == Truncation::Strategy::kLongestFirst) {
+        if (!is_pair) return {room, 0};
+        // The shorter one keeps what it has, up to its half.
+        const bool swapped = lengths[0] > lengths[1];
+        std::size_t shorter = std::min(lengths[0], lengths[1]);
+        std::size_t longer = shorter > room ? shorter : std::max(shorter, room - shorter);
+        if (shorter + longer > room) {
+            shorter = room / 2;
+            longer = shorter + room % 2;
+        }
+        return swapped ? std::array{longer, shorter} : std::array{shorter, longer};
+    }
+    const std::size_t target = strategy == Truncation::Strategy::kOnlySecond;
+    if (target == 1 && !is_pair) throw std::invalid_argument("truncation='only_second' needs a pair, got a single text");
+    const std::size_t excess = total - room;
+    if (lengths[target] <= excess) {
+        throw std::invalid_argument(std::string("truncation='") + (target ? "only_second" : "only_first") + "' must remove " +
+                                    std::to_string(excess) + " tokens, but that text has " +
+                                    std::to_string(lengths[target]));
+    }
+    lengths[target] -= excess;
+    return lengths;
+}
+
+}  // namespace
+
+Batch::Batch(Rows<Token> tokens, const std::vector<std::uint8_t>& n_sequences, Frame frame,
+             const std::optional<Truncation>& truncation) {
+    std::vector<Sample> samples;
+    samples.reserve(n_sequences.size());
+    const std::int64_t* bound = tokens.offsets.data();
+    for (const std::uint8_t n : n_sequences) {
+        Sample sample{n, {}};
+        std::array<Part, 2> whole{};
+        for (std::size_t s = 0; s < n; ++s, ++bound) {
+            whole[s] = {static_cast<std::size_t>(bound[0]), static_cast<std::size_t>(bound[1])};
+        }
+        std::array<std::size_t, 2> lengths{whole[0].end - whole[0].begin, whole[1].end - whole[1].begin};
+        if (truncation) {
+            const auto& pieces = n == 2 ? frame.pair : frame.single;
+            const auto n_special = static_cast<std::size_t>(
+                std::count_if(pieces.begin(), pieces.end(), [](const FramePiece& piece) { return !piece.sequence; }));
+            if (truncation->max_length < n_special) {
+                throw std::invalid_argument("max_length must leave room for " + std::to_string(n_special) +
+                                            " special tokens, got " + std::to_string(truncation->max_length));
+            }
+            lengths = kept_lengths(lengths, n == 2, truncation->max_length - n_special, truncation->strategy);
+        }
+        for (std::size_t s = 0; s < n; ++s) {
+            sample.parts[s] = truncation ? cut(whole[s], lengths[s], *truncation) : std::vector{whole[s]};
+        }
+        samples.push_back(std::move(sample));
+    }
+    tokens_ = std::make_shared<const Buffer<Token>>(std::move(tokens.tokens));
+    samples_ = std::make_shared<const std::vector<Sample>>(std::move(samples));
+    frame_ = std::make_shared<const Frame>(std::move(frame));
+    *this = with_overflow(false);
+}
+
+// The parts of a sequence of which `length` tokens fit a row; the first is at the end that is kept.
+std::vector<Batch::Part> Batch::cut(Part whole, std::size_t length, const Truncation& truncation) {
+    const std::size_t size = whole.end - whole.begin;
+    if (length >= size) return {whole};
+    if (length == 0) return {{whole.begin, whole.begin}, whole};
+    if (truncation.stride >= length) {
+        throw std::invalid_argument("stride must be below the " + std::to_string(length) +
+                                    " tokens that a text is cut to, got " + std::to_string(truncation.stride));
+    }
+    std::vector<Part> parts;
+    const std::size_t step = length - truncation.stride;
+    for (std::size_t done = 0, covered = 0; covered < size; done += step) {
+        covered = std::min(done + length, size);
+        parts.push_back(truncation.side == Side::kRight ? Part{whole.begin + done, whole.begin + covered}
+                                                        : Part{whole.end - covered, whole.end - done});
+    }
+    return parts;
+}
+
+Batch Batch::with_overflow(bool overflow) const {
+    Batch batch;
+    batch.tokens_ = tokens_;
+    batch.samples_ = samples_;
+    batch.frame_ = frame_;
+    for (std::size_t i = 0; i < samples_->size(); ++i) {
+        const auto& [first, second] = (*samples_)[i].parts;
+        batch.rows_.push_back({i, {0, 0}});
+        if (!overflow) continue;
+        // The further parts of the first text with each of the second, then its first part with their further ones.
+        for (std::size_t a = 1; a < first.size(); ++a) {
+            for (std::size_t b = 0; b < std::max<std::size_t>(second.size(), 1); ++b) batch.rows_.push_back({i, {a, b}});
+        }
+        for (std::size_t b = 1; b < second.size(); ++b) batch.rows_.push_back({i, {0, b}});
+    }
+    return batch;
+}
+
+const std::vector<FramePiece>& Batch::frame_of(const Row& row) const {
+    return (*samples_)[row.sample].n_sequences == 2 ? frame_->pair : frame_->single;
+}
+
+std::size_t Batch::length(std::size_t index) const {
+    const Row& row = rows_[index];
+    std::size_t length = 0;
+    for (const FramePiece& piece : frame_of(row)) {
+        if (!piece.sequence) {
+            ++length;
+        } else {
+            const Part& part = (*samples_)[row.sample].parts[*piece.sequence][row.parts[*piece.sequence]];
+            length += part.end - part.begin;
+        }
+    }
+    return length;
+}
+
+Buffer<std::int64_t> Batch::column(Column column, std::size_t first, std::size_t last, std::size_t width, std::int64_t fill,
+                                   Side fill_side) const {
+    Buffer<std::int64_t> values;
+    const std::size_t per_token = column == Column::kOffsets ? 2 : 1;
+    const auto put = [&](std::int64_t value, std::size_t n) {
+        std::fill_n(values.reserve(n * per_token), n * per_token, value);
+        values.advance(n * per_token);
+    };
+    // The values of a sequence's tokens are all its own, or one for all of them.
+    const auto put_each = [&](const Part& part, auto value_of) {
+        std::int64_t* out = values.reserve(part.end - part.begin);
+        for (std::size_t t = part.begin; t < part.end; ++t) *out++ = value_of((*tokens_)[t]);
+        values.advance(part.end - part.begin);
+    };
+    for (std::size_t index = first; index < last; ++index) {
+        const Row& row = rows_[index];
+        const std::size_t size = length(index), missing = width > size ? width - size : 0;
+        if (fill_side == Side::kLeft) put(fill, missing);
+        for (const FramePiece& piece : frame_of(row)) {
+            const Part part = piece.sequence ? (*samples_)[row.sample].parts[*piece.sequence][row.parts[*piece.sequence]]
+                                             : Part{0, 1};
+            const std::size_t n = part.end - part.begin;
+            switch (column) {
+                case Column::kIds:
+                    if (piece.sequence) {
+                        put_each(part, [](const Token& token) { return token.id; });
+                    } else {
+                        put(piece.id, 1);
+                    }
+                    break;
+                case Column::kTypeIds:
+                    put(piece.type_id, n);
+                    break;
+                case Column::kAttentionMask:
+                    put(1, n);
+                    break;
+                case Column::kSpecialTokensMask:
+                    put(!piece.sequence, n);
+                    break;
+                case Column::kOffsets:
+                    if (piece.sequence) {
+                        std::int64_t* out = values.reserve(2 * n);
+                        for (std::size_t t = part.begin; t < part.end; ++t) {
+                            *out++ = (*tokens_)[t].begin;
+                            *out++ = (*tokens_)[t].end;
+                        }
+                        values.advance(2 * n);
+                    } else {
+                        put(0, 1);
+                    }
+                    break;
+                case Column::kWords:
+                    if (piece.sequence) {
+                        put_each(part, [](const Token& token) { return token.word; });
+                    } else {
+                        put(-1, 1);
+                    }
+                    break;
+                case Column::kSequences:
+                    put(piece.sequence ? static_cast<std::int64_t>(*piece.sequence) : -1, n);
+                    break;
+            }
+        }
+        if (fill_side == Side::kRight) put(fill, missing);
+    }
+    return values;
+}
+
+}  // namespace electra_fast

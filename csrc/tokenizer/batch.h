@@ -1,0 +1,86 @@
+// A batch as models take it: texts and pairs cut to a length, framed by special tokens, and laid out in columns.
+//
+// The rules are those of `tokenizers`: texts are cut before they are framed, what is cut off becomes further rows, each
+// part of the first text with each of the second, and a part overlaps the one before by `stride` tokens.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "tokenizer/bulk.h"
+#include "tokenizer/token.h"
+
+namespace electra_fast {
+
+enum class Side { kRight, kLeft };
+
+struct Truncation {
+    enum class Strategy { kLongestFirst, kOnlyFirst, kOnlySecond };
+
+    Strategy strategy;
+    std::size_t max_length;  // of a row, special tokens included
+    std::size_t stride;
+    Side side;
+};
+
+// A row in terms of texts and special tokens: what stands where, and of which type it is.
+struct FramePiece {
+    std::optional<std::size_t> sequence;  // 0 or 1; none: the special token `id`
+    std::int32_t id;
+    std::int32_t type_id;
+};
+
+struct Frame {
+    std::vector<FramePiece> single, pair;
+};
+
+enum class Column { kIds, kTypeIds, kAttentionMask, kSpecialTokensMask, kOffsets, kWords, kSequences };
+
+class Batch {
+public:
+    // tokens: the sequences of all samples in order. n_sequences: of each sample, 1 or 2. Throws invalid_argument where a
+    // sample cannot be cut as asked.
+    Batch(Rows<Token> tokens, const std::vector<std::uint8_t>& n_sequences, Frame frame,
+          const std::optional<Truncation>& truncation);
+
+    // The same samples with a row for everything that was cut off, behind the sample's first; or without.
+    Batch with_overflow(bool overflow) const;
+
+    std::size_t n_rows() const { return rows_.size(); }
+    std::size_t sample(std::size_t row) const { return rows_[row].sample; }
+    std::size_t n_sequences(std::size_t row) const { return samples_->at(rows_[row].sample).n_sequences; }
+    std::size_t length(std::size_t row) const;
+
+    // Rows [first, last) of a column, each filled up to a width, one after the other. kOffsets has two values a token;
+    // -1 stands for no word and no sequence.
+    Buffer<std::int64_t> column(Column column, std::size_t first, std::size_t last, std::size_t width, std::int64_t fill,
+                                Side fill_side) const;
+
+private:
+    struct Part {
+        std::size_t begin, end;  // tokens
+    };
+    struct Sample {
+        std::size_t n_sequences;
+        std::array<std::vector<Part>, 2> parts;  // the first is what is kept
+    };
+    struct Row {
+        std::size_t sample;
+        std::array<std::size_t, 2> parts;
+    };
+
+    Batch() = default;
+    static std::vector<Part> cut(Part whole, std::size_t length, const Truncation& truncation);
+    const std::vector<FramePiece>& frame_of(const Row& row) const;
+
+    std::shared_ptr<const Buffer<Token>> tokens_;
+    std::shared_ptr<const std::vector<Sample>> samples_;
+    std::shared_ptr<const Frame> frame_;
+    std::vector<Row> rows_;
+};
+
+}  // namespace electra_fast

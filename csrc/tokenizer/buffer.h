@@ -1,0 +1,64 @@
+// A growing array of plain values that leaves new ones unset: std::vector would write zeros over each page first.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <type_traits>
+
+namespace electra_fast {
+
+template <typename T>
+class Buffer {
+    static_assert(std::is_trivially_copyable_v<T>);
+    struct Free {
+        void operator()(T* values) const { std::free(values); }
+    };
+
+public:
+    std::size_t size() const { return size_; }
+    T* data() { return values_.get(); }
+    const T* data() const { return values_.get(); }
+    T& operator[](std::size_t i) { return values_.get()[i]; }
+    const T& operator[](std::size_t i) const { return values_.get()[i]; }
+
+    // Makes room for more values and returns where they begin; `advance` says how many were written.
+    T* reserve(std::size_t more) {
+        if (size_ + more > capacity_) reallocate(std::max(size_ + more, capacity_ + capacity_ / 2));
+        return values_.get() + size_;
+    }
+    void advance(std::size_t written) { size_ += written; }
+    void push_back(T value) {
+        *reserve(1) = value;
+        ++size_;
+    }
+    void append(const T* values, std::size_t n) {
+        if (n) std::memcpy(reserve(n), values, n * sizeof(T));
+        size_ += n;
+    }
+    void clear() { size_ = 0; }
+    // Hands over the values, without spare room; for std::free.
+    T* release() {
+        reallocate(size_);
+        size_ = capacity_ = 0;
+        return values_.release();
+    }
+
+private:
+    void reallocate(std::size_t capacity) {
+        // At least one byte: realloc to none may free.
+        void* moved = std::realloc(values_.get(), std::max<std::size_t>(capacity * sizeof(T), 1));
+        if (!moved) throw std::bad_alloc();
+        static_cast<void>(values_.release());
+        values_.reset(static_cast<T*>(moved));
+        capacity_ = capacity;
+    }
+
+    std::unique_ptr<T, Free> values_;
+    std::size_t size_ = 0, capacity_ = 0;
+};
+
+}  // namespace electra_fast

@@ -1,0 +1,289 @@
+#include "tokenizer/encoder.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <stdexcept>
+#include <type_traits>
+
+namespace electra_fast {
+namespace {
+
+using Pieces = std::vector<std::pair<std::string, std::int32_t>>;
+
+// Words are one mark of punctuation or hold none, so "##ing" begins no word unless its mark is all there is.
+Pieces pieces_that_begin(const Pieces& vocabulary) {
+    Pieces pieces;
+    for (const auto& piece : vocabulary) {
+        const bool never = piece.first.size() > 1 && piece.first[0] == '#';
+        if (!piece.first.empty() && !never) pieces.push_back(piece);
+    }
+    return pieces;
+}
+
+Pieces pieces_that_continue(const Pieces& vocabulary, const std::string& prefix) {
+    Pieces pieces;
+    for (const auto& [piece, id] : vocabulary) {
+        if (piece.starts_with(prefix) && piece.size() > prefix.size()) pieces.emplace_back(piece.substr(prefix.size()), id);
+    }
+    return pieces;
+}
+
+Scan scan_of(const std::string& name) {
+    for (const InstructionSet& set : instruction_sets()) {
+        if (name.empty() || name == set.name) return set.scan;
+    }
+    throw std::invalid_argument("this machine has no instruction set named '" + name + "'");
+}
+
+std::uint32_t count_characters(std::string_view text) {
+    return static_cast<std::uint32_t>(std::count_if(text.begin(), text.end(), [](char byte) { return (byte & 0xc0) != 0x80; }));
+}
+
+}  // namespace
+
+Encoder::Encoder(EncoderOptions options)
+    : characters_(options.rules),
+      first_pieces_(pieces_that_begin(options.vocabulary)),
+      next_pieces_(pieces_that_continue(options.vocabulary, options.continuing_prefix)),
+      unknown_id_(options.unknown_id),
+      longest_word_(options.longest_word),
+      raw_tokens_(std::move(options.raw_tokens), options.split_special),
+      normalized_tokens_(std::move(options.normalized_tokens), options.split_special),
+      scan_(scan_of(options.instruction_set)) {}
+
+template <typename T>
+void Encoder::encode(std::string_view text, Worker& worker, Buffer<T>& output) const {
+    constexpr bool kSpans = std::is_same_v<T, Token>;
+    const auto put = [&output](const Token& token) {
+        if constexpr (kSpans) {
+            output.push_back(token);
+        } else {
+            output.push_back(token.id);
+        }
+    };
+    std::uint32_t n_characters = 0, n_words = 0;
+    raw_tokens_.split(text, worker.raw_parts);
+    for (const auto& [part, id] : worker.raw_parts) {
+        const std::uint32_t first = n_characters;
+        if (kSpans && worker.raw_parts.size() > 1) n_characters += count_characters(part);
+        if (id != Trie::kNoValue) {
+            put({id, first, n_characters, n_words++});
+        } else if (normalized_tokens_.empty()) {
+            encode_chunks(part, first, n_words, worker, output);
+        } else {
+            const NormalizedText& normalized = worker.normalized;
+            normalize(part, worker.normalized);
+            normalized_tokens_.split(normalized.bytes, worker.normalized_parts);
+            worker.pieces.clear();
+            for (const auto& [inner, inner_id] : worker.normalized_parts) {
+                const std::uint32_t* sources = normalized.sources.data() + (inner.data() - normalized.bytes.data());
+                if (inner_id != Trie::kNoValue) {
+                    worker.pieces.push_back({inner_id, sources[0], sources[inner.size() - 1] + 1, n_words++});
+                } else {
+                    encode_normalized(inner, sources, n_words, worker.pieces);
+                }
+            }
+            for (const auto& [piece, begin, end, word] : worker.pieces) put({piece, first + begin, first + end, word});
+        }
+    }
+}
+
+template <typename T>
+void Encoder::encode_chunks(std::string_view text, std::uint32_t first_character, std::uint32_t& n_words, Worker& worker,
+                            Buffer<T>& output) const {
+    constexpr bool kSpans = std::is_same_v<T, Token>;
+    constexpr std::size_t kWindow = 16, kBatch = 32;
+    constexpr std::size_t kStores = WordCache::kInline + 1;  // written at once, however many count
+    const char* const text_end = text.data() + text.size();
+    const std::size_t n_full = text.size() / kBlock;
+    std::array<char, kBlock> tail;
+    tail.fill(' ');
+    std::copy(text.data() + n_full * kBlock, text_end, tail.begin());
+
+    // No rule makes more characters of one than it has bytes, and a token has at least one.
+    T* const begin = output.reserve(text.size() + kStores);
+    T* end = begin;
+    const auto put = [&end](const Token& token, std::uint32_t character, std::uint32_t word) {
+        if constexpr (kSpans) {
+            *end++ = {token.id, character + token.begin, character + token.end, word + token.word};
+        } else {
+            *end++ = token.id;
+        }
+    };
+
+    std::array<BlockMasks, kWindow> masks;
+    // Where white space ends and begins in turn; one more than fits a window, for a chunk that is still open.
+    std::array<const char*, kWindow * kBlock + 1> edges;
+    std::array<std::uint32_t, kSpans ? kWindow * kBlock + 1 : 1> characters;
+    std::array<ChunkKey, kBatch> keys;
+    std::array<std::size_t, kBatch> lines;
+    std::size_t n_edges = 0;
+    std::uint64_t after_space = 1;
+    bool done = false;
+    for (std::size_t block = 0; !done; block += kWindow) {
+        std::size_t n_blocks = std::min(kWindow, n_full - block);
+        scan_(text.data() + block * kBlock, n_blocks, masks.data());
+        if (n_blocks < kWindow) {
+            scan_(tail.data(), 1, masks.data() + n_blocks++);
+            done = true;
+        }
+        for (std::size_t i = 0; i < n_blocks; ++i) {
+            const char* const base = text.data() + (block + i) * kBlock;
+            const std::uint64_t spaces = masks[i].spaces, continuations = masks[i].continuations;
+            for (std::uint64_t changes = spaces ^ (spaces << 1 | after_space); changes; changes &= changes - 1) {
+                const int bit = std::countr_zero(changes);
+                if constexpr (kSpans) {
+                    const std::uint64_t before = continuations & ((std::uint64_t{1} << bit) - 1);
+                    characters[n_edges] = first_character + static_cast<std::uint32_t>(bit) -
+                                          (before ? static_cast<std::uint32_t>(std::popcount(before)) : 0);
+                }
+                edges[n_edges++] = base + bit;
+            }
+            after_space = spaces >> 63;
+            first_character += std::uint32_t{kBlock} - (continuations ? static_cast<std::uint32_t>(std::popcount(continuations)) : 0);
+        }
+
+        const std::size_t n_chunks = n_edges / 2;
+        for (std::size_t first = 0; first < n_chunks; first += kBatch) {
+            const std::size_t n = std::min(kBatch, n_chunks - first);
+            for (std::size_t i = 0; i < n; ++i) {
+                const char* const chunk = edges[2 * (first + i)];
+                const auto length = static_cast<std::size_t>(edges[2 * (first + i) + 1] - chunk);
+                keys[i] = ChunkKey::of(chunk, length, text_end - chunk >= 16);
+                lines[i] = worker.cache.line_of(keys[i]);
+                worker.cache.prefetch(lines[i]);
+            }
+            for (std::size_t i = 0; i < n; ++i) {
+                const std::uint32_t character = kSpans ? characters[2 * (first + i)] : 0;
+                const WordCache::Entry* const entry = worker.cache.find(lines[i], keys[i]);
+                const std::uint32_t n_tokens = entry ? entry->n_tokens() : 0;
+                if (entry && n_tokens <= WordCache::kInline) [[likely]] {
+                    if constexpr (kSpans) {
+                        std::uint32_t word = 0;
+                        for (std::uint32_t t = 0; t < n_tokens; ++t) {
+                            word += entry->starts_word(t);
+                            put({entry->ids[t], entry->begin(t), entry->end(t), word}, character, n_words);
+                        }
+                        n_words += word + (n_tokens > 0);
+                    } else {
+                        std::copy(entry->ids.begin(), entry->ids.end(), end);
+                        end += n_tokens;
+                    }
+                } else if (const auto* known = entry ? worker.cache.in_ring(*entry) : nullptr) {
+                    for (std::uint32_t t = 0; t < n_tokens; ++t) {
+                        put({known[t].id, known[t].begin, known[t].end, known[t].word}, character, n_words);
+                    }
+                    n_words += known[n_tokens - 1].word + 1u;
+                } else {
+                    const char* const chunk = edges[2 * (first + i)];
+                    const auto length = static_cast<std::size_t>(edges[2 * (first + i) + 1] - chunk);
+                    std::uint32_t n_new_words = 0;
+                    worker.pieces.clear();
+                    normalize({chunk, length}, worker.normalized);
+                    encode_normalized(worker.normalized.bytes, worker.normalized.sources.data(), n_new_words, worker.pieces);
+                    if (length <= ChunkKey::kLongest) worker.cache.insert(lines[i], keys[i], worker.pieces);
+                    for (const Token& piece : worker.pieces) put(piece, character, n_words);
+                    n_words += n_new_words;
+                }
+            }
+        }
+        if (n_edges % 2) {
+            edges[0] = edges[n_edges - 1];
+            if constexpr (kSpans) characters[0] = characters[n_edges - 1];
+        }
+        n_edges %= 2;
+    }
+    output.advance(static_cast<std::size_t>(end - begin));
+}
+
+template void Encoder::encode(std::string_view, Worker&, Buffer<std::int32_t>&) const;
+template void Encoder::encode(std::string_view, Worker&, Buffer<Token>&) const;
+
+void Encoder::normalize(std::string_view text, NormalizedText& normalized) const {
+    normalized.clear();
+    const auto put = [&normalized](std::string_view bytes, std::uint32_t source) {
+        normalized.bytes += bytes;
+        normalized.sources.insert(normalized.sources.end(), bytes.size(), source);
+    };
+    std::uint32_t source = 0;
+    const char* const end = text.data() + text.size();
+    for (const char* at = text.data(); at != end; ++source) {
+        const char* const begin = at;
+        const Characters::Entry& entry = characters_[read_utf8(at)];
+        const std::string_view same{begin, static_cast<std::size_t>(at - begin)};
+        switch (entry.change) {
+            case Characters::Change::kNone:
+                put(same, source);
+                break;
+            case Characters::Change::kDropped:
+                break;
+            case Characters::Change::kIsolated:
+                put(" ", source);
+                put(same, source);
+                put(" ", source);
+                break;
+            case Characters::Change::kReplaced:
+                put(characters_.replacement(entry), source);
+                break;
+            case Characters::Change::kContextual: {
+                std::u32string all;
+                for (const char* from = text.data(); from != end;) all += read_utf8(from);
+                normalized.clear();
+                std::string bytes;
+                for (const Characters::Normalized& one : characters_.normalize(all)) {
+                    bytes.clear();
+                    append_utf8(one.character, bytes);
+                    put(bytes, one.source);
+                }
+                return;
+            }
+        }
+    }
+}
+
+// sources: of the text's bytes.
+void Encoder::encode_normalized(std::string_view text, const std::uint32_t* sources, std::uint32_t& n_words,
+                                std::vector<Token>& pieces) const {
+    const char* word = text.data();
+    std::size_t n_characters = 0;  // of the word
+    const auto end_word = [&](const char* end) {
+        if (end != word) {
+            const std::string_view bytes{word, static_cast<std::size_t>(end - word)};
+            encode_word(bytes, sources + (word - text.data()), n_characters, n_words++, pieces);
+        }
+        word = end;
+        n_characters = 0;
+    };
+    const char* const end = text.data() + text.size();
+    for (const char* at = text.data(); at != end;) {
+        const char* const begin = at;
+        const Split split = characters_[read_utf8(at)].split;
+        if (split != Split::kNone) end_word(begin);
+        ++n_characters;
+        if (split == Split::kPunctuation) end_word(at);
+        if (split == Split::kSpace) {
+            word = at;
+            n_characters = 0;
+        }
+    }
+    end_word(end);
+}
+
+// Greedy longest match first; a word that cannot be cut into pieces is unknown as a whole.
+void Encoder::encode_word(std::string_view word, const std::uint32_t* sources, std::size_t n_characters, std::uint32_t index,
+                          std::vector<Token>& pieces) const {
+    const std::size_t first = pieces.size();
+    bool is_known = n_characters <= longest_word_;
+    for (std::size_t at = 0; is_known && at < word.size();) {
+        const Trie::Match match = (at ? next_pieces_ : first_pieces_).longest_prefix(word.substr(at));
+        pieces.push_back({match.value, sources[at], sources[at + match.length - 1] + 1, index});
+        at += match.length;
+        is_known = match.length > 0;
+    }
+    if (is_known) return;
+    pieces.resize(first);
+    pieces.push_back({unknown_id_, sources[0], sources[word.size() - 1] + 1, index});
+}
+
+}  // namespace electra_fast

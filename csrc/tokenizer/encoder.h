@@ -1,0 +1,91 @@
+// WordPiece as `tokenizers` does it for BERT: added tokens, normalizer, words, pieces.
+//
+// White space of ASCII is a border that nothing crosses: every rule leaves it white space or acts on one character, and
+// canonical reordering stops at it. So the tokens of a chunk, the text between two such characters, depend on its bytes
+// alone, and the tokens of most chunks are known from the last time (word_cache.h). Where no cache helps, the chunk is
+// normalized, split into words and cut into pieces. Matching added tokens against normalized text is the exception: it
+// sees across white space, and takes the long way for all of the text.
+//
+// After construction an encoder does not change: threads may share it, each with a Worker of its own.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "tokenizer/added_tokens.h"
+#include "tokenizer/buffer.h"
+#include "tokenizer/characters.h"
+#include "tokenizer/scan.h"
+#include "tokenizer/token.h"
+#include "tokenizer/trie.h"
+#include "tokenizer/word_cache.h"
+
+namespace electra_fast {
+
+struct EncoderOptions {
+    std::vector<std::pair<std::string, std::int32_t>> vocabulary;
+    std::string continuing_prefix = "##";
+    std::int32_t unknown_id = 0;
+    std::size_t longest_word = 100;  // in characters; longer ones are unknown
+    Rules rules;
+    std::vector<AddedToken> raw_tokens;         // found in the text as it is
+    std::vector<AddedToken> normalized_tokens;  // found in normalized text; their contents are normalized already
+    bool split_special = false;                 // do not look for special ones
+    std::string instruction_set;                // of scan.h; empty: the fastest
+};
+
+// Normalized text, and for each byte the index of the character it comes from.
+struct NormalizedText {
+    std::string bytes;
+    std::vector<std::uint32_t> sources;
+
+    void clear() {
+        bytes.clear();
+        sources.clear();
+    }
+};
+
+// A thread's own memory: the cache, and scratch whose allocations are kept.
+struct Worker {
+    WordCache cache;
+    NormalizedText normalized;
+    std::vector<Token> pieces;
+    std::vector<AddedTokens::Part> raw_parts, normalized_parts;
+    std::string utf8;
+};
+
+class Encoder {
+public:
+    explicit Encoder(EncoderOptions options);
+
+    // Appends a text's tokens, or their ids alone, which takes half the time. text: well-formed UTF-8; spans count its
+    // characters, words its words.
+    template <typename T>
+    void encode(std::string_view text, Worker& worker, Buffer<T>& output) const;
+
+    // Whether a text may be cut behind any white space of ASCII and its parts be encoded one by one.
+    bool can_cut() const { return normalized_tokens_.empty() && !raw_tokens_.reach_across_space(); }
+
+private:
+    template <typename T>
+    void encode_chunks(std::string_view text, std::uint32_t first_character, std::uint32_t& n_words, Worker& worker,
+                       Buffer<T>& output) const;
+
+    void normalize(std::string_view text, NormalizedText& normalized) const;
+    void encode_normalized(std::string_view text, const std::uint32_t* sources, std::uint32_t& n_words,
+                           std::vector<Token>& pieces) const;
+    void encode_word(std::string_view word, const std::uint32_t* sources, std::size_t n_characters, std::uint32_t index,
+                     std::vector<Token>& pieces) const;
+
+    Characters characters_;
+    Trie first_pieces_, next_pieces_;
+    std::int32_t unknown_id_;
+    std::size_t longest_word_;
+    AddedTokens raw_tokens_, normalized_tokens_;
+    Scan scan_;
+};
+
+}  // namespace electra_fast

@@ -1,0 +1,44 @@
+// Texts as callers hold them, and their way to UTF-8.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace electra_fast {
+
+// A view of code units. kUtf8 must be well-formed; the others hold one code point a unit, as Python's strings do.
+struct SourceText {
+    enum class Form : std::uint8_t { kUtf8, kLatin1, kUcs2, kUcs4 };
+
+    const void* data = nullptr;
+    std::size_t n_units = 0;
+    Form form = Form::kUtf8;
+
+    std::size_t unit_size() const { return form == Form::kUcs4 ? 4 : form == Form::kUcs2 ? 2 : 1; }
+    std::size_t n_bytes() const { return n_units * unit_size(); }
+    SourceText slice(std::size_t from, std::size_t to) const {
+        return {static_cast<const char*>(data) + from * unit_size(), to - from, form};
+    }
+
+    // The position behind the first white space of ASCII at or after `from`; n_units if there is none.
+    std::size_t behind_space(std::size_t from) const;
+};
+
+// A text holds half of a surrogate pair, which is no character and has no UTF-8.
+struct SurrogateError : std::invalid_argument {
+    SurrogateError(std::uint32_t surrogate, std::size_t position);
+
+    std::uint32_t surrogate;
+    std::size_t position;  // in code units
+};
+
+// The text as UTF-8: itself, or a copy in scratch. Throws SurrogateError.
+std::string_view to_utf8(const SourceText& text, std::string& scratch);
+
+// Offset of the first byte that is not part of well-formed UTF-8; the size if all is well.
+std::size_t find_ill_formed(std::string_view bytes);
+
+}  // namespace electra_fast

@@ -1,0 +1,143 @@
+// A cache of chunks: text between white space, as it stands, to its tokens. One for each thread, of a fixed size.
+//
+// A chunk of at most 15 bytes is its own key: the bytes, then zeros, then the length. Two entries share a cache line and
+// are looked at together; a new one takes the first place, and the one that was second goes. Up to three tokens lie in the
+// entry, spans included; more lie in a ring, where in time later ones overwrite them and the entry is as good as absent.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "tokenizer/token.h"
+
+namespace electra_fast {
+
+static_assert(std::endian::native == std::endian::little);
+
+namespace detail {
+
+// For lengths 0 to 15: the low and the high half of as many 0xff bytes.
+consteval std::array<std::uint64_t, 32> masks_by_length() {
+    std::array<std::uint64_t, 32> masks{};
+    for (std::size_t length = 1; length < 16; ++length) {
+        masks[2 * length] = length >= 8 ? ~std::uint64_t{0} : (std::uint64_t{1} << 8 * length) - 1;
+        masks[2 * length + 1] = length > 8 ? (std::uint64_t{1} << 8 * (length - 8)) - 1 : 0;
+    }
+    return masks;
+}
+
+inline constexpr std::array<std::uint64_t, 32> kMasks = masks_by_length();
+
+}  // namespace detail
+
+struct ChunkKey {
+    static constexpr std::size_t kLongest = 15;
+
+    std::uint64_t low = 0, high = 0;
+
+    // length: at least 1. padded: whether 16 bytes can be read from text on.
+    static ChunkKey of(const char* text, std::size_t length, bool padded) {
+        if (length > kLongest) return {0, std::uint64_t{kLongest + 1} << 56};  // no entry has this key
+        ChunkKey key;
+        if (padded) [[likely]] {
+            std::memcpy(&key, text, 16);
+            key.low &= detail::kMasks[2 * length];
+            key.high &= detail::kMasks[2 * length + 1];
+        } else {
+            std::memcpy(&key, text, length);
+        }
+        key.high |= std::uint64_t{length} << 56;
+        return key;
+    }
+
+    // Both halves in one comparison, so that there is one branch.
+    bool operator==(const ChunkKey& other) const { return ((low ^ other.low) | (high ^ other.high)) == 0; }
+};
+
+class WordCache {
+public:
+    static constexpr std::uint32_t kInline = 3;
+
+    struct Entry {
+        ChunkKey key;                     // {0, 0}: none
+        std::array<std::int32_t, 4> ids;  // the last is the layout: whoever copies all four copies 16 bytes at once
+
+        std::uint32_t layout() const { return static_cast<std::uint32_t>(ids[kInline]); }
+        std::uint32_t n_tokens() const { return layout() & 15; }
+        // Of the first, second or third token, if there are no more.
+        std::uint32_t begin(std::uint32_t token) const { return layout() >> (8 * token + 4) & 15; }
+        std::uint32_t end(std::uint32_t token) const { return layout() >> (8 * token + 8) & 15; }
+        std::uint32_t starts_word(std::uint32_t token) const { return token ? layout() >> (27 + token) & 1 : 0; }
+        // Of more: how many tokens the ring had taken before these.
+        std::uint64_t ring_position() const { return std::bit_cast<std::uint64_t>(std::array{ids[0], ids[1]}); }
+    };
+
+    struct SmallToken {
+        std::int32_t id;
+        std::uint8_t begin, end, word;
+    };
+
+    WordCache() : lines_(kLines), ring_(kRing) {}
+
+    std::size_t line_of(const ChunkKey& key) const {
+        // Multiply-shift: the upper bits depend on all of the key.
+        return (key.low * 0x9e3779b97f4a7c15 + key.high * 0xc2b2ae3d27d4eb4f) >> (64 - kLineBits);
+    }
+    void prefetch(std::size_t line) const { __builtin_prefetch(&lines_[line]); }
+
+    // The entry of a key, or null.
+    const Entry* find(std::size_t line, const ChunkKey& key) const {
+        const auto& entries = lines_[line].entries;
+        const Entry& entry = entries[entries[1].key == key];  // a choice, not a branch: which of two is anyone's guess
+        return entry.key == key ? &entry : nullptr;
+    }
+
+    // The tokens of an entry with more than kInline; null if they are gone.
+    const SmallToken* in_ring(const Entry& entry) const {
+        return written_ - entry.ring_position() <= kRing ? &ring_[entry.ring_position() % kRing] : nullptr;
+    }
+
+    void insert(std::size_t line, const ChunkKey& key, const std::vector<Token>& tokens) {
+        Entry entry{key, {}};
+        auto layout = static_cast<std::uint32_t>(tokens.size());
+        if (tokens.size() > kInline) {
+            if (written_ % kRing + tokens.size() > kRing) written_ += kRing - written_ % kRing;
+            const auto position = std::bit_cast<std::array<std::int32_t, 2>>(written_);
+            entry.ids = {position[0], position[1]};
+            for (const auto& [id, begin, end, word] : tokens) {
+                ring_[written_++ % kRing] = {id, static_cast<std::uint8_t>(begin), static_cast<std::uint8_t>(end),
+                                             static_cast<std::uint8_t>(word)};
+            }
+        } else {
+            for (std::size_t i = 0; i < tokens.size(); ++i) {
+                entry.ids[i] = tokens[i].id;
+                layout |= tokens[i].begin << (8 * i + 4) | tokens[i].end << (8 * i + 8);
+                if (i && tokens[i].word != tokens[i - 1].word) layout |= 1u << (27 + i);
+            }
+        }
+        entry.ids[kInline] = static_cast<std::int32_t>(layout);
+        auto& [first, second] = lines_[line].entries;
+        // The same key again, its tokens having left the ring, must not stand there twice.
+        if (!(first.key == key)) second = first;
+        first = entry;
+    }
+
+private:
+    static constexpr int kLineBits = 17;
+    static constexpr std::size_t kLines = std::size_t{1} << kLineBits, kRing = std::size_t{1} << 18;
+
+    struct alignas(64) Line {
+        std::array<Entry, 2> entries{};
+    };
+
+    std::vector<Line> lines_;
+    std::vector<SmallToken> ring_;
+    std::uint64_t written_ = 0;
+};
+
+}  // namespace electra_fast

@@ -4,8 +4,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <functional>
-
 #include "tokenizer/batch.h"
 #include "tokenizer/bulk.h"
 #include "tokenizer/encoder.h"
@@ -28,7 +26,33 @@ py::array_t<T> to_array(Buffer<T>&& values) {
 // Views of Python strings, which are kept alive whatever other threads do to their lists meanwhile.
 class Texts {
 public:
-    void add(py::handle text, const std::function<std::string()>& name) {
+    Texts() = default;
+    ~Texts() {
+        for (std::size_t i = 0; i < owned_.size(); ++i) {
+            if (i + kAhead < owned_.size()) __builtin_prefetch(owned_[i + kAhead]);
+            Py_DECREF(owned_[i]);
+        }
+    }
+    Texts(const Texts&) = delete;
+    Texts& operator=(const Texts&) = delete;
+
+    // name(index): what to call a text in an error.
+    template <typename Name>
+    void add_all(const py::handle& sequence, const Name& name) {
+        const auto fast = py::reinterpret_steal<py::object>(PySequence_Fast(sequence.ptr(), "texts must be a sequence"));
+        if (!fast) throw py::error_already_set();
+        PyObject* const* const items = PySequence_Fast_ITEMS(fast.ptr());
+        const auto n = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(fast.ptr()));
+        views_.reserve(views_.size() + n);
+        owned_.reserve(owned_.size() + n);
+        for (std::size_t i = 0; i < n; ++i) {
+            if (i + kAhead < n) __builtin_prefetch(items[i + kAhead]);  // strings lie anywhere
+            add(items[i], [&] { return name(i); });
+        }
+    }
+
+    template <typename Name>
+    void add(const py::handle& text, const Name& name) {
         PyObject* const object = text.ptr();
         if (!PyUnicode_Check(object)) {
             const std::string shown = py::repr(text).cast<std::string>().substr(0, 80);
@@ -42,17 +66,16 @@ public:
                           : PyUnicode_KIND(object) == PyUnicode_2BYTE_KIND ? SourceText::Form::kUcs2
                                                                            : SourceText::Form::kUcs4;
         views_.push_back({PyUnicode_DATA(object), static_cast<std::size_t>(PyUnicode_GET_LENGTH(object)), form});
-        owners_.push_back(py::reinterpret_borrow<py::object>(text));
+        owned_.push_back(Py_NewRef(object));
     }
-    void reserve(std::size_t n) {
-        views_.reserve(n);
-        owners_.reserve(n);
-    }
+
     std::span<const SourceText> views() const { return views_; }
 
 private:
+    static constexpr std::size_t kAhead = 8;
+
     std::vector<SourceText> views_;
-    std::vector<py::object> owners_;
+    std::vector<PyObject*> owned_;
 };
 
 std::string indexed(const std::string& name, std::size_t index) { return name + "[" + std::to_string(index) + "]"; }
@@ -89,13 +112,9 @@ public:
     py::tuple encode_texts(const py::sequence& texts, const std::vector<std::int32_t>& prefix,
                            const std::vector<std::int32_t>& suffix, std::size_t n_threads, bool word_starts,
                            std::size_t first_index) {
-        Texts views;
-        const py::tuple held(texts);
-        views.reserve(held.size());
         const auto name = [first_index](std::size_t i) { return indexed("texts", first_index + i); };
-        for (std::size_t i = 0; i < held.size(); ++i) {
-            views.add(held[i], [&] { return name(i); });
-        }
+        Texts views;
+        views.add_all(texts, name);
         return encode_views(views.views(), prefix, suffix, n_threads, word_starts, name);
     }
 
@@ -127,13 +146,10 @@ public:
         std::vector<std::uint8_t> n_sequences;
         std::vector<std::size_t> n_words;  // of each sequence
         const auto add = [&](const py::handle& sequence, const char* name, std::size_t index) {
-            const auto named = [name, index] { return indexed(name, index); };
-            if (!split_into_words) return texts.add(sequence, named);
-            const py::tuple words(py::reinterpret_borrow<py::object>(sequence));
-            for (std::size_t i = 0; i < words.size(); ++i) {
-                texts.add(words[i], [&] { return indexed(named(), i); });
-            }
-            n_words.push_back(words.size());
+            if (!split_into_words) return texts.add(sequence, [&] { return indexed(name, index); });
+            const std::size_t n_before = texts.views().size();
+            texts.add_all(sequence, [&](std::size_t i) { return indexed(indexed(name, index), i); });
+            n_words.push_back(texts.views().size() - n_before);
         };
         const py::tuple first(firsts), second(seconds.value_or(py::tuple()));
         for (std::size_t i = 0; i < first.size(); ++i) {

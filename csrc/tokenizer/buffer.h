@@ -4,10 +4,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <new>
 #include <type_traits>
+
+#include "tokenizer/pages.h"
 
 namespace electra_fast {
 
@@ -36,7 +37,8 @@ public:
         ++size_;
     }
     void append(const T* values, std::size_t n) {
-        if (n) std::memcpy(reserve(n), values, n * sizeof(T));
+        T* const end = reserve(n);
+        for (std::size_t i = 0; i < n; ++i) end[i] = values[i];
         size_ += n;
     }
     void clear() { size_ = 0; }

@@ -52,6 +52,23 @@ Encoder::Encoder(EncoderOptions options)
       normalized_tokens_(std::move(options.normalized_tokens), options.split_special),
       scan_(scan_of(options.instruction_set)) {}
 
+// Masks of what is left of a text behind its last whole block, as if white space followed.
+BlockMasks Encoder::scan_tail(std::string_view text) const {
+    const std::size_t n = text.size() % kBlock;
+    const std::uint64_t outside = ~std::uint64_t{0} << n;
+    BlockMasks masks{};
+    if (n == 0) return {outside, 0};
+    if (text.size() > kBlock) {
+        scan_(text.data() + text.size() - kBlock, 1, &masks);
+        return {masks.spaces >> (kBlock - n) | outside, masks.continuations >> (kBlock - n)};
+    }
+    std::array<char, kBlock> padded;
+    std::copy_n(text.data(), n, padded.data());
+    std::fill(padded.begin() + static_cast<std::ptrdiff_t>(n), padded.end(), ' ');
+    scan_(padded.data(), 1, &masks);
+    return masks;
+}
+
 template <typename T>
 void Encoder::encode(std::string_view text, Worker& worker, Buffer<T>& output) const {
     constexpr bool kSpans = std::is_same_v<T, Token>;
@@ -97,9 +114,6 @@ void Encoder::encode_chunks(std::string_view text, std::uint32_t first_character
     constexpr std::size_t kStores = WordCache::kInline + 1;  // written at once, however many count
     const char* const text_end = text.data() + text.size();
     const std::size_t n_full = text.size() / kBlock;
-    std::array<char, kBlock> tail;
-    tail.fill(' ');
-    std::copy(text.data() + n_full * kBlock, text_end, tail.begin());
 
     // No rule makes more characters of one than it has bytes, and a token has at least one.
     T* const begin = output.reserve(text.size() + kStores);
@@ -125,7 +139,7 @@ void Encoder::encode_chunks(std::string_view text, std::uint32_t first_character
         std::size_t n_blocks = std::min(kWindow, n_full - block);
         scan_(text.data() + block * kBlock, n_blocks, masks.data());
         if (n_blocks < kWindow) {
-            scan_(tail.data(), 1, masks.data() + n_blocks++);
+            masks[n_blocks++] = scan_tail(text);
             done = true;
         }
         for (std::size_t i = 0; i < n_blocks; ++i) {

@@ -74,6 +74,7 @@ private:
     void encode_chunks(std::string_view text, std::uint32_t first_character, std::uint32_t& n_words, Worker& worker,
                        Buffer<T>& output) const;
 
+    BlockMasks scan_tail(std::string_view text) const;
     void normalize(std::string_view text, NormalizedText& normalized) const;
     void encode_normalized(std::string_view text, const std::uint32_t* sources, std::uint32_t& n_words,
                            std::vector<Token>& pieces) const;

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <vector>
 
+#include "tokenizer/pages.h"
 #include "tokenizer/token.h"
 
 namespace electra_fast {
@@ -128,15 +129,15 @@ public:
     }
 
 private:
-    static constexpr int kLineBits = 17;
+    static constexpr int kLineBits = 18;
     static constexpr std::size_t kLines = std::size_t{1} << kLineBits, kRing = std::size_t{1} << 18;
 
     struct alignas(64) Line {
         std::array<Entry, 2> entries{};
     };
 
-    std::vector<Line> lines_;
-    std::vector<SmallToken> ring_;
+    ZeroedPages<Line> lines_;
+    ZeroedPages<SmallToken> ring_;
     std::uint64_t written_ = 0;
 };
 

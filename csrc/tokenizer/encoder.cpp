@@ -83,7 +83,8 @@ void Encoder::encode(std::string_view text, Worker& worker, Buffer<T>& output) c
     raw_tokens_.split(text, worker.raw_parts);
     for (const auto& [part, id] : worker.raw_parts) {
         const std::uint32_t first = n_characters;
-        if (kSpans && worker.raw_parts.size() > 1) n_characters += count_characters(part);
+        // A part's length matters to itself if it is a token, and to those behind it.
+        if (kSpans && (id != Trie::kNoValue || worker.raw_parts.size() > 1)) n_characters += count_characters(part);
         if (id != Trie::kNoValue) {
             put({id, first, n_characters, n_words++});
         } else if (normalized_tokens_.empty()) {

@@ -92,8 +92,9 @@ class NativeEncoder:
         for index, token in added:
             content = normalizer.normalize_str(token.content) if token.normalized else token.content
             flags = (token.single_word, token.lstrip, token.rstrip, token.special)
-            if content:
-                (normalized if token.normalized else raw).setdefault(content, (content, index, *flags))
+            if not content:
+                raise ValueError(f"the added token {token.content!r} must not be empty once it is normalized")
+            (normalized if token.normalized else raw).setdefault(content, (content, index, *flags))
         self._encoder = Encoder(
             vocabulary=list(backend.get_vocab(with_added_tokens=False).items()),
             continuing_prefix=model.continuing_subword_prefix,

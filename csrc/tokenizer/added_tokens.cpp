@@ -79,7 +79,7 @@ void AddedTokens::split(std::string_view text, std::vector<Part>& parts) const {
             stop = static_cast<std::size_t>(pointer - text.data());
         }
         if (done < start) parts.push_back({text.substr(done, start - done), Trie::kNoValue});
-        parts.push_back({text.substr(start, stop - start), token.id});
+        if (start < stop) parts.push_back({text.substr(start, stop - start), token.id});
         done = stop;
     }
     if (done < text.size()) parts.push_back({text.substr(done), Trie::kNoValue});

@@ -79,14 +79,23 @@ void Encoder::encode(std::string_view text, Worker& worker, Buffer<T>& output) c
             output.push_back(token.id);
         }
     };
+    std::size_t n_counted = 0;  // bytes that n_characters stands for
     std::uint32_t n_characters = 0, n_words = 0;
     raw_tokens_.split(text, worker.raw_parts);
     for (const auto& [part, id] : worker.raw_parts) {
+        if constexpr (kSpans) {
+            // A token may begin before the end of the one before, if that took white space along.
+            const char* const counted_to = text.data() + n_counted;
+            if (part.data() < counted_to) {
+                n_characters -= count_characters({part.data(), counted_to});
+            } else {
+                n_characters += count_characters({counted_to, part.data()});
+            }
+            n_counted = static_cast<std::size_t>(part.data() - text.data());
+        }
         const std::uint32_t first = n_characters;
-        // A part's length matters to itself if it is a token, and to those behind it.
-        if (kSpans && (id != Trie::kNoValue || worker.raw_parts.size() > 1)) n_characters += count_characters(part);
         if (id != Trie::kNoValue) {
-            put({id, first, n_characters, n_words++});
+            put({id, first, first + (kSpans ? count_characters(part) : 0), n_words++});
         } else if (normalized_tokens_.empty()) {
             encode_chunks(part, first, n_words, worker, output);
         } else {

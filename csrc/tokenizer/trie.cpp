@@ -43,7 +43,10 @@ Trie::Trie(std::vector<std::pair<std::string, std::int32_t>> keys) {
             tasks[first_task + i].node = base + bytes[i];
         }
     }
-    while (nodes_.size() > 256 && nodes_[nodes_.size() - 257].parent == kFree) nodes_.pop_back();
+    // A base is at most the last node that is in use, and any byte may be looked up from there.
+    const auto in_use = [](const Node& node) { return node.parent != kFree; };
+    const auto last = std::find_if(nodes_.rbegin(), nodes_.rend(), in_use);
+    nodes_.resize(static_cast<std::size_t>(nodes_.rend() - last) + 256, {0, kFree, kNoValue});
     nodes_.shrink_to_fit();
 }
 

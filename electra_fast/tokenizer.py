@@ -241,6 +241,7 @@ class ElectraTokenizer(Vocabulary, files.Files):
         *,
         num_threads: int | None = None,
         word_starts: bool = False,
+        spans: bool = False,
         dtype: Any = np.int32,
     ) -> Bulk:
         """Encodes many texts into arrays: no Python object for a text or a token, and the GIL released.
@@ -250,12 +251,14 @@ class ElectraTokenizer(Vocabulary, files.Files):
             add_special_tokens: whether to frame each text with [CLS] and [SEP].
             num_threads: default: the cores that the process may use. Small inputs take fewer.
             word_starts: whether to tell which tokens begin a word, as whole-word masking needs.
+            spans: whether to tell which characters of its text each token stands for.
             dtype: int32, or uint16 where the vocabulary allows it.
 
         Returns:
             ids: dtype [N], all rows one after the other, never truncated.
             row_offsets: int64 [texts + 1]; row i is ids[row_offsets[i]:row_offsets[i + 1]].
-            word_starts: bool [N], only if asked for; True for special tokens too.
+            word_starts: bool [N], if asked for; True for special tokens too.
+            spans: int32 [N, 2], if asked for: begin and end, in characters; zeros for special tokens.
 
         Raises:
             TypeError: a text that is no str.
@@ -263,7 +266,9 @@ class ElectraTokenizer(Vocabulary, files.Files):
         """
         if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
             raise TypeError(f"texts must be a list of str or an iterable of them, got {type(texts).__name__}")
-        return self._encoder().encode_bulk(texts, add_special_tokens, num_threads, word_starts, self._id_dtype(dtype))
+        return self._encoder().encode_bulk(
+            texts, add_special_tokens, num_threads, word_starts, spans, self._id_dtype(dtype)
+        )
 
     def encode_files(
         self,
@@ -273,6 +278,7 @@ class ElectraTokenizer(Vocabulary, files.Files):
         add_special_tokens: bool = True,
         num_threads: int | None = None,
         word_starts: bool = False,
+        spans: bool = False,
         dtype: Any = np.int32,
     ) -> Bulk:
         """Encodes the texts between the separators of UTF-8 files, as `encode_bulk` does those of a list.
@@ -285,7 +291,7 @@ class ElectraTokenizer(Vocabulary, files.Files):
         """
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         return self._encoder().encode_files(
-            paths, separator, add_special_tokens, num_threads, word_starts, self._id_dtype(dtype)
+            paths, separator, add_special_tokens, num_threads, word_starts, spans, self._id_dtype(dtype)
         )
 
     def _id_dtype(self, dtype: Any) -> np.dtype:

@@ -139,6 +139,8 @@ def as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list
         firsts, seconds = list(text), list(text_pair)
         if None in seconds:  # which would stand for a text alone
             raise TypeError(f"text_pair[{seconds.index(None)}] must be a str, got None of type NoneType")
+    elif set(map(type, text)) == {str}:  # the common case, in no time
+        firsts, seconds = list(text), None
     else:
         pairs = [is_pair(item, is_split_into_words) for item in text]
         firsts = [item[0] if pair else item for item, pair in zip(text, pairs, strict=True)]

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from ._tokenizer import Batch, Encoder, Rules, Side, Strategy, Truncation
 from .tokenizer_inputs import Lengths
 
-Bulk = tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, np.ndarray]
+Bulk = tuple[np.ndarray, ...]  # ids, row offsets, and what else was asked for
 FramePiece = tuple[int, int, int]  # sequence 0 or 1, or -1 for a special token; its id; type id
 
 _SLAB = 1 << 24  # characters of an iterator's texts that are encoded at once
@@ -139,6 +139,7 @@ class NativeEncoder:
         add_special_tokens: bool,
         num_threads: int | None,
         word_starts: bool,
+        spans: bool,
         dtype: Any,
     ) -> Bulk:
         """See `ElectraTokenizer.encode_bulk`."""
@@ -147,7 +148,7 @@ class NativeEncoder:
         threads = _check_threads(num_threads)
         parts, n_texts = [], 0
         for slab in slabs:
-            parts.append(self._encoder.encode_texts(slab, prefix, suffix, threads, word_starts, first_index=n_texts))
+            parts.append(self._encoder.encode_texts(slab, prefix, suffix, threads, word_starts, spans, n_texts))
             n_texts += len(slab)
         return _join(parts, dtype)
 
@@ -158,6 +159,7 @@ class NativeEncoder:
         add_special_tokens: bool,
         num_threads: int | None,
         word_starts: bool,
+        spans: bool,
         dtype: Any,
     ) -> Bulk:
         """See `ElectraTokenizer.encode_files`."""
@@ -169,7 +171,7 @@ class NativeEncoder:
         for path in paths:
             with _mapped(path) as content:
                 try:
-                    parts.append(self._encoder.encode_utf8(content, separator, prefix, suffix, threads, word_starts))
+                    parts.append(self._encoder.encode_utf8(content, separator, prefix, suffix, threads, word_starts, spans))
                 except ValueError as error:
                     raise ValueError(f"{path} {error}") from None
         return _join(parts, dtype)
@@ -231,21 +233,16 @@ def _mapped(path: str | os.PathLike) -> Any:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _join(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]], dtype: Any) -> Bulk:
-    """One ragged batch of several: ids, row offsets and, where the parts have them, word starts."""
-    ids, offsets, starts = parts[0] if len(parts) == 1 else _concatenate(parts)
+def _join(parts: list[tuple[np.ndarray | None, ...]], dtype: Any) -> Bulk:
+    """One ragged batch of several: ids, row offsets, and what else the parts have."""
+    ids, offsets, *extras = parts[0] if len(parts) == 1 else _concatenate(parts)
     ids = ids if ids.dtype == dtype else ids.astype(dtype)
-    return (ids, offsets) if starts is None else (ids, offsets, starts)
+    return (ids, offsets, *(extra for extra in extras if extra is not None))
 
 
-def _concatenate(
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    ids, offsets, starts = zip(*parts, strict=True)
+def _concatenate(parts: list[tuple[np.ndarray | None, ...]]) -> tuple[np.ndarray | None, ...]:
+    ids, offsets, *extras = zip(*parts, strict=True)
     firsts = np.cumsum([0, *(len(part) for part in ids)])
     rows = [part[1:] + first for part, first in zip(offsets, firsts[:-1], strict=True)]
-    return (
-        np.concatenate(ids),
-        np.concatenate([np.zeros(1, np.int64), *rows]),
-        None if starts[0] is None else np.concatenate(starts),
-    )
+    joined = (None if column[0] is None else np.concatenate(column) for column in extras)
+    return np.concatenate(ids), np.concatenate([np.zeros(1, np.int64), *rows]), *joined

@@ -110,16 +110,16 @@ public:
                     std::move(instruction_set)}) {}
 
     py::tuple encode_texts(const py::sequence& texts, const std::vector<std::int32_t>& prefix,
-                           const std::vector<std::int32_t>& suffix, std::size_t n_threads, bool word_starts,
+                           const std::vector<std::int32_t>& suffix, std::size_t n_threads, bool word_starts, bool spans,
                            std::size_t first_index) {
         const auto name = [first_index](std::size_t i) { return indexed("texts", first_index + i); };
         Texts views;
         views.add_all(texts, name);
-        return encode_views(views.views(), prefix, suffix, n_threads, word_starts, name);
+        return encode_views(views.views(), prefix, suffix, n_threads, word_starts, spans, name);
     }
 
     py::tuple encode_utf8(const py::buffer& buffer, const std::string& separator, const std::vector<std::int32_t>& prefix,
-                          const std::vector<std::int32_t>& suffix, std::size_t n_threads, bool word_starts) {
+                          const std::vector<std::int32_t>& suffix, std::size_t n_threads, bool word_starts, bool spans) {
         const py::buffer_info info = buffer.request();
         const std::string_view bytes{static_cast<const char*>(info.ptr), static_cast<std::size_t>(info.size)};
         std::vector<SourceText> texts;
@@ -135,7 +135,7 @@ public:
                 from = to + separator.size();
             }
         }
-        return encode_views(texts, prefix, suffix, n_threads, word_starts, [](std::size_t) { return std::string(); });
+        return encode_views(texts, prefix, suffix, n_threads, word_starts, spans, [](std::size_t) { return std::string(); });
     }
 
     // firsts, seconds: texts, or lists of words; None in seconds stands for no second text.
@@ -190,42 +190,66 @@ private:
 
     template <typename Name>
     py::tuple encode_views(std::span<const SourceText> texts, const std::vector<std::int32_t>& prefix,
-                           const std::vector<std::int32_t>& suffix, std::size_t n_threads, bool word_starts,
+                           const std::vector<std::int32_t>& suffix, std::size_t n_threads, bool word_starts, bool spans,
                            const Name& name) {
         Rows<std::int32_t> rows;
         Buffer<bool> starts;
+        Buffer<std::int32_t> characters;
         {
             py::gil_scoped_release release;
-            if (!word_starts) {
+            if (!word_starts && !spans) {
                 rows = encode_rows(texts, prefix, suffix, n_threads, name);
             } else {
-                const auto as_tokens = [](const std::vector<std::int32_t>& ids) {
-                    std::vector<Token> tokens;
-                    for (const std::int32_t id : ids) tokens.push_back({id, 0, 0, kNoWord});
-                    return tokens;
-                };
-                Rows<Token> spans = encode_rows(texts, as_tokens(prefix), as_tokens(suffix), n_threads, name);
-                const std::size_t n = spans.tokens.size();
-                rows.tokens.reserve(n);
-                starts.reserve(n);
-                rows.tokens.advance(n);
-                starts.advance(n);
-                std::size_t row_begin = 0;
-                for (std::size_t row = 0; row + 1 < spans.offsets.size(); ++row) {
-                    const auto row_end = static_cast<std::size_t>(spans.offsets[row + 1]);
-                    for (std::size_t i = row_begin; i < row_end; ++i) {
-                        const Token& token = spans.tokens[i];
-                        rows.tokens[i] = token.id;
-                        starts[i] = i == row_begin || token.word == kNoWord || token.word != spans.tokens[i - 1].word;
-                    }
-                    row_begin = row_end;
-                }
-                rows.offsets = std::move(spans.offsets);
+                Rows<Token> tokens = encode_rows(texts, as_tokens(prefix), as_tokens(suffix), n_threads, name);
+                rows.tokens = ids_of(tokens.tokens);
+                if (word_starts) starts = starts_of(tokens);
+                if (spans) characters = spans_of(tokens.tokens);
+                rows.offsets = std::move(tokens.offsets);
             }
         }
-        py::object start_array = py::none();
+        py::object start_array = py::none(), span_array = py::none();
         if (word_starts) start_array = to_array(std::move(starts));
-        return py::make_tuple(to_array(std::move(rows.tokens)), to_array(std::move(rows.offsets)), start_array);
+        if (spans) span_array = to_array(std::move(characters)).reshape({py::ssize_t{-1}, py::ssize_t{2}});
+        return py::make_tuple(to_array(std::move(rows.tokens)), to_array(std::move(rows.offsets)), start_array, span_array);
+    }
+
+    static std::vector<Token> as_tokens(const std::vector<std::int32_t>& ids) {
+        std::vector<Token> tokens;
+        for (const std::int32_t id : ids) tokens.push_back({id, 0, 0, kNoWord});
+        return tokens;
+    }
+
+    static Buffer<std::int32_t> ids_of(const Buffer<Token>& tokens) {
+        Buffer<std::int32_t> ids;
+        ids.reserve(tokens.size());
+        ids.advance(tokens.size());
+        for (std::size_t i = 0; i < tokens.size(); ++i) ids[i] = tokens[i].id;
+        return ids;
+    }
+
+    static Buffer<std::int32_t> spans_of(const Buffer<Token>& tokens) {
+        Buffer<std::int32_t> spans;
+        spans.reserve(2 * tokens.size());
+        spans.advance(2 * tokens.size());
+        for (std::size_t i = 0; i < tokens.size(); ++i) {
+            spans[2 * i] = static_cast<std::int32_t>(tokens[i].begin);
+            spans[2 * i + 1] = static_cast<std::int32_t>(tokens[i].end);
+        }
+        return spans;
+    }
+
+    static Buffer<bool> starts_of(const Rows<Token>& rows) {
+        Buffer<bool> starts;
+        starts.reserve(rows.tokens.size());
+        starts.advance(rows.tokens.size());
+        for (std::size_t row = 0; row + 1 < rows.offsets.size(); ++row) {
+            const auto begin = static_cast<std::size_t>(rows.offsets[row]), end = static_cast<std::size_t>(rows.offsets[row + 1]);
+            for (std::size_t i = begin; i < end; ++i) {
+                const std::uint32_t word = rows.tokens[i].word;
+                starts[i] = i == begin || word == kNoWord || word != rows.tokens[i - 1].word;
+            }
+        }
+        return starts;
     }
 
     // Makes sequences of words that were encoded one by one: a token's word is the one it was given in.
@@ -319,10 +343,11 @@ PYBIND11_MODULE(_tokenizer, module) {
              py::arg("longest_word"), py::arg("rules"), py::arg("raw_tokens"), py::arg("normalized_tokens"),
              py::arg("split_special"), py::arg("instruction_set"))
         .def("encode_texts", &PyEncoder::encode_texts, py::arg("texts"), py::arg("prefix"), py::arg("suffix"),
-             py::arg("n_threads"), py::arg("word_starts"), py::arg("first_index"),
-             "Returns ids int32 [N], row offsets int64 [rows + 1], and bool [N] or None: which tokens begin a word.")
+             py::arg("n_threads"), py::arg("word_starts"), py::arg("spans"), py::arg("first_index"),
+             "Returns ids int32 [N], row offsets int64 [rows + 1], and, or None: which tokens begin a word, bool [N]; the "
+             "characters [begin, end) of each, int32 [N, 2].")
         .def("encode_utf8", &PyEncoder::encode_utf8, py::arg("bytes"), py::arg("separator"), py::arg("prefix"),
-             py::arg("suffix"), py::arg("n_threads"), py::arg("word_starts"),
+             py::arg("suffix"), py::arg("n_threads"), py::arg("word_starts"), py::arg("spans"),
              "The same of the texts between separators; a separator at the end has no text behind it.")
         .def("encode_batch", &PyEncoder::encode_batch, py::arg("firsts"), py::arg("seconds"), py::arg("split_into_words"),
              py::arg("single"), py::arg("pair"), py::arg("truncation"), py::arg("n_threads"),

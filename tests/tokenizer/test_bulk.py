@@ -95,7 +95,7 @@ def test_instruction_sets_agree(name):
     # White space, and bytes that differ from it in one half, at every place of a block.
     letters = np.array(list("ab \t\n\r\x0b\x00\x01\x10\x19-)*=éĀ　\u0120\u2009東"))
     texts = ["".join(generator.choice(letters, length)) for length in range(200) for _ in range(5)]
-    ids, offsets, _ = encoder.encode_texts(texts, [], [], n_threads=1, word_starts=False, first_index=0)
+    ids, offsets, *_ = encoder.encode_texts(texts, [], [], n_threads=1, word_starts=False, spans=False, first_index=0)
     assert rows_of((ids, offsets)) == expected_rows(ElectraTokenizer(vocab), texts, add_special_tokens=False)
     with pytest.raises(ValueError, match="no instruction set named 'mmx'"):
         Encoder(
@@ -137,6 +137,16 @@ def test_iterators_and_threads_give_the_same(tokenizer, monkeypatch):
         assert rows_of(tokenizer.encode_bulk(texts, num_threads=num_threads)) == expected
         assert rows_of(tokenizer.encode_bulk((text for text in texts), num_threads=num_threads)) == expected
     assert rows_of(tokenizer.encode_bulk(iter([]))) == rows_of(tokenizer.encode_bulk([])) == []
+
+
+def test_spans(tokenizer):
+    texts = SENTENCES * 3 + ["", "東京 naïve\u0301 🐶dog"]
+    ids, offsets, spans = tokenizer.encode_bulk(texts, spans=True)
+    assert np.array_equal(ids, tokenizer.encode_bulk(texts)[0]) and spans.dtype == np.int32
+    encodings = tokenizer.backend_tokenizer.encode_batch(texts)
+    assert spans.tolist() == [list(span) for encoding in encodings for span in encoding.offsets]
+    *_, starts, again = tokenizer.encode_bulk(iter(texts), spans=True, word_starts=True, num_threads=2)
+    assert starts.shape == ids.shape and np.array_equal(again, spans) and len(offsets) == len(texts) + 1
 
 
 def test_word_starts_and_small_ids(tokenizer):

@@ -39,7 +39,7 @@ std::array<std::size_t, 2> kept_lengths(std::array<std::size_t, 2> lengths, bool
 
 }  // namespace
 
-Batch::Batch(Rows<Token> tokens, const std::vector<std::uint8_t>& n_sequences, Frame frame,
+Batch::Batch(TokenRows tokens, const std::vector<std::uint8_t>& n_sequences, Frame frame,
              const std::optional<Truncation>& truncation) {
     std::vector<Sample> samples;
     samples.reserve(n_sequences.size());

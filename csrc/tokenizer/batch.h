@@ -44,7 +44,7 @@ class Batch {
 public:
     // tokens: the sequences of all samples in order. n_sequences: of each sample, 1 or 2. Throws invalid_argument where a
     // sample cannot be cut as asked.
-    Batch(Rows<Token> tokens, const std::vector<std::uint8_t>& n_sequences, Frame frame,
+    Batch(TokenRows tokens, const std::vector<std::uint8_t>& n_sequences, Frame frame,
           const std::optional<Truncation>& truncation);
 
     // The same samples with a row for everything that was cut off, behind the sample's first; or without.

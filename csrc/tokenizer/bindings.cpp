@@ -15,12 +15,16 @@ using namespace electra_fast;
 
 namespace {
 
-// An array that owns the values: no copy.
+// What an array holds to own memory of malloc's: nothing is copied.
+py::capsule owner_of(void* data) {
+    return py::capsule(data, [](void* pointer) { std::free(pointer); });
+}
+
 template <typename T>
 py::array_t<T> to_array(Buffer<T>&& values) {
     const auto size = static_cast<py::ssize_t>(values.size());
     T* const data = values.release();
-    return py::array_t<T>(size, data, py::capsule(data, [](void* pointer) { std::free(pointer); }));
+    return py::array_t<T>(size, data, owner_of(data));
 }
 
 // Views of Python strings, which are kept alive whatever other threads do to their lists meanwhile.
@@ -80,6 +84,16 @@ private:
 
 std::string indexed(const std::string& name, std::size_t index) { return name + "[" + std::to_string(index) + "]"; }
 
+// Calls encode, and gives what it says of a text the text's name.
+template <typename Encode, typename Name>
+auto with_named_errors(const Encode& encode, const Name& name) {
+    try {
+        return encode();
+    } catch (const TextError& error) {
+        throw std::invalid_argument(name(error.index) + " " + error.what());
+    }
+}
+
 using PyAddedToken = std::tuple<std::string, std::int32_t, bool, bool, bool, bool>;
 using PyFramePiece = std::tuple<int, std::int32_t, std::int32_t>;
 
@@ -115,7 +129,7 @@ public:
         const auto name = [first_index](std::size_t i) { return indexed("texts", first_index + i); };
         Texts views;
         views.add_all(texts, name);
-        return encode_views(views.views(), prefix, suffix, n_threads, word_starts, spans, name);
+        return encode_views(views.views(), {prefix, suffix, spans, word_starts, n_threads}, name);
     }
 
     py::tuple encode_utf8(const py::buffer& buffer, const std::string& separator, const std::vector<std::int32_t>& prefix,
@@ -135,7 +149,7 @@ public:
                 from = to + separator.size();
             }
         }
-        return encode_views(texts, prefix, suffix, n_threads, word_starts, spans, [](std::size_t) { return std::string(); });
+        return encode_views(texts, {prefix, suffix, spans, word_starts, n_threads}, [](std::size_t) { return std::string(); });
     }
 
     // firsts, seconds: texts, or lists of words; None in seconds stands for no second text.
@@ -172,89 +186,32 @@ public:
                 }
             }
         };
-        Rows<Token> rows = encode_rows(texts.views(), std::vector<Token>(), {}, n_threads, name);
+        TokenRows rows = with_named_errors([&] { return encode_tokens(encoder_, pool_, texts.views(), n_threads); }, name);
         if (split_into_words) rows = join_words(std::move(rows), n_words);
         return Batch(std::move(rows), n_sequences, std::move(frame), truncation);
     }
 
 private:
-    template <typename T, typename Name>
-    Rows<T> encode_rows(std::span<const SourceText> texts, const std::vector<T>& prefix, const std::vector<T>& suffix,
-                        std::size_t n_threads, const Name& name) {
-        try {
-            return electra_fast::encode_texts<T>(encoder_, pool_, texts, prefix, suffix, n_threads);
-        } catch (const TextError& error) {
-            throw std::invalid_argument(name(error.index) + " " + error.what());
-        }
-    }
-
     template <typename Name>
-    py::tuple encode_views(std::span<const SourceText> texts, const std::vector<std::int32_t>& prefix,
-                           const std::vector<std::int32_t>& suffix, std::size_t n_threads, bool word_starts, bool spans,
-                           const Name& name) {
-        Rows<std::int32_t> rows;
-        Buffer<bool> starts;
-        Buffer<std::int32_t> characters;
+    py::tuple encode_views(std::span<const SourceText> texts, const BulkOptions& options, const Name& name) {
+        BulkRows rows;
         {
             py::gil_scoped_release release;
-            if (!word_starts && !spans) {
-                rows = encode_rows(texts, prefix, suffix, n_threads, name);
-            } else {
-                Rows<Token> tokens = encode_rows(texts, as_tokens(prefix), as_tokens(suffix), n_threads, name);
-                rows.tokens = ids_of(tokens.tokens);
-                if (word_starts) starts = starts_of(tokens);
-                if (spans) characters = spans_of(tokens.tokens);
-                rows.offsets = std::move(tokens.offsets);
-            }
+            rows = with_named_errors([&] { return electra_fast::encode_bulk(encoder_, pool_, texts, options); }, name);
         }
-        py::object start_array = py::none(), span_array = py::none();
-        if (word_starts) start_array = to_array(std::move(starts));
-        if (spans) span_array = to_array(std::move(characters)).reshape({py::ssize_t{-1}, py::ssize_t{2}});
-        return py::make_tuple(to_array(std::move(rows.tokens)), to_array(std::move(rows.offsets)), start_array, span_array);
-    }
-
-    static std::vector<Token> as_tokens(const std::vector<std::int32_t>& ids) {
-        std::vector<Token> tokens;
-        for (const std::int32_t id : ids) tokens.push_back({id, 0, 0, kNoWord});
-        return tokens;
-    }
-
-    static Buffer<std::int32_t> ids_of(const Buffer<Token>& tokens) {
-        Buffer<std::int32_t> ids;
-        ids.reserve(tokens.size());
-        ids.advance(tokens.size());
-        for (std::size_t i = 0; i < tokens.size(); ++i) ids[i] = tokens[i].id;
-        return ids;
-    }
-
-    static Buffer<std::int32_t> spans_of(const Buffer<Token>& tokens) {
-        Buffer<std::int32_t> spans;
-        spans.reserve(2 * tokens.size());
-        spans.advance(2 * tokens.size());
-        for (std::size_t i = 0; i < tokens.size(); ++i) {
-            spans[2 * i] = static_cast<std::int32_t>(tokens[i].begin);
-            spans[2 * i + 1] = static_cast<std::int32_t>(tokens[i].end);
+        py::object starts = py::none(), spans = py::none();
+        if (options.word_starts) starts = to_array(std::move(rows.word_starts));
+        if (options.spans) {
+            const auto n = static_cast<py::ssize_t>(rows.spans.size());
+            auto* const data = reinterpret_cast<std::int32_t*>(rows.spans.release());
+            spans = py::array_t<std::int32_t>({n, py::ssize_t{2}}, data, owner_of(data));
         }
-        return spans;
-    }
-
-    static Buffer<bool> starts_of(const Rows<Token>& rows) {
-        Buffer<bool> starts;
-        starts.reserve(rows.tokens.size());
-        starts.advance(rows.tokens.size());
-        for (std::size_t row = 0; row + 1 < rows.offsets.size(); ++row) {
-            const auto begin = static_cast<std::size_t>(rows.offsets[row]), end = static_cast<std::size_t>(rows.offsets[row + 1]);
-            for (std::size_t i = begin; i < end; ++i) {
-                const std::uint32_t word = rows.tokens[i].word;
-                starts[i] = i == begin || word == kNoWord || word != rows.tokens[i - 1].word;
-            }
-        }
-        return starts;
+        return py::make_tuple(to_array(std::move(rows.ids)), to_array(std::move(rows.offsets)), starts, spans);
     }
 
     // Makes sequences of words that were encoded one by one: a token's word is the one it was given in.
-    static Rows<Token> join_words(Rows<Token> words, const std::vector<std::size_t>& n_words) {
-        Rows<Token> rows;
+    static TokenRows join_words(TokenRows words, const std::vector<std::size_t>& n_words) {
+        TokenRows rows;
         rows.offsets.push_back(0);
         std::size_t word = 0;
         for (const std::size_t n : n_words) {
@@ -268,8 +225,6 @@ private:
         rows.tokens = std::move(words.tokens);
         return rows;
     }
-
-    static constexpr std::uint32_t kNoWord = 0xffffffff;
 
     Encoder encoder_;
     WorkerPool pool_;

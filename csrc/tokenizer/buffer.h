@@ -10,6 +10,8 @@
 
 #include "tokenizer/pages.h"
 
+#include "tokenizer/pages.h"
+
 namespace electra_fast {
 
 template <typename T>
@@ -36,20 +38,24 @@ public:
         *reserve(1) = value;
         ++size_;
     }
-    void append(const T* values, std::size_t n) {
-        T* const end = reserve(n);
-        for (std::size_t i = 0; i < n; ++i) end[i] = values[i];
-        size_ += n;
+    void resize(std::size_t n) {
+        if (n > capacity_) reallocate(n);
+        size_ = n;
     }
+    void place(const Buffer& part, std::size_t at) { std::copy_n(part.data(), part.size(), data() + at); }
     void clear() { size_ = 0; }
-    // Hands over the values, without spare room; for std::free.
+    // Hands over the values, for std::free. Spare room stays: memory that nobody has touched, and giving it back would
+    // make malloc take other memory, page by page, for the next array of this size.
     T* release() {
-        reallocate(size_);
+        reserve(1);  // a pointer to something, even for no values
         size_ = capacity_ = 0;
         return values_.release();
     }
 
 private:
+    // From this size on malloc (glibc's) never uses memory again that was freed, so that every page of it faults.
+    static constexpr std::size_t kAlwaysFresh = std::size_t{32} << 20;
+
     void reallocate(std::size_t capacity) {
         // At least one byte: realloc to none may free.
         void* moved = std::realloc(values_.get(), std::max<std::size_t>(capacity * sizeof(T), 1));
@@ -57,6 +63,7 @@ private:
         static_cast<void>(values_.release());
         values_.reset(static_cast<T*>(moved));
         capacity_ = capacity;
+        if (capacity * sizeof(T) >= kAlwaysFresh) advise_huge_pages(moved, capacity * sizeof(T));
     }
 
     std::unique_ptr<T, Free> values_;

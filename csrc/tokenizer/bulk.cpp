@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <numeric>
-#include <type_traits>
 #include <vector>
 
 namespace electra_fast {
@@ -12,6 +11,7 @@ namespace {
 // Below this a thread costs more than it does.
 constexpr std::size_t kSmallestTask = std::size_t{1} << 18;  // bytes
 constexpr std::size_t kTasksPerThread = 4;                   // so that none waits long for the slowest
+constexpr std::size_t kBytesPerToken = 4;                    // prose has more; arrays grow where a text has fewer
 constexpr std::size_t kAhead = 4;                            // texts that are fetched into the cache in advance
 
 // A place in the texts: code unit `unit` of text `row`.
@@ -49,59 +49,141 @@ void prefetch(const SourceText& text) {
     for (std::size_t at = 0; at < std::min<std::size_t>(text.n_bytes(), 512); at += 64) __builtin_prefetch(bytes + at);
 }
 
-}  // namespace
+// What a task makes, and what the tasks' results are joined to: columns, filled text by text.
+class BulkOutput {
+public:
+    // Texts may be cut only where nothing counts from their beginning.
+    static bool may_cut(const Encoder& encoder, const BulkOptions& options) {
+        return encoder.can_cut() && !options.spans && !options.word_starts;
+    }
 
-template <typename T>
-Rows<T> encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, std::span<const T> prefix,
-                     std::span<const T> suffix, std::size_t n_threads) {
-    // Spans count from the beginning of a text, so that only ids can come from parts of it.
-    const std::vector<Place> places = borders(texts, n_threads, std::is_same_v<T, std::int32_t> && encoder.can_cut());
+    void add_specials(const std::vector<std::int32_t>& specials, const BulkOptions& options) {
+        for (const std::int32_t id : specials) {
+            rows.ids.push_back(id);
+            if (options.spans) rows.spans.push_back({0, 0});
+            if (options.word_starts) rows.word_starts.push_back(true);
+        }
+    }
+
+    void add_text(const Encoder& encoder, std::string_view text, Worker& worker, const BulkOptions& options) {
+        if (!options.spans && !options.word_starts) return encoder.encode(text, worker, rows.ids);
+        // By way of the worker's memory, which stays in the cache.
+        Buffer<Token>& tokens = worker.tokens;
+        tokens.clear();
+        encoder.encode(text, worker, tokens);
+        std::int32_t* const ids = rows.ids.reserve(tokens.size());
+        for (std::size_t i = 0; i < tokens.size(); ++i) ids[i] = tokens[i].id;
+        rows.ids.advance(tokens.size());
+        if (options.spans) {
+            Span* const spans = rows.spans.reserve(tokens.size());
+            for (std::size_t i = 0; i < tokens.size(); ++i) {
+                spans[i] = {static_cast<std::int32_t>(tokens[i].begin), static_cast<std::int32_t>(tokens[i].end)};
+            }
+            rows.spans.advance(tokens.size());
+        }
+        if (options.word_starts) {
+            bool* const starts = rows.word_starts.reserve(tokens.size());
+            for (std::size_t i = 0; i < tokens.size(); ++i) starts[i] = i == 0 || tokens[i].word != tokens[i - 1].word;
+            rows.word_starts.advance(tokens.size());
+        }
+    }
+
+    void reserve(std::size_t n, const BulkOptions& options) {
+        rows.ids.reserve(n);
+        if (options.spans) rows.spans.reserve(n);
+        if (options.word_starts) rows.word_starts.reserve(n);
+    }
+
+    std::size_t size() const { return rows.ids.size(); }
+
+    void resize(std::size_t n, const BulkOptions& options) {
+        rows.ids.resize(n);
+        if (options.spans) rows.spans.resize(n);
+        if (options.word_starts) rows.word_starts.resize(n);
+    }
+
+    void place(const BulkOutput& part, std::size_t at) {
+        rows.ids.place(part.rows.ids, at);
+        rows.spans.place(part.rows.spans, at);
+        rows.word_starts.place(part.rows.word_starts, at);
+    }
+
+    BulkRows rows;
+};
+
+class TokenOutput {
+public:
+    static bool may_cut(const Encoder&, const BulkOptions&) { return false; }
+    void add_specials(const std::vector<std::int32_t>&, const BulkOptions&) {}
+    void add_text(const Encoder& encoder, std::string_view text, Worker& worker, const BulkOptions&) {
+        encoder.encode(text, worker, rows.tokens);
+    }
+    void reserve(std::size_t n, const BulkOptions&) { rows.tokens.reserve(n); }
+    std::size_t size() const { return rows.tokens.size(); }
+    void resize(std::size_t n, const BulkOptions&) { rows.tokens.resize(n); }
+    void place(const TokenOutput& part, std::size_t at) { rows.tokens.place(part.rows.tokens, at); }
+
+    TokenRows rows;
+};
+
+template <typename Output>
+Output encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, const BulkOptions& options) {
+    const std::vector<Place> places = borders(texts, options.n_threads, Output::may_cut(encoder, options));
     const std::size_t n_tasks = places.size() - 1;
-    std::vector<Buffer<T>> outputs(n_tasks);
-    Rows<T> rows;
-    std::int64_t* const offsets = rows.offsets.reserve(texts.size() + 1);
-    rows.offsets.advance(texts.size() + 1);
-    std::fill_n(offsets, texts.size() + 1, 0);
-    for_each_task(n_tasks, n_threads, pool, [&](std::size_t task, Worker& worker) {
-        Buffer<T>& output = outputs[task];
+    std::vector<Output> outputs(n_tasks);
+    Buffer<std::int64_t> offsets;
+    offsets.resize(texts.size() + 1);
+    std::fill_n(offsets.data(), offsets.size(), 0);
+    for_each_task(n_tasks, options.n_threads, pool, [&](std::size_t task, Worker& worker) {
+        Output& output = outputs[task];
         const Place first = places[task], last = places[task + 1];
+        std::size_t n_bytes = 0;
+        for (std::size_t row = first.row; row < last.row; ++row) n_bytes += texts[row].n_bytes();
+        output.reserve(n_bytes / kBytesPerToken, options);
         for (std::size_t row = first.row; row < last.row + (last.unit > 0); ++row) {
             const SourceText& text = texts[row];
             if (row + kAhead < texts.size()) prefetch(texts[row + kAhead]);
             const std::size_t from = row == first.row ? first.unit : 0, to = row == last.row ? last.unit : text.n_units;
             const std::size_t begin = output.size();
-            if (from == 0) output.append(prefix.data(), prefix.size());
+            if (from == 0) output.add_specials(options.prefix, options);
             try {
-                encoder.encode(to_utf8(text.slice(from, to), worker.utf8), worker, output);
+                output.add_text(encoder, to_utf8(text.slice(from, to), worker.utf8), worker, options);
             } catch (const SurrogateError& error) {
                 throw TextError(row, SurrogateError(error.surrogate, error.position + from).what());
             }
-            if (to == text.n_units) output.append(suffix.data(), suffix.size());
+            if (to == text.n_units) output.add_specials(options.suffix, options);
             // Lengths for now. Tasks share a text that was cut.
             std::atomic_ref(offsets[row + 1]).fetch_add(static_cast<std::int64_t>(output.size() - begin),
                                                         std::memory_order_relaxed);
         }
     });
-    std::partial_sum(offsets, offsets + texts.size() + 1, offsets);
+    std::partial_sum(offsets.data(), offsets.data() + offsets.size(), offsets.data());
+    Output joined;
     if (n_tasks == 1) {
-        rows.tokens = std::move(outputs[0]);
-        return rows;
+        joined = std::move(outputs[0]);
+    } else {
+        std::vector<std::size_t> begins(n_tasks, 0);
+        for (std::size_t task = 1; task < n_tasks; ++task) begins[task] = begins[task - 1] + outputs[task - 1].size();
+        joined.resize(begins.back() + outputs.back().size(), options);
+        for_each_task(n_tasks, options.n_threads, pool, [&](std::size_t task, Worker&) {
+            joined.place(outputs[task], begins[task]);
+            outputs[task] = {};
+        });
     }
-    std::vector<std::size_t> begins(n_tasks, 0);
-    for (std::size_t task = 1; task < n_tasks; ++task) begins[task] = begins[task - 1] + outputs[task - 1].size();
-    const std::size_t n_tokens = begins.back() + outputs.back().size();
-    rows.tokens.reserve(n_tokens);
-    rows.tokens.advance(n_tokens);
-    for_each_task(n_tasks, n_threads, pool, [&](std::size_t task, Worker&) {
-        std::copy_n(outputs[task].data(), outputs[task].size(), rows.tokens.data() + begins[task]);
-        outputs[task] = {};
-    });
-    return rows;
+    joined.rows.offsets = std::move(offsets);
+    return joined;
 }
 
-template Rows<std::int32_t> encode_texts(const Encoder&, WorkerPool&, std::span<const SourceText>,
-                                         std::span<const std::int32_t>, std::span<const std::int32_t>, std::size_t);
-template Rows<Token> encode_texts(const Encoder&, WorkerPool&, std::span<const SourceText>, std::span<const Token>,
-                                  std::span<const Token>, std::size_t);
+}  // namespace
+
+BulkRows encode_bulk(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, const BulkOptions& options) {
+    return encode_texts<BulkOutput>(encoder, pool, texts, options).rows;
+}
+
+TokenRows encode_tokens(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, std::size_t n_threads) {
+    BulkOptions options;
+    options.n_threads = n_threads;
+    return encode_texts<TokenOutput>(encoder, pool, texts, options).rows;
+}
 
 }  // namespace electra_fast

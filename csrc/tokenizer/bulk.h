@@ -6,6 +6,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "tokenizer/buffer.h"
 #include "tokenizer/encoder.h"
@@ -14,10 +15,21 @@
 
 namespace electra_fast {
 
-template <typename T>
-struct Rows {
-    Buffer<T> tokens;              // all rows, one after the other
-    Buffer<std::int64_t> offsets;  // row i is tokens[offsets[i], offsets[i + 1])
+struct Span {
+    std::int32_t begin, end;
+};
+
+// Row i is the tokens from offsets[i] to offsets[i + 1].
+struct BulkRows {
+    Buffer<std::int64_t> offsets;
+    Buffer<std::int32_t> ids;
+    Buffer<Span> spans;         // empty unless asked for; zeros for special tokens
+    Buffer<bool> word_starts;   // empty unless asked for; true for special tokens
+};
+
+struct TokenRows {
+    Buffer<std::int64_t> offsets;
+    Buffer<Token> tokens;
 };
 
 // What is wrong with the text of this index.
@@ -26,9 +38,14 @@ struct TextError : std::invalid_argument {
     std::size_t index;
 };
 
-// The tokens (T = Token) or ids (T = int32) of each text, between a prefix and a suffix. Throws TextError.
-template <typename T>
-Rows<T> encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, std::span<const T> prefix,
-                     std::span<const T> suffix, std::size_t n_threads);
+struct BulkOptions {
+    std::vector<std::int32_t> prefix, suffix;  // special tokens before and behind each text
+    bool spans = false, word_starts = false;
+    std::size_t n_threads = 1;
+};
+
+// These throw TextError.
+BulkRows encode_bulk(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, const BulkOptions& options);
+TokenRows encode_tokens(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, std::size_t n_threads);
 
 }  // namespace electra_fast

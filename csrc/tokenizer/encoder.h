@@ -55,6 +55,7 @@ struct Worker {
     std::vector<Token> pieces;
     std::vector<AddedTokens::Part> raw_parts, normalized_parts;
     std::string utf8;
+    Buffer<Token> tokens;
 };
 
 class Encoder {

@@ -1,4 +1,4 @@
-"""The command line: one table of subcommands, each a dataclass whose fields are its options and whose `run` does it.
+"""The command line: a table of subcommands, each a dataclass whose fields are its options and whose `run` does it.
 
 Only the subcommand that is asked for is imported. A user's mistake is one line on stderr and exit code 2; anything else
 that goes wrong is ours, and keeps its traceback.
@@ -24,15 +24,23 @@ from . import __version__
 if TYPE_CHECKING:
     from .tokenizer import ElectraTokenizer
 
-# name: (where its dataclass is, its line in the overview)
-COMMANDS = {
+# name: (where its dataclass is, or the table of its own subcommands; its line in the overview)
+Commands = dict[str, tuple["str | Commands", str]]
+
+BENCHMARKS: Commands = {
+    "model": ("electra_fast.benchmarks.model:ModelBench", "inference beside transformers"),
+    "tokenizer": ("electra_fast.benchmarks.tokenizer:TokenizerBench", "the tokenizer beside other libraries"),
+}
+COMMANDS: Commands = {
     "info": ("electra_fast.cli:InfoCommand", "versions, device, which impl serves each op and why"),
     "detect": ("electra_fast.cli:DetectCommand", "tell which tokens of a text look replaced"),
     "fill-mask": ("electra_fast.cli:FillMaskCommand", "give the likeliest tokens at every [MASK] of a text"),
     "pretrain": ("electra_fast.pretraining.cli:PretrainCommand", "train a generator and a discriminator from raw text"),
     "train-vocab": ("electra_fast.pretraining.cli:TrainVocabCommand", "make a WordPiece vocabulary from raw text"),
+    "bench": (BENCHMARKS, "measure speed beside other libraries"),
 }
 
+_HELP = ("-h", "--help")
 _MISTAKES = (ValueError, TypeError, ImportError, OSError)
 
 
@@ -50,7 +58,7 @@ class InfoCommand:
 
         cuda = torch.cuda.is_available()
         versions = {"electra_fast": __version__, "python": platform.python_version()}
-        versions |= {name: _version(name) for name in ("torch", "triton", "transformers")}
+        versions |= {name: installed_version(name) for name in ("torch", "triton", "transformers")}
         device = torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads"
         ops = [dict(zip(("op", "impl", "reason"), row, strict=True)) for row in explain("auto")]
         if self.json:
@@ -153,19 +161,27 @@ class FillMaskCommand(_ModelCommand):
 def main(argv: list[str] | None = None) -> int:
     """Runs one subcommand and returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_overview())
+    if not argv or argv[0] in _HELP:
+        print(_overview("electra-fast", COMMANDS))
         return 0 if argv else 2
     if argv[0] == "--version":
         print(f"electra-fast {__version__}")
         return 0
-    name, *arguments = argv
-    if name not in COMMANDS:
-        return _fail("electra-fast", f"unknown subcommand {name!r}; the subcommands are {', '.join(COMMANDS)}")
-    program = f"electra-fast {name}"
+    return _run("electra-fast", COMMANDS, *argv)
+
+
+def _run(parent: str, commands: Commands, name: str, *arguments: str) -> int:
+    if name not in commands:
+        return _fail(parent, f"unknown subcommand {name!r}; the subcommands are {', '.join(commands)}")
+    program, target = f"{parent} {name}", commands[name][0]
+    if isinstance(target, dict):
+        if not arguments or arguments[0] in _HELP:
+            print(_overview(program, target))
+            sys.exit(0 if arguments else 2)  # as tyro does after the help of a command
+        return _run(program, target, *arguments)
 
     def run() -> None:
-        module, attribute = COMMANDS[name][0].split(":")
+        module, attribute = target.split(":")
         command = getattr(importlib.import_module(module), attribute)
         tyro.cli(command, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,)).run()
 
@@ -187,10 +203,10 @@ def exit_code(program: str, run: Callable[[], None]) -> int:
     return 0
 
 
-def _overview() -> str:
-    lines = [f"  {name:<14}{line}" for name, (_, line) in COMMANDS.items()]
-    more = "electra-fast SUBCOMMAND --help tells more."
-    return "\n".join(["usage: electra-fast SUBCOMMAND ...", "", *lines, "", more])
+def _overview(program: str, commands: Commands) -> str:
+    lines = [f"  {name:<14}{line}" for name, (_, line) in commands.items()]
+    more = f"{program} SUBCOMMAND --help tells more."
+    return "\n".join([f"usage: {program} SUBCOMMAND ...", "", *lines, "", more])
 
 
 def _fail(program: str, message: str) -> int:
@@ -202,7 +218,8 @@ def _print_json(document: Any) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def _version(distribution: str) -> str | None:
+def installed_version(distribution: str) -> str | None:
+    """The version of a distribution, None where it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -171,9 +171,10 @@ class NativeEncoder:
         for path in paths:
             with _mapped(path) as content:
                 try:
-                    parts.append(self._encoder.encode_utf8(content, separator, prefix, suffix, threads, word_starts, spans))
+                    part = self._encoder.encode_utf8(content, separator, prefix, suffix, threads, word_starts, spans)
                 except ValueError as error:
                     raise ValueError(f"{path} {error}") from None
+            parts.append(part)
         return _join(parts, dtype)
 
     def _ends(self, add_special_tokens: bool) -> tuple[list[int], list[int]]:

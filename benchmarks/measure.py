@@ -1,0 +1,163 @@
+"""What the benchmarks share: runs in turn, quantiles, the machine they ran on, tables, rows of JSON."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..cli import installed_version
+from ..tokenizer_native import default_threads
+
+
+def time_in_turn(
+    make: Mapping[str, Callable[[], Callable[..., object]]], batches: Sequence[tuple], repeats: int, bar: tqdm
+) -> dict[str, list[float]]:
+    """The seconds that each provider takes for all batches, once a round; providers take turns: A B A B ...
+
+    What else the machine does falls on all alike, and runs of one round can be compared. Every batch is timed by itself
+    and its result deleted before the next one, outside of the timed region; the garbage collector is off.
+
+    Args:
+        make: by provider, what gives the function to time; called anew every round, and not timed.
+        batches: the arguments of the function's calls.
+        bar: moves on by one a run.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in make}
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(repeats):
+            for name, make_run in make.items():
+                seconds[name].append(_seconds(make_run(), batches))
+                bar.update()
+    finally:
+        gc.enable()
+    return seconds
+
+
+def _seconds(run: Callable[..., object], batches: Sequence[tuple]) -> float:
+    total = 0.0
+    for batch in batches:
+        start = time.perf_counter()
+        result = run(*batch)
+        total += time.perf_counter() - start
+        del result
+    return total
+
+
+def quantiles(values: Iterable[float]) -> list[float]:
+    """20, 50 and 80 per cent."""
+    ordered = sorted(values)
+    return [ordered[round(q * (len(ordered) - 1))] for q in (0.2, 0.5, 0.8)]
+
+
+def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
+    """How many times as fast we are: the median of the ratios of neighbouring runs."""
+    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
+
+
+def machine(*distributions: str) -> dict[str, str | int | None]:
+    """What a figure depends on: date, processor, commit, and versions, also those of the distributions named."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "cpu": names[0] if names else platform.processor(),
+        "cores": default_threads(),
+        "python": platform.python_version(),
+        **{name: installed_version(name) for name in ("electra_fast", "numpy", *distributions)},
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit that the code is at, `-dirty` where files differ from it; None outside of a checkout."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "--no-optional-locks", "-C", str(root), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Imports what only a benchmark needs, or says how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"this benchmark needs {module} ({error}): pip install electra_fast[{extra}]") from error
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Refuses an output that cannot be written before hours are spent on it."""
+    for path in paths:
+        if path is not None and not path.absolute().parent.is_dir():
+            raise FileNotFoundError(f"the directory of the output does not exist: {path.parent}")
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Appends to a JSONL file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, columns aligned for reading as text too."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
+
+
+def plot_bars(
+    rows: Sequence[Mapping[str, Any]], path: Path, down: str, across: str, group: str, bar: str, value: str, label: str
+) -> None:
+    """Draws quantiles as bars on a log scale, with their median in figures.
+
+    Args:
+        path: the file to write.
+        down, across: the columns that tell the panels apart, group and bar those within a panel.
+        value: the column with the quantiles.
+        label: of its axis.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    downs, acrosses, groups, bars = (
+        list(dict.fromkeys(row[key] for row in rows)) for key in (down, across, group, bar)
+    )
+    height = 0.8 / len(bars)
+    figure = Figure(figsize=(6.5 * len(acrosses), 1.5 + 0.9 * len(groups) * len(downs)), layout="constrained")
+    panels = figure.subplots(len(downs), len(acrosses), sharex=True, sharey=True, squeeze=False)
+    for (i, j), axes in np.ndenumerate(panels):
+        panel = [row for row in rows if (row[down], row[across]) == (downs[i], acrosses[j])]
+        for place, name in enumerate(groups):
+            some = [row for row in panel if row[group] == name]
+            places = place + height * (np.arange(len(some)) - (len(some) - 1) / 2)
+            low, median, high = np.array([row[value] for row in some]).reshape(-1, 3).T
+            colors = [f"C{bars.index(row[bar])}" for row in some]
+            drawn = axes.barh(places, median, height, color=colors, xerr=(median - low, high - median))
+            axes.bar_label(drawn, [f"{x:.3g}" for x in median], padding=3, fontsize=7)
+        axes.set(title=f"{downs[i]}, {across}: {acrosses[j]}", xlabel=label, xscale="log")
+        axes.set_yticks(range(len(groups)), groups)
+        axes.margins(x=0.15)
+    panels[0][0].invert_yaxis()
+    names = [Patch(color=f"C{k}", label=name) for k, name in enumerate(bars)]
+    figure.legend(handles=names, loc="outside lower center", ncols=len(bars))
+    figure.savefig(path, dpi=150)

@@ -131,6 +131,9 @@ Buffer<std::int64_t> Batch::column(Column column, std::size_t first, std::size_t
                                    Side fill_side) const {
     Buffer<std::int64_t> values;
     const std::size_t per_token = column == Column::kOffsets ? 2 : 1;
+    std::size_t n_tokens = 0;
+    for (std::size_t index = first; index < last; ++index) n_tokens += std::max(length(index), width);
+    values.reserve(n_tokens * per_token);
     const auto put = [&](std::int64_t value, std::size_t n) {
         std::fill_n(values.reserve(n * per_token), n * per_token, value);
         values.advance(n * per_token);

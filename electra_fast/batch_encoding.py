@@ -1,7 +1,6 @@
 """BatchEncoding: what a tokenizer returns: columns by name, and maps between tokens, words and characters.
 
-The maps come from the `tokenizers` encodings behind the rows. Where the ids were made without them, as on the bulk
-path, they are made on first use: a loop that only feeds a model never pays for offsets.
+The maps come from the encodings behind the rows, which are made on first use.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from tokenizers import Encoding
+
+from .tokenizer_rows import Encoding
 
 
 class CharSpan(NamedTuple):
@@ -31,7 +31,7 @@ class TokenSpan(NamedTuple):
 class BatchEncoding(UserDict):
     """Rows of token ids and what belongs to them, by name or as attributes.
 
-    An integer index gives the `tokenizers.Encoding` of a row, a slice those of several; without encodings, as after
+    An integer index gives the Encoding of a row, a slice those of several; without encodings, as after
     `pad`, a slice gives the columns of those rows.
 
     Args:
@@ -94,7 +94,8 @@ class BatchEncoding(UserDict):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
-    # Maps between tokens, words and characters. Each takes (row, index), or the index alone for row 0.
+    # Maps between tokens, words and characters. Each takes (row, index), or the index alone for row 0; tokens may be
+    # counted from a row's end.
 
     def _row(self, method: str, row: int = 0) -> Encoding:
         if not self.encodings:
@@ -102,9 +103,12 @@ class BatchEncoding(UserDict):
         return self.encodings[row]
 
     def _locate(self, method: str, row_or_index: int, index: int | None) -> tuple[Encoding, int]:
-        """The row's encoding and the index in it; a negative index counts from the row's end."""
+        """The row's encoding and the index in it."""
         row, index = (0, row_or_index) if index is None else (row_or_index, index)
-        encoding = self._row(method, row)
+        return self._row(method, row), index
+
+    def _locate_token(self, method: str, row_or_index: int, index: int | None) -> tuple[Encoding, int]:
+        encoding, index = self._locate(method, row_or_index, index)
         return encoding, index + len(encoding) if index < 0 else index
 
     def tokens(self, batch_index: int = 0) -> list[str]:
@@ -123,15 +127,15 @@ class BatchEncoding(UserDict):
         return self._row("sequence_ids", batch_index).sequence_ids
 
     def token_to_sequence(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
-        encoding, index = self._locate("token_to_sequence", batch_or_token_index, token_index)
+        encoding, index = self._locate_token("token_to_sequence", batch_or_token_index, token_index)
         return encoding.token_to_sequence(index)
 
     def token_to_word(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
-        encoding, index = self._locate("token_to_word", batch_or_token_index, token_index)
+        encoding, index = self._locate_token("token_to_word", batch_or_token_index, token_index)
         return encoding.token_to_word(index)
 
     def token_to_chars(self, batch_or_token_index: int, token_index: int | None = None) -> CharSpan | None:
-        encoding, index = self._locate("token_to_chars", batch_or_token_index, token_index)
+        encoding, index = self._locate_token("token_to_chars", batch_or_token_index, token_index)
         span = encoding.token_to_chars(index)
         return None if span is None else CharSpan(*span)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import numpy as np
@@ -164,7 +164,9 @@ class Encoding:
         return None if self.token_to_sequence(token) is None else self.offsets[token]
 
     def word_to_tokens(self, word: int, sequence: int = 0) -> tuple[int, int] | None:
-        tokens = [token for token in self._tokens_of(sequence) if self.word_ids[token] == word]
+        _check_index("word", word)
+        up_to_word = takewhile(lambda token: (self.word_ids[token] or 0) <= word, self._tokens_of(sequence))
+        tokens = [token for token in up_to_word if self.word_ids[token] == word]
         return (tokens[0], tokens[-1] + 1) if tokens else None
 
     def word_to_chars(self, word: int, sequence: int = 0) -> tuple[int, int] | None:
@@ -172,6 +174,7 @@ class Encoding:
         return None if tokens is None else (self.offsets[tokens[0]][0], self.offsets[tokens[1] - 1][1])
 
     def char_to_token(self, char: int, sequence: int = 0) -> int | None:
+        _check_index("character", char)
         of_char = (t for t in self._tokens_of(sequence) if self.offsets[t][0] <= char < self.offsets[t][1])
         return next(of_char, None)
 
@@ -180,12 +183,16 @@ class Encoding:
         return None if token is None else self.word_ids[token]
 
     def _tokens_of(self, sequence: int) -> Iterable[int]:
-        if sequence >= self.n_sequences:  # the library then takes all tokens
+        if sequence >= self.n_sequences:  # then, as in the library, all tokens
             return range(len(self))
         return (token for token, other in enumerate(self.sequence_ids) if other == sequence)
 
 
-def _at(values: list, index: int) -> Any:
+def _check_index(name: str, index: int) -> None:
     if index < 0:
-        raise OverflowError(f"a token's index must be at least 0, got {index}")
+        raise OverflowError(f"a {name}'s index must be at least 0, got {index}")  # the class that the library raises
+
+
+def _at(values: list, index: int) -> Any:
+    _check_index("token", index)
     return values[index] if index < len(values) else None

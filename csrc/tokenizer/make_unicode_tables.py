@@ -34,7 +34,8 @@ HIGH, LOW = "\u0345", "\u0334"  # combining classes 240 and 1
 
 
 def is_starter(c: str) -> bool:
-    return DECOMPOSE.normalize_str(HIGH + c + LOW) != LOW + DECOMPOSE.normalize_str(c) + HIGH and c not in (HIGH, LOW)
+    """Whether marks stay on their side of c, whatever their classes."""
+    return DECOMPOSE.normalize_str(HIGH + c + LOW) == HIGH + DECOMPOSE.normalize_str(c) + LOW
 
 
 REFERENCES: dict[int, str] = {}

@@ -1,11 +1,10 @@
-"""Files, special tokens, results, errors, pickling and threads."""
+"""Files, special tokens, results, errors and pickling."""
 
 import copy
 import json
 import pickle
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -194,23 +193,6 @@ def test_collators(tokenizer):
 # Results
 
 
-def test_maps_between_tokens_words_and_characters(tokenizer, theirs):
-    actual, expected = (t(TEXTS, TEXTS[::-1]) for t in (tokenizer, theirs))
-    bulk = tokenizer(TEXTS)  # whose encodings are made on first use
-    assert bulk.tokens(1) == theirs(TEXTS).tokens(1) and bulk.char_to_token(0, 4) == theirs(TEXTS).char_to_token(0, 4)
-    assert actual.n_sequences == expected.n_sequences == 2 and actual.is_fast and len(actual.encodings) == len(TEXTS)
-    for method in ("tokens", "word_ids", "sequence_ids"):
-        assert getattr(actual, method)() == getattr(expected, method)()
-        assert getattr(actual, method)(3) == getattr(expected, method)(3)
-    for method in ("token_to_sequence", "token_to_word", "token_to_chars", "word_to_tokens", "word_to_chars",
-                   "char_to_token", "char_to_word"):  # fmt: skip
-        for arguments in ((2,), (1, 2), (1, 5)):
-            assert getattr(actual, method)(*arguments) == getattr(expected, method)(*arguments), method
-    assert actual.token_to_word(0, -2) == expected.word_ids(0)[-2]
-    assert actual.word_to_tokens(0, 0, sequence_index=1).start == expected.word_to_tokens(0, 0, sequence_index=1).start
-    assert actual[1].ids == expected[1].ids and [row.ids for row in actual[:2]] == expected["input_ids"][:2]
-
-
 def test_batch_encoding(tokenizer):
     batch = tokenizer(TEXTS, padding=True)
     assert batch.input_ids is batch["input_ids"] and "input_ids" in batch and set(batch) == set(batch.keys())
@@ -304,7 +286,7 @@ def test_mistakes_with_tokens(tokenizer):
         tokenizer.pad([[1, 2]])
 
 
-# Processes and threads
+# Processes
 
 
 def test_pickle_and_copy(tokenizer):
@@ -316,29 +298,6 @@ def test_pickle_and_copy(tokenizer):
 def test_empty_batch(tokenizer):
     assert tokenizer([])["input_ids"] == []
     assert tokenizer([], padding=True, return_tensors="pt")["input_ids"].dtype == torch.int64
-
-
-def test_threads_with_different_options(tokenizer):
-    calls = [
-        {"padding": True, "truncation": True, "max_length": 8, "return_offsets_mapping": True},
-        {"padding": "max_length", "truncation": True, "max_length": 24, "padding_side": "left", "return_length": True},
-        {"return_special_tokens_mask": True},
-        {"padding": True, "truncation": True, "max_length": 16},
-    ]
-    expected = [dict(tokenizer(TEXTS * 5, **options)) for options in calls]
-    failures = []
-
-    def work(index):
-        for _ in range(60):
-            if dict(tokenizer(TEXTS * 5, **calls[index])) != expected[index]:
-                failures.append(index)
-
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
 
 
 def test_importing_needs_neither_torch_nor_transformers():

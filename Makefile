@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow sanitize fuzz lint bench clean
 
 # One environment for everything; rebuilt when the requirements or the C++ sources change.
 .venv/installed: pyproject.toml setup.py constraints.txt $(wildcard csrc/*/*.cpp csrc/*/*.h)
@@ -19,12 +19,50 @@ test: .venv/installed
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
+# The tests of the tokenizer on an extension that gcc's sanitizers watch, built with a copy of the package. PYTHONPATH puts
+# it before the installed one, and PYTHONSAFEPATH keeps this folder's own from coming first; processes that tests start
+# inherit both. Reports go to files, as pytest captures the rest. Leaks are not looked for: Python itself leaks. A child
+# that is forked while threads allocate hangs in the sanitizer's own allocator.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -O1 -g
+SANITIZED := $(CURDIR)/build/sanitize
+RUN_SANITIZED = env PYTHONPATH=$(SANITIZED)/lib PYTHONSAFEPATH=1 \
+	ASAN_OPTIONS=detect_leaks=0:malloc_context_size=8:quarantine_size_mb=64:log_path=$(SANITIZED)/report \
+	UBSAN_OPTIONS=print_stacktrace=1:log_path=$(SANITIZED)/report \
+	LD_PRELOAD="$(foreach lib,asan ubsan,$(shell gcc -print-file-name=lib$(lib).so))" $(BIN)/python
+
+sanitize: .venv/installed
+	rm -rf $(SANITIZED)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt setuptools pybind11
+	CC=gcc CXX=g++ CFLAGS="$(SANITIZE)" CXXFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" \
+		$(BIN)/python setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
+	$(RUN_SANITIZED) -c "import electra_fast._tokenizer as m; print(m.__file__); assert m.__file__.startswith('$(SANITIZED)/')"
+	$(RUN_SANITIZED) -m pytest -n auto tests/tokenizer -m "not slow" -p no:cacheprovider \
+		--deselect tests/tokenizer/test_concurrency.py::test_fork_in_the_middle_of_work; \
+		status=$$?; if cat $(SANITIZED)/report.* 2>/dev/null; then exit 1; fi; exit $$status
+
+# Random texts through the tokenizer's C++, checked by csrc/tokenizer/fuzz; needs clang and its runtime (Debian: clang-14 and
+# libclang-rt-14-dev). Comparisons are not traced: that takes most of the time, and no text is compared with a constant.
+FUZZ_CXX ?= $(shell command -v clang++-14 || command -v clang++)
+FUZZ_SECONDS ?= 600
+FUZZ_SOURCES := csrc/tokenizer/fuzz/fuzz_encoder.cpp $(filter-out %/bindings.cpp,$(wildcard csrc/tokenizer/*.cpp))
+
+build/fuzz/fuzz_encoder: $(FUZZ_SOURCES) $(wildcard csrc/tokenizer/*.h csrc/tokenizer/*.inc)
+	$(if $(FUZZ_CXX),,$(error fuzzing needs clang with its runtime, found no clang++-14 and no clang++: set FUZZ_CXX))
+	mkdir -p build/fuzz/corpus
+	$(FUZZ_CXX) -std=c++20 -O2 -g -pthread -Wall -Wextra -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+		-fno-sanitize-coverage=trace-cmp -Icsrc $(FUZZ_SOURCES) -o $@
+
+fuzz: build/fuzz/fuzz_encoder
+	build/fuzz/fuzz_encoder -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/ \
+		build/fuzz/corpus csrc/tokenizer/fuzz/corpus
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 bench: .venv/installed
-	$(BIN)/python -m benchmarks.model
+	$(BIN)/electra-fast bench model
+	$(BIN)/electra-fast bench tokenizer
 
 clean:
 	rm -rf .venv build dist *.egg-info electra_fast/*.so demo

@@ -42,7 +42,10 @@ public:
         if (n > capacity_) reallocate(n);
         size_ = n;
     }
-    void place(const Buffer& part, std::size_t at) { std::copy_n(part.data(), part.size(), data() + at); }
+    // Copies n values of another buffer, from `begin` on, to `at`, for which there is room.
+    void place(const Buffer& other, std::size_t begin, std::size_t n, std::size_t at) {
+        std::copy_n(other.data() + begin, n, data() + at);
+    }
     void clear() { size_ = 0; }
     // Hands over the values, for std::free. Spare room stays: memory that nobody has touched, and giving it back would
     // make malloc take other memory, page by page, for the next array of this size.

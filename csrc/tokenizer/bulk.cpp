@@ -2,17 +2,20 @@
 
 #include <algorithm>
 #include <atomic>
+#include <deque>
+#include <exception>
+#include <mutex>
 #include <numeric>
+#include <shared_mutex>
+#include <thread>
 #include <vector>
 
 namespace electra_fast {
 namespace {
 
-// Below this a thread costs more than it does.
-constexpr std::size_t kSmallestTask = std::size_t{1} << 18;  // bytes
-constexpr std::size_t kTasksPerThread = 4;                   // so that none waits long for the slowest
-constexpr std::size_t kBytesPerToken = 4;                    // prose has more; arrays grow where a text has fewer
-constexpr std::size_t kAhead = 4;                            // texts that are fetched into the cache in advance
+constexpr std::size_t kTask = std::size_t{1} << 18;  // bytes that one thread takes at a time
+constexpr std::size_t kBytesPerToken = 4;            // prose has more; arrays grow where a text has fewer
+constexpr std::size_t kAhead = 4;                    // texts that are fetched into the cache in advance
 
 // A place in the texts: code unit `unit` of text `row`.
 struct Place {
@@ -22,11 +25,8 @@ struct Place {
 // Where the tasks begin, and the end of the last. Only a text that is too long for one task is cut.
 std::vector<Place> borders(std::span<const SourceText> texts, std::size_t n_threads, bool may_cut) {
     if (n_threads == 1 || texts.empty()) return {{0, 0}, {texts.size(), 0}};
-    std::size_t n_bytes = 0;
-    for (const SourceText& text : texts) n_bytes += text.n_bytes();
-    const std::size_t task_size = std::max(n_bytes / (n_threads * kTasksPerThread) + 1, kSmallestTask);
     std::vector<Place> borders{{0, 0}};
-    std::size_t room = task_size;  // bytes that the task still takes
+    std::size_t room = kTask;  // bytes that the task still takes
     for (std::size_t row = 0; row < texts.size(); ++row) {
         const SourceText& text = texts[row];
         std::size_t unit = 0, left = text.n_bytes();
@@ -34,7 +34,7 @@ std::vector<Place> borders(std::span<const SourceText> texts, std::size_t n_thre
             unit = may_cut ? text.behind_space(unit + room / text.unit_size()) : text.n_units;
             left = (text.n_units - unit) * text.unit_size();
             borders.push_back(left ? Place{row, unit} : Place{row + 1, 0});
-            room = task_size;
+            room = kTask;
             if (!left) break;
         }
         room -= std::min(left, room);
@@ -102,10 +102,11 @@ public:
         if (options.word_starts) rows.word_starts.resize(n);
     }
 
-    void place(const BulkOutput& part, std::size_t at) {
-        rows.ids.place(part.rows.ids, at);
-        rows.spans.place(part.rows.spans, at);
-        rows.word_starts.place(part.rows.word_starts, at);
+    // Copies n tokens of another output, from `begin` on, to a place that has been reserved.
+    void place(const BulkOutput& other, std::size_t begin, std::size_t n, std::size_t at) {
+        rows.ids.place(other.rows.ids, begin, n, at);
+        if (other.rows.spans.size()) rows.spans.place(other.rows.spans, begin, n, at);
+        if (other.rows.word_starts.size()) rows.word_starts.place(other.rows.word_starts, begin, n, at);
     }
 
     BulkRows rows;
@@ -121,25 +122,67 @@ public:
     void reserve(std::size_t n, const BulkOptions&) { rows.tokens.reserve(n); }
     std::size_t size() const { return rows.tokens.size(); }
     void resize(std::size_t n, const BulkOptions&) { rows.tokens.resize(n); }
-    void place(const TokenOutput& part, std::size_t at) { rows.tokens.place(part.rows.tokens, at); }
+    void place(const TokenOutput& other, std::size_t begin, std::size_t n, std::size_t at) {
+        rows.tokens.place(other.rows.tokens, begin, n, at);
+    }
 
     TokenRows rows;
+};
+
+// The tasks' outputs one after the other. Tasks end in any order; each is copied to its place as soon as the sizes of all
+// before it are known, so that no more than a few wait, in memory that is used over and over.
+template <typename Output>
+class Joined {
+public:
+    Joined(std::size_t n_expected, const BulkOptions& options) : options_(options), capacity_(n_expected) {
+        output_.reserve(n_expected, options);
+    }
+
+    // Copies n tokens of `from`, which are the task's, if the tasks before it have been placed.
+    bool place(std::size_t task, const Output& from, std::size_t begin, std::size_t n) {
+        if (n_placed_.load(std::memory_order_acquire) != task) return false;
+        const std::size_t at = size_;
+        size_ += n;
+        n_placed_.store(task + 1, std::memory_order_release);
+        {
+            const std::shared_lock lock(growth_);
+            if (at + n <= capacity_) {
+                output_.place(from, begin, n, at);
+                return true;
+            }
+        }
+        const std::unique_lock lock(growth_);
+        capacity_ = std::max(capacity_, at + n + at / 2);
+        output_.reserve(capacity_, options_);
+        output_.place(from, begin, n, at);
+        return true;
+    }
+
+    Output take() {
+        output_.resize(size_, options_);
+        return std::move(output_);
+    }
+
+private:
+    const BulkOptions& options_;
+    Output output_;
+    std::size_t capacity_;
+    std::size_t size_ = 0;  // belongs to the task whose turn it is
+    std::atomic<std::size_t> n_placed_{0};
+    std::shared_mutex growth_;
 };
 
 template <typename Output>
 Output encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, const BulkOptions& options) {
     const std::vector<Place> places = borders(texts, options.n_threads, Output::may_cut(encoder, options));
     const std::size_t n_tasks = places.size() - 1;
-    std::vector<Output> outputs(n_tasks);
+    std::size_t n_bytes = 0;
+    for (const SourceText& text : texts) n_bytes += text.n_bytes();
     Buffer<std::int64_t> offsets;
     offsets.resize(texts.size() + 1);
     std::fill_n(offsets.data(), offsets.size(), 0);
-    for_each_task(n_tasks, options.n_threads, pool, [&](std::size_t task, Worker& worker) {
-        Output& output = outputs[task];
+    const auto encode_task = [&](std::size_t task, Worker& worker, Output& output) {
         const Place first = places[task], last = places[task + 1];
-        std::size_t n_bytes = 0;
-        for (std::size_t row = first.row; row < last.row; ++row) n_bytes += texts[row].n_bytes();
-        output.reserve(n_bytes / kBytesPerToken, options);
         for (std::size_t row = first.row; row < last.row + (last.unit > 0); ++row) {
             const SourceText& text = texts[row];
             if (row + kAhead < texts.size()) prefetch(texts[row + kAhead]);
@@ -156,22 +199,52 @@ Output encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const So
             std::atomic_ref(offsets[row + 1]).fetch_add(static_cast<std::int64_t>(output.size() - begin),
                                                         std::memory_order_relaxed);
         }
-    });
-    std::partial_sum(offsets.data(), offsets.data() + offsets.size(), offsets.data());
-    Output joined;
+    };
+
+    Output output;
     if (n_tasks == 1) {
-        joined = std::move(outputs[0]);
+        output.reserve(n_bytes / kBytesPerToken, options);
+        std::unique_ptr<Worker> worker = pool.take();
+        encode_task(0, *worker, output);
+        pool.give_back(std::move(worker));
     } else {
-        std::vector<std::size_t> begins(n_tasks, 0);
-        for (std::size_t task = 1; task < n_tasks; ++task) begins[task] = begins[task - 1] + outputs[task - 1].size();
-        joined.resize(begins.back() + outputs.back().size(), options);
-        for_each_task(n_tasks, options.n_threads, pool, [&](std::size_t task, Worker&) {
-            joined.place(outputs[task], begins[task]);
-            outputs[task] = {};
+        Joined<Output> joined(n_bytes / kBytesPerToken, options);
+        std::atomic<std::size_t> next{0};
+        std::vector<std::exception_ptr> errors(n_tasks);
+        run_on_threads(std::min(options.n_threads, n_tasks), pool, [&](Worker& worker) {
+            struct Done {
+                std::size_t task, begin, n;
+            };
+            Output outputs;  // of tasks that wait for their place
+            std::deque<Done> waiting;
+            const auto place_ready = [&] {
+                while (!waiting.empty()) {
+                    const auto& [task, begin, n] = waiting.front();
+                    if (!joined.place(task, outputs, begin, n)) return;
+                    waiting.pop_front();
+                }
+                outputs.resize(0, options);
+            };
+            for (std::size_t task; (task = next.fetch_add(1)) < n_tasks;) {
+                const std::size_t begin = outputs.size();
+                try {
+                    encode_task(task, worker, outputs);
+                } catch (...) {
+                    errors[task] = std::current_exception();
+                }
+                waiting.push_back({task, begin, outputs.size() - begin});
+                place_ready();
+            }
+            for (; !waiting.empty(); place_ready()) std::this_thread::yield();
         });
+        for (const std::exception_ptr& error : errors) {
+            if (error) std::rethrow_exception(error);
+        }
+        output = joined.take();
     }
-    joined.rows.offsets = std::move(offsets);
-    return joined;
+    std::partial_sum(offsets.data(), offsets.data() + offsets.size(), offsets.data());
+    output.rows.offsets = std::move(offsets);
+    return output;
 }
 
 }  // namespace

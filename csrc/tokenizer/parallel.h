@@ -2,11 +2,9 @@
 // finds nothing taken and waits for nobody.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
-#include <exception>
 #include <memory>
 #include <system_error>
 #include <thread>
@@ -47,34 +45,22 @@ private:
     std::array<std::atomic<Worker*>, 64> places_{};
 };
 
-// Calls task(index, worker) for every index below n_tasks; rethrows the exception of the lowest index that has one.
-template <typename Task>
-void for_each_task(std::size_t n_tasks, std::size_t n_threads, WorkerPool& pool, const Task& task) {
-    std::atomic<std::size_t> next{0};
-    std::vector<std::exception_ptr> errors(n_tasks);
-    const auto work = [&] {
-        std::unique_ptr<Worker> worker;
-        for (std::size_t index; (index = next.fetch_add(1)) < n_tasks;) {
-            try {
-                if (!worker) worker = pool.take();
-                task(index, *worker);
-            } catch (...) {
-                errors[index] = std::current_exception();
-            }
-        }
-        if (worker) pool.give_back(std::move(worker));
+// Calls work(worker) on n_threads threads, this one among them. work must not throw.
+template <typename Work>
+void run_on_threads(std::size_t n_threads, WorkerPool& pool, const Work& work) {
+    const auto run = [&] {
+        std::unique_ptr<Worker> worker = pool.take();
+        work(*worker);
+        pool.give_back(std::move(worker));
     };
     std::vector<std::thread> threads;
     try {
-        for (std::size_t i = 1; i < std::min(n_threads, n_tasks); ++i) threads.emplace_back(work);
+        for (std::size_t i = 1; i < n_threads; ++i) threads.emplace_back(run);
     } catch (const std::system_error&) {
         // No more threads are to be had: those that run, and this one, do the work.
     }
-    work();
+    run();
     for (std::thread& thread : threads) thread.join();
-    for (const std::exception_ptr& error : errors) {
-        if (error) std::rethrow_exception(error);
-    }
 }
 
 }  // namespace electra_fast

@@ -40,6 +40,9 @@ std::uint32_t count_characters(std::string_view text) {
     return static_cast<std::uint32_t>(std::count_if(text.begin(), text.end(), [](char byte) { return (byte & 0xc0) != 0x80; }));
 }
 
+// That a rule makes of one byte: a Hangul syllable of three becomes three jamo of three each.
+constexpr std::size_t kMostBytes = 3;
+
 }  // namespace
 
 Encoder::Encoder(EncoderOptions options)
@@ -225,12 +228,16 @@ template void Encoder::encode(std::string_view, Worker&, Buffer<std::int32_t>&) 
 template void Encoder::encode(std::string_view, Worker&, Buffer<Token>&) const;
 
 void Encoder::normalize(std::string_view text, NormalizedText& normalized) const {
-    normalized.clear();
-    const auto put = [&normalized](std::string_view bytes, std::uint32_t source) {
-        normalized.bytes += bytes;
-        normalized.sources.insert(normalized.sources.end(), bytes.size(), source);
-    };
+    normalized.resize(text.size() * kMostBytes);
+    char* bytes = normalized.bytes.data();
+    std::uint32_t* sources = normalized.sources.data();
     std::uint32_t source = 0;
+    const auto put = [&](std::string_view part) {
+        for (const char byte : part) {
+            *bytes++ = byte;
+            *sources++ = source;
+        }
+    };
     const char* const end = text.data() + text.size();
     for (const char* at = text.data(); at != end; ++source) {
         const char* const begin = at;
@@ -238,31 +245,33 @@ void Encoder::normalize(std::string_view text, NormalizedText& normalized) const
         const std::string_view same{begin, static_cast<std::size_t>(at - begin)};
         switch (entry.change) {
             case Characters::Change::kNone:
-                put(same, source);
+                put(same);
                 break;
             case Characters::Change::kDropped:
                 break;
             case Characters::Change::kIsolated:
-                put(" ", source);
-                put(same, source);
-                put(" ", source);
+                put(" ");
+                put(same);
+                put(" ");
                 break;
             case Characters::Change::kReplaced:
-                put(characters_.replacement(entry), source);
+                put(characters_.replacement(entry));
                 break;
-            case Characters::Change::kContextual: {
-                std::u32string all;
-                for (const char* from = text.data(); from != end;) all += read_utf8(from);
-                normalized.clear();
-                std::string bytes;
-                for (const Characters::Normalized& one : characters_.normalize(all)) {
-                    bytes.clear();
-                    append_utf8(one.character, bytes);
-                    put(bytes, one.source);
-                }
-                return;
-            }
+            case Characters::Change::kContextual:
+                return normalize_in_context(text, normalized);
         }
+    }
+    normalized.resize(static_cast<std::size_t>(bytes - normalized.bytes.data()));
+}
+
+// All of the text at once, character by character as the rules are written.
+void Encoder::normalize_in_context(std::string_view text, NormalizedText& normalized) const {
+    std::u32string all;
+    for (const char* from = text.data(); from != text.data() + text.size();) all += read_utf8(from);
+    normalized.resize(0);
+    for (const auto& [character, source] : characters_.normalize(all)) {
+        append_utf8(character, normalized.bytes);
+        normalized.sources.resize(normalized.bytes.size(), source);
     }
 }
 
@@ -301,9 +310,9 @@ void Encoder::encode_word(std::string_view word, const std::uint32_t* sources, s
     bool is_known = n_characters <= longest_word_;
     for (std::size_t at = 0; is_known && at < word.size();) {
         const Trie::Match match = (at ? next_pieces_ : first_pieces_).longest_prefix(word.substr(at));
-        pieces.push_back({match.value, sources[at], sources[at + match.length - 1] + 1, index});
-        at += match.length;
         is_known = match.length > 0;
+        if (is_known) pieces.push_back({match.value, sources[at], sources[at + match.length - 1] + 1, index});
+        at += match.length;
     }
     if (is_known) return;
     pieces.resize(first);

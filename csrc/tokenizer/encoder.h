@@ -42,9 +42,9 @@ struct NormalizedText {
     std::string bytes;
     std::vector<std::uint32_t> sources;
 
-    void clear() {
-        bytes.clear();
-        sources.clear();
+    void resize(std::size_t n) {
+        bytes.resize(n);
+        sources.resize(n);
     }
 };
 
@@ -77,6 +77,7 @@ private:
 
     BlockMasks scan_tail(std::string_view text) const;
     void normalize(std::string_view text, NormalizedText& normalized) const;
+    void normalize_in_context(std::string_view text, NormalizedText& normalized) const;
     void encode_normalized(std::string_view text, const std::uint32_t* sources, std::uint32_t& n_words,
                            std::vector<Token>& pieces) const;
     void encode_word(std::string_view word, const std::uint32_t* sources, std::size_t n_characters, std::uint32_t index,

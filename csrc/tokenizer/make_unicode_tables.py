@@ -65,7 +65,7 @@ def properties(code_point: int) -> int:
     # Python's final sigma follows a cased character, and no cased one follows it; case-ignorable ones do not count.
     cased = (c + "\u03a3").lower().endswith("\u03c2")
     ignorable = not cased and ("A" + c + "\u03a3").lower().endswith("\u03c2")
-    # The encoder relies on it that no text gets more characters than it has bytes.
+    # The encoder relies on it that no text gets more characters than it has bytes, nor three times as many bytes.
     assert max(len(LOWER.normalize_str(part)) for part in (c, STRIP.normalize_str(c))) <= len(c.encode()), hex(
         code_point
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -19,7 +19,7 @@ from ..tokenizer import ElectraTokenizer
 MAX_LENGTH = 512  # of `pairs` and `tensors`
 
 
-class Provider:
+class Provider(Protocol):
     """A tokenizer, built from a folder with tokenizer.json and vocab.txt.
 
     Args:
@@ -31,8 +31,7 @@ class Provider:
     frames = True  # with [CLS] and [SEP]
     max_threads = float("inf")
 
-    def __init__(self, folder: Path, n_threads: int):
-        raise NotImplementedError
+    def __init__(self, folder: Path, n_threads: int): ...
 
 
 class ElectraFast(Provider):
@@ -110,12 +109,12 @@ class Blingfire(Provider):
     max_threads = 1
 
     def __init__(self, folder: Path, n_threads: int):
-        self.library = importlib.import_module(self.module)
-        self.model = self.library.load_model(str(Path(self.library.__file__).with_name("bert_base_tok.bin")))
+        self.blingfire = importlib.import_module(self.module)
+        self.model = self.blingfire.load_model(str(Path(self.blingfire.__file__).with_name("bert_base_tok.bin")))
         self.unknown_id = ElectraTokenizer.from_pretrained(folder).unk_token_id
 
     def ids(self, texts: list[str]) -> Any:
-        encode, model, unknown_id = self.library.text_to_ids, self.model, self.unknown_id
+        encode, model, unknown_id = self.blingfire.text_to_ids, self.model, self.unknown_id
         return [encode(model, text, len(text), unknown_id, True) for text in texts]
 
 

@@ -1,10 +1,8 @@
 // Tokens that are found in the text as they stand, before it is split into words.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>

@@ -62,7 +62,7 @@ class Encoder {
 public:
     explicit Encoder(EncoderOptions options);
 
-    // Appends a text's tokens, or their ids alone, which takes half the time. text: well-formed UTF-8; spans count its
+    // Appends a text's tokens, or their ids alone, which takes less time. text: well-formed UTF-8; spans count its
     // characters, words its words.
     template <typename T>
     void encode(std::string_view text, Worker& worker, Buffer<T>& output) const;

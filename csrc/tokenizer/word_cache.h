@@ -5,7 +5,6 @@
 // entry, spans included; more lie in a ring, where in time later ones overwrite them and the entry is as good as absent.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>

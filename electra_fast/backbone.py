@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import ElectraPreTrainedModel
+from .capture import CapturedEncoder
 from .config import ElectraConfig
 from .encoding import (
     Encoded,
@@ -34,6 +35,7 @@ class ElectraModel(ElectraPreTrainedModel):
         self.embeddings = ElectraEmbeddings(config, impl)
         if config.embedding_size != config.hidden_size:
             self.embeddings_project = nn.Linear(config.embedding_size, config.hidden_size)
+        self.captured: CapturedEncoder | None = None
         self.encoder = ElectraEncoder(config, impl)
         self.post_init()
 
@@ -142,9 +144,10 @@ class ElectraModel(ElectraPreTrainedModel):
             input_ids, token_type_ids, position_ids, inputs_embeds = (
                 None if x is None else packed.pack(x) for x in (input_ids, token_type_ids, position_ids, inputs_embeds)
             )
-        hidden = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, self._project)
+        embedding_seed, seeds = self._draw_seeds(device)
+        hidden = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, self._project, embedding_seed)
         if packed is not None:
-            context = packed_context(config, packed)
+            context = packed_context(config, packed, seeds)
         else:
             context = padded_context(
                 config,
@@ -155,6 +158,7 @@ class ElectraModel(ElectraPreTrainedModel):
                 encoder_attention_mask,
                 head_mask,
                 wants["output_attentions"],
+                seeds,
             )
         output = self.encoder(hidden, context)
         encoded = Encoded(output.hidden, packed, cache if use_cache else None)
@@ -174,12 +178,28 @@ class ElectraModel(ElectraPreTrainedModel):
     ) -> Tensor:
         """Packed tokens [T] -> hidden states [T, H], without checks: for training loops that pack their own batches."""
         if position_ids is None:
-            starts = packed.cu_seqlens[:-1].long().repeat_interleave(packed.cu_seqlens.diff())
-            position_ids = torch.arange(len(input_ids), device=input_ids.device) - starts
+            position_ids = packed.position_ids(len(input_ids))
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
-        hidden = self.embeddings(input_ids, token_type_ids, position_ids, None, self._project)
-        return self.encoder(hidden, packed_context(self.config, packed)).hidden
+        embedding_seed, seeds = self._draw_seeds(input_ids.device)
+        hidden = self.embeddings(input_ids, token_type_ids, position_ids, None, self._project, embedding_seed)
+        return self.encoder(hidden, packed_context(self.config, packed, seeds)).hidden
+
+    def _draw_seeds(self, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+        """Seeds of the dropouts of one forward: [1] of the embeddings and [L, 3] of the layers; None without."""
+        n_layers = self.config.num_hidden_layers
+        seeds = self.embeddings.ops.draw_seeds(1 + 3 * n_layers, device) if self.training else None
+        return (None, None) if seeds is None else (seeds[:1], seeds[1:].view(n_layers, 3))
+
+    def _replays(self, packed: PackedBatch | None, input_ids: Tensor | None, keeps_states: bool) -> bool:
+        """Whether a call is served by `capture()`."""
+        return (
+            self.captured is not None
+            and packed is not None
+            and input_ids is not None
+            and len(input_ids) <= self.captured.max_tokens
+            and not (self.training or torch.is_grad_enabled() or keeps_states)
+        )
 
     @property
     def _project(self) -> nn.Linear | None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import ops
+from .capture import CapturedEncoder
 from .config import ElectraConfig
 from .hub import HubMixin
 from .ops import Impl
@@ -161,6 +162,24 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
 
     def can_generate(self) -> bool:
         return hasattr(self, "generate")
+
+    # CUDA graphs
+
+    def capture(self, max_tokens: int = 8192) -> ElectraPreTrainedModel:
+        """From now on inference replays CUDA graphs, for small batches the larger part of the time; returns self.
+
+        Serves calls in eval mode under `torch.no_grad()` or `torch.inference_mode()` with at most `max_tokens` tokens.
+        A graph is recorded when a bucket of sizes is met for the first time, which takes a moment.
+
+        Raises:
+            ValueError: a model that is not on a CUDA device.
+        """
+        if self.device.type != "cuda":
+            raise ValueError(
+                f"capture() records CUDA graphs: the model must be on a CUDA device, it is on {self.device}"
+            )
+        self.base_model.captured = CapturedEncoder(max_tokens)
+        return self
 
     # Gradient checkpointing
 

@@ -196,6 +196,7 @@ def padded_context(
     encoder_attention_mask: Tensor | None,
     head_mask: Tensor | None,
     output_attentions: bool,
+    seeds: Tensor | None,
 ) -> Context:
     """The context of a padded batch [B, S, H]."""
     mask = broadcast_mask(attention_mask)
@@ -213,8 +214,9 @@ def padded_context(
         cache=cache,
         encoder_hidden_states=encoder_hidden_states,
         encoder_mask=broadcast_mask(encoder_attention_mask),
+        seeds=seeds,
     )
 
 
-def packed_context(config: ElectraConfig, packed: PackedBatch) -> Context:
-    return PackedContext(packed.cu_seqlens, packed.max_seqlen, causal=config.is_decoder)
+def packed_context(config: ElectraConfig, packed: PackedBatch, seeds: Tensor | None) -> Context:
+    return PackedContext(packed.cu_seqlens, packed.max_seqlen, causal=config.is_decoder, seeds=seeds)

@@ -38,22 +38,39 @@ class KeyValueCache:
         return k, v
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Context:
+    """What all layers of a forward share.
+
+    Attributes:
+        seeds: [L, 3] int64, of each layer's dropouts: attention, its output, the layer's output; None where the ops
+            draw from torch's generator.
+    """
+
+    seeds: Tensor | None = None
+
+    def layer_seeds(self, layer_idx: int) -> tuple[Tensor | None, ...]:
+        return (None, None, None) if self.seeds is None else self.seeds[layer_idx].split(1)
+
+
 @dataclass(frozen=True)
-class PackedContext:
+class PackedContext(_Context):
     """Attention within packed sequences: the fast form."""
 
     cu_seqlens: Tensor
     max_seqlen: int
     causal: bool = False
 
-    def attend(self, module: ElectraSelfAttention, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, None]:
+    def attend(self, module: ElectraSelfAttention, qkv: Tensor, seed: Tensor | None) -> tuple[Tensor, None]:
         dropout_p = module.dropout.p if module.training else 0.0
-        return module.ops.attention(q, k, v, self.cu_seqlens, self.max_seqlen, dropout_p, self.causal), None
+        return module.ops.attention(qkv, self.cu_seqlens, self.max_seqlen, dropout_p, self.causal, seed), None
 
 
 @dataclass(frozen=True)
-class PaddedContext:
+class PaddedContext(_Context):
     """Attention over a padded batch: probabilities as an output, any mask, head masks, caches, cross-attention.
+
+    Its dropouts draw from torch's generator.
 
     Attributes:
         mask: broadcastable to [B, A, S, K]; True where attention is allowed, or floating and added to the scores.
@@ -70,7 +87,8 @@ class PaddedContext:
     encoder_hidden_states: Tensor | None = None
     encoder_mask: Tensor | None = None
 
-    def attend(self, module: ElectraSelfAttention, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor | None]:
+    def attend(self, module: ElectraSelfAttention, qkv: Tensor, seed: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        q, k, v = qkv.unbind(-3)
         if self.cache is not None:
             k, v = self.cache.update(module.layer_idx, k, v)
         return self._attend(module, q, k, v, self.mask)
@@ -115,6 +133,7 @@ class ElectraEmbeddings(nn.Module):
         position_ids: Tensor,
         inputs_embeds: Tensor | None = None,
         project: nn.Linear | None = None,
+        seed: Tensor | None = None,
     ) -> Tensor:
         """Ids [...] (or `inputs_embeds [..., E]`) -> [..., H]."""
         return self.ops.embed_norm_project(
@@ -132,6 +151,7 @@ class ElectraEmbeddings(nn.Module):
             inputs_embeds,
             self.word_embeddings.padding_idx,
             self.dropout.p if self.training else 0.0,
+            seed,
         )
 
 
@@ -144,13 +164,13 @@ class ElectraSelfAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
         self.layer_idx = layer_idx
-        self.ops = ops.select(impl)
+        self.ops = ops.select(impl, config.head_size)
         self.register_state_dict_post_hook(_split_qkv)
         self.register_load_state_dict_pre_hook(_join_qkv)
 
-    def forward(self, hidden: Tensor, context: Context) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden: Tensor, context: Context, seed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         qkv = self.qkv(hidden).unflatten(-1, (3, self.num_attention_heads, self.attention_head_size))
-        out, probabilities = context.attend(self, *qkv.unbind(-3))
+        out, probabilities = context.attend(self, qkv, seed)
         return out.flatten(-2), probabilities
 
 
@@ -195,7 +215,7 @@ class ElectraCrossAttention(nn.Module):
         key, value = self.key(encoder_hidden_states), self.value(encoder_hidden_states)
         return key.unflatten(-1, self.head_shape), value.unflatten(-1, self.head_shape)
 
-    def forward(self, hidden: Tensor, context: PaddedContext) -> tuple[Tensor, Tensor]:
+    def forward(self, hidden: Tensor, context: PaddedContext, seed: Tensor | None = None) -> tuple[Tensor, Tensor]:
         out, probabilities = context.attend_encoder(self, self.query(hidden).unflatten(-1, self.head_shape))
         return out.flatten(-2), probabilities
 
@@ -210,9 +230,9 @@ class _ResidualNorm(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.ops = ops.select(impl)
 
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor, seed: Tensor | None = None) -> Tensor:
         norm, dropout_p = self.LayerNorm, self.dropout.p if self.training else 0.0
-        return self.ops.dropout_add_norm(self.dense(x), residual, norm.weight, norm.bias, norm.eps, dropout_p)
+        return self.ops.dropout_add_norm(self.dense(x), residual, norm.weight, norm.bias, norm.eps, dropout_p, seed)
 
 
 class ElectraSelfOutput(_ResidualNorm):
@@ -237,9 +257,11 @@ class ElectraAttention(nn.Module):
         )
         self.output = ElectraSelfOutput(config, impl)
 
-    def forward(self, hidden: Tensor, context: Context) -> tuple[Tensor, Tensor | None]:
-        attended, probabilities = self.self(hidden, context)
-        return self.output(attended, hidden), probabilities
+    def forward(
+        self, hidden: Tensor, context: Context, seed: Tensor | None = None, output_seed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        attended, probabilities = self.self(hidden, context, seed)
+        return self.output(attended, hidden, output_seed), probabilities
 
 
 class ElectraIntermediate(nn.Module):
@@ -259,6 +281,7 @@ class ElectraIntermediate(nn.Module):
 class ElectraLayer(nn.Module):
     def __init__(self, config: ElectraConfig, layer_idx: int = 0, impl: Impl = "auto"):
         super().__init__()
+        self.layer_idx = layer_idx
         self.chunk_size_feed_forward = config.chunk_size_feed_forward
         self.attention = ElectraAttention(config, layer_idx, impl=impl)
         if config.add_cross_attention:
@@ -268,7 +291,8 @@ class ElectraLayer(nn.Module):
 
     def forward(self, hidden: Tensor, context: Context) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Returns (hidden, attention probabilities, cross-attention probabilities)."""
-        hidden, probabilities = self.attention(hidden, context)
+        attention_seed, attended_seed, output_seed = context.layer_seeds(self.layer_idx)
+        hidden, probabilities = self.attention(hidden, context, attention_seed, attended_seed)
         cross_probabilities = None
         if isinstance(context, PaddedContext) and context.encoder_hidden_states is not None:
             hidden, cross_probabilities = self.crossattention(hidden, context)
@@ -276,11 +300,11 @@ class ElectraLayer(nn.Module):
             chunks = hidden.split(self.chunk_size_feed_forward, dim=-2)
             hidden = torch.cat([self.feed_forward(chunk) for chunk in chunks], dim=-2)
         else:
-            hidden = self.feed_forward(hidden)
+            hidden = self.feed_forward(hidden, output_seed)
         return hidden, probabilities, cross_probabilities
 
-    def feed_forward(self, hidden: Tensor) -> Tensor:
-        return self.output(self.intermediate(hidden), hidden)
+    def feed_forward(self, hidden: Tensor, seed: Tensor | None = None) -> Tensor:
+        return self.output(self.intermediate(hidden), hidden, seed)
 
 
 @dataclass

@@ -41,16 +41,25 @@ class PackedBatch:
         """From a [B, S] mask, nonzero at real tokens, which may stand anywhere in a row."""
         batch_size, seq_length = mask.shape
         mask = mask != 0
-        if bool(mask.all()):
-            return cls.full(batch_size, seq_length, mask.device)
         lengths = mask.sum(1, dtype=torch.int32)
+        on_host = lengths.tolist()  # the only wait for the device
+        n_tokens = sum(on_host)
+        if n_tokens == batch_size * seq_length:
+            return cls.full(batch_size, seq_length, mask.device)
         cu_seqlens = torch.nn.functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
-        return cls(batch_size, seq_length, cu_seqlens, int(lengths.max()), mask.flatten().nonzero().squeeze(1))
+        indices = torch.nonzero_static(mask.flatten(), size=n_tokens).squeeze(1)
+        return cls(batch_size, seq_length, cu_seqlens, max(on_host), indices)
 
     @classmethod
     def from_cu_seqlens(cls, batch_size: int, seq_length: int, cu_seqlens: Tensor, max_seqlen: int) -> PackedBatch:
         """From rows that are already packed: together the [B, S] tokens hold the sequences that `cu_seqlens` marks."""
         return cls(batch_size, seq_length, cu_seqlens.to(torch.int32), max_seqlen, None)
+
+    def position_ids(self, n_tokens: int) -> Tensor:
+        """[T] int64: each token's place in its sequence."""
+        # The size is given so that the device need not be waited for.
+        starts = self.cu_seqlens[:-1].long().repeat_interleave(self.cu_seqlens.diff(), output_size=n_tokens)
+        return torch.arange(n_tokens, device=starts.device) - starts
 
     def pack(self, padded: Tensor) -> Tensor:
         """[B, S, ...] -> [T, ...]"""

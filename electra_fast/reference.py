@@ -3,7 +3,7 @@
 Shapes: T packed tokens, B sequences, H hidden size, E embedding size, F intermediate size, V vocabulary size, N masked
 rows, A heads of size D. All functions are differentiable where it has meaning, and none writes into its inputs except
 the optimizers, which say so. Random numbers of the sampling ops are arguments, so that a result can be repeated
-exactly.
+exactly. A dropout draws from torch's generator, or, with a `seed` [1] int64, the bits that the kernels draw from it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from . import philox
 
 
 # Functions with names, not lambdas, so that a model can be pickled whatever its activation.
@@ -70,6 +72,15 @@ def activation_of(name: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], 
     return ACTIVATIONS[name]
 
 
+def dropout(x: Tensor, p: float, seed: Tensor | None = None) -> Tensor:
+    """Zero with probability p, else x / (1 - p); x is [..., H]."""
+    if seed is None or p == 0:
+        return F.dropout(x, p)
+    rows = torch.arange(x[..., 0].numel(), device=x.device)
+    keep = philox.keep_mask(seed, rows, x.shape[-1], p).view(x.shape)
+    return torch.where(keep, x * philox.keep_scale(p), 0)
+
+
 def embed_norm_project(
     input_ids: Tensor | None,
     token_type_ids: Tensor,
@@ -85,6 +96,7 @@ def embed_norm_project(
     inputs_embeds: Tensor | None = None,
     padding_idx: int | None = None,
     dropout_p: float = 0.0,
+    seed: Tensor | None = None,
 ) -> Tensor:
     """dropout(LayerNorm(word[ids] + type[types] + position[positions])), projected E -> H where a projection is given.
 
@@ -94,31 +106,58 @@ def embed_norm_project(
     words = F.embedding(input_ids, word_table, padding_idx) if inputs_embeds is None else inputs_embeds
     x = words + F.embedding(token_type_ids, token_type_table) + F.embedding(position_ids, position_table)
     x = F.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, eps)
-    x = F.dropout(x, dropout_p)
+    x = dropout(x, dropout_p, seed)
     return x if project_weight is None else F.linear(x, project_weight, project_bias)
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int, dropout_p: float = 0.0, causal: bool = False
+    qkv: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    dropout_p: float = 0.0,
+    causal: bool = False,
+    seed: Tensor | None = None,
 ) -> Tensor:
     """softmax(q k' / sqrt(D)) v within each packed sequence.
 
-    q, k, v: [T, A, D]; cu_seqlens: [B + 1] int32. Returns [T, A, D].
+    qkv: [T, 3, A, D], queries, keys and values of one GEMM; cu_seqlens: [B + 1] int32. Returns [T, A, D].
     """
+    q, k, v = qkv.unbind(1)
     n_tokens, n_sequences = len(q), len(cu_seqlens) - 1
     if n_tokens == 0:
         return v
-    if n_tokens == n_sequences * max_seqlen:
+    is_seeded = seed is not None and dropout_p > 0
+    if n_tokens == n_sequences * max_seqlen and not is_seeded:
         padded = [x.view(n_sequences, max_seqlen, *x.shape[1:]).transpose(1, 2) for x in (q, k, v)]
         out = F.scaled_dot_product_attention(*padded, dropout_p=dropout_p, is_causal=causal)
         return out.transpose(1, 2).flatten(0, 1)
-    lengths, out = cu_seqlens.diff().tolist(), []
+    lengths, out, start = cu_seqlens.diff().tolist(), [], 0
     for sequence in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True):
-        if len(sequence[0]):
-            heads_first = [x.transpose(0, 1)[None] for x in sequence]
+        n = len(sequence[0])
+        if n == 0:
+            continue
+        heads_first = [x.transpose(0, 1)[None] for x in sequence]
+        if is_seeded:
+            attended = _seeded_attention(*heads_first, start, dropout_p, causal, seed)
+        else:
             attended = F.scaled_dot_product_attention(*heads_first, dropout_p=dropout_p, is_causal=causal)
-            out.append(attended[0].transpose(0, 1))
+        out.append(attended[0].transpose(0, 1))
+        start += n
     return torch.cat(out)
+
+
+def _seeded_attention(
+    q: Tensor, k: Tensor, v: Tensor, start: int, dropout_p: float, causal: bool, seed: Tensor
+) -> Tensor:
+    """One sequence [1, A, S, D] that starts at token `start`: an element's row is its query's token, its column the
+    key's place in the sequence."""
+    n_heads, n = q.shape[1:3]
+    scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
+    if causal:
+        scores = scores.masked_fill(torch.ones(n, n, dtype=torch.bool, device=q.device).triu(1), -math.inf)
+    rows, heads = torch.arange(start, start + n, device=q.device), torch.arange(n_heads, device=q.device)
+    keep = philox.keep_mask(seed, rows, n, dropout_p, heads)
+    return torch.where(keep, scores.softmax(-1) * philox.keep_scale(dropout_p), 0) @ v
 
 
 def padded_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float = 0.0) -> Tensor:
@@ -149,10 +188,16 @@ def explicit_attention(
 
 
 def dropout_add_norm(
-    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, dropout_p: float = 0.0
+    x: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dropout_p: float = 0.0,
+    seed: Tensor | None = None,
 ) -> Tensor:
     """LayerNorm(residual + dropout(x)); all [..., H]."""
-    return F.layer_norm(residual + F.dropout(x, dropout_p), weight.shape, weight, bias, eps)
+    return F.layer_norm(residual + dropout(x, dropout_p, seed), weight.shape, weight, bias, eps)
 
 
 def linear_activation(x: Tensor, weight: Tensor, bias: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
@@ -176,13 +221,18 @@ def rtd_head(
 ) -> tuple[Tensor | None, Tensor]:
     """The replaced-token head: logit = act(hidden dense' + b) . prediction + c, and the mean binary cross-entropy.
 
-    hidden: [..., H]; prediction_weight: [1, H]; labels: [...] with 1 where the token was replaced, or None. Returns
-    (loss, logits [...]); the loss is a scalar over all tokens given, None without labels.
+    hidden: [..., H]; prediction_weight: [1, H]; labels: [...] bool or int, nonzero where the token was replaced, below
+    zero where it does not count, or None. Returns (loss, logits [...]); the loss is a scalar in fp32, the mean over the
+    tokens that count, None without labels.
     """
     gate = activation(F.linear(hidden, dense_weight, dense_bias))
     logits = F.linear(gate, prediction_weight, prediction_bias).squeeze(-1)
-    loss = None if labels is None else F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
-    return loss, logits
+    if labels is None:
+        return None, logits
+    scores = logits if logits.dtype == torch.float64 else logits.float()
+    losses = F.binary_cross_entropy_with_logits(scores, (labels > 0).to(scores.dtype), reduction="none")
+    counts = labels >= 0
+    return (losses * counts).sum() / counts.sum(), logits
 
 
 def mlm_head(
@@ -198,13 +248,13 @@ def mlm_head(
 
     hidden: [N, E]; weight: [V, E]; bias: [V]; labels: [N] int64; uniform: [N] fp32 in [0, 1), one number a row, or
     None for no sample. The sample is drawn from softmax(logits / temperature) by inverting its cumulative sum;
-    `never_label` takes the true token out of it. Returns (losses [N] fp32, is_correct [N] bool, samples [N] int64 or
-    None).
+    `never_label` takes the true token out of it. Returns (losses [N] fp32, is_correct [N] bool: no logit is above the
+    label's, samples [N] int64 or None).
     """
     logits = F.linear(hidden, weight, bias)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     losses = F.cross_entropy(logits, labels, reduction="none")
-    is_correct = logits.argmax(-1) == labels
+    is_correct = logits.gather(1, labels[:, None]).squeeze(1) >= logits.amax(-1)
     if uniform is None:
         return losses, is_correct, None
     with torch.no_grad():
@@ -244,7 +294,7 @@ def mask_tokens(
     n_candidates = torch.zeros_like(lengths).index_add_(0, sequence, candidates.long())
     n_chosen = (lengths * mask_prob).round().long().clamp(min=1).minimum(n_candidates)
     # Candidates in random order within their sequence, sequences in order: rank r of a sequence is slot r.
-    order = uniform[0].masked_fill(~candidates, 2.0).argsort()
+    order = uniform[0].masked_fill(~candidates, 2.0).argsort(stable=True)
     order = order[sequence[order].argsort(stable=True)]
     rank = torch.arange(n_tokens, device=input_ids.device) - starts[sequence]
     is_chosen = rank < n_chosen[sequence]
@@ -262,62 +312,86 @@ def mask_tokens(
 def place_samples(input_ids: Tensor, positions: Tensor, samples: Tensor, is_used: Tensor) -> tuple[Tensor, Tensor]:
     """Writes the generator's samples over the original ids.
 
-    input_ids: [T] int64, the original text; positions, samples: [N] int64; is_used: [N] bool. Returns (corrupted_ids
-    [T], is_replaced [T] bool), a token that the generator guessed right counting as original.
+    input_ids: [T] int64, the original text; positions, samples: [N] int64; is_used: [N] bool. Of several samples for
+    one position the last is taken. Returns (corrupted_ids [T], is_replaced [T] bool), a token that the generator
+    guessed right counting as original.
     """
-    corrupted = input_ids.index_copy(0, positions[is_used], samples[is_used])
+    slots = torch.arange(len(positions), device=positions.device).masked_fill(~is_used, -1)
+    winner = torch.full_like(input_ids, -1).scatter_reduce(0, positions, slots, "amax")
+    corrupted = torch.where(winner < 0, input_ids, samples[winner])
     return corrupted, corrupted != input_ids
+
+
+def grad_norm(grads: Sequence[Tensor]) -> Tensor:
+    """The 2-norm of all tensors together: a scalar in fp32."""
+    return torch.nn.utils.get_total_norm([grad.float() if grad.dtype != torch.float64 else grad for grad in grads])
 
 
 def adamw(
     params: Sequence[Tensor],
+    masters: Sequence[Tensor],
     grads: Sequence[Tensor],
     exp_avgs: Sequence[Tensor],
     exp_avg_sqs: Sequence[Tensor],
-    lr: float,
+    lr: float | Tensor,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
-    step: int | None = None,
+    step: int | Tensor | None = None,
     grad_scale: float | Tensor = 1.0,
 ) -> None:
-    """One AdamW update, in place on params, exp_avgs and exp_avg_sqs.
+    """One AdamW update, in place on params, masters, exp_avgs and exp_avg_sqs.
 
     p -= lr * (m / (sqrt(v) + eps) + weight_decay * p), with eps outside the root. `step` (from 1) switches bias
     correction on; None is the original ELECTRA's, without it (google-research/electra, model/optimization.py).
-    Gradients are multiplied by `grad_scale` on the way (clipping, loss scale).
+    Gradients are multiplied by `grad_scale` on the way (clipping, loss scale); where it is not finite, nothing changes.
+
+    The moments and `masters` are fp32; a master is the parameter itself where that is fp32, else its precise twin, from
+    which the parameter is rounded. lr, step and grad_scale may be scalars on the device, so that a CUDA graph reads
+    them anew at each replay.
     """
-    for p, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
-        correction, denominator = _move_moments(grad.to(p.dtype) * grad_scale, m, v, beta1, beta2, eps, step)
-        p.mul_(1 - lr * weight_decay).addcdiv_(m, denominator, value=-lr / correction)
+    lr, step = float(lr), None if step is None else int(step)
+    if not math.isfinite(grad_scale):
+        return
+    for p, master, grad, m, v in zip(params, masters, grads, exp_avgs, exp_avg_sqs, strict=True):
+        correction, denominator = _move_moments(grad.to(m.dtype) * grad_scale, m, v, beta1, beta2, eps, step)
+        master.mul_(1 - lr * weight_decay).addcdiv_(m, denominator, value=-lr / correction)
+        if master is not p:
+            p.copy_(master)
 
 
 def lamb(
     params: Sequence[Tensor],
+    masters: Sequence[Tensor],
     grads: Sequence[Tensor],
     exp_avgs: Sequence[Tensor],
     exp_avg_sqs: Sequence[Tensor],
-    lr: float,
+    lr: float | Tensor,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
-    step: int | None = None,
+    step: int | Tensor | None = None,
     grad_scale: float | Tensor = 1.0,
     adapt: bool = True,
 ) -> None:
     """One LAMB update, in place (You et al. 2020, algorithm 2): AdamW's update u, scaled by |p| / |u| a tensor.
 
     The ratio is 1 where either norm is 0, and everywhere where `adapt` is false (LayerNorm and biases in NVIDIA's
-    recipe).
+    recipe). Arguments as in `adamw`.
     """
-    for p, grad, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
-        correction, denominator = _move_moments(grad.to(p.dtype) * grad_scale, m, v, beta1, beta2, eps, step)
-        update = m / correction / denominator + weight_decay * p
-        p_norm, u_norm = p.norm(), update.norm()
+    lr, step = float(lr), None if step is None else int(step)
+    if not math.isfinite(grad_scale):
+        return
+    for p, master, grad, m, v in zip(params, masters, grads, exp_avgs, exp_avg_sqs, strict=True):
+        correction, denominator = _move_moments(grad.to(m.dtype) * grad_scale, m, v, beta1, beta2, eps, step)
+        update = m / correction / denominator + weight_decay * master
+        p_norm, u_norm = master.norm(), update.norm()
         ratio = torch.where((p_norm > 0) & (u_norm > 0) & adapt, p_norm / u_norm, 1.0)
-        p.sub_(update * (lr * ratio))
+        master.sub_(update * (lr * ratio))
+        if master is not p:
+            p.copy_(master)
 
 
 def _move_moments(

@@ -48,6 +48,8 @@ class PretrainCommand:
     """Where to run: auto, cpu, cuda, cuda:1, ..."""
     impl: Literal["auto", "triton", "torch"] = "auto"
     """Which code serves the ops."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """Of parameters and activations; the optimizer keeps fp32. Default: bf16 on a GPU, fp32 on a CPU."""
 
     def run(self) -> None:
         import torch
@@ -72,6 +74,7 @@ class PretrainCommand:
             overwrite=self.overwrite,
             device=device,
             impl=self.impl,
+            precision=self.precision,
         )
         print(f"wrote {self.out / 'generator'}, {self.out / 'discriminator'} and {self.out / 'log.jsonl'}")
 

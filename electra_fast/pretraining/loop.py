@@ -1,4 +1,4 @@
-"""The training loop: one process, one device."""
+"""The training loop: one process, one device. On a GPU a step is recorded and replayed as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import math
 import time
 
 import torch
+from torch import Tensor
 
 from ..ops import Impl
 from ..packing import PackedBatch
+from ..training.capture import CapturedStep
 from ..training.optim import AdamW, decay_groups
+from ..training.precision import DTYPES, lower_precision
 from ..training.progress import JsonLines, ProgressLine
 from ..training.schedule import warmup_decay
 from .corpus import TokenSequences
@@ -24,6 +27,7 @@ class TrainingLoop:
     Args:
         n_steps, minutes: the limits; at least one of them. The learning rate falls with the share of the nearer one.
         log_every: updates between two records and two refreshes of the line.
+        precision: of parameters and activations, "fp32" or "bf16"; the optimizer's state is fp32.
 
     Attributes:
         step: updates done.
@@ -40,6 +44,7 @@ class TrainingLoop:
         minutes: float | None,
         log_every: int,
         impl: Impl = "auto",
+        precision: str = "fp32",
     ):
         self.model, self.recipe, self.sequences = model, recipe, sequences
         self.n_steps, self.minutes, self.log_every = n_steps, minutes, log_every
@@ -57,7 +62,11 @@ class TrainingLoop:
             max_grad_norm=recipe.max_grad_norm,
             impl=impl,
         )
+        lower_precision(self.optimizer, DTYPES[precision])
         self.step, self.seconds = 0, 0.0
+        self._do_step = self._step_eagerly
+        if self.device.type == "cuda":
+            self._do_step = CapturedStep(self._compute, self.optimizer, generators=[self.random])
 
     def run(self, log: JsonLines) -> None:
         """Trains; raises ValueError where the loss is no number any more."""
@@ -88,15 +97,24 @@ class TrainingLoop:
 
     def _update(self, progress: float) -> ElectraPretrainingOutput:
         """One step of the optimizer; returns what the forward found, without its graph."""
-        batch = self.sequences.batch(self.step, self.recipe.batch_size)
-        packed = PackedBatch.full(*batch.shape, self.device)
-        output = self.model(batch.flatten().to(self.device), packed, random=self.random)
-        output.loss.backward()
+        batch = self.sequences.batch(self.step, self.recipe.batch_size).to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * warmup_decay(self.step, progress, self.warmup_steps)
+        output = self._do_step(batch)
+        return ElectraPretrainingOutput(**{name: value.clone() for name, value in output.items()})
+
+    def _compute(self, batch: Tensor) -> dict[str, Tensor]:
+        """Forward and backward of sequences [B, S]."""
+        packed = PackedBatch.full(*batch.shape, self.device)
+        output = self.model(batch.flatten(), packed, random=self.random)
+        output.loss.backward()
+        return {name: value.detach() for name, value in output.items()}
+
+    def _step_eagerly(self, batch: Tensor) -> dict[str, Tensor]:
+        output = self._compute(batch)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return ElectraPretrainingOutput(**{name: value.detach() for name, value in output.items()})
+        return output
 
     def _report(self, log: JsonLines, line: ProgressLine, metrics: dict[str, float]) -> None:
         lr, grad_norm = self.optimizer.param_groups[0]["lr"], float(self.optimizer.grad_norm)

@@ -15,6 +15,7 @@ import torch
 from .. import __version__
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
+from ..training.precision import DTYPES, default_precision, precise_weights
 from ..training.progress import JsonLines
 from .corpus import TokenSequences, split_documents
 from .evaluate import evaluate
@@ -40,6 +41,7 @@ def pretrain(
     overwrite: bool = False,
     device: str | torch.device = "cpu",
     impl: Impl = "auto",
+    precision: str | None = None,
 ) -> ElectraPretrainingModel:
     """Trains a generator and a discriminator on documents, with a live line and a log.
 
@@ -56,6 +58,7 @@ def pretrain(
         minutes: a limit on the training time; the learning rate then falls with the time.
         log_every: updates between two records.
         overwrite: replace the outputs of an earlier run in `out`.
+        precision: "fp32", or "bf16" with fp32 masters in the optimizer; default bf16 on a GPU. Saved is fp32.
 
     Raises:
         FileExistsError: `out` is a file, or holds files and `overwrite` is false.
@@ -66,6 +69,9 @@ def pretrain(
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be positive, got {value}")
     check_output(out, overwrite)
+    precision = precision or default_precision(torch.device(device))
+    if precision not in DTYPES:
+        raise ValueError(f"precision must be one of {', '.join(DTYPES)}, got {precision!r}")
     torch.manual_seed(seed)
     training, held_out = split_documents(documents)
     if tokenizer is None:
@@ -75,7 +81,7 @@ def pretrain(
     model = build_model(recipe, tokenizer, impl).to(device)
     if n_steps is None and minutes is None:
         n_steps = recipe.n_steps
-    loop = TrainingLoop(model, recipe, sequences, seed, n_steps, minutes, log_every, impl)
+    loop = TrainingLoop(model, recipe, sequences, seed, n_steps, minutes, log_every, impl, precision)
 
     out.mkdir(parents=True, exist_ok=True)
     for name in _NETWORKS:
@@ -95,6 +101,7 @@ def pretrain(
             n_held_out_tokens=held_out_sequences.n_tokens,
             n_parameters=sum(p.numel() for p in model.parameters()),
             device=str(device),
+            precision=precision,
             threads=torch.get_num_threads(),
             versions={"electra_fast": __version__, "torch": torch.__version__, "python": platform.python_version()},
         )
@@ -102,12 +109,14 @@ def pretrain(
         try:
             loop.run(log)
         except KeyboardInterrupt:
-            save(model, tokenizer, out)
+            with precise_weights(loop.optimizer):
+                save(model, tokenizer, out)
             log.write("end", step=loop.step, seconds=loop.seconds, reason="interrupted")
             print(f"interrupted: the networks after step {loop.step} are in {out}", flush=True)
             raise
         log.write("evaluation", step=loop.step, **asdict(evaluate(model, held_out_sequences)))
-        save(model, tokenizer, out)
+        with precise_weights(loop.optimizer):
+            save(model, tokenizer, out)
         log.write("end", step=loop.step, seconds=loop.seconds, reason="done")
     return model
 

@@ -1,4 +1,4 @@
-"""The optimizer of the original ELECTRA: AdamW without bias correction, behind one clip over all gradients."""
+"""The optimizers: AdamW as in the original ELECTRA, and LAMB, both behind one clip over all gradients."""
 
 from __future__ import annotations
 
@@ -11,43 +11,36 @@ from torch import Tensor, nn
 from .. import ops
 from ..ops import Impl
 
+Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 
-class AdamW(torch.optim.Optimizer):
-    """p -= lr * (m / (sqrt(v) + eps) + weight_decay * p), all gradients together clipped to the norm `max_grad_norm`.
 
-    With its defaults the update of google-research/electra (model/optimization.py): no bias correction, eps outside the
-    root, decay decoupled and multiplied by the rate. With `bias_correction` it is torch.optim.AdamW's.
+class Adam(torch.optim.Optimizer):
+    """What AdamW and LAMB share: clipping, fp32 masters, and rates and step counts that a CUDA graph can read.
 
-    Args:
-        params: parameters, or groups of them with their own `lr`, `betas`, `eps`, `weight_decay`, `bias_correction`.
-        max_grad_norm: of all groups together; None does not clip.
-        impl: which code serves the op, "auto", "triton" or "torch".
+    Where a gradient is not finite the step is left out, and not counted.
+
+    A step may be recorded in a CUDA graph after one that was not. A replay reads the rates that `write_lr` wrote last.
 
     Attributes:
         grad_norm: the global norm before clipping in the last step, a tensor; None where nothing was clipped.
+        loss_scale: what the loss was multiplied by before backward, a number or a scalar on the device.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Tensor] | Iterable[dict[str, Any]],
-        lr: float = 5e-4,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.01,
-        bias_correction: bool = False,
-        max_grad_norm: float | None = 1.0,
-        impl: Impl = "auto",
-    ):
+    _op: str
+
+    def __init__(self, params: Params, defaults: dict[str, Any], max_grad_norm: float | None, impl: Impl):
+        lr, betas = defaults["lr"], defaults["betas"]
         if lr < 0:
             raise ValueError(f"lr must be at least 0, got {lr}")
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be in [0, 1), got {betas}")
         if max_grad_norm is not None and max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be positive or None, got {max_grad_norm}")
-        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, bias_correction=bias_correction)
         super().__init__(params, defaults)
-        self.max_grad_norm, self.grad_norm = max_grad_norm, None
-        self._update = ops.select(impl).adamw
+        self.max_grad_norm, self.grad_norm, self.loss_scale = max_grad_norm, None, 1.0
+        selected = ops.select(impl)
+        self._update, self._norm = getattr(selected, self._op), selected.grad_norm
+        self._rates: list[Tensor] = []
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
@@ -56,30 +49,148 @@ class AdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        grad_scale: float | Tensor = 1.0
-        if self.max_grad_norm is not None:
-            grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-            self.grad_norm = torch.nn.utils.get_total_norm(grads)
-            grad_scale = self.max_grad_norm / self.grad_norm.clamp(min=self.max_grad_norm)
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            group["step"] = group.get("step", 0) + 1
-            for p in params:
-                if not self.state[p]:
-                    self.state[p] = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-            self._update(
-                params,
-                [p.grad for p in params],
-                [self.state[p]["exp_avg"] for p in params],
-                [self.state[p]["exp_avg_sq"] for p in params],
-                group["lr"],
-                *group["betas"],
-                group["eps"],
-                group["weight_decay"],
-                group["step"] if group["bias_correction"] else None,
-                grad_scale,
-            )
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if not grads:
+            return loss
+        if not (grads[0].is_cuda and torch.cuda.is_current_stream_capturing()):
+            self.write_lr()
+        grad_scale = self._grad_scale(grads)
+        is_finite = grad_scale.isfinite()
+        for group, rate in zip(self.param_groups, self._rates, strict=True):
+            if params := [p for p in group["params"] if p.grad is not None]:
+                if "step" not in group:
+                    group["step"] = torch.zeros((), dtype=torch.long, device=rate.device)
+                group["step"] += is_finite
+                states = [self._state_of(p) for p in params]
+                self._update(
+                    params,
+                    [state.get("master", p) for p, state in zip(params, states, strict=True)],
+                    [p.grad for p in params],
+                    [state["exp_avg"] for state in states],
+                    [state["exp_avg_sq"] for state in states],
+                    rate,
+                    *group["betas"],
+                    group["eps"],
+                    group["weight_decay"],
+                    group["step"] if group["bias_correction"] else None,
+                    grad_scale,
+                    **self._options(group),
+                )
         return loss
+
+    def write_lr(self) -> None:
+        """Writes every group's `lr`, a number or a scalar tensor, to the device: `step` does it, a replay does not."""
+        first = next(p for group in self.param_groups for p in group["params"])
+        for _ in range(len(self._rates), len(self.param_groups)):
+            self._rates.append(torch.zeros((), dtype=_precise(first.dtype), device=first.device))
+        for group, rate in zip(self.param_groups, self._rates, strict=True):
+            rate.copy_(group["lr"]) if isinstance(group["lr"], Tensor) else rate.fill_(group["lr"])
+
+    def master_of(self, param: Tensor) -> Tensor:
+        """A parameter's precise value, in fp32: what to save. The parameter itself where that is fp32."""
+        return self.state.get(param, {}).get("master", param)
+
+    def keep_master(self, param: Tensor) -> None:
+        """Keeps a parameter's value as its master, for it is about to be rounded."""
+        self._state_of(param)["master"] = param.detach().clone()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch.optim.Optimizer, which would round masters and moments to the dtype of their parameters."""
+        super().load_state_dict(state_dict)
+        for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
+            for index, p in zip(saved["params"], group["params"], strict=True):
+                for name, value in state_dict["state"].get(index, {}).items():
+                    self.state[p][name] = value.to(p.device, copy=True)
+                if "step" in group:
+                    group["step"] = torch.as_tensor(group["step"], device=p.device)
+
+    def _grad_scale(self, grads: list[Tensor]) -> Tensor:
+        """What gradients are multiplied by; NaN where one is not finite, if their norm is taken at all."""
+        if self.max_grad_norm is None:
+            return torch.ones((), device=grads[0].device) / self.loss_scale
+        self.grad_norm = norm = self._norm(grads) / self.loss_scale
+        # An infinite norm times zero is NaN.
+        return (self.max_grad_norm + 0 * norm) / norm.clamp(min=self.max_grad_norm) / self.loss_scale
+
+    def _state_of(self, p: Tensor) -> dict[str, Tensor]:
+        state, dtype = self.state[p], _precise(p.dtype)
+        if not state:
+            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(p, dtype=dtype) for _ in range(2))
+        if p.dtype != dtype and "master" not in state:
+            state["master"] = p.to(dtype)
+        return state
+
+    def _options(self, group: dict[str, Any]) -> dict[str, Any]:
+        """Arguments that only this op takes."""
+        return {}
+
+
+class AdamW(Adam):
+    """p -= lr * (m / (sqrt(v) + eps) + weight_decay * p), all gradients together clipped to the norm `max_grad_norm`.
+
+    With its defaults the update of google-research/electra (model/optimization.py): no bias correction, eps outside the
+    root, decay decoupled and multiplied by the rate. With `bias_correction` it is torch.optim.AdamW's. Parameters in
+    bf16 and fp16 have fp32 masters, which are updated and from which they are rounded.
+
+    Args:
+        params: parameters, or groups of them with their own `lr`, `betas`, `eps`, `weight_decay`, `bias_correction`.
+        max_grad_norm: of all groups together; None does not clip.
+        impl: which code serves the op, "auto", "triton" or "torch".
+    """
+
+    _op = "adamw"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 5e-4,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.01,
+        bias_correction: bool = False,
+        max_grad_norm: float | None = 1.0,
+        impl: Impl = "auto",
+    ):
+        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, bias_correction=bias_correction)
+        super().__init__(params, defaults, max_grad_norm, impl)
+
+
+class LAMB(Adam):
+    """AdamW's update u, scaled by |p| / |u| for each tensor (You et al. 2020, algorithm 2): for very large batches.
+
+    Args:
+        params, max_grad_norm, impl: as in `AdamW`; groups may have their own `adapt` too.
+        adapt: whether updates are scaled; None: where there is weight decay, so not for LayerNorms and biases, as in
+            NVIDIA's recipe.
+    """
+
+    _op = "lamb"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 6e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.01,
+        bias_correction: bool = True,
+        adapt: bool | None = None,
+        max_grad_norm: float | None = 1.0,
+        impl: Impl = "auto",
+    ):
+        defaults = dict(
+            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, bias_correction=bias_correction, adapt=adapt
+        )
+        super().__init__(params, defaults, max_grad_norm, impl)
+
+    def _options(self, group: dict[str, Any]) -> dict[str, Any]:
+        adapt = group["adapt"]
+        return {"adapt": group["weight_decay"] != 0 if adapt is None else adapt}
+
+
+def _precise(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of masters, moments and rates: fp32, or fp64 for parameters in fp64."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

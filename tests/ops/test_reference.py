@@ -38,20 +38,20 @@ def plain_attention(q, k, v, lengths, causal):
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 def test_attention_is_softmax_within_each_sequence(lengths, causal):
     q, k, v = (torch.randn(sum(lengths), 3, 8, dtype=torch.float64) for _ in range(3))
-    out = reference.attention(q, k, v, cu_seqlens_of(lengths), max(lengths), causal=causal)
+    out = reference.attention(torch.stack([q, k, v], 1), cu_seqlens_of(lengths), max(lengths), causal=causal)
     torch.testing.assert_close(out, plain_attention(q, k, v, lengths, causal), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("lengths", [[3, 2], [2, 2], [3, 0, 1]], ids=str)
 def test_attention_gradient(lengths):
-    q, k, v = (fp64(sum(lengths), 2, 4) for _ in range(3))
-    assert gradcheck(lambda *x: reference.attention(*x, cu_seqlens_of(lengths), max(lengths)), (q, k, v))
+    qkv = fp64(sum(lengths), 3, 2, 4)
+    assert gradcheck(lambda x: reference.attention(x, cu_seqlens_of(lengths), max(lengths)), (qkv,))
 
 
 def test_attention_dropout_keeps_the_mean():
-    q = torch.zeros(64, 1, 4)
-    v = torch.ones(64, 1, 4)
-    out = torch.stack([reference.attention(q, q, v, cu_seqlens_of([64]), 64, dropout_p=0.25) for _ in range(50)])
+    qkv = torch.zeros(64, 3, 1, 4)
+    qkv[:, 2] = 1
+    out = torch.stack([reference.attention(qkv, cu_seqlens_of([64]), 64, dropout_p=0.25) for _ in range(50)])
     assert abs(out.mean().item() - 1) < 0.02
     assert out.std().item() > 0.01
 
@@ -63,7 +63,7 @@ def test_the_padded_forms_agree_with_the_packed_one(masked):
     mask = torch.arange(4) < torch.tensor(lengths)[:, None]
     out = reference.padded_attention(q, k, v, mask[:, None, None])
     explicit, probabilities = reference.explicit_attention(q, k, v, mask[:, None, None])
-    packed = reference.attention(*(x[mask] for x in (q, k, v)), cu_seqlens_of(lengths), 4)
+    packed = reference.attention(torch.stack([x[mask] for x in (q, k, v)], 1), cu_seqlens_of(lengths), 4)
     torch.testing.assert_close(out[mask], packed, rtol=0, atol=1e-12)
     torch.testing.assert_close(explicit, out, rtol=0, atol=1e-12)
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(2, 3, 4, dtype=torch.float64))
@@ -173,7 +173,7 @@ def test_mlm_head_at_the_ends_of_the_unit_interval(uniform):
 def test_lamb_against_the_paper():
     p, grad = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
     ours, m, v = p.clone(), torch.zeros_like(p), torch.zeros_like(p)
-    reference.lamb([ours], [grad], [m], [v], 0.1, 0.9, 0.999, 1e-6, 0.01, step=1)
+    reference.lamb([ours], [ours], [grad], [m], [v], 0.1, 0.9, 0.999, 1e-6, 0.01, step=1)
     update = grad / (grad.abs() + 1e-6) + 0.01 * p
     torch.testing.assert_close(ours, p - 0.1 * p.norm() / update.norm() * update, rtol=0, atol=1e-12)
 
@@ -183,14 +183,16 @@ def test_lamb_without_adaptation_is_adamw():
     states = [[p.clone(), torch.zeros_like(p), torch.zeros_like(p)] for _ in range(2)]
     hyper = (0.1, 0.9, 0.999, 1e-6, 0.01)
     for step in (1, 2, 3):
-        reference.lamb(*[[states[0][0]], [grad], [states[0][1]], [states[0][2]]], *hyper, step=step, adapt=False)
-        reference.adamw(*[[states[1][0]], [grad], [states[1][1]], [states[1][2]]], *hyper, step=step)
+        for update, (p, m, v), options in zip(
+            (reference.lamb, reference.adamw), states, ({"adapt": False}, {}), strict=True
+        ):
+            update([p], [p], [grad], [m], [v], *hyper, step=step, **options)
     torch.testing.assert_close(states[0][0], states[1][0], rtol=0, atol=1e-12)
 
 
 def test_lamb_leaves_a_zero_tensor_without_nan():
     p, grad = torch.zeros(3), torch.zeros(3)
-    reference.lamb([p], [grad], [torch.zeros(3)], [torch.zeros(3)], 0.1, 0.9, 0.999, 1e-6, 0.01)
+    reference.lamb([p], [p], [grad], [torch.zeros(3)], [torch.zeros(3)], 0.1, 0.9, 0.999, 1e-6, 0.01)
     assert torch.equal(p, torch.zeros(3))
 
 

@@ -1,24 +1,73 @@
 """The registry: every op is served, a named impl is kept to, nothing falls back in silence."""
 
-import dataclasses
+import pickle
 
 import pytest
+import torch
 
 from electra_fast import ElectraConfig, ElectraModel, ops, reference
+from electra_fast.custom_ops import library
 
 
-def test_every_op_of_the_registry_has_a_torch_implementation():
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """The registry as on a machine whose GPU runs the kernels."""
+    monkeypatch.setattr(ops, "obstacle", lambda: None)
+    monkeypatch.setattr(library, "IS_INTERPRETED", False)
+    ops._bind.cache_clear()
+    yield
+    ops._bind.cache_clear()
+
+
+@pytest.fixture
+def without_gpu(monkeypatch):
+    monkeypatch.setattr(ops, "obstacle", lambda: "no CUDA GPU")
+    monkeypatch.setattr(library, "IS_INTERPRETED", False)
+    ops._bind.cache_clear()
+    yield
+    ops._bind.cache_clear()
+
+
+def test_every_op_has_both_implementations_with_one_name():
     selected = ops.select("torch")
-    for name in ops.OPS:
-        assert getattr(selected, name) is getattr(reference, name)
+    for name, op in ops.OPS.items():
+        assert getattr(selected, name) is op.torch is getattr(reference, name)
+        assert op.triton.__name__ == name
 
 
-def test_auto_says_why():
-    assert ops.explain() == [(name, "torch", "no Triton kernel yet") for name in ops.OPS]
+def test_auto_says_why(without_gpu):
+    assert ops.explain() == [(name, "torch", "no CUDA GPU") for name in ops.OPS]
 
 
-def test_an_impl_that_cannot_be_served_raises_when_the_model_is_built():
-    with pytest.raises(ValueError, match="no Triton kernel"):
+def test_auto_goes_by_the_device_of_the_tensors(on_a_gpu):
+    assert {served for _, served, _ in ops.explain()} == {"auto"}
+    x, weight = torch.randn(3, 8), torch.ones(8)
+    y = ops.select("auto").dropout_add_norm(x, x, weight, weight, 1e-12)
+    assert torch.equal(y, reference.dropout_add_norm(x, x, weight, weight, 1e-12))
+    meta = x.to("meta")
+    with pytest.raises(ValueError, match="need CUDA tensors, got x on meta"):
+        ops.select("triton").dropout_add_norm(meta, meta, weight, weight, 1e-12)
+
+
+def test_a_model_that_chose_by_device_can_be_pickled(on_a_gpu):
+    config = ElectraConfig(
+        vocab_size=30, embedding_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    model = ElectraModel(config).eval()
+    ids = torch.tensor([[1, 2, 3]])
+    again = pickle.loads(pickle.dumps(model))
+    assert torch.equal(model(ids).last_hidden_state, again(ids).last_hidden_state)
+
+
+def test_heads_too_large_for_the_kernels_go_to_torch_or_are_refused(on_a_gpu):
+    choice = ops.choose("attention", "auto", head_size=256)
+    assert choice == ("torch", "heads of size 256; the kernels go up to 128")
+    with pytest.raises(ValueError, match="attention cannot run on it: heads of size 256"):
+        ops.select("triton", head_size=256)
+
+
+def test_an_impl_that_cannot_be_served_raises_when_the_model_is_built(without_gpu):
+    with pytest.raises(ValueError, match=r"was asked for, .* no CUDA GPU"):
         ElectraModel(ElectraConfig(num_hidden_layers=1), impl="triton")
 
 
@@ -33,13 +82,3 @@ def test_the_environment_stands_in_for_auto(monkeypatch):
     monkeypatch.setenv("ELECTRA_FAST_IMPL", "fast")
     with pytest.raises(ValueError, match="'fast'"):
         ops.select()
-
-
-def test_an_entry_with_a_kernel_is_preferred_by_auto_and_left_by_torch(monkeypatch):
-    def kernel(*args):
-        return args
-
-    entry = dataclasses.replace(ops.OPS["attention"], triton=kernel)
-    monkeypatch.setitem(ops.OPS, "attention", entry)
-    assert ops.choose("attention", "auto")[0] == ops.choose("attention", "triton")[0] == "triton"
-    assert ops.choose("attention", "torch")[0] == "torch"

@@ -1,0 +1,400 @@
+"""AdamW, LAMB and the global norm of gradients over many tensors of any sizes, in one to three launches a dtype.
+
+    m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  u = (m / c1) / (sqrt(v / c2) + eps) + decay * p
+    AdamW: p -= lr u;  LAMB: p -= lr r u,  r = |p| / |u| a tensor;  g is times grad_scale, c is 1 - b^step, or 1 without
+
+Tensors are cut into blocks of 2,048 elements, one program each. `owner` [C] int32 says whose block it is, and follows
+from the sizes; `table` [2 + K, N] int64 has the tensors' sizes, first blocks and K rows of addresses, which the kernels
+cast to pointers (in Triton's interpreter too). Both are built on the host and kept on the device by a `_Cache`.
+
+What is moved, in bytes a parameter: AdamW 28, in fp32 (reads p, g, m, v; writes p, m, v) and in bf16 (reads g; reads
+and writes master, m, v; writes p). LAMB 40: a pass that moves the moments and sums p^2 and u^2, and one that computes u
+again from them, for as many bytes as a u stored in between would take, and without its memory. The norm reads g once.
+
+Numerics: all in fp32; 1 - b^step by a series where it would cancel. lr, step and grad_scale are read on the device, so
+a CUDA graph replays with new values. Where grad_scale is not finite nothing is written. Sums are per block, then over
+blocks in a fixed order.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import accumulate
+from operator import or_
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_BLOCK = 2048
+_TRITON_DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+
+# Rows of the table.
+_SIZE, _FIRST_BLOCK, _GRAD = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+_EXP_AVG, _EXP_AVG_SQ, _MASTER, _PARAM = tl.constexpr(3), tl.constexpr(4), tl.constexpr(5), tl.constexpr(6)
+
+
+@triton.jit
+def _locate(
+    owner_ptr,  # [C] int32
+    table_ptr,  # [2 + K, N] int64
+    n_tensors,
+    BLOCK: tl.constexpr,
+):
+    """(tensor, first element of this program's block, how many elements are left from there)."""
+    tensor = tl.load(owner_ptr + tl.program_id(0))
+    first_block = tl.load(table_ptr + _FIRST_BLOCK * n_tensors + tensor)
+    start = (tl.program_id(0) - first_block) * BLOCK
+    return tensor, start, tl.load(table_ptr + _SIZE * n_tensors + tensor) - start
+
+
+@triton.jit
+def _pointers(
+    table_ptr, ROW: tl.constexpr, block, n_tensors, DTYPE: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr
+):
+    """[BLOCK] pointers into the tensor whose address stands in a row of the table."""
+    tensor, start, _ = block
+    base = tl.load(table_ptr + ROW * n_tensors + tensor).to(tl.pointer_type(DTYPE))
+    if ALIGNED:
+        base = tl.multiple_of(base, 16)
+    return base + start + tl.arange(0, BLOCK)
+
+
+@triton.jit
+def _state_pointers(table_ptr, block, n_tensors, ALIGNED: tl.constexpr, BLOCK: tl.constexpr):
+    """Of moments and masters, which are fp32."""
+    return (
+        _pointers(table_ptr, _EXP_AVG, block, n_tensors, tl.float32, ALIGNED, BLOCK),
+        _pointers(table_ptr, _EXP_AVG_SQ, block, n_tensors, tl.float32, ALIGNED, BLOCK),
+        _pointers(table_ptr, _MASTER, block, n_tensors, tl.float32, ALIGNED, BLOCK),
+    )
+
+
+@triton.jit
+def _load(pointers, n_left, MASKED: tl.constexpr, OTHER: tl.constexpr = 0.0):
+    """fp32. Only a tensor's last block needs a mask; without one a thread loads 16 bytes at once."""
+    if MASKED:
+        return tl.load(pointers, mask=tl.arange(0, pointers.shape[0]) < n_left, other=OTHER).to(tl.float32)
+    else:
+        return tl.load(pointers).to(tl.float32)
+
+
+@triton.jit
+def _store(pointers, x, n_left, MASKED: tl.constexpr):
+    mask = tl.arange(0, pointers.shape[0]) < n_left if MASKED else None
+    tl.store(pointers, x, mask=mask)
+
+
+@triton.jit
+def _correction(log_beta, step):
+    """1 - beta^step = -expm1(x), x = step log(beta): near 0 by its series, cut off at 2e-8 of it."""
+    x = log_beta * step
+    series = 1 + x / 2 * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6 * (1 + x / 7)))))
+    return tl.where(x > -0.35, -x * series, 1 - tl.exp(x))
+
+
+@triton.jit
+def _corrections(step_ptr, adam, CORRECT: tl.constexpr):
+    """What divides m and v."""
+    if CORRECT:
+        step = tl.load(step_ptr).to(tl.float32)
+        return _correction(adam[4], step), _correction(adam[5], step)
+    else:
+        return 1.0, 1.0
+
+
+@triton.jit
+def _move_moments(grad_ptrs, state_ptrs, n_left, grad_scale, adam, MASKED: tl.constexpr):
+    beta1, beta2, rest1, rest2, _, _, _, _ = adam
+    grad = _load(grad_ptrs, n_left, MASKED) * grad_scale
+    m = beta1 * _load(state_ptrs[0], n_left, MASKED) + rest1 * grad
+    v = beta2 * _load(state_ptrs[1], n_left, MASKED, 1.0) + rest2 * grad * grad  # beyond the end: 0 / sqrt(v) is 0
+    _store(state_ptrs[0], m, n_left, MASKED)
+    _store(state_ptrs[1], v, n_left, MASKED)
+    return m, v
+
+
+@triton.jit
+def _update(p, m, v, corrections, adam):
+    return m / corrections[0] / (tl.sqrt(v / corrections[1]) + adam[6]) + adam[7] * p
+
+
+@triton.jit
+def _store_weights(param_ptrs, state_ptrs, p, n_left, MASKED: tl.constexpr):
+    _store(state_ptrs[2], p, n_left, MASKED)
+    if param_ptrs.dtype.element_ty != tl.float32:  # else the parameter is its own master
+        _store(param_ptrs, p, n_left, MASKED)
+
+
+@triton.jit
+def _adamw_block(param_ptrs, grad_ptrs, state_ptrs, n_left, lr, grad_scale, corrections, adam, MASKED: tl.constexpr):
+    p = _load(state_ptrs[2], n_left, MASKED)
+    m, v = _move_moments(grad_ptrs, state_ptrs, n_left, grad_scale, adam, MASKED)
+    _store_weights(param_ptrs, state_ptrs, p - lr * _update(p, m, v, corrections, adam), n_left, MASKED)
+
+
+@triton.jit
+def _lamb_sums_block(grad_ptrs, state_ptrs, n_left, grad_scale, corrections, adam, MASKED: tl.constexpr):
+    p = _load(state_ptrs[2], n_left, MASKED)
+    m, v = _move_moments(grad_ptrs, state_ptrs, n_left, grad_scale, adam, MASKED)
+    update = _update(p, m, v, corrections, adam)
+    return tl.sum(p * p, axis=0), tl.sum(update * update, axis=0)
+
+
+@triton.jit
+def _lamb_apply_block(param_ptrs, state_ptrs, n_left, rate, corrections, adam, MASKED: tl.constexpr):
+    m, v = _load(state_ptrs[0], n_left, MASKED), _load(state_ptrs[1], n_left, MASKED)
+    p = _load(state_ptrs[2], n_left, MASKED)
+    _store_weights(param_ptrs, state_ptrs, p - rate * _update(p, m, v, corrections, adam), n_left, MASKED)
+
+
+@triton.jit(do_not_specialize=["n_tensors"])
+def grad_norm_kernel(
+    owner_ptr,  # [C] int32
+    table_ptr,  # [3, N] int64: sizes, first blocks, gradients
+    norm_ptr,  # [C] fp32: the norm of each block
+    n_tensors,
+    DTYPE: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    block = _locate(owner_ptr, table_ptr, n_tensors, BLOCK)
+    pointers = _pointers(table_ptr, _GRAD, block, n_tensors, DTYPE, ALIGNED, BLOCK)
+    grad = _load(pointers, block[2], False) if block[2] >= BLOCK else _load(pointers, block[2], True)
+    tl.store(norm_ptr + tl.program_id(0), tl.sqrt(tl.sum(grad * grad, axis=0)))
+
+
+@triton.jit(do_not_specialize=["n_tensors"])
+def adamw_kernel(
+    owner_ptr,  # [C] int32
+    table_ptr,  # [7, N] int64
+    lr_ptr,  # [] of any dtype, as the next two
+    step_ptr,
+    grad_scale_ptr,
+    adam,  # scalars, of _adam
+    n_tensors,
+    CORRECT: tl.constexpr,
+    DTYPE: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    block = _locate(owner_ptr, table_ptr, n_tensors, BLOCK)
+    lr, grad_scale = tl.load(lr_ptr).to(tl.float32), tl.load(grad_scale_ptr).to(tl.float32)
+    corrections = _corrections(step_ptr, adam, CORRECT)
+    if tl.abs(grad_scale) < float("inf"):
+        params = _pointers(table_ptr, _PARAM, block, n_tensors, DTYPE, ALIGNED, BLOCK)
+        grads = _pointers(table_ptr, _GRAD, block, n_tensors, DTYPE, ALIGNED, BLOCK)
+        state = _state_pointers(table_ptr, block, n_tensors, ALIGNED, BLOCK)
+        if block[2] >= BLOCK:
+            _adamw_block(params, grads, state, block[2], lr, grad_scale, corrections, adam, False)
+        else:
+            _adamw_block(params, grads, state, block[2], lr, grad_scale, corrections, adam, True)
+
+
+@triton.jit(do_not_specialize=["n_tensors"])
+def lamb_sums_kernel(
+    owner_ptr,  # [C] int32
+    table_ptr,  # [7, N] int64
+    step_ptr,  # []
+    grad_scale_ptr,  # []
+    sum_ptr,  # [C, 2] fp32: of p^2 and u^2, over a block
+    adam,  # scalars, of _adam
+    n_tensors,
+    CORRECT: tl.constexpr,
+    DTYPE: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    block = _locate(owner_ptr, table_ptr, n_tensors, BLOCK)
+    grad_scale = tl.load(grad_scale_ptr).to(tl.float32)
+    corrections = _corrections(step_ptr, adam, CORRECT)
+    if tl.abs(grad_scale) < float("inf"):
+        grads = _pointers(table_ptr, _GRAD, block, n_tensors, DTYPE, ALIGNED, BLOCK)
+        state = _state_pointers(table_ptr, block, n_tensors, ALIGNED, BLOCK)
+        if block[2] >= BLOCK:
+            p_sum, update_sum = _lamb_sums_block(grads, state, block[2], grad_scale, corrections, adam, False)
+        else:
+            p_sum, update_sum = _lamb_sums_block(grads, state, block[2], grad_scale, corrections, adam, True)
+        tl.store(sum_ptr + 2 * tl.program_id(0), p_sum)
+        tl.store(sum_ptr + 2 * tl.program_id(0) + 1, update_sum)
+
+
+@triton.jit(do_not_specialize=["n_tensors"])
+def lamb_ratio_kernel(
+    table_ptr,  # [7, N] int64
+    sum_ptr,  # [C, 2] fp32
+    ratio_ptr,  # [N] fp32
+    n_tensors,
+    BLOCK: tl.constexpr,
+    BLOCK_SUMS: tl.constexpr,
+):
+    tensor = tl.program_id(0)
+    first_block = tl.load(table_ptr + _FIRST_BLOCK * n_tensors + tensor)
+    n_blocks = tl.cdiv(tl.load(table_ptr + _SIZE * n_tensors + tensor), BLOCK)
+    p_sum, update_sum = tl.zeros((BLOCK_SUMS,), dtype=tl.float32), tl.zeros((BLOCK_SUMS,), dtype=tl.float32)
+    for first in range(0, n_blocks, BLOCK_SUMS):
+        blocks = first + tl.arange(0, BLOCK_SUMS)
+        sums = sum_ptr + 2 * (first_block + blocks)
+        p_sum += tl.load(sums, mask=blocks < n_blocks, other=0.0)
+        update_sum += tl.load(sums + 1, mask=blocks < n_blocks, other=0.0)
+    p_norm, update_norm = tl.sqrt(tl.sum(p_sum, axis=0)), tl.sqrt(tl.sum(update_sum, axis=0))
+    tl.store(ratio_ptr + tensor, tl.where((p_norm > 0) & (update_norm > 0), p_norm / update_norm, 1.0))
+
+
+@triton.jit(do_not_specialize=["n_tensors"])
+def lamb_apply_kernel(
+    owner_ptr,  # [C] int32
+    table_ptr,  # [7, N] int64
+    lr_ptr,  # []
+    step_ptr,  # []
+    grad_scale_ptr,  # []
+    ratio_ptr,  # [N] fp32
+    adam,  # scalars, of _adam
+    n_tensors,
+    CORRECT: tl.constexpr,
+    DTYPE: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    block = _locate(owner_ptr, table_ptr, n_tensors, BLOCK)
+    rate = tl.load(lr_ptr).to(tl.float32) * tl.load(ratio_ptr + block[0])
+    corrections = _corrections(step_ptr, adam, CORRECT)
+    if tl.abs(tl.load(grad_scale_ptr).to(tl.float32)) < float("inf"):
+        params = _pointers(table_ptr, _PARAM, block, n_tensors, DTYPE, ALIGNED, BLOCK)
+        state = _state_pointers(table_ptr, block, n_tensors, ALIGNED, BLOCK)
+        if block[2] >= BLOCK:
+            _lamb_apply_block(params, state, block[2], rate, corrections, adam, False)
+        else:
+            _lamb_apply_block(params, state, block[2], rate, corrections, adam, True)
+
+
+class _Cache:
+    """Tensors on the device by what they are made from: the youngest, and all that CUDA graphs have recorded."""
+
+    def __init__(self, size: int):
+        self._size, self._recent, self._recorded = size, {}, []
+
+    def get(self, device: torch.device, make: Callable[..., Tensor], *args: Hashable) -> Tensor:
+        """make(*args), made on the host and copied."""
+        is_recording = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        key = (device, make, *args)
+        tensor = self._recent.pop(key, None)
+        if tensor is None:
+            host = make(*args).pin_memory() if device.type == "cuda" else make(*args)
+            tensor = host.to(device, non_blocking=True)
+            if is_recording:
+                # The copy is recorded, not done: only the replays can read it, and they need what is copied.
+                self._recorded.append((host, tensor))
+                return tensor
+        if is_recording:
+            self._recorded.append(tensor)
+        self._recent[key] = tensor
+        if len(self._recent) > self._size:
+            del self._recent[next(iter(self._recent))]
+        return tensor
+
+
+_CACHE = _Cache(64)
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """The tensors of one dtype: where a kernel finds them, and its constants."""
+
+    n_blocks: int
+    n_tensors: int
+    owner: Tensor
+    table: Tensor
+    constants: dict[str, Any]
+
+
+def _launches(*lists: Sequence[Tensor]) -> Iterator[_Launch]:
+    """One for each dtype of the first list, the gradients; `lists` are the table's rows of addresses."""
+    grads = lists[0]
+    for dtype in dict.fromkeys(x.dtype for x in grads):
+        chosen = [i for i, x in enumerate(grads) if x.dtype == dtype and x.numel() > 0]
+        if not chosen:
+            continue
+        device = grads[chosen[0]].device
+        sizes = tuple(grads[i].numel() for i in chosen)
+        addresses = tuple(tuple(tensors[i].data_ptr() for i in chosen) for tensors in lists)
+        is_aligned = all(reduce(or_, row) % 16 == 0 for row in addresses)
+        yield _Launch(
+            sum(triton.cdiv(n, _BLOCK) for n in sizes),
+            len(chosen),
+            _CACHE.get(device, _owner, sizes),
+            _CACHE.get(device, _table, sizes, addresses),
+            dict(DTYPE=_TRITON_DTYPES[dtype], ALIGNED=is_aligned, BLOCK=_BLOCK, num_warps=4),
+        )
+
+
+def _owner(sizes: tuple[int, ...]) -> Tensor:
+    n_blocks = torch.tensor([triton.cdiv(n, _BLOCK) for n in sizes])
+    return torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(n_blocks)
+
+
+def _table(sizes: tuple[int, ...], addresses: tuple[tuple[int, ...], ...]) -> Tensor:
+    ends = list(accumulate(triton.cdiv(n, _BLOCK) for n in sizes))
+    return torch.tensor([sizes, [0, *ends[:-1]], *addresses])
+
+
+def _adam(beta1: float, beta2: float, eps: float, weight_decay: float) -> tuple[float, ...]:
+    """The scalars of Adam; differences and logarithms are of fp64."""
+    logs = (math.log(beta) if beta > 0 else -math.inf for beta in (beta1, beta2))
+    return beta1, beta2, 1 - beta1, 1 - beta2, *logs, eps, weight_decay
+
+
+def _scalar(value: float | Tensor, device: torch.device) -> Tensor:
+    if isinstance(value, Tensor) and value.device == device:
+        return value
+    return torch.full((), float(value), dtype=torch.float32, device=device)
+
+
+def grad_norm(grads: Sequence[Tensor]) -> Tensor:
+    """The 2-norm of all tensors together: [] fp32."""
+    launches = list(_launches(grads))
+    norms = grads[0].new_empty(sum(launch.n_blocks for launch in launches), dtype=torch.float32)
+    for launch, part in zip(launches, norms.split([launch.n_blocks for launch in launches]), strict=True):
+        grad_norm_kernel[launch.n_blocks,](launch.owner, launch.table, part, launch.n_tensors, **launch.constants)
+    return torch.linalg.vector_norm(norms)
+
+
+def adamw(
+    params: Sequence[Tensor], masters: Sequence[Tensor], grads: Sequence[Tensor], exp_avgs: Sequence[Tensor],
+    exp_avg_sqs: Sequence[Tensor], lr: float | Tensor, beta1: float, beta2: float, eps: float, weight_decay: float,
+    step: int | Tensor | None, grad_scale: float | Tensor,
+) -> None:  # fmt: skip
+    """One step, in place; a parameter's master is itself where it is fp32."""
+    for launch in _launches(grads, exp_avgs, exp_avg_sqs, masters, params):
+        device = launch.table.device
+        adamw_kernel[launch.n_blocks,](
+            launch.owner, launch.table, _scalar(lr, device), None if step is None else _scalar(step, device),
+            _scalar(grad_scale, device), _adam(beta1, beta2, eps, weight_decay), launch.n_tensors,
+            CORRECT=step is not None, **launch.constants,
+        )  # fmt: skip
+
+
+def lamb(
+    params: Sequence[Tensor], masters: Sequence[Tensor], grads: Sequence[Tensor], exp_avgs: Sequence[Tensor],
+    exp_avg_sqs: Sequence[Tensor], lr: float | Tensor, beta1: float, beta2: float, eps: float, weight_decay: float,
+    step: int | Tensor | None, grad_scale: float | Tensor,
+) -> None:  # fmt: skip
+    """One step with adapted rates, in place."""
+    adam = _adam(beta1, beta2, eps, weight_decay)
+    for launch in _launches(grads, exp_avgs, exp_avg_sqs, masters, params):
+        device, constants = launch.table.device, launch.constants | {"CORRECT": step is not None}
+        step_, scale = None if step is None else _scalar(step, device), _scalar(grad_scale, device)
+        sums = torch.empty(launch.n_blocks, 2, dtype=torch.float32, device=device)
+        ratios = torch.empty(launch.n_tensors, dtype=torch.float32, device=device)
+        lamb_sums_kernel[launch.n_blocks,](
+            launch.owner, launch.table, step_, scale, sums, adam, launch.n_tensors, **constants
+        )  # fmt: skip
+        lamb_ratio_kernel[launch.n_tensors,](
+            launch.table, sums, ratios, launch.n_tensors, BLOCK=_BLOCK, BLOCK_SUMS=1024, num_warps=4
+        )  # fmt: skip
+        lamb_apply_kernel[launch.n_blocks,](
+            launch.owner, launch.table, _scalar(lr, device), step_, scale, ratios, adam, launch.n_tensors, **constants
+        )  # fmt: skip

@@ -144,6 +144,8 @@ class ElectraModel(ElectraPreTrainedModel):
             input_ids, token_type_ids, position_ids, inputs_embeds = (
                 None if x is None else packed.pack(x) for x in (input_ids, token_type_ids, position_ids, inputs_embeds)
             )
+        if self._replays(packed, input_ids, wants["output_hidden_states"]):
+            return Encoded(self.captured(self, input_ids, packed, token_type_ids, position_ids), packed)
         embedding_seed, seeds = self._draw_seeds(device)
         hidden = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, self._project, embedding_seed)
         if packed is not None:

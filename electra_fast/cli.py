@@ -14,12 +14,12 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from . import __version__
+from .versions import installed_version
 
 if TYPE_CHECKING:
     from .tokenizer import ElectraTokenizer
@@ -29,6 +29,7 @@ Commands = dict[str, tuple["str | Commands", str]]
 
 BENCHMARKS: Commands = {
     "model": ("electra_fast.benchmarks.model:ModelBench", "inference beside transformers"),
+    "ops": ("electra_fast.benchmarks.ops:OpsBench", "every op beside eager and compiled torch"),
     "tokenizer": ("electra_fast.benchmarks.tokenizer:TokenizerBench", "the tokenizer beside other libraries"),
 }
 COMMANDS: Commands = {
@@ -216,11 +217,3 @@ def _fail(program: str, message: str) -> int:
 
 def _print_json(document: Any) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=False))
-
-
-def installed_version(distribution: str) -> str | None:
-    """The version of a distribution, None where it is not installed."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""gelu(x) = x Phi(x), the erf-GELU, in eleven instructions where erf alone takes thirty.
+"""gelu(x) = x Phi(x), the erf-GELU, in eleven instructions on sm_90, where the formula with erf takes thirty.
 
     gelu(x) = max(x, 0) - |x| Q(|x|),  Q(a) = 1 - Phi(a) = 2^P(a)
 

@@ -55,7 +55,7 @@ def product(
     inner = tl.arange(0, BLOCK_K)
     # Reading the last row again is cheaper than a mask on every load.
     x_ptrs = x_ptr + tl.minimum(rows, n_rows - 1).to(tl.int64)[:, None] * H + inner[None, :]
-    weight_ptrs = weight_ptr + (cols if N_COLS % BLOCK_COLS == 0 else tl.minimum(cols, N_COLS - 1))[None, :] * H + inner[:, None]
+    weight_ptrs = weight_ptr + tl.minimum(cols, N_COLS - 1)[None, :] * H + inner[:, None]
     total = tl.zeros((BLOCK_ROWS, BLOCK_COLS), dtype=tl.float32)
     for first in range(0, H, BLOCK_K):
         if H % BLOCK_K == 0:

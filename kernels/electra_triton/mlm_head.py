@@ -18,9 +18,9 @@ from which the vendor's GEMMs make dweight and add to dhidden. Sums for dbias ar
 rows each, [N / BLOCK_ROWS, V], and one sum ends them: no atomics, the same bits in every run.
 
 Memory beside inputs and outputs: V / 8 bytes a row forward (V / 4), where fp32 logits are 4 V, so 1 / 32 of them
-(1 / 16). Backward: at most 8 kB a row for dlogits, V / 32 for dbias, 8 E for dhidden; that is a twelfth for V = 30,522 and
-E = 128, and no tensor is a tenth. Eager torch in bf16 holds 6 V bytes of logits forward, and in the backward their
-softmax and three gradients of their size.
+(1 / 16). Backward: at most 8 kB a row for dlogits, V / 32 for dbias, 8 E for dhidden; that is a twelfth where V is
+30,522 and E 128, and no tensor is a tenth. Eager torch in bf16 holds 6 V bytes of logits forward, and in the backward
+their softmax and three gradients of their size.
 
 Numerics: logits accumulate in fp32, fp32 inputs without tf32, and are never rounded to the inputs' dtype; the label's
 logit and the maximum come from the same product, so that is_correct is exact. A sample is never beyond V, never a

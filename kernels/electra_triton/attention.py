@@ -1,0 +1,344 @@
+"""out = dropout(softmax(q k' / sqrt(D))) v within each packed sequence and head, as FlashAttention does it.
+
+Shapes: qkv [T, 3, A, D], queries, keys and values as one GEMM leaves them, read where they are; cu_seqlens [B + 1]
+int32, the ends of the sequences in T; out [T, A, D]; lse [A, T] fp32, log2 of the softmax's denominators.
+
+Fused: all between qkv and out, without a copy per operand and without padding. Sequences up to 128 tokens of 16 bits go
+to `attention_short`; the kernels here take any length. The forward holds a block of queries and walks over the keys
+with a running maximum and sum. The backward has a kernel for each block of queries, which walks over the keys and sums
+dq, and one for each block of keys, which walks over the queries and sums dk and dv: 7 products instead of 5, no atomics
+and the same bits in every run. The first leaves delta = sum(dout * out) to the second. Causal walks end, or begin,
+at the diagonal; only blocks that the mask or the end of the sequence cuts are masked, in a loop of their own.
+
+Forward moves 4 T H elements of HBM, backward 13 T H: both kernels read qkv and dout, one reads out. Blocks of one
+sequence and head are neighbours in the grid, so that what they share stays in L2. Beyond 128 tokens arithmetic costs
+more than that: exp2 and, with dropout, its integer work.
+
+Numerics: scores, softmax and sums in fp32; probabilities and their gradients are rounded to the operands' dtype for
+their products, as in every flash kernel; fp32 operands are multiplied as they are (ieee), in small blocks. A dropout's
+mask is `philox.keep_mask` with rows of packed tokens and columns of places in the sequence. Results do not depend on
+what a sequence is packed with, but `max_seqlen` chooses the kernel. Head sizes up to 128; 64 is tuned.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .attention_short import (
+    LN_2,
+    MAX_SHORT,
+    draw_dropped,
+    load_tile,
+    negate_dropped,
+    score_scale,
+    short_bwd,
+    short_fwd,
+    store_tile,
+    visible_keys,
+)
+from .launch import power_of_two
+from .philox import dropout_scalars
+
+
+@triton.jit
+def locate(cu_seqlens_ptr, n_blocks, A: tl.constexpr, BLOCK: tl.constexpr):
+    """(first token of the sequence, its length, head, first place of the block) of a program."""
+    program = tl.program_id(0)
+    sequence, head, block = program // n_blocks // A, program // n_blocks % A, program % n_blocks
+    first_token = tl.load(cu_seqlens_ptr + sequence)
+    length = tl.load(cu_seqlens_ptr + sequence + 1) - first_token
+    return first_token.to(tl.int64), length, head, block * BLOCK
+
+
+@triton.jit
+def walk_keys(first_row, length, edge, CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """(first, last) of the keys that a block of queries walks over: those of uncut blocks, then of cut ones."""
+    last = min(length, first_row + BLOCK_M) if CAUSAL else length
+    uncut = (min(length, first_row + 1) if CAUSAL else length) // BLOCK_N * BLOCK_N
+    return (uncut, last) if edge else (0, uncut)
+
+
+@triton.jit(do_not_specialize=["n_blocks", "n_tokens", "threshold"])
+def attention_fwd_kernel(
+    qkv_ptr,  # [T, 3, A, D], strided
+    cu_seqlens_ptr,  # [B + 1] int32
+    seed_ptr,  # [1] int64
+    out_ptr,  # [T, A, D]
+    lse_ptr,  # [A, T] fp32, written where SAVE
+    n_blocks,  # of queries, in the longest sequence
+    n_tokens,
+    stride_token,
+    stride_which,
+    stride_head,
+    score_scale,
+    threshold,
+    keep_scale,
+    A: tl.constexpr,
+    D: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    HAS_DROPOUT: tl.constexpr,
+    SAVE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    first_token, length, head, first_row = locate(cu_seqlens_ptr, n_blocks, A, BLOCK_M)
+    if first_row >= length:
+        return
+    rows = first_row + tl.arange(0, BLOCK_M)
+    first_query = first_token + first_row
+    k_ptr = qkv_ptr + stride_which + head * stride_head
+    q_ptr = qkv_ptr + first_query * stride_token + head * stride_head
+    q = load_tile(q_ptr, stride_token, length - first_row, BLOCK_M, D, BLOCK_D)
+
+    acc = tl.zeros((BLOCK_M, BLOCK_D), dtype=tl.float32)
+    row_max = tl.full((BLOCK_M,), float("-inf"), dtype=tl.float32)
+    row_sum = tl.zeros((BLOCK_M,), dtype=tl.float32)
+    if HAS_DROPOUT:
+        seed = tl.load(seed_ptr)
+    for edge in tl.static_range(2):
+        first, last = walk_keys(first_row, length, edge, CAUSAL, BLOCK_M, BLOCK_N)
+        for first_key in range(first, last, BLOCK_N):
+            keys = first_key + tl.arange(0, BLOCK_N)
+            tile_ptr = k_ptr + (first_token + first_key) * stride_token
+            k = load_tile(tile_ptr, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
+            v = load_tile(tile_ptr + stride_which, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
+            if HAS_DROPOUT:
+                groups = first_key // 8 + tl.arange(0, BLOCK_N // 8)
+                dropped = draw_dropped(seed, first_token + rows[:, None], groups[None, :], head, threshold)
+            scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+            if edge:
+                scores = tl.where(visible_keys(rows, keys, length, CAUSAL), scores, float("-inf"))
+            new_max = tl.maximum(row_max, tl.max(scores, axis=1) * score_scale)
+            p = tl.exp2(scores * score_scale - new_max[:, None])
+            rescale = tl.exp2(row_max - new_max)
+            row_max, row_sum = new_max, row_sum * rescale + tl.sum(p, axis=1)
+            if HAS_DROPOUT:
+                p = tl.maximum(negate_dropped(p, dropped), 0.0)
+            acc = tl.dot(p.to(v.dtype), v, acc * rescale[:, None], input_precision="ieee")
+
+    out_scale = keep_scale / row_sum
+    out_ptr += (first_query * A + head) * D
+    store_tile(out_ptr, A * D, length - first_row, acc * out_scale[:, None], BLOCK_M, D, BLOCK_D)
+    if SAVE:
+        lse_ptr += n_tokens.to(tl.int64) * head + first_token
+        tl.store(lse_ptr + rows, row_max + tl.log2(row_sum), mask=rows < length)
+
+
+@triton.jit(do_not_specialize=["n_blocks", "n_tokens", "threshold"])
+def attention_bwd_queries_kernel(
+    dout_ptr,  # [T, A, D]
+    qkv_ptr,  # [T, 3, A, D], strided
+    out_ptr,  # [T, A, D]
+    lse_ptr,  # [A, T] fp32
+    cu_seqlens_ptr,  # [B + 1] int32
+    seed_ptr,  # [1] int64
+    dqkv_ptr,  # [T, 3, A, D], dq written
+    delta_ptr,  # [A, T] fp32, written
+    n_blocks,  # of queries, in the longest sequence
+    n_tokens,
+    stride_token,
+    stride_which,
+    stride_head,
+    score_scale,
+    threshold,
+    keep_scale,
+    A: tl.constexpr,
+    D: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    HAS_DROPOUT: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    first_token, length, head, first_row = locate(cu_seqlens_ptr, n_blocks, A, BLOCK_M)
+    if first_row >= length:
+        return
+    rows = first_row + tl.arange(0, BLOCK_M)
+    first_query = first_token + first_row
+    k_ptr = qkv_ptr + stride_which + head * stride_head
+    q_ptr = qkv_ptr + first_query * stride_token + head * stride_head
+    q = load_tile(q_ptr, stride_token, length - first_row, BLOCK_M, D, BLOCK_D)
+    offset = (first_query * A + head) * D
+    dout = load_tile(dout_ptr + offset, A * D, length - first_row, BLOCK_M, D, BLOCK_D)
+    out = load_tile(out_ptr + offset, A * D, length - first_row, BLOCK_M, D, BLOCK_D)
+    # keep_scale is left to the end, so it leaves delta here; at p = 1 it and all gradients are zero.
+    delta = tl.sum(dout.to(tl.float32) * out.to(tl.float32), axis=1) / tl.maximum(keep_scale, 1.0)
+    row_offsets = n_tokens.to(tl.int64) * head + first_token + rows
+    tl.store(delta_ptr + row_offsets, delta, mask=rows < length)
+    lse = tl.load(lse_ptr + row_offsets, mask=rows < length, other=float("inf"))
+
+    dq = tl.zeros((BLOCK_M, BLOCK_D), dtype=tl.float32)
+    if HAS_DROPOUT:
+        seed = tl.load(seed_ptr)
+    for edge in tl.static_range(2):
+        first, last = walk_keys(first_row, length, edge, CAUSAL, BLOCK_M, BLOCK_N)
+        for first_key in range(first, last, BLOCK_N):
+            keys = first_key + tl.arange(0, BLOCK_N)
+            tile_ptr = k_ptr + (first_token + first_key) * stride_token
+            k = load_tile(tile_ptr, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
+            v = load_tile(tile_ptr + stride_which, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
+            if HAS_DROPOUT:
+                groups = first_key // 8 + tl.arange(0, BLOCK_N // 8)
+                dropped = draw_dropped(seed, first_token + rows[:, None], groups[None, :], head, threshold)
+            p = tl.exp2(tl.dot(q, tl.trans(k), input_precision="ieee") * score_scale - lse[:, None])
+            if edge:
+                p = tl.where(visible_keys(rows, keys, length, CAUSAL), p, 0.0)
+            dp = tl.dot(dout, tl.trans(v), input_precision="ieee")
+            if HAS_DROPOUT:
+                p = negate_dropped(p, dropped)
+                ds = tl.maximum(p, 0.0) * dp - tl.abs(p) * delta[:, None]
+            else:
+                ds = p * (dp - delta[:, None])
+            dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+
+    dqkv_ptr += (first_query * 3 * A + head) * D
+    dq *= score_scale * LN_2 * keep_scale
+    store_tile(dqkv_ptr, 3 * A * D, length - first_row, dq, BLOCK_M, D, BLOCK_D)
+
+
+@triton.jit(do_not_specialize=["n_blocks", "n_tokens", "threshold"])
+def attention_bwd_keys_kernel(
+    dout_ptr,  # [T, A, D]
+    qkv_ptr,  # [T, 3, A, D], strided
+    lse_ptr,  # [A, T] fp32
+    delta_ptr,  # [A, T] fp32
+    cu_seqlens_ptr,  # [B + 1] int32
+    seed_ptr,  # [1] int64
+    dqkv_ptr,  # [T, 3, A, D], dk and dv written
+    n_blocks,  # of keys, in the longest sequence
+    n_tokens,
+    stride_token,
+    stride_which,
+    stride_head,
+    score_scale,
+    threshold,
+    keep_scale,
+    A: tl.constexpr,
+    D: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    HAS_DROPOUT: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    first_token, length, head, first_key = locate(cu_seqlens_ptr, n_blocks, A, BLOCK_N)
+    if first_key >= length:
+        return
+    keys = first_key + tl.arange(0, BLOCK_N)
+    q_ptr = qkv_ptr + head * stride_head
+    k_ptr = q_ptr + (first_token + first_key) * stride_token + stride_which
+    k = load_tile(k_ptr, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
+    v = load_tile(k_ptr + stride_which, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
+    dout_ptr += head * D
+    row_offset = n_tokens.to(tl.int64) * head + first_token
+
+    dk = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
+    dv = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
+    # The diagonal cuts the first blocks of queries. Past the end of the sequence a query has an infinite sum and
+    # probabilities of zero, and a key has gradients that are not stored: nothing to mask.
+    begin = first_key // BLOCK_M * BLOCK_M if CAUSAL else 0
+    uncut = tl.cdiv(first_key + BLOCK_N - 1, BLOCK_M) * BLOCK_M if CAUSAL else 0
+    if HAS_DROPOUT:
+        seed = tl.load(seed_ptr)
+    for edge in tl.static_range(1 if CAUSAL else 0, -1, -1):
+        first, last = (begin, min(uncut, length)) if edge else (uncut, length)
+        for first_row in range(first, last, BLOCK_M):
+            rows = first_row + tl.arange(0, BLOCK_M)
+            tile_ptr = q_ptr + (first_token + first_row) * stride_token
+            q = load_tile(tile_ptr, stride_token, length - first_row, BLOCK_M, D, BLOCK_D)
+            tile_ptr = dout_ptr + (first_token + first_row) * A * D
+            dout = load_tile(tile_ptr, A * D, length - first_row, BLOCK_M, D, BLOCK_D)
+            lse = tl.load(lse_ptr + row_offset + rows, mask=rows < length, other=float("inf"))
+            delta = tl.load(delta_ptr + row_offset + rows, mask=rows < length, other=0.0)
+            if HAS_DROPOUT:
+                groups = first_key // 8 + tl.arange(0, BLOCK_N // 8)
+                dropped = draw_dropped(seed, first_token + rows[None, :], groups[:, None], head, threshold)
+            p = tl.exp2(tl.dot(k, tl.trans(q), input_precision="ieee") * score_scale - lse[None, :])
+            if edge:
+                p = tl.where(keys[:, None] <= rows[None, :], p, 0.0)
+            dp = tl.dot(v, tl.trans(dout), input_precision="ieee")
+            if HAS_DROPOUT:
+                p = negate_dropped(p, dropped, AXIS=0)
+                kept = tl.maximum(p, 0.0)
+                ds = kept * dp - tl.abs(p) * delta[None, :]
+            else:
+                kept = p
+                ds = p * (dp - delta[None, :])
+            dv = tl.dot(kept.to(q.dtype), dout, dv, input_precision="ieee")
+            dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
+
+    dqkv_ptr += (((first_token + first_key) * 3 + 1) * A + head) * D
+    dk *= score_scale * LN_2 * keep_scale
+    store_tile(dqkv_ptr, 3 * A * D, length - first_key, dk, BLOCK_N, D, BLOCK_D)
+    store_tile(dqkv_ptr + A * D, 3 * A * D, length - first_key, dv * keep_scale, BLOCK_N, D, BLOCK_D)
+
+
+def _blocks(kernel: str, d: int, dtype: torch.dtype, has_dropout: bool) -> dict[str, int]:
+    """Blocks of queries and keys, warps and stages of a kernel: "fwd", "queries" or "keys".
+
+    What spills no register anywhere and leaves an SM two programs, which is why a forward with a dropout is smaller.
+    """
+    if dtype == torch.float32:
+        m, n, warps, stages = (32, 32, 4, 2) if d <= 64 else (16, 16, 4, 2)
+    elif kernel == "keys":
+        m, n, warps, stages = (64, 64, 4, 2) if d <= 64 else (32, 64, 4, 1)
+    elif kernel == "fwd" and has_dropout and d <= 64:
+        m, n, warps, stages = 64, 64, 4, 2
+    else:
+        m, n, warps, stages = 128, 64, 8, 2
+    return {"BLOCK_M": m, "BLOCK_N": n, "num_warps": warps, "num_stages": stages}
+
+
+def _is_short(qkv: Tensor, max_seqlen: int) -> bool:
+    """Whether one tile holds a sequence; fp32 products of such a size would spill."""
+    return max_seqlen <= MAX_SHORT and qkv.shape[-1] <= 64 and qkv.dtype != torch.float32
+
+
+def attention_fwd(
+    qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, seed: Tensor | None, dropout_p: float, causal: bool, save: bool
+) -> tuple[Tensor, Tensor]:
+    """qkv [T, 3, A, D], its last dimension contiguous -> (out [T, A, D], where `save` lse [A, T], else empty)."""
+    if _is_short(qkv, max_seqlen):
+        return short_fwd(qkv, cu_seqlens, max_seqlen, seed, dropout_p, causal, save)
+    n_tokens, _, n_heads, d = qkv.shape
+    out = qkv.new_empty(n_tokens, n_heads, d)
+    lse = qkv.new_empty((n_heads, n_tokens) if save else 0, dtype=torch.float32)
+    threshold, keep_scale = dropout_scalars(dropout_p)
+    blocks = _blocks("fwd", d, qkv.dtype, dropout_p > 0)
+    n_blocks = triton.cdiv(max_seqlen, blocks["BLOCK_M"])
+    if n_tokens > 0:
+        attention_fwd_kernel[n_blocks * n_heads * (len(cu_seqlens) - 1),](
+            qkv, cu_seqlens, seed, out, lse, n_blocks, n_tokens, *qkv.stride()[:3], score_scale(d), threshold,
+            keep_scale, A=n_heads, D=d, CAUSAL=causal, HAS_DROPOUT=dropout_p > 0, SAVE=save, BLOCK_D=power_of_two(d),
+            **blocks,
+        )  # fmt: skip
+    return out, lse
+
+
+def attention_bwd(
+    dout: Tensor, qkv: Tensor, out: Tensor, lse: Tensor, cu_seqlens: Tensor, max_seqlen: int, seed: Tensor | None,
+    dropout_p: float, causal: bool,
+) -> Tensor:  # fmt: skip
+    """dout, out [T, A, D] contiguous -> the gradient of qkv [T, 3, A, D], contiguous."""
+    if _is_short(qkv, max_seqlen):
+        return short_bwd(dout, qkv, lse, cu_seqlens, max_seqlen, seed, dropout_p, causal)
+    n_tokens, _, n_heads, d = qkv.shape
+    dqkv = qkv.new_empty(qkv.shape)
+    delta = torch.empty_like(lse)
+    threshold, keep_scale = dropout_scalars(dropout_p)
+    scalars = (n_tokens, *qkv.stride()[:3], score_scale(d), threshold, keep_scale)
+    constants = {"A": n_heads, "D": d, "CAUSAL": causal, "HAS_DROPOUT": dropout_p > 0, "BLOCK_D": power_of_two(d)}
+    if n_tokens > 0:
+        blocks = _blocks("queries", d, qkv.dtype, dropout_p > 0)
+        n_blocks = triton.cdiv(max_seqlen, blocks["BLOCK_M"])
+        attention_bwd_queries_kernel[n_blocks * n_heads * (len(cu_seqlens) - 1),](
+            dout, qkv, out, lse, cu_seqlens, seed, dqkv, delta, n_blocks, *scalars, **constants, **blocks
+        )
+        blocks = _blocks("keys", d, qkv.dtype, dropout_p > 0)
+        n_blocks = triton.cdiv(max_seqlen, blocks["BLOCK_N"])
+        attention_bwd_keys_kernel[n_blocks * n_heads * (len(cu_seqlens) - 1),](
+            dout, qkv, lse, delta, cu_seqlens, seed, dqkv, n_blocks, *scalars, **constants, **blocks
+        )
+    return dqkv

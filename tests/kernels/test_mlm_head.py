@@ -3,6 +3,7 @@
 import pytest
 import torch
 import triton.language as tl
+from electra_fast.kernels import mlm_head as kernels
 from scipy.stats import chisquare
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.interpreter import InterpreterBuilder
@@ -10,7 +11,6 @@ from triton.runtime.interpreter import InterpreterBuilder
 from electra_fast import reference
 from electra_fast.custom_ops import mlm_head as ops
 from electra_fast.custom_ops.mlm_head import mlm_head
-from electra_fast.kernels import mlm_head as kernels
 from electra_fast.testing import assert_within_budget
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -67,15 +67,16 @@ def test_errors_are_within_the_budget(shape, dtype, device):
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_errors_and_samples_beside_the_reference(dtype, temperature, never_label, device):
-    tensors, uniform = make(61, 64, 700, dtype, device), torch.rand(61, device=device)
+    tensors, uniform = make(29, 64, 700, dtype, device), torch.rand(29, device=device)
     assert_within_budget(
         mlm_head, reference.mlm_head, tensors, uniform=uniform, temperature=temperature, never_label=never_label
     )
 
 
 def test_without_rows(device):
-    tensors = {name: x if name in ("weight", "bias") else x[:0] for name, x in make(2, 64, 70, DTYPES[0], device).items()}
-    tensors = {name: x.requires_grad_(x.is_floating_point()) for name, x in tensors.items()}
+    tensors = make(2, 64, 70, torch.float32, device)
+    tensors |= {name: tensors[name][:0] for name in ("hidden", "labels")}
+    tensors["weight"].requires_grad_(), tensors["bias"].requires_grad_()
     losses, is_correct, samples = mlm_head(**tensors, uniform=torch.rand(0, device=device))
     losses.sum().backward()
     assert losses.shape == is_correct.shape == samples.shape == (0,)
@@ -83,14 +84,14 @@ def test_without_rows(device):
 
 
 def test_the_whole_vocabulary_of_bert(device):
-    tensors = make(5, 64, 30522, torch.float32, device)
+    tensors = make(5, 16, 30522, torch.bfloat16, device)
     assert_within_budget(mlm_head, reference.mlm_head, tensors, uniform=torch.rand(5, device=device))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("hidden", [100, 768])
 def test_the_uniform_number_lies_in_the_interval_of_its_sample(hidden, dtype, device):
-    tensors, uniform = make(97, hidden, 333, dtype, device), torch.rand(97, device=device)
+    tensors, uniform = make(31, hidden, 333, dtype, device), torch.rand(31, device=device)
     samples = mlm_head(**tensors, uniform=uniform)[2][:, None]
     probabilities = probabilities_of(tensors, 1, False)
     above = probabilities.cumsum(-1).gather(1, samples)[:, 0]
@@ -98,23 +99,22 @@ def test_the_uniform_number_lies_in_the_interval_of_its_sample(hidden, dtype, de
     assert (uniform >= above - probabilities.gather(1, samples)[:, 0] - 1e-5).all()
 
 
-@pytest.mark.parametrize("never_label", [False, True])
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-@pytest.mark.parametrize("vocab", [50, 700])
+@pytest.mark.parametrize(
+    "vocab, temperature, never_label", [(50, 1.0, False), (50, 2.0, True), (700, 1.0, True), (700, 2.0, False)]
+)
 def test_samples_are_as_frequent_as_likely(vocab, temperature, never_label, device):
-    n_rows = 1500
+    n_rows, n_groups = (100_000, 50) if device.type == "cuda" else (200, 10)
     tensors = make(1, 16, vocab, torch.float32, device)
     probabilities = probabilities_of(tensors, temperature, never_label)[0]
     rows = tensors | {name: tensors[name].expand(n_rows, *tensors[name].shape[1:]) for name in ("hidden", "labels")}
     uniform = torch.rand(n_rows, device=device)
     samples = mlm_head(**rows, uniform=uniform, temperature=temperature, never_label=never_label)[2]
-    # Tokens in groups of neighbours, of 20 expected samples or more each.
-    group = (probabilities.cumsum(0) * (n_rows // 25)).long().clamp(max=n_rows // 25 - 1)
-    expected = torch.zeros(n_rows // 25, device=device, dtype=torch.float64).index_add_(0, group, probabilities)
-    found = group[samples].bincount(minlength=len(expected))
-    filled = expected > 0
-    assert chisquare(found[filled].cpu(), n_rows * expected[filled].cpu()).pvalue > 1e-3
-    assert not found[~filled].any()
+    # Groups of neighbours, about as likely as each other; a token that is likelier than a group is one.
+    group = (probabilities.cumsum(0) * n_groups).long().clamp(max=n_groups - 1)
+    expected = torch.zeros(n_groups, device=device, dtype=torch.float64).index_add_(0, group, probabilities)
+    found = group[samples].bincount(minlength=n_groups)
+    is_filled = expected > 0
+    assert chisquare(found[is_filled].cpu(), n_rows * expected[is_filled].cpu()).pvalue > 1e-3
     assert not never_label or (samples != tensors["labels"]).all()
 
 
@@ -201,9 +201,9 @@ def test_no_tensor_is_a_tenth_of_the_logits(monkeypatch, device):
 def test_two_runs_are_bit_equal(device):
     def run():
         torch.manual_seed(3)
-        tensors = make(150, 64, 300, torch.bfloat16, device)
+        tensors = make(70, 64, 150, torch.float32, device)
         floats = [x.requires_grad_() for x in tensors.values() if x.is_floating_point()]
-        losses, is_correct, samples = mlm_head(**tensors, uniform=torch.rand(150, device=device), temperature=2.0)
+        losses, is_correct, samples = mlm_head(**tensors, uniform=torch.rand(70, device=device), temperature=2.0)
         losses.sin().sum().backward()
         return [losses, is_correct, samples, *(x.grad for x in floats)]
 

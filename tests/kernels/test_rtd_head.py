@@ -6,7 +6,7 @@ import torch
 from electra_fast import reference
 from electra_fast.custom_ops import rtd_head as ops
 from electra_fast.custom_ops.rtd_head import rtd_head
-from electra_fast.testing import assert_within_budget
+from electra_fast.testing import compare
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SHAPES = [(1, 64), (13, 256), (513, 64), (3, 768), (5, 1024), (7, 100)]
@@ -30,6 +30,15 @@ def labels_of(n_tokens, device):
     return labels
 
 
+def assert_within_budget(kernel, expected, tensors):
+    """As in `testing`; but the loss and the gradient of c are one number each, which eager torch may hit by chance: the
+    error of these may be what a sum in fp32 costs."""
+    sum_error = 2 * torch.finfo(torch.float32).eps * max(1, len(tensors["hidden"])) ** 0.5
+    for error in compare(kernel, expected, tensors):
+        is_number = error.name in ("out[0]", "dprediction_bias")
+        assert error.is_within or (is_number and error.kernel <= sum_error), error
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_errors_are_within_the_budget(shape, dtype, device):
@@ -37,11 +46,14 @@ def test_errors_are_within_the_budget(shape, dtype, device):
     assert_within_budget(rtd_head, reference.rtd_head, tensors)
 
 
-@pytest.mark.parametrize("result", [0, 1], ids=["loss", "logits"])
+@pytest.mark.parametrize("kept", [(True, False), (False, True)], ids=["loss", "logits"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_gradient_through_one_result_alone(dtype, result, device):
+def test_a_gradient_through_one_result_alone(dtype, kept, device):
+    def only(op):
+        return lambda **x: tuple(out if keep else None for out, keep in zip(op(**x), kept, strict=True))
+
     tensors = make(37, 100, dtype, device) | {"labels": labels_of(37, device)}
-    assert_within_budget(lambda **x: rtd_head(**x)[result], lambda **x: reference.rtd_head(**x)[result], tensors)
+    assert_within_budget(only(rtd_head), only(reference.rtd_head), tensors)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow sanitize fuzz lint bench clean
+.PHONY: demo test test-slow gpu sanitize fuzz lint bench resources clean
 
 # One environment for everything; rebuilt when the requirements or the C++ sources change.
 .venv/installed: pyproject.toml setup.py constraints.txt $(wildcard csrc/*/*.cpp csrc/*/*.h csrc/*/*.inc)
@@ -14,10 +14,29 @@ demo: .venv/installed
 	$(BIN)/python -m electra_fast.demo $(if $(DATA),--data $(DATA))
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+
+# All that needs a CUDA GPU: tests, then benchmarks, whose rows go to OUT/*.jsonl and whose output goes to LOGS/*.log. Runs
+# with the machine's own Python and what is installed there, torch, transformers and pytest-xdist among it; makes no
+# environment and fetches nothing. A build goes before this folder as in `sanitize`. COMMIT is what the rows say where
+# there is no git.
+OUT ?= benchmarks/results
+LOGS ?= build/gpu
+COMMIT ?= $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
+
+gpu:
+	@$(PYTHON) -c "import sys, torch; torch.cuda.is_available() or sys.exit('make gpu needs a CUDA GPU, and torch sees none')"
+	rm -rf build/gpu
+	mkdir -p build/gpu $(OUT) $(LOGS)
+	status=0; \
+	$(PYTHON) setup.py --quiet build --build-base build/gpu --build-lib build/gpu/lib >$(LOGS)/build.log 2>&1 \
+		|| { tail -n 20 $(LOGS)/build.log; status=1; }; \
+	env PYTHONPATH=$(CURDIR)/build/gpu/lib PYTHONSAFEPATH=1 ELECTRA_FAST_COMMIT=$(COMMIT) \
+		$(PYTHON) -m electra_fast.benchmarks.gpu_suite $(OUT) $(LOGS) || status=1; \
+	exit $$status
 
 # The tests of the tokenizer on an extension that gcc's sanitizers watch, built with a copy of the package. PYTHONPATH puts
 # it before the installed one, and PYTHONSAFEPATH keeps this folder's own from coming first; processes that tests start
@@ -63,6 +82,10 @@ lint: .venv/installed
 bench: .venv/installed
 	$(BIN)/electra-fast bench model
 	$(BIN)/electra-fast bench tokenizer
+
+# Registers, spills and shared memory of every kernel, compiled for GPUs that need not be there; fails where one spills.
+resources: .venv/installed
+	$(BIN)/python -m electra_fast.benchmarks.resources --write kernels/README.md
 
 clean:
 	rm -rf .venv build dist *.egg-info electra_fast/*.so demo

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -18,8 +19,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..cli import installed_version
 from ..tokenizer_native import default_threads
+from ..versions import installed_version
 
 
 def time_in_turn(
@@ -85,10 +86,11 @@ def machine(*distributions: str) -> dict[str, str | int | None]:
 
 
 def _commit() -> str | None:
-    """The commit that the code is at, `-dirty` where files differ from it; None outside of a checkout."""
+    """The commit that the code is at, `-dirty` where files differ from it; outside of a checkout what the environment's
+    ELECTRA_FAST_COMMIT says, or None."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
-        return None
+        return os.environ.get("ELECTRA_FAST_COMMIT") or None
     command = ["git", "--no-optional-locks", "-C", str(root), "describe", "--always", "--dirty", "--exclude", "*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -45,7 +45,7 @@ def test_help_at_each_level(capsys):
         main(["bench"])
     assert exit.value.code == 2
     capsys.readouterr()
-    assert "subcommands are model, tokenizer" in fail(capsys, "tokeniser")
+    assert "subcommands are model, ops, tokenizer" in fail(capsys, "tokeniser")
 
 
 def test_tokenizer_table_and_rows(capsys, corpus, tmp_path, monkeypatch):

@@ -216,6 +216,8 @@ def short_bwd_kernel(
     dout_ptr += first_token.to(tl.int64) * A * D
     dqkv_ptr += first_token.to(tl.int64) * 3 * A * D
 
+    if HAS_DROPOUT:
+        seed = tl.load(seed_ptr)
     for head in tl.range(first_head, first_head + HEADS, num_stages=STAGES, disable_licm=True):
         q_ptr = qkv_ptr + head * stride_head
         q = load_tile(q_ptr, stride_token, length, BLOCK, D, BLOCK_D)
@@ -228,7 +230,7 @@ def short_bwd_kernel(
 
         if HAS_DROPOUT:
             groups = tl.arange(0, BLOCK // 8)[None, :]
-            dropped = draw_dropped(tl.load(seed_ptr), first_token + places[:, None], groups, head, threshold)
+            dropped = draw_dropped(seed, first_token + places[:, None], groups, head, threshold)
         # Keys past the end have zeros for scores, that a very negative sum would make infinite.
         p = tl.exp2(tl.minimum(tl.dot(q, tl.trans(k)) * score_scale - lse[:, None], 0.0))
         if CAUSAL:

@@ -11,7 +11,7 @@ writes the gradients of residual and x. The gradients of weight and bias are sum
 program visits, [P, 2, H] partial sums, and one small sum over P ends them: no atomics, the same bits in every run.
 
 Numerics: everything between load and store in fp32, statistics by two passes over registers and stored in fp32. s is
-stored in the dtype of x. A row of equal values has variance 0 and gives the bias, also in fp16, as eps is added in fp32.
+stored in the dtype of x. A row of equal values has variance 0 and gives the bias, also in fp16: eps is added in fp32.
 """
 
 import torch
@@ -23,7 +23,7 @@ from .launch import n_programs, power_of_two
 from .philox import dropout_scalars, keep_mask
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows"])
 def dropout_add_norm_fwd_kernel(
     x_ptr,  # [T, H]
     residual_ptr,  # [T, H]
@@ -69,7 +69,7 @@ def dropout_add_norm_fwd_kernel(
         tl.store(rstd_ptr + rows, rstd, mask=row_mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows"])
 def dropout_add_norm_bwd_kernel(
     dy_ptr,  # [T, H]
     sum_ptr,  # [T, H]
@@ -149,7 +149,7 @@ def dropout_add_norm_fwd(
 def dropout_add_norm_bwd(
     dy: Tensor, summed: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, seed: Tensor | None, dropout_p: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dy [T, H] -> gradients of x (empty without dropout: it is residual's), residual, and [2, H] of weight and bias."""
+    """dy [T, H] -> gradients of x (empty without dropout: it is residual's), residual, [2, H] of weight and bias."""
     n_rows, h = dy.shape
     block_rows, block_cols, n_warps = _block(h)
     dresidual = torch.empty_like(dy)

@@ -56,10 +56,10 @@ def test_a_step_is_that_of_torch(lengths):
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-4, msg=name)
 
 
-def train(n_steps, dtype=torch.float32, impl="triton"):
-    network = model(impl, dropout=0.1, dtype=dtype)
-    optimizer = AdamW(decay_groups(network, 0.01), lr=1e-3, impl=impl)
-    ids, packed = batch([24, 24, 24, 24])
+def train(n_steps, dtype=torch.float32):
+    network = model("triton", dropout=0.1, dtype=dtype)
+    optimizer = AdamW(decay_groups(network, 0.01), lr=5e-3, impl="triton")
+    ids, packed = batch([12, 12])
     torch.manual_seed(2)
     losses = []
     for _ in range(n_steps):
@@ -72,16 +72,16 @@ def train(n_steps, dtype=torch.float32, impl="triton"):
 
 
 def test_two_runs_are_bit_equal():
-    (losses, weights), (same_losses, same_weights) = train(3), train(3)
+    (losses, weights), (same_losses, same_weights) = train(2), train(2)
     assert torch.equal(losses, same_losses)
     for one, other in zip(weights, same_weights, strict=True):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.gpu)], ids=str)
 def test_the_loss_falls(dtype):
-    losses, _ = train(20, dtype)
-    assert losses[-4:].mean() < 0.9 * losses[:4].mean()
+    losses, _ = train(8, dtype)
+    assert losses[-2:].mean() < 0.9 * losses[:2].mean()
 
 
 @pytest.mark.gpu
@@ -89,7 +89,7 @@ def test_a_captured_step_trains_and_draws_anew():
     from electra_fast.training.capture import CapturedStep
 
     network = model("triton", dropout=0.1)
-    optimizer = AdamW(decay_groups(network, 0.01), lr=1e-3, impl="triton")
+    optimizer = AdamW(decay_groups(network, 0.01), lr=5e-3, impl="triton")
     ids, packed = batch([24, 24, 24, 24])
 
     def compute(ids):

@@ -27,9 +27,10 @@ from torch import Tensor
 
 from .attention_short import (
     LN_2,
-    MAX_SHORT,
     draw_dropped,
+    has_wide_products,
     load_tile,
+    max_short,
     negate_dropped,
     score_scale,
     short_bwd,
@@ -88,7 +89,7 @@ def attention_fwd_kernel(
         return
     rows = first_row + tl.arange(0, BLOCK_M)
     first_query = first_token + first_row
-    k_ptr = qkv_ptr + stride_which + head * stride_head
+    k_ptr = qkv_ptr + first_token * stride_token + stride_which + head * stride_head
     q_ptr = qkv_ptr + first_query * stride_token + head * stride_head
     q = load_tile(q_ptr, stride_token, length - first_row, BLOCK_M, D, BLOCK_D)
 
@@ -101,7 +102,7 @@ def attention_fwd_kernel(
         first, last = walk_keys(first_row, length, edge, CAUSAL, BLOCK_M, BLOCK_N)
         for first_key in range(first, last, BLOCK_N):
             keys = first_key + tl.arange(0, BLOCK_N)
-            tile_ptr = k_ptr + (first_token + first_key) * stride_token
+            tile_ptr = k_ptr + tl.cast(first_key, tl.int64) * stride_token
             k = load_tile(tile_ptr, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
             v = load_tile(tile_ptr + stride_which, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
             if HAS_DROPOUT:
@@ -157,7 +158,7 @@ def attention_bwd_queries_kernel(
         return
     rows = first_row + tl.arange(0, BLOCK_M)
     first_query = first_token + first_row
-    k_ptr = qkv_ptr + stride_which + head * stride_head
+    k_ptr = qkv_ptr + first_token * stride_token + stride_which + head * stride_head
     q_ptr = qkv_ptr + first_query * stride_token + head * stride_head
     q = load_tile(q_ptr, stride_token, length - first_row, BLOCK_M, D, BLOCK_D)
     offset = (first_query * A + head) * D
@@ -176,7 +177,7 @@ def attention_bwd_queries_kernel(
         first, last = walk_keys(first_row, length, edge, CAUSAL, BLOCK_M, BLOCK_N)
         for first_key in range(first, last, BLOCK_N):
             keys = first_key + tl.arange(0, BLOCK_N)
-            tile_ptr = k_ptr + (first_token + first_key) * stride_token
+            tile_ptr = k_ptr + tl.cast(first_key, tl.int64) * stride_token
             k = load_tile(tile_ptr, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
             v = load_tile(tile_ptr + stride_which, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
             if HAS_DROPOUT:
@@ -227,11 +228,11 @@ def attention_bwd_keys_kernel(
     if first_key >= length:
         return
     keys = first_key + tl.arange(0, BLOCK_N)
-    q_ptr = qkv_ptr + head * stride_head
-    k_ptr = q_ptr + (first_token + first_key) * stride_token + stride_which
+    q_ptr = qkv_ptr + first_token * stride_token + head * stride_head
+    k_ptr = q_ptr + tl.cast(first_key, tl.int64) * stride_token + stride_which
     k = load_tile(k_ptr, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
     v = load_tile(k_ptr + stride_which, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
-    dout_ptr += head * D
+    dout_ptr += (first_token * A + head) * D
     row_offset = n_tokens.to(tl.int64) * head + first_token
 
     dk = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
@@ -246,9 +247,9 @@ def attention_bwd_keys_kernel(
         first, last = (begin, min(uncut, length)) if edge else (uncut, length)
         for first_row in range(first, last, BLOCK_M):
             rows = first_row + tl.arange(0, BLOCK_M)
-            tile_ptr = q_ptr + (first_token + first_row) * stride_token
+            tile_ptr = q_ptr + tl.cast(first_row, tl.int64) * stride_token
             q = load_tile(tile_ptr, stride_token, length - first_row, BLOCK_M, D, BLOCK_D)
-            tile_ptr = dout_ptr + (first_token + first_row) * A * D
+            tile_ptr = dout_ptr + tl.cast(first_row, tl.int64) * (A * D)
             dout = load_tile(tile_ptr, A * D, length - first_row, BLOCK_M, D, BLOCK_D)
             lse = tl.load(lse_ptr + row_offset + rows, mask=rows < length, other=float("inf"))
             delta = tl.load(delta_ptr + row_offset + rows, mask=rows < length, other=0.0)
@@ -275,16 +276,17 @@ def attention_bwd_keys_kernel(
     store_tile(dqkv_ptr + A * D, 3 * A * D, length - first_key, dv * keep_scale, BLOCK_N, D, BLOCK_D)
 
 
-def _blocks(kernel: str, d: int, dtype: torch.dtype, has_dropout: bool) -> dict[str, int]:
-    """Blocks of queries and keys, warps and stages of a kernel: "fwd", "queries" or "keys".
-
-    What spills no register anywhere and leaves an SM two programs, which is why a forward with a dropout is smaller.
-    """
-    if dtype == torch.float32:
-        m, n, warps, stages = (32, 32, 4, 2) if d <= 64 else (16, 16, 4, 2)
+def _blocks(kernel: str, qkv: Tensor, has_dropout: bool, causal: bool) -> dict[str, int]:
+    """Blocks of queries and keys, warps and stages of a kernel, "fwd", "queries" or "keys": no register spills."""
+    is_small = qkv.shape[-1] <= 64
+    if qkv.dtype == torch.float32:
+        m, n, warps, stages = (32, 32, 4, 2) if is_small else (16, 16, 4, 2)
+    elif not has_wide_products(qkv.device):
+        m, n, warps, stages = 64, 32, 4, 2
     elif kernel == "keys":
-        m, n, warps, stages = (64, 64, 4, 2) if d <= 64 else (32, 64, 4, 1)
-    elif kernel == "fwd" and has_dropout and d <= 64:
+        # The second loop of a causal walk takes the registers of the second stage.
+        m, n, warps, stages = (64, 64, 4, 1 if causal else 2) if is_small else (32, 64, 4, 1)
+    elif kernel == "fwd" and has_dropout and is_small:
         m, n, warps, stages = 64, 64, 4, 2
     else:
         m, n, warps, stages = 128, 64, 8, 2
@@ -292,8 +294,8 @@ def _blocks(kernel: str, d: int, dtype: torch.dtype, has_dropout: bool) -> dict[
 
 
 def _is_short(qkv: Tensor, max_seqlen: int) -> bool:
-    """Whether one tile holds a sequence; fp32 products of such a size would spill."""
-    return max_seqlen <= MAX_SHORT and qkv.shape[-1] <= 64 and qkv.dtype != torch.float32
+    """Whether the kernels of `attention_short` take these sequences."""
+    return max_seqlen <= max_short(qkv.device) and qkv.shape[-1] <= 64 and qkv.dtype != torch.float32
 
 
 def attention_fwd(
@@ -306,7 +308,7 @@ def attention_fwd(
     out = qkv.new_empty(n_tokens, n_heads, d)
     lse = qkv.new_empty((n_heads, n_tokens) if save else 0, dtype=torch.float32)
     threshold, keep_scale = dropout_scalars(dropout_p)
-    blocks = _blocks("fwd", d, qkv.dtype, dropout_p > 0)
+    blocks = _blocks("fwd", qkv, dropout_p > 0, causal)
     n_blocks = triton.cdiv(max_seqlen, blocks["BLOCK_M"])
     if n_tokens > 0:
         attention_fwd_kernel[n_blocks * n_heads * (len(cu_seqlens) - 1),](
@@ -331,12 +333,12 @@ def attention_bwd(
     scalars = (n_tokens, *qkv.stride()[:3], score_scale(d), threshold, keep_scale)
     constants = {"A": n_heads, "D": d, "CAUSAL": causal, "HAS_DROPOUT": dropout_p > 0, "BLOCK_D": power_of_two(d)}
     if n_tokens > 0:
-        blocks = _blocks("queries", d, qkv.dtype, dropout_p > 0)
+        blocks = _blocks("queries", qkv, dropout_p > 0, causal)
         n_blocks = triton.cdiv(max_seqlen, blocks["BLOCK_M"])
         attention_bwd_queries_kernel[n_blocks * n_heads * (len(cu_seqlens) - 1),](
             dout, qkv, out, lse, cu_seqlens, seed, dqkv, delta, n_blocks, *scalars, **constants, **blocks
         )
-        blocks = _blocks("keys", d, qkv.dtype, dropout_p > 0)
+        blocks = _blocks("keys", qkv, dropout_p > 0, causal)
         n_blocks = triton.cdiv(max_seqlen, blocks["BLOCK_N"])
         attention_bwd_keys_kernel[n_blocks * n_heads * (len(cu_seqlens) - 1),](
             dout, qkv, lse, delta, cu_seqlens, seed, dqkv, n_blocks, *scalars, **constants, **blocks

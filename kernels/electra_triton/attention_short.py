@@ -23,7 +23,6 @@ from torch import Tensor
 from .launch import power_of_two
 from .philox import dropout_scalars
 
-MAX_SHORT = 128
 LN_2 = tl.constexpr(math.log(2))
 
 
@@ -216,8 +215,6 @@ def short_bwd_kernel(
     dout_ptr += first_token.to(tl.int64) * A * D
     dqkv_ptr += first_token.to(tl.int64) * 3 * A * D
 
-    if HAS_DROPOUT:
-        seed = tl.load(seed_ptr)
     for head in tl.range(first_head, first_head + HEADS, num_stages=STAGES, disable_licm=True):
         q_ptr = qkv_ptr + head * stride_head
         q = load_tile(q_ptr, stride_token, length, BLOCK, D, BLOCK_D)
@@ -230,7 +227,7 @@ def short_bwd_kernel(
 
         if HAS_DROPOUT:
             groups = tl.arange(0, BLOCK // 8)[None, :]
-            dropped = draw_dropped(seed, first_token + places[:, None], groups, head, threshold)
+            dropped = draw_dropped(tl.load(seed_ptr), first_token + places[:, None], groups, head, threshold)
         # Keys past the end have zeros for scores, that a very negative sum would make infinite.
         p = tl.exp2(tl.minimum(tl.dot(q, tl.trans(k)) * score_scale - lse[:, None], 0.0))
         if CAUSAL:
@@ -255,17 +252,25 @@ def short_bwd_kernel(
 
 
 @lru_cache
-def _heads(n_heads: int, device: torch.device) -> int:
-    """How many heads a backward program of the largest tile does in turn, the next one's operands loaded ahead."""
-    if device.type == "cuda" and torch.cuda.get_device_properties(device).shared_memory_per_block_optin < 165_000:
-        return 1
-    return next(heads for heads in (4, 3, 2, 1) if n_heads % heads == 0)
+def _generation(device: torch.device) -> int:
+    """The device's major compute capability, Hopper's for a CPU."""
+    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
+
+
+def has_wide_products(device: torch.device) -> bool:
+    """Whether products read their operands from shared memory, as on Hopper and Blackwell, and not from registers."""
+    return _generation(device) in (9, 10)
+
+
+def max_short(device: torch.device) -> int:
+    """The longest sequence of these kernels: beyond it registers spill, and those for longer ones do better."""
+    return 128 if has_wide_products(device) else 64
 
 
 def short_fwd(
     qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, seed: Tensor | None, dropout_p: float, causal: bool, save: bool
 ) -> tuple[Tensor, Tensor]:
-    """`attention_fwd` for sequences up to `MAX_SHORT`."""
+    """`attention_fwd` for sequences up to `max_short`."""
     n_tokens, _, n_heads, d = qkv.shape
     block = power_of_two(max_seqlen)
     out = qkv.new_empty(n_tokens, n_heads, d)
@@ -284,10 +289,12 @@ def short_bwd(
     dout: Tensor, qkv: Tensor, lse: Tensor, cu_seqlens: Tensor, max_seqlen: int, seed: Tensor | None,
     dropout_p: float, causal: bool,
 ) -> Tensor:  # fmt: skip
-    """`attention_bwd` for sequences up to `MAX_SHORT`."""
+    """`attention_bwd` for sequences up to `max_short`."""
     n_tokens, _, n_heads, d = qkv.shape
     block = power_of_two(max_seqlen)
-    heads = _heads(n_heads, qkv.device) if block == MAX_SHORT else 1
+    # The largest tile leaves a program alone on its SM: it loads the next head's operands while it works on this one's.
+    # Blackwell has not the registers for it.
+    heads = math.gcd(n_heads, 4) if block == 128 and _generation(qkv.device) == 9 else 1
     dqkv = qkv.new_empty(qkv.shape)
     threshold, keep_scale = dropout_scalars(dropout_p)
     if n_tokens > 0:

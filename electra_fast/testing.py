@@ -135,14 +135,23 @@ def poisoned() -> Iterator[None]:
 
 
 def repair_interpreter() -> None:
-    """Lets Triton's interpreter multiply bfloat16 tiles as numbers: it holds them as integers, and multiplies those."""
-    import triton.language as tl
-    from triton.runtime.interpreter import InterpreterBuilder
+    """Lets Triton's interpreter do bfloat16 as a GPU does.
 
-    create_dot = InterpreterBuilder.create_dot
+    It multiplies bfloat16 tiles as the integers that it holds them in, and truncates where a GPU rounds to nearest.
+    """
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    create_dot, cast_impl = InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl
 
     def create_dot_in_fp32(self: Any, a: Any, b: Any, *args: Any) -> Any:
         a, b = (self.cast_impl(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
         return create_dot(self, a, b, *args)
 
-    InterpreterBuilder.create_dot = create_dot_in_fp32
+    def cast_to_nearest(self: Any, x: Any, dtype: Any) -> Any:
+        if (x.dtype.scalar, dtype.scalar) != (tl.float32, tl.bfloat16):
+            return cast_impl(self, x, dtype)
+        rounded = torch.tensor(x.data).to(torch.bfloat16).view(torch.uint16).numpy()
+        return TensorHandle(rounded, dtype.scalar)
+
+    InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl = create_dot_in_fp32, cast_to_nearest

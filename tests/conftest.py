@@ -1,6 +1,8 @@
 """One thread a process: pytest-xdist runs as many processes as there are cores.
 
 Without a GPU the kernels run in Triton's interpreter. Triton reads the variable when it is imported, so it is set here.
+
+After all tests the largest errors of kernels are shown, as the table in kernels/README.md.
 """
 
 import os
@@ -13,3 +15,22 @@ if not torch.cuda.is_available():
 
     repair_interpreter()
 torch.set_num_threads(1)
+
+
+def pytest_terminal_summary(terminalreporter):
+    largest = {}
+    for report in terminalreporter.stats.get("passed", ()):
+        for kernel, column, ratio in (value for name, value in report.user_properties if name == "error"):
+            row = largest.setdefault(kernel, {})
+            row[column] = max(row.get(column, 0.0), ratio)
+    if not largest:
+        return
+    columns = sorted({column for row in largest.values() for column in row})
+    terminalreporter.section("largest errors against fp64; 2 is what they may be")
+    table = [["kernel", *columns], ["---"] * (1 + len(columns))]
+    table += [
+        [f"`{kernel}`", *(f"{row[c]:.2f}" if c in row else "" for c in columns)]
+        for kernel, row in sorted(largest.items())
+    ]
+    for cells in table:
+        terminalreporter.write_line(f"| {' | '.join(cells)} |")

@@ -1,6 +1,7 @@
 """Every kernel test runs on the GPU where there is one, else on the CPU in Triton's interpreter.
 
-Memory that torch leaves uninitialised is poisoned, so that an output no kernel wrote is NaN.
+Memory that torch leaves uninitialised is poisoned, so that an output no kernel wrote is NaN. Errors against fp64 go
+into the report of a test, where tests/conftest.py takes the largest from.
 """
 
 import pytest
@@ -23,3 +24,19 @@ def poisoned_memory():
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def recorded_errors(request, record_property, monkeypatch):
+    compare = testing.compare
+    kernel = request.path.stem.removeprefix("test_").removesuffix("_kernels")
+
+    def recording(ours, reference, tensors, **options):
+        errors = compare(ours, reference, tensors, **options)
+        dtype = str(testing.tensor_dtype(tensors)).removeprefix("torch.")
+        for error in errors:
+            kind = "gradient" if error.name.startswith("d") else "output"
+            record_property("error", (kernel, f"{dtype} {kind}", error.ratio))
+        return errors
+
+    monkeypatch.setattr(testing, "compare", recording)

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from electra_fast import reference
+from electra_fast import reference, testing
 from electra_fast.custom_ops import rtd_head as ops
 from electra_fast.custom_ops.rtd_head import rtd_head
-from electra_fast.testing import compare
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SHAPES = [(1, 64), (13, 256), (513, 64), (3, 768), (5, 1024), (7, 100)]
@@ -34,7 +33,7 @@ def assert_within_budget(kernel, expected, tensors):
     """As in `testing`; but the loss and the gradient of c are one number each, which eager torch may hit by chance: the
     error of these may be what a sum in fp32 costs."""
     sum_error = 2 * torch.finfo(torch.float32).eps * max(1, len(tensors["hidden"])) ** 0.5
-    for error in compare(kernel, expected, tensors):
+    for error in testing.compare(kernel, expected, tensors):
         is_number = error.name in ("out[0]", "dprediction_bias")
         assert error.is_within or (is_number and error.kernel <= sum_error), error
 

@@ -27,10 +27,6 @@ def pytest_terminal_summary(terminalreporter):
         return
     columns = sorted({column for row in largest.values() for column in row})
     terminalreporter.section("largest errors against fp64; 2 is what they may be")
-    table = [["kernel", *columns], ["---"] * (1 + len(columns))]
-    table += [
-        [f"`{kernel}`", *(f"{row[c]:.2f}" if c in row else "" for c in columns)]
-        for kernel, row in sorted(largest.items())
-    ]
-    for cells in table:
+    rows = [[f"`{kernel}`", *(f"{row[c]:.2f}" if c in row else "" for c in columns)] for kernel, row in largest.items()]
+    for cells in [["kernel", *columns], ["---"] * (1 + len(columns)), *sorted(rows)]:
         terminalreporter.write_line(f"| {' | '.join(cells)} |")

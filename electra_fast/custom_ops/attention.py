@@ -75,8 +75,7 @@ def attention(
             f"{cu_seqlens.device} with stride {cu_seqlens.stride()}"
         )
     seed = dropout_seed(dropout_p, seed, qkv.device)
-    if qkv.stride(-1) != 1:
-        qkv = qkv.contiguous()
+    qkv = qkv.contiguous()
     if needs_grad(qkv):
         return _Attention.apply(qkv, cu_seqlens, max_seqlen, seed, dropout_p, causal)
     return attention_fwd(qkv, cu_seqlens, max_seqlen, seed, dropout_p, causal, False)[0]

@@ -62,16 +62,13 @@ def walk_keys(first_row, length, edge, CAUSAL: tl.constexpr, BLOCK_M: tl.constex
 
 @triton.jit(do_not_specialize=["n_blocks", "n_tokens", "threshold"])
 def attention_fwd_kernel(
-    qkv_ptr,  # [T, 3, A, D], strided
+    qkv_ptr,  # [T, 3, A, D]
     cu_seqlens_ptr,  # [B + 1] int32
     seed_ptr,  # [1] int64
     out_ptr,  # [T, A, D]
     lse_ptr,  # [A, T] fp32, written where SAVE
     n_blocks,  # of queries, in the longest sequence
     n_tokens,
-    stride_token,
-    stride_which,
-    stride_head,
     score_scale,
     threshold,
     keep_scale,
@@ -89,9 +86,9 @@ def attention_fwd_kernel(
         return
     rows = first_row + tl.arange(0, BLOCK_M)
     first_query = first_token + first_row
-    k_ptr = qkv_ptr + first_token * stride_token + stride_which + head * stride_head
-    q_ptr = qkv_ptr + first_query * stride_token + head * stride_head
-    q = load_tile(q_ptr, stride_token, length - first_row, BLOCK_M, D, BLOCK_D)
+    k_ptr = qkv_ptr + first_token * (3 * A * D) + A * D + head * D
+    q_ptr = qkv_ptr + first_query * (3 * A * D) + head * D
+    q = load_tile(q_ptr, 3 * A * D, length - first_row, BLOCK_M, D, BLOCK_D)
 
     acc = tl.zeros((BLOCK_M, BLOCK_D), dtype=tl.float32)
     row_max = tl.full((BLOCK_M,), float("-inf"), dtype=tl.float32)
@@ -102,9 +99,9 @@ def attention_fwd_kernel(
         first, last = walk_keys(first_row, length, edge, CAUSAL, BLOCK_M, BLOCK_N)
         for first_key in range(first, last, BLOCK_N):
             keys = first_key + tl.arange(0, BLOCK_N)
-            tile_ptr = k_ptr + tl.cast(first_key, tl.int64) * stride_token
-            k = load_tile(tile_ptr, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
-            v = load_tile(tile_ptr + stride_which, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
+            tile_ptr = k_ptr + tl.cast(first_key, tl.int64) * (3 * A * D)
+            k = load_tile(tile_ptr, 3 * A * D, length - first_key, BLOCK_N, D, BLOCK_D)
+            v = load_tile(tile_ptr + A * D, 3 * A * D, length - first_key, BLOCK_N, D, BLOCK_D)
             if HAS_DROPOUT:
                 groups = first_key // 8 + tl.arange(0, BLOCK_N // 8)
                 dropped = draw_dropped(seed, first_token + rows[:, None], groups[None, :], head, threshold)
@@ -130,7 +127,7 @@ def attention_fwd_kernel(
 @triton.jit(do_not_specialize=["n_blocks", "n_tokens", "threshold"])
 def attention_bwd_queries_kernel(
     dout_ptr,  # [T, A, D]
-    qkv_ptr,  # [T, 3, A, D], strided
+    qkv_ptr,  # [T, 3, A, D]
     out_ptr,  # [T, A, D]
     lse_ptr,  # [A, T] fp32
     cu_seqlens_ptr,  # [B + 1] int32
@@ -139,9 +136,6 @@ def attention_bwd_queries_kernel(
     delta_ptr,  # [A, T] fp32, written
     n_blocks,  # of queries, in the longest sequence
     n_tokens,
-    stride_token,
-    stride_which,
-    stride_head,
     score_scale,
     threshold,
     keep_scale,
@@ -158,9 +152,9 @@ def attention_bwd_queries_kernel(
         return
     rows = first_row + tl.arange(0, BLOCK_M)
     first_query = first_token + first_row
-    k_ptr = qkv_ptr + first_token * stride_token + stride_which + head * stride_head
-    q_ptr = qkv_ptr + first_query * stride_token + head * stride_head
-    q = load_tile(q_ptr, stride_token, length - first_row, BLOCK_M, D, BLOCK_D)
+    k_ptr = qkv_ptr + first_token * (3 * A * D) + A * D + head * D
+    q_ptr = qkv_ptr + first_query * (3 * A * D) + head * D
+    q = load_tile(q_ptr, 3 * A * D, length - first_row, BLOCK_M, D, BLOCK_D)
     offset = (first_query * A + head) * D
     dout = load_tile(dout_ptr + offset, A * D, length - first_row, BLOCK_M, D, BLOCK_D)
     out = load_tile(out_ptr + offset, A * D, length - first_row, BLOCK_M, D, BLOCK_D)
@@ -177,9 +171,9 @@ def attention_bwd_queries_kernel(
         first, last = walk_keys(first_row, length, edge, CAUSAL, BLOCK_M, BLOCK_N)
         for first_key in range(first, last, BLOCK_N):
             keys = first_key + tl.arange(0, BLOCK_N)
-            tile_ptr = k_ptr + tl.cast(first_key, tl.int64) * stride_token
-            k = load_tile(tile_ptr, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
-            v = load_tile(tile_ptr + stride_which, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
+            tile_ptr = k_ptr + tl.cast(first_key, tl.int64) * (3 * A * D)
+            k = load_tile(tile_ptr, 3 * A * D, length - first_key, BLOCK_N, D, BLOCK_D)
+            v = load_tile(tile_ptr + A * D, 3 * A * D, length - first_key, BLOCK_N, D, BLOCK_D)
             if HAS_DROPOUT:
                 groups = first_key // 8 + tl.arange(0, BLOCK_N // 8)
                 dropped = draw_dropped(seed, first_token + rows[:, None], groups[None, :], head, threshold)
@@ -202,7 +196,7 @@ def attention_bwd_queries_kernel(
 @triton.jit(do_not_specialize=["n_blocks", "n_tokens", "threshold"])
 def attention_bwd_keys_kernel(
     dout_ptr,  # [T, A, D]
-    qkv_ptr,  # [T, 3, A, D], strided
+    qkv_ptr,  # [T, 3, A, D]
     lse_ptr,  # [A, T] fp32
     delta_ptr,  # [A, T] fp32
     cu_seqlens_ptr,  # [B + 1] int32
@@ -210,9 +204,6 @@ def attention_bwd_keys_kernel(
     dqkv_ptr,  # [T, 3, A, D], dk and dv written
     n_blocks,  # of keys, in the longest sequence
     n_tokens,
-    stride_token,
-    stride_which,
-    stride_head,
     score_scale,
     threshold,
     keep_scale,
@@ -228,10 +219,10 @@ def attention_bwd_keys_kernel(
     if first_key >= length:
         return
     keys = first_key + tl.arange(0, BLOCK_N)
-    q_ptr = qkv_ptr + first_token * stride_token + head * stride_head
-    k_ptr = q_ptr + tl.cast(first_key, tl.int64) * stride_token + stride_which
-    k = load_tile(k_ptr, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
-    v = load_tile(k_ptr + stride_which, stride_token, length - first_key, BLOCK_N, D, BLOCK_D)
+    q_ptr = qkv_ptr + first_token * (3 * A * D) + head * D
+    k_ptr = q_ptr + tl.cast(first_key, tl.int64) * (3 * A * D) + A * D
+    k = load_tile(k_ptr, 3 * A * D, length - first_key, BLOCK_N, D, BLOCK_D)
+    v = load_tile(k_ptr + A * D, 3 * A * D, length - first_key, BLOCK_N, D, BLOCK_D)
     dout_ptr += (first_token * A + head) * D
     row_offset = n_tokens.to(tl.int64) * head + first_token
 
@@ -247,8 +238,8 @@ def attention_bwd_keys_kernel(
         first, last = (begin, min(uncut, length)) if edge else (uncut, length)
         for first_row in range(first, last, BLOCK_M):
             rows = first_row + tl.arange(0, BLOCK_M)
-            tile_ptr = q_ptr + tl.cast(first_row, tl.int64) * stride_token
-            q = load_tile(tile_ptr, stride_token, length - first_row, BLOCK_M, D, BLOCK_D)
+            tile_ptr = q_ptr + tl.cast(first_row, tl.int64) * (3 * A * D)
+            q = load_tile(tile_ptr, 3 * A * D, length - first_row, BLOCK_M, D, BLOCK_D)
             tile_ptr = dout_ptr + tl.cast(first_row, tl.int64) * (A * D)
             dout = load_tile(tile_ptr, A * D, length - first_row, BLOCK_M, D, BLOCK_D)
             lse = tl.load(lse_ptr + row_offset + rows, mask=rows < length, other=float("inf"))
@@ -280,13 +271,13 @@ def _blocks(kernel: str, qkv: Tensor, has_dropout: bool, causal: bool) -> dict[s
     """Blocks of queries and keys, warps and stages of a kernel, "fwd", "queries" or "keys": no register spills."""
     is_small = qkv.shape[-1] <= 64
     if qkv.dtype == torch.float32:
-        m, n, warps, stages = (32, 32, 4, 2) if is_small else (16, 16, 4, 2)
+        m, n, warps, stages = (32, 16, 4, 2) if is_small else (16, 16, 4, 2)
     elif not has_wide_products(qkv.device):
         m, n, warps, stages = 64, 32, 4, 2
     elif kernel == "keys":
-        # The second loop of a causal walk takes the registers of the second stage.
-        m, n, warps, stages = (64, 64, 4, 1 if causal else 2) if is_small else (32, 64, 4, 1)
-    elif kernel == "fwd" and has_dropout and is_small:
+        # Causal walks are two loops, which takes registers.
+        m, n, warps, stages = (64, 64, 4, 2) if is_small and not causal else (32, 64, 4, 1)
+    elif kernel == "fwd" and is_small and (has_dropout or causal):
         m, n, warps, stages = 64, 64, 4, 2
     else:
         m, n, warps, stages = 128, 64, 8, 2
@@ -312,7 +303,7 @@ def attention_fwd(
     n_blocks = triton.cdiv(max_seqlen, blocks["BLOCK_M"])
     if n_tokens > 0:
         attention_fwd_kernel[n_blocks * n_heads * (len(cu_seqlens) - 1),](
-            qkv, cu_seqlens, seed, out, lse, n_blocks, n_tokens, *qkv.stride()[:3], score_scale(d), threshold,
+            qkv, cu_seqlens, seed, out, lse, n_blocks, n_tokens, score_scale(d), threshold,
             keep_scale, A=n_heads, D=d, CAUSAL=causal, HAS_DROPOUT=dropout_p > 0, SAVE=save, BLOCK_D=power_of_two(d),
             **blocks,
         )  # fmt: skip
@@ -330,7 +321,7 @@ def attention_bwd(
     dqkv = qkv.new_empty(qkv.shape)
     delta = torch.empty_like(lse)
     threshold, keep_scale = dropout_scalars(dropout_p)
-    scalars = (n_tokens, *qkv.stride()[:3], score_scale(d), threshold, keep_scale)
+    scalars = (n_tokens, score_scale(d), threshold, keep_scale)
     constants = {"A": n_heads, "D": d, "CAUSAL": causal, "HAS_DROPOUT": dropout_p > 0, "BLOCK_D": power_of_two(d)}
     if n_tokens > 0:
         blocks = _blocks("queries", qkv, dropout_p > 0, causal)

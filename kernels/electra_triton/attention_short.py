@@ -127,15 +127,12 @@ def negate_dropped(p, dropped, AXIS: tl.constexpr = 1):
 
 @triton.jit(do_not_specialize=["n_tokens", "threshold"])
 def short_fwd_kernel(
-    qkv_ptr,  # [T, 3, A, D], strided
+    qkv_ptr,  # [T, 3, A, D]
     cu_seqlens_ptr,  # [B + 1] int32
     seed_ptr,  # [1] int64
     out_ptr,  # [T, A, D]
     lse_ptr,  # [A, T] fp32, written where SAVE
     n_tokens,
-    stride_token,
-    stride_which,
-    stride_head,
     score_scale,
     threshold,
     keep_scale,
@@ -153,10 +150,10 @@ def short_fwd_kernel(
     if length == 0:
         return
     places = tl.arange(0, BLOCK)
-    q_ptr = qkv_ptr + first_token.to(tl.int64) * stride_token + head * stride_head
-    q = load_tile(q_ptr, stride_token, length, BLOCK, D, BLOCK_D)
-    k = load_tile(q_ptr + stride_which, stride_token, length, BLOCK, D, BLOCK_D)
-    v = load_tile(q_ptr + 2 * stride_which, stride_token, length, BLOCK, D, BLOCK_D)
+    q_ptr = qkv_ptr + first_token.to(tl.int64) * (3 * A * D) + head * D
+    q = load_tile(q_ptr, 3 * A * D, length, BLOCK, D, BLOCK_D)
+    k = load_tile(q_ptr + A * D, 3 * A * D, length, BLOCK, D, BLOCK_D)
+    v = load_tile(q_ptr + 2 * A * D, 3 * A * D, length, BLOCK, D, BLOCK_D)
 
     if HAS_DROPOUT:
         groups = tl.arange(0, BLOCK // 8)[None, :]
@@ -181,15 +178,12 @@ def short_fwd_kernel(
 @triton.jit(do_not_specialize=["n_tokens", "threshold"])
 def short_bwd_kernel(
     dout_ptr,  # [T, A, D]
-    qkv_ptr,  # [T, 3, A, D], strided
+    qkv_ptr,  # [T, 3, A, D]
     lse_ptr,  # [A, T] fp32
     cu_seqlens_ptr,  # [B + 1] int32
     seed_ptr,  # [1] int64
     dqkv_ptr,  # [T, 3, A, D]
     n_tokens,
-    stride_token,
-    stride_which,
-    stride_head,
     score_scale,
     threshold,
     keep_scale,
@@ -202,7 +196,7 @@ def short_bwd_kernel(
     HEADS: tl.constexpr,  # of a program; divides A
     STAGES: tl.constexpr,
 ):
-    sequence, first_head = tl.program_id(0) // (A // HEADS), tl.program_id(0) % (A // HEADS) * HEADS
+    sequence, first_head = tl.program_id(0), tl.program_id(1)
     first_token = tl.load(cu_seqlens_ptr + sequence)
     length = tl.load(cu_seqlens_ptr + sequence + 1) - first_token
     if length == 0:
@@ -211,15 +205,15 @@ def short_bwd_kernel(
     ds_scale = score_scale * LN_2
     if HAS_DROPOUT:  # ds is made twice as large
         ds_scale *= 0.5 * keep_scale
-    qkv_ptr += first_token.to(tl.int64) * stride_token
+    qkv_ptr += first_token.to(tl.int64) * (3 * A * D)
     dout_ptr += first_token.to(tl.int64) * A * D
     dqkv_ptr += first_token.to(tl.int64) * 3 * A * D
 
-    for head in tl.range(first_head, first_head + HEADS, num_stages=STAGES, disable_licm=True):
-        q_ptr = qkv_ptr + head * stride_head
-        q = load_tile(q_ptr, stride_token, length, BLOCK, D, BLOCK_D)
-        k = load_tile(q_ptr + stride_which, stride_token, length, BLOCK, D, BLOCK_D)
-        v = load_tile(q_ptr + 2 * stride_which, stride_token, length, BLOCK, D, BLOCK_D)
+    for head in tl.range(first_head, A, A // HEADS, num_stages=STAGES, disable_licm=True):
+        q_ptr = qkv_ptr + head * D
+        q = load_tile(q_ptr, 3 * A * D, length, BLOCK, D, BLOCK_D)
+        k = load_tile(q_ptr + A * D, 3 * A * D, length, BLOCK, D, BLOCK_D)
+        v = load_tile(q_ptr + 2 * A * D, 3 * A * D, length, BLOCK, D, BLOCK_D)
         dout = load_tile(dout_ptr + head * D, A * D, length, BLOCK, D, BLOCK_D)
         # Rows past the end get an infinite sum: their probabilities, and all that comes of them, are zero.
         row_ptr = lse_ptr + n_tokens.to(tl.int64) * head + first_token + places
@@ -252,14 +246,14 @@ def short_bwd_kernel(
 
 
 @lru_cache
-def _generation(device: torch.device) -> int:
+def generation(device: torch.device) -> int:
     """The device's major compute capability, Hopper's for a CPU."""
     return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
 
 
 def has_wide_products(device: torch.device) -> bool:
     """Whether products read their operands from shared memory, as on Hopper and Blackwell, and not from registers."""
-    return _generation(device) in (9, 10)
+    return generation(device) in (9, 10)
 
 
 def max_short(device: torch.device) -> int:
@@ -278,7 +272,7 @@ def short_fwd(
     threshold, keep_scale = dropout_scalars(dropout_p)
     if n_tokens > 0:
         short_fwd_kernel[(len(cu_seqlens) - 1) * n_heads,](
-            qkv, cu_seqlens, seed, out, lse, n_tokens, *qkv.stride()[:3], score_scale(d), threshold, keep_scale,
+            qkv, cu_seqlens, seed, out, lse, n_tokens, score_scale(d), threshold, keep_scale,
             A=n_heads, D=d, CAUSAL=causal, HAS_DROPOUT=dropout_p > 0, SAVE=save, BLOCK=block, BLOCK_D=power_of_two(d),
             num_warps=block // 16,
         )  # fmt: skip
@@ -293,13 +287,13 @@ def short_bwd(
     n_tokens, _, n_heads, d = qkv.shape
     block = power_of_two(max_seqlen)
     # The largest tile leaves a program alone on its SM: it loads the next head's operands while it works on this one's.
-    # Blackwell has not the registers for it.
-    heads = math.gcd(n_heads, 4) if block == 128 and _generation(qkv.device) == 9 else 1
+    # Blackwell has not the registers for it, and none has them for causal attention.
+    heads = math.gcd(n_heads, 4) if block == 128 and generation(qkv.device) == 9 and not causal else 1
     dqkv = qkv.new_empty(qkv.shape)
     threshold, keep_scale = dropout_scalars(dropout_p)
     if n_tokens > 0:
-        short_bwd_kernel[(len(cu_seqlens) - 1) * n_heads // heads,](
-            dout, qkv, lse, cu_seqlens, seed, dqkv, n_tokens, *qkv.stride()[:3], score_scale(d), threshold, keep_scale,
+        short_bwd_kernel[len(cu_seqlens) - 1, n_heads // heads](
+            dout, qkv, lse, cu_seqlens, seed, dqkv, n_tokens, score_scale(d), threshold, keep_scale,
             A=n_heads, D=d, CAUSAL=causal, HAS_DROPOUT=dropout_p > 0, BLOCK=block, BLOCK_D=power_of_two(d),
             HEADS=heads, STAGES=2 if heads > 1 else 1, num_warps=block // 16,
         )  # fmt: skip

@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-import triton.language as tl
 from electra_fast.kernels import mlm_head as kernels
 from scipy.stats import chisquare
 from torch.utils._python_dispatch import TorchDispatchMode
-from triton.runtime.interpreter import InterpreterBuilder
 
 from electra_fast import reference
 from electra_fast.custom_ops import mlm_head as ops
@@ -16,18 +14,6 @@ from electra_fast.testing import assert_within_budget
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SHAPES = [(1, 64, 50), (13, 128, 700), (131, 64, 256), (513, 64, 50), (3, 768, 257), (5, 1024, 129), (7, 100, 301)]
 LAST_UNIFORM = 1 - 2**-24
-
-
-@pytest.fixture(autouse=True)
-def bfloat16_products(monkeypatch):
-    """Triton's interpreter holds bfloat16 as integers, and its dot multiplies those."""
-    create_dot = InterpreterBuilder.create_dot
-
-    def create_dot_in_fp32(self, a, b, *args):
-        a, b = (self.cast_impl(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
-        return create_dot(self, a, b, *args)
-
-    monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot_in_fp32)
 
 
 def make(n_rows, hidden, vocab, dtype, device):

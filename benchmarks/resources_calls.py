@@ -18,7 +18,7 @@ from ..ops import OPS
 from ..pretraining.presets import preset
 
 VOCAB_SIZE = 30522
-LENGTHS = (128, 512)  # of sequences
+LENGTHS = (64, 128, 512)  # of sequences
 
 Calls = Iterator[dict[str, Any]]
 

@@ -60,7 +60,7 @@ def walk_keys(first_row, length, edge, CAUSAL: tl.constexpr, BLOCK_M: tl.constex
     return (uncut, last) if edge else (0, uncut)
 
 
-@triton.jit(do_not_specialize=["n_blocks", "n_tokens", "threshold"])
+@triton.jit(do_not_specialize=["n_blocks", "n_tokens", "threshold"], do_not_specialize_on_alignment=["seed_ptr"])
 def attention_fwd_kernel(
     qkv_ptr,  # [T, 3, A, D]
     cu_seqlens_ptr,  # [B + 1] int32
@@ -124,7 +124,7 @@ def attention_fwd_kernel(
         tl.store(lse_ptr + rows, row_max + tl.log2(row_sum), mask=rows < length)
 
 
-@triton.jit(do_not_specialize=["n_blocks", "n_tokens", "threshold"])
+@triton.jit(do_not_specialize=["n_blocks", "n_tokens", "threshold"], do_not_specialize_on_alignment=["seed_ptr"])
 def attention_bwd_queries_kernel(
     dout_ptr,  # [T, A, D]
     qkv_ptr,  # [T, 3, A, D]
@@ -193,7 +193,7 @@ def attention_bwd_queries_kernel(
     store_tile(dqkv_ptr, 3 * A * D, length - first_row, dq, BLOCK_M, D, BLOCK_D)
 
 
-@triton.jit(do_not_specialize=["n_blocks", "n_tokens", "threshold"])
+@triton.jit(do_not_specialize=["n_blocks", "n_tokens", "threshold"], do_not_specialize_on_alignment=["seed_ptr"])
 def attention_bwd_keys_kernel(
     dout_ptr,  # [T, A, D]
     qkv_ptr,  # [T, 3, A, D]

@@ -125,7 +125,7 @@ def negate_dropped(p, dropped, AXIS: tl.constexpr = 1):
     return (p.to(tl.uint32, bitcast=True) ^ tl.reshape(signs, p.shape)).to(tl.float32, bitcast=True)
 
 
-@triton.jit(do_not_specialize=["n_tokens", "threshold"])
+@triton.jit(do_not_specialize=["n_tokens", "threshold"], do_not_specialize_on_alignment=["seed_ptr"])
 def short_fwd_kernel(
     qkv_ptr,  # [T, 3, A, D]
     cu_seqlens_ptr,  # [B + 1] int32
@@ -175,7 +175,7 @@ def short_fwd_kernel(
         tl.store(lse_ptr + places, row_max + tl.log2(row_sum), mask=places < length)
 
 
-@triton.jit(do_not_specialize=["n_tokens", "threshold"])
+@triton.jit(do_not_specialize=["n_tokens", "threshold"], do_not_specialize_on_alignment=["seed_ptr"])
 def short_bwd_kernel(
     dout_ptr,  # [T, A, D]
     qkv_ptr,  # [T, 3, A, D]

@@ -44,7 +44,7 @@ def _gather(table_ptr, ids, n_rows, cols, E: tl.constexpr):
     )
 
 
-@triton.jit(do_not_specialize=["n_tokens", "n_words"])
+@triton.jit(do_not_specialize=["n_tokens", "n_words"], do_not_specialize_on_alignment=["seed_ptr"])
 def embed_norm_project_fwd_kernel(
     ids_ptr,  # [T], or None: words are the tokens' own
     types_ptr,  # [T]
@@ -122,7 +122,7 @@ def embed_norm_project_fwd_kernel(
             tl.store(to_out, out, mask=token_mask[:, None] & out_mask[None, :])
 
 
-@triton.jit(do_not_specialize=["n_tokens", "n_words", "padding_idx"])
+@triton.jit(do_not_specialize=["n_tokens", "n_words", "padding_idx"], do_not_specialize_on_alignment=["seed_ptr"])
 def embed_norm_bwd_kernel(
     dy_ptr,  # [T, E], of the normalised rows after dropout
     ids_ptr,  # [T], or None: words are the tokens' own

@@ -23,7 +23,7 @@ from .launch import n_programs, power_of_two
 from .philox import dropout_scalars, keep_mask
 
 
-@triton.jit(do_not_specialize=["n_rows"])
+@triton.jit(do_not_specialize=["n_rows"], do_not_specialize_on_alignment=["seed_ptr"])
 def dropout_add_norm_fwd_kernel(
     x_ptr,  # [T, H]
     residual_ptr,  # [T, H]
@@ -69,7 +69,7 @@ def dropout_add_norm_fwd_kernel(
         tl.store(rstd_ptr + rows, rstd, mask=row_mask)
 
 
-@triton.jit(do_not_specialize=["n_rows"])
+@triton.jit(do_not_specialize=["n_rows"], do_not_specialize_on_alignment=["seed_ptr"])
 def dropout_add_norm_bwd_kernel(
     dy_ptr,  # [T, H]
     sum_ptr,  # [T, H]

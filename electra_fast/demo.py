@@ -24,10 +24,10 @@ from .cli import exit_code
 from .detection import Detection, detect, format_table
 from .modeling import ElectraForPreTraining
 from .pretraining import preset, pretrain
-from .pretraining.cli import load_documents
-from .pretraining.corpus import split_documents
+from .pretraining.corpus import Corpus, builtin_documents, take
 from .pretraining.evaluate import auc
-from .pretraining.run import LOG_NAME, check_output, cpu_threads, new_tokenizer
+from .pretraining.run import cpu_threads, new_tokenizer
+from .pretraining.run_directory import RunDirectory
 from .tokenizer import ElectraTokenizer
 from .training.progress import JsonLines, format_duration, read_records
 
@@ -57,15 +57,18 @@ class Demo:
 
     def run(self) -> None:
         start = time.perf_counter()
-        check_output(self.out, overwrite=(self.out / LOG_NAME).exists())
+        directory = RunDirectory(self.out)
+        directory.check(overwrite=False)
         recipe = preset("tiny")
 
         print("1. Text and vocabulary")
-        documents = load_documents(self.data, _MAX_CHARS)
-        training, held_out = split_documents(documents)
+        source = Corpus(self.data) if self.data else Corpus.from_texts(builtin_documents())
+        training, held_out = take(source.training(), _MAX_CHARS), take(source.held_out(), _MAX_CHARS // 10)
+        documents = training + held_out
+        corpus = Corpus.from_texts(documents)
         tokenizer = new_tokenizer(training, recipe)
-        source = " ".join(map(str, self.data)) or "Python's own documentation: language reference and docstrings"
-        print(f"   {source}")
+        origin = " ".join(map(str, self.data)) or "Python's own documentation: language reference and docstrings"
+        print(f"   {origin}")
         print(f"   {sum(map(len, documents)) / 1e6:.1f} MB in {len(documents)} documents, {len(held_out)} held out")
         print(f"   {len(tokenizer)} WordPiece entries")
 
@@ -73,25 +76,26 @@ class Demo:
         print(f"{self.minutes:g} minutes", flush=True)
         pretrain(
             recipe,
-            documents,
+            corpus,
             self.out,
             tokenizer=tokenizer,
             seed=self.seed,
             minutes=self.minutes,
             overwrite=True,
+            device="cpu",
         )
-        records = read_records(self.out / LOG_NAME, "evaluation")
-        print(f"\n3. Held-out text, {records[0]['n_tokens']:,} tokens\n\n{_before_and_after(*records)}")
+        records = read_records(directory.log, "evaluation")
+        print(f"\n3. Held-out text, {records[0]['n_tokens']:,} tokens\n\n{_before_and_after(records[0], records[-1])}")
 
         tokenizer = ElectraTokenizer.from_pretrained(self.out / "discriminator")
         model = ElectraForPreTraining.from_pretrained(self.out / "discriminator").eval()
         sentences = find_sentences(held_out, self.seed)
-        with JsonLines(self.out / LOG_NAME) as log:
+        with JsonLines(directory.log) as log:
             self._show_detection(model, tokenizer, sentences, training, log)
             self._show_speed(model, tokenizer, sentences, log)
-        thresholds = [record["threshold"] for record in read_records(self.out / LOG_NAME, "demo_detection")]
+        thresholds = [record["threshold"] for record in read_records(directory.log, "demo_detection")]
         print(_CLOSING.format(command=_command(), out=self.out, threshold=thresholds[0] if thresholds else 0.5))
-        print(f"This took {format_duration(time.perf_counter() - start)} minutes. All figures: {self.out / LOG_NAME}")
+        print(f"This took {format_duration(time.perf_counter() - start)} minutes. All figures: {directory.log}")
 
     def _show_detection(
         self,
@@ -122,7 +126,7 @@ class Demo:
             auc=auc(rest, rest_truth),
             found_share=float((rest[rest_truth] > threshold).float().mean()),
         )
-        record = read_records(self.out / LOG_NAME, "demo_detection")[-1]
+        record = read_records(RunDirectory(self.out).log, "demo_detection")[-1]
         print("   [brackets]: the truth, a replaced word. 1 below: the discriminator's guess, where it gives more than")
         print(f"   {record['threshold']:.3f}, a threshold that marks 1 in 10 original tokens of other sentences.\n")
         for detection, (_, flags) in zip(detections[:_N_SHOWN], altered, strict=False):
@@ -151,7 +155,7 @@ class Demo:
         # On one thread: on a busy machine, waiting for a second one would be most of what is measured.
         with cpu_threads(1):
             log.write("demo_speed", **compare_speed(model, theirs, batch))
-        record = read_records(self.out / LOG_NAME, "demo_speed")[-1]
+        record = read_records(RunDirectory(self.out).log, "demo_speed")[-1]
         lengths = f"{record['shortest']} to {record['longest']} tokens"
         print(f"   {record['n_texts']} held-out texts of {lengths}, one padded batch, one thread")
         print(f"   electra_fast  {record['ours_ms']:7.1f} ms")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from types import UnionType
+from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     from ..tokenizer import ElectraTokenizer
@@ -15,17 +17,22 @@ if TYPE_CHECKING:
 class PretrainCommand:
     """Train a generator and a discriminator from raw text.
 
-    Writes OUT/generator and OUT/discriminator, which transformers loads too, and OUT/log.jsonl. About 1 in 20 documents
-    is held out, and evaluated on before and after.
+    Writes OUT/generator and OUT/discriminator, which transformers loads too, OUT/log.jsonl and checkpoints. The same
+    command again goes on where a run stopped; under torchrun all processes train together. About 1 in 20 documents is
+    held out, and evaluated on.
     """
 
     preset: Literal["tiny", "small", "small-plus", "base", "large"] = "small"
     """Shapes and hyperparameters: the paper's, or tiny for a CPU and a few minutes."""
-    data: tuple[Path, ...] = ()
-    """Text files (plain, .gz or .xz) or directories of them; blank lines separate documents. Default: the documentation
-    that comes with Python, about 2 MB."""
+    data: tuple[str, ...] = ()
+    """Text and JSONL files (plain, .gz, .xz, .zst), directories of them, Hugging Face datasets (hf:NAME), or a
+    directory that `prepare` wrote. Default: the documentation that comes with Python, about 2 MB."""
+    documents_by: Literal["blank-line", "file"] = "blank-line"
+    """What separates the documents of text files."""
+    text_key: str = "text"
+    """Where the text is in a line of JSONL and in a dataset."""
     out: Path
-    """Directory to write to; it must be empty, or not there yet."""
+    """Directory to write to: empty, not there yet, or that of the run to go on with."""
     overwrite: bool = False
     """Replace the results of an earlier run in OUT."""
     vocab: Path | None = None
@@ -37,46 +44,87 @@ class PretrainCommand:
     minutes: float | None = None
     """Stop after so many minutes of training; the learning rate falls with the time."""
     batch_size: int | None = None
-    """Sequences an update. Default: the preset's."""
+    """Sequences an update, of all processes together. Default: the preset's."""
     learning_rate: float | None = None
     """Default: the preset's."""
+    set: tuple[str, ...] = ()
+    """Any other field of the recipe as NAME=VALUE: seq_length=512 generator_kind=uniform whole_word=True."""
+    accumulate: int = 1
+    """Forwards and backwards an update, where a batch does not fit at once."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes share the work; fsdp also shares out weights and the optimizer's state."""
     log_every: int = 50
     """Updates between two records."""
+    checkpoint_every: int = 1000
+    """Updates between two checkpoints and evaluations; a multiple of log-every."""
+    keep_checkpoints: int = 2
+    """How many of the newest stay."""
+    strict: bool = False
+    """Stop, and not only warn, where a network does not learn."""
     seed: int = 0
     """Of weights, order of the text, masks and samples."""
     device: str = "auto"
     """Where to run: auto, cpu, cuda, cuda:1, ..."""
     impl: Literal["auto", "triton", "torch"] = "auto"
     """Which code serves the ops."""
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Of parameters and activations; the optimizer keeps fp32. Default: bf16 on a GPU, fp32 on a CPU."""
 
     def run(self) -> None:
-        import torch
-
         from .presets import preset
-        from .run import check_output, pretrain
+        from .run import pretrain
+        from .run_directory import RunDirectory
+        from .shards import open_corpus
 
-        check_output(self.out, self.overwrite)
+        RunDirectory(self.out).check(self.overwrite)
         names = ("vocab_size", "batch_size", "learning_rate")
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        recipe = dataclasses.replace(preset(self.preset), **changes)
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        recipe = dataclasses.replace(preset(self.preset), **changes, **recipe_changes(self.set))
         pretrain(
             recipe,
-            load_documents(self.data),
+            open_corpus(self.data, self.documents_by, self.text_key),
             self.out,
             tokenizer=None if self.vocab is None else load_tokenizer(self.vocab, recipe.max_position_embeddings),
             seed=self.seed,
             n_steps=self.steps,
             minutes=self.minutes,
             log_every=self.log_every,
+            checkpoint_every=self.checkpoint_every,
+            keep_checkpoints=self.keep_checkpoints,
             overwrite=self.overwrite,
-            device=device,
+            device=self.device,
             impl=self.impl,
             precision=self.precision,
+            accumulate=self.accumulate,
+            parallel=self.parallel,
+            strict=self.strict,
         )
-        print(f"wrote {self.out / 'generator'}, {self.out / 'discriminator'} and {self.out / 'log.jsonl'}")
+
+
+def recipe_changes(assignments: tuple[str, ...]) -> dict[str, object]:
+    """NAME=VALUE as fields of a recipe; raises ValueError for a name that is none, or a value of another type."""
+    from .presets import Recipe
+
+    types = get_type_hints(Recipe)
+    changes: dict[str, object] = {}
+    for assignment in assignments:
+        name, _, text = assignment.partition("=")
+        if name not in types:
+            raise ValueError(f"--set must name a field of the recipe ({', '.join(types)}), got {assignment!r}")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        expected = types[name]
+        if get_origin(expected) is Literal:
+            is_right = value in get_args(expected)
+        else:
+            kinds = get_args(expected) if isinstance(expected, UnionType) else (get_origin(expected) or expected,)
+            is_right = isinstance(value, kinds) or (float in kinds and type(value) is int)
+        if not is_right:
+            raise ValueError(f"--set {name} must be {expected}, got {text!r}")
+        changes[name] = value
+    return changes
 
 
 @dataclass(kw_only=True)
@@ -86,8 +134,9 @@ class TrainVocabCommand:
     Writes one entry a line, as in vocab.txt on the Hub, the special tokens first.
     """
 
-    data: tuple[Path, ...] = ()
-    """Text files (plain, .gz or .xz) or directories of them. Default: the documentation that comes with Python."""
+    data: tuple[str, ...] = ()
+    """Text and JSONL files or directories of them, as for `pretrain`; of a large corpus the first 200 MB. Default: the
+    documentation that comes with Python."""
     size: int = 30522
     """Entries; a small corpus may give fewer."""
     cased: bool = False
@@ -96,20 +145,14 @@ class TrainVocabCommand:
     """The file to write, vocab.txt by custom."""
 
     def run(self) -> None:
-        from .vocab import train_vocab, write_vocab
+        from .shards import open_corpus
+        from .vocab import train_vocab, vocabulary_texts, write_vocab
 
         if not self.out.parent.is_dir():
             raise FileNotFoundError(f"the directory of the output does not exist: {self.out.parent}")
-        vocab = train_vocab(load_documents(self.data), self.size, lowercase=not self.cased)
+        vocab = train_vocab(vocabulary_texts(open_corpus(self.data)), self.size, lowercase=not self.cased)
         write_vocab(vocab, self.out)
         print(f"wrote {len(vocab)} entries to {self.out}")
-
-
-def load_documents(paths: tuple[Path, ...], max_chars: int | None = None) -> list[str]:
-    """The documents of the paths given, or of the built-in corpus."""
-    from .corpus import builtin_documents, read_documents
-
-    return read_documents(paths, max_chars) if paths else builtin_documents()
 
 
 def load_tokenizer(path: Path, model_max_length: int) -> ElectraTokenizer:

@@ -1,97 +1,124 @@
-"""Text for pre-training: files to documents, documents to sequences, sequences to batches.
+"""Text for pre-training: documents, split once into training and held-out text.
 
-A document is what stands between blank lines. Documents are split once into training and held-out text; the training
-documents are shuffled anew every epoch, laid end to end with [SEP] after each, and cut into full sequences, so that no
-token is padding. The batch of a step is a pure function of (seed, step): nothing else needs to be remembered to go on
-where a run stopped.
+`Corpus` reads them as a stream, so that it may be larger than memory.
 """
 
 from __future__ import annotations
 
 import ast
-import gzip
 import hashlib
-import lzma
 import re
 import sysconfig
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from .sources import DocumentsBy, Source, TextList, cut_documents, find_sources, fingerprint
+from .windows import WINDOW_CHARS, TokenWindow, token_windows
 
 if TYPE_CHECKING:
     from ..tokenizer import ElectraTokenizer
 
-_OPENERS: dict[str, Callable] = {".txt": open, ".gz": gzip.open, ".xz": lzma.open}
-
-# Longer documents are cut at line ends: a book without blank lines still gives text to train on and text to hold out.
-MAX_DOCUMENT_CHARS = 16_384
-
 _HELD_OUT_SHARE = 0.05
 
 
-def read_documents(paths: Sequence[str | Path], max_chars: int | None = None) -> list[str]:
-    """The documents of text files, and of all text files below directories, in the order of their names.
+class Corpus:
+    """Documents of files, directories and Hugging Face datasets, read anew whenever they are asked for.
+
+    About 1 in 20 documents is held out. Which side a document is on depends on its text alone: it stays there when
+    others are added, and copies of it never stand on both sides.
 
     Args:
-        paths: files of UTF-8 text, plain or compressed (.gz, .xz), or directories in which .txt, .gz and .xz are read.
-        max_chars: stop reading once that many characters are there.
+        paths: text and JSONL files, plain, .gz, .xz or .zst, directories of them, or datasets; see `find_sources`.
+        documents_by: what separates the documents of text files, "blank-line" or "file". A document longer than 16,384
+            characters is cut at line ends in any case.
+        text_key: where the text is in a line of JSONL and in a dataset.
+
+    Attributes:
+        windows_are_fixed: whether every epoch has the same windows: with one source there is one order to read in.
 
     Raises:
-        FileNotFoundError: a path that does not exist.
-        ValueError: a file that is not UTF-8 text or is damaged, or a path without any text in it.
+        FileNotFoundError, ValueError, ImportError: from `find_sources`. A damaged file is reported when it is read.
     """
-    documents: list[str] = []
-    n_chars = 0
-    for path in map(Path, paths):
-        n_before = len(documents)
-        for file in _text_files(path):
-            for document in _documents_of(file):
-                documents.append(document)
-                n_chars += len(document)
-                if max_chars is not None and n_chars >= max_chars:
-                    return documents
-        if len(documents) == n_before:
-            raise ValueError(f"{path} must hold text, got nothing but white space")
-    return documents
+
+    def __init__(self, paths: Sequence[str | Path], documents_by: DocumentsBy = "blank-line", text_key: str = "text"):
+        self._sources: list[Source] = [
+            source for path in paths for source in find_sources(path, documents_by, text_key)
+        ]
+
+    @classmethod
+    def from_texts(cls, texts: Sequence[str]) -> Corpus:
+        """A corpus of documents that are in memory."""
+        corpus = cls([])
+        corpus._sources = [TextList(texts)]
+        return corpus
+
+    @property
+    def windows_are_fixed(self) -> bool:
+        return len(self._sources) == 1
+
+    def training(self, random: np.random.Generator | None = None) -> Iterator[str]:
+        """The documents to train on; `random` orders the files, None leaves them as given."""
+        return (document for document in self._documents(random) if not is_held_out(document))
+
+    def held_out(self, random: np.random.Generator | None = None) -> Iterator[str]:
+        """The documents to evaluate on."""
+        return (document for document in self._documents(random) if is_held_out(document))
+
+    def training_windows(
+        self,
+        tokenizer: ElectraTokenizer,
+        random: np.random.Generator | None,
+        window_chars: int = WINDOW_CHARS,
+        threads: int | None = None,
+    ) -> Iterator[TokenWindow]:
+        """The training documents of one epoch, tokenised; files in an order drawn from `random`, or as given."""
+        return token_windows(self.training(random), tokenizer, window_chars, threads)
+
+    def held_out_window(self, tokenizer: ElectraTokenizer, threads: int | None = None) -> TokenWindow:
+        """Held-out documents, 32 million characters of them at most; files in an order that is always the same.
+
+        Raises:
+            ValueError: nothing is held out.
+        """
+        documents = self.held_out(np.random.default_rng(0))
+        window = next(token_windows(documents, tokenizer, WINDOW_CHARS, threads), None)
+        if window is None:
+            raise ValueError(
+                f"the corpus must be large enough that some of its documents, about {_HELD_OUT_SHARE:.0%}, are held "
+                f"out; got none. Blank lines separate documents"
+            )
+        return window
+
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that change when files are added, renamed, resized, or changed near their ends."""
+        return fingerprint(self._sources)
+
+    def _documents(self, random: np.random.Generator | None) -> Iterator[str]:
+        sources = self._sources
+        if random is not None:
+            sources = [sources[i] for i in random.permutation(len(sources))]
+        for source in sources:
+            yield from source.documents()
 
 
-def _text_files(path: Path) -> list[Path]:
-    if not path.exists():
-        raise FileNotFoundError(f"no such data file or directory: {path}")
-    if path.is_file():
-        return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix in _OPENERS and file.is_file())
-    if not files:
-        raise ValueError(f"{path} must hold files named {', '.join('*' + end for end in _OPENERS)}, got none")
-    return files
+def is_held_out(document: str) -> bool:
+    """Whether a document is for evaluation, by a hash of its text."""
+    digest = hashlib.blake2b(document.encode(), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64 <= _HELD_OUT_SHARE
 
 
-def _documents_of(file: Path) -> Iterator[str]:
-    try:
-        with _OPENERS.get(file.suffix, open)(file, "rt", encoding="utf-8") as lines:
-            yield from _documents(lines)
-    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
-        raise ValueError(f"{file} must be UTF-8 text, plain, .gz or .xz, got: {error}") from error
-
-
-def _documents(lines: Iterable[str]) -> Iterator[str]:
-    document: list[str] = []
-    n_chars = 0
-    for line in lines:
-        is_blank = not line.strip()
-        if document and (is_blank or n_chars + len(line) > MAX_DOCUMENT_CHARS):
-            yield "".join(document)
-            document, n_chars = [], 0
-        if not is_blank:
-            document.append(line)
-            n_chars += len(line)
-    if document:
-        yield "".join(document)
+def take(documents: Iterable[str], max_chars: int) -> list[str]:
+    """Documents until that many characters are there."""
+    taken, n_chars = [], 0
+    for document in documents:
+        taken.append(document)
+        n_chars += len(document)
+        if n_chars >= max_chars:
+            break
+    return taken
 
 
 def builtin_documents() -> list[str]:
@@ -110,7 +137,7 @@ def builtin_documents() -> list[str]:
         if skipped.isdisjoint(file.relative_to(root).parts):
             docstrings = [_prose(text) for text in _docstrings(file)]
             documents.append("\n".join(text for text in docstrings if not (text in seen or seen.add(text))))
-    return [part for document in documents for part in _documents(document.splitlines(keepends=True))]
+    return [part for document in documents for part in cut_documents(document.splitlines(keepends=True), True)]
 
 
 def _docstrings(file: Path) -> Iterator[str]:
@@ -126,87 +153,3 @@ def _docstrings(file: Path) -> Iterator[str]:
 def _prose(text: str) -> str:
     lines = (line.strip() for line in text.splitlines())
     return "\n".join(line for line in lines if re.search(r"\w", line) and not line.startswith((">>>", "...")))
-
-
-def split_documents(documents: Iterable[str]) -> tuple[list[str], list[str]]:
-    """(training, held-out) documents, about 1 in 20 of them held out.
-
-    A document's side depends on its text alone: it stays where it is when others are added, and copies of it never
-    stand on both sides. Where chance holds none out, the document with the lowest hash is.
-
-    Raises:
-        ValueError: fewer than two different documents.
-    """
-    hashes = {document: _fraction(document) for document in documents}
-    if len(hashes) < 2:
-        raise ValueError(
-            f"the corpus must hold at least two documents (separated by blank lines, or longer than "
-            f"{MAX_DOCUMENT_CHARS} characters), so that one can be held out; got {len(hashes)}"
-        )
-    limit = max(_HELD_OUT_SHARE, min(hashes.values()))
-    held_out = [document for document, value in hashes.items() if value <= limit]
-    return [document for document, value in hashes.items() if value > limit], held_out
-
-
-def _fraction(text: str) -> float:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
-
-
-class TokenSequences:
-    """Documents as token ids, cut into sequences `[CLS] ... [SEP]` of exactly `seq_length` tokens.
-
-    Args:
-        documents: the texts.
-        tokenizer: gives the ids; its special tokens frame the sequences.
-        seq_length: tokens a sequence, [CLS] and [SEP] among them.
-        seed: of the order of documents and sequences; None keeps both as they are, in every epoch.
-
-    Raises:
-        ValueError: less text than a single sequence needs.
-    """
-
-    def __init__(self, documents: Sequence[str], tokenizer: ElectraTokenizer, seq_length: int, seed: int | None):
-        self.seq_length, self.seed = seq_length, seed
-        self._cls, self._sep = tokenizer.cls_token_id, tokenizer.sep_token_id
-        ids, offsets = tokenizer.encode_bulk(list(documents), add_special_tokens=False)
-        # [SEP] ends every document: what follows in the same sequence is another text.
-        self._ids = np.insert(ids, offsets[1:], self._sep).astype(np.int32)
-        self._offsets = offsets + np.arange(len(offsets))
-        self.n_sequences = len(self._ids) // (seq_length - 2)
-        if self.n_sequences == 0:
-            raise ValueError(
-                f"the text must fill at least one sequence of {seq_length} tokens, got {len(self._ids)} tokens"
-            )
-        self._epoch: tuple[int, np.ndarray] | None = None
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of the text, without the [CLS] and [SEP] of the sequences."""
-        return len(self._ids)
-
-    def batch(self, step: int, batch_size: int) -> Tensor:
-        """The sequences of one step (from 0): [batch_size, seq_length] int64; epochs follow one another without end."""
-        first = step * batch_size
-        rows = [self._sequences(i // self.n_sequences)[i % self.n_sequences] for i in range(first, first + batch_size)]
-        return torch.from_numpy(np.stack(rows).astype(np.int64))
-
-    def batches(self, batch_size: int, max_sequences: int | None = None) -> Iterator[Tensor]:
-        """An epoch in batches [batch_size or fewer, seq_length]; at most `max_sequences`, spread evenly over it."""
-        n_sequences = min(self.n_sequences, max_sequences or self.n_sequences)
-        rows = self._sequences(0)[np.arange(n_sequences) * self.n_sequences // n_sequences]
-        for start in range(0, n_sequences, batch_size):
-            yield torch.from_numpy(rows[start : start + batch_size].astype(np.int64))
-
-    def _sequences(self, epoch: int) -> np.ndarray:
-        """[n_sequences, seq_length] int32, in the order of this epoch."""
-        if self._epoch is None or self._epoch[0] != epoch:
-            stream, order = self._ids, np.arange(self.n_sequences)
-            if self.seed is not None:
-                random = np.random.default_rng((self.seed, epoch))
-                documents = np.split(stream, self._offsets[1:-1])
-                stream = np.concatenate([documents[i] for i in random.permutation(len(documents))])
-                order = random.permutation(self.n_sequences)
-            body = stream[: self.n_sequences * (self.seq_length - 2)].reshape(self.n_sequences, -1)
-            framed = np.pad(body[order], ((0, 0), (1, 1)), constant_values=((0, 0), (self._cls, self._sep)))
-            self._epoch = epoch, framed
-        return self._epoch[1]

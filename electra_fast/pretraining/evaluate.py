@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,70 +10,116 @@ import torch
 from torch import Tensor
 
 from ..packing import PackedBatch
-from .corpus import TokenSequences
-from .objective import ElectraPretrainingModel
+from .objective import ElectraPretrainingModel, ElectraPretrainingOutput
 
 # Enough for two digits of an AUC; a pass over all held-out text of a large corpus would tell no more.
-_MAX_TOKENS = 32_768
+MAX_TOKENS = 32_768
 _BATCH_TOKENS = 2_048
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Means over held-out text, with dropout off and the same masks every time."""
+    """Means over held-out text, with dropout off and the same masks every time.
+
+    The metrics of google-research/electra, run_pretraining.py. None is what the objective does not have: no
+    discriminator, or no generator that is trained. The discriminator's metrics but its loss leave special tokens out,
+    which are never replaced and told at once: in sequences of 64 they alone would make 0.02 of an AUC.
+    """
 
     n_tokens: int
     n_masked: int
-    generator_loss: float
-    """Cross-entropy a masked token, in nats."""
-    generator_accuracy: float
-    """Share of the masked tokens where the likeliest token is the true one."""
+    unigram_loss: float
+    """Entropy in nats of the text's distribution of tokens, special ones aside: no prediction that is the same
+    everywhere has a lower cross-entropy on it."""
     unigram_accuracy: float
-    """The same for the best constant guess: always the token that is most frequent among these masked tokens."""
-    discriminator_loss: float
+    """Accuracy of the best constant guess: always the token that is most frequent among the masked tokens."""
+    generator_loss: float | None
+    """Cross-entropy a masked token, in nats."""
+    generator_accuracy: float | None
+    """Share of the masked tokens where the likeliest token is the true one."""
+    generator_sampled_accuracy: float | None
+    """Share of the masked tokens where the sampled token is the true one; None too where they are drawn with
+    replacement."""
+    discriminator_loss: float | None
     """Binary cross-entropy a token, in nats."""
-    discriminator_auc: float
-    """Probability that a replaced token gets a higher score than an original one; 0.5 is chance. Special tokens, which
-    are never replaced and told at once, are left out: in short sequences they alone would make 0.54 of it."""
-    replaced_share: float
-    """Share of the other tokens that the generator replaced."""
+    discriminator_auc: float | None
+    """Probability that a replaced token gets a higher score than an original one; 0.5 is chance."""
+    discriminator_accuracy: float | None
+    """Share of the tokens that are told right at the threshold 0.5; 1 - replaced_share is a constant guess's."""
+    discriminator_precision: float | None
+    """Of the tokens called replaced, the share that is; None where none is called so."""
+    discriminator_recall: float | None
+    """Of the replaced tokens, the share that is called so; None where none is replaced."""
+    replaced_share: float | None
+    """Share of the tokens that are replaced."""
 
 
 @torch.no_grad()
-def evaluate(model: ElectraPretrainingModel, sequences: TokenSequences, seed: int = 0) -> Evaluation:
-    """Evaluates on (up to 32,768 tokens of) `sequences`; the model's training mode is restored."""
+def evaluate(model: ElectraPretrainingModel, sequences: Tensor, seed: int = 0) -> Evaluation:
+    """Evaluates on full sequences [n, S] int64; the model's training mode is restored."""
     device = model.is_special.device
     random = torch.Generator().manual_seed(seed)
-    batch_size = max(1, _BATCH_TOKENS // sequences.seq_length)
-    max_sequences = max(1, _MAX_TOKENS // sequences.seq_length)
-    n_tokens = n_masked = n_correct = 0
-    generator_loss = discriminator_loss = 0.0
-    logits, is_replaced, targets = [], [], []
+    batch_size = max(1, _BATCH_TOKENS // sequences.shape[1])
+    inputs, outputs = [], []
     was_training = model.training
     model.eval()
-    for batch in sequences.batches(batch_size, max_sequences):
-        packed = PackedBatch.full(*batch.shape, device)
-        output = model(batch.flatten().to(device), packed, random=random)
-        n_used = int(output.is_used.sum())
-        n_masked += n_used
-        n_tokens += batch.numel()
-        n_correct += int(output.is_correct.sum())
-        generator_loss += float(output.generator_loss) * n_used
-        discriminator_loss += float(output.discriminator_loss) * batch.numel()
-        logits.append(output.logits[output.is_candidate].float().cpu())
-        is_replaced.append(output.is_replaced[output.is_candidate].cpu())
-        targets.append(output.targets[output.is_used].cpu())
+    for batch in sequences.split(batch_size):
+        inputs.append(batch.flatten().to(device))
+        outputs.append(model(inputs[-1], PackedBatch.full(*batch.shape, device), random=random))
     model.train(was_training)
+    input_ids = torch.cat(inputs)
+    names = ("is_used", "targets", "is_correct", "corrupted_ids")
+    is_used, targets, is_correct, corrupted_ids = (_joined(outputs, name) for name in names)
+    n_masked = int(is_used.sum())
+    # What was sampled and is not the true token is what changed. A token that is drawn twice changes once.
+    has_sampled_accuracy = is_correct is not None and corrupted_ids is not None and not model.replacement
+    n_changed = int((corrupted_ids != input_ids).sum()) if has_sampled_accuracy else 0
     return Evaluation(
-        n_tokens=n_tokens,
+        n_tokens=len(input_ids),
         n_masked=n_masked,
-        generator_loss=generator_loss / n_masked,
-        generator_accuracy=n_correct / n_masked,
-        unigram_accuracy=int(torch.cat(targets).bincount().max()) / n_masked,
-        discriminator_loss=discriminator_loss / n_tokens,
-        discriminator_auc=auc(torch.cat(logits), torch.cat(is_replaced)),
-        replaced_share=float(torch.cat(is_replaced).float().mean()),
+        unigram_loss=_entropy(input_ids[~model.is_special[input_ids]]),
+        unigram_accuracy=int(targets[is_used].bincount().max()) / n_masked,
+        generator_loss=_mean(outputs, "generator_loss", [output.is_used.sum() for output in outputs]),
+        generator_accuracy=None if is_correct is None else int(is_correct.sum()) / n_masked,
+        generator_sampled_accuracy=1 - n_changed / n_masked if has_sampled_accuracy else None,
+        discriminator_loss=_mean(outputs, "discriminator_loss", [len(ids) for ids in inputs]),
+        **_discriminator_metrics(outputs),
     )
+
+
+def _discriminator_metrics(outputs: Sequence[ElectraPretrainingOutput]) -> dict[str, float | None]:
+    names = ("auc", "accuracy", "precision", "recall")
+    if outputs[0].logits is None:
+        return {**{f"discriminator_{name}": None for name in names}, "replaced_share": None}
+    is_candidate = _joined(outputs, "is_candidate")
+    logits, is_replaced = (_joined(outputs, name)[is_candidate] for name in ("logits", "is_replaced"))
+    is_called = logits > 0
+    n_hits, n_called, n_replaced = (int(x.sum()) for x in (is_called & is_replaced, is_called, is_replaced))
+    values = (
+        auc(logits, is_replaced),
+        int((is_called == is_replaced).sum()) / len(logits),
+        n_hits / n_called if n_called else None,
+        n_hits / n_replaced if n_replaced else None,
+    )
+    metrics = {f"discriminator_{name}": value for name, value in zip(names, values, strict=True)}
+    return {**metrics, "replaced_share": n_replaced / len(logits)}
+
+
+def _joined(outputs: Sequence[ElectraPretrainingOutput], name: str) -> Tensor | None:
+    values = [getattr(output, name) for output in outputs]
+    return None if values[0] is None else torch.cat(values)
+
+
+def _mean(outputs: Sequence[ElectraPretrainingOutput], name: str, weights: Sequence[Tensor | int]) -> float | None:
+    values = [getattr(output, name) for output in outputs]
+    if values[0] is None:
+        return None
+    return sum(float(value) * int(weight) for value, weight in zip(values, weights, strict=True)) / int(sum(weights))
+
+
+def _entropy(ids: Tensor) -> float:
+    share = ids.bincount().double() / len(ids)
+    return float(torch.special.entr(share).sum())
 
 
 def auc(scores: Tensor, labels: Tensor) -> float:

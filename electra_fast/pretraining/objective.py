@@ -1,4 +1,4 @@
-"""Replaced-token detection: a generator fills masked positions, a discriminator tells which tokens are not original.
+"""The pre-training objectives: replaced-token detection, and the two that google-research/electra has beside it.
 
 Clark et al. 2020, section 2; the details are those of google-research/electra, run_pretraining.py.
 """
@@ -6,21 +6,35 @@ Clark et al. 2020, section 2; the details are those of google-research/electra, 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from math import floor
+from math import floor, log
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import ops
+from ..base import ElectraPreTrainedModel
 from ..config import ElectraConfig
 from ..modeling import ElectraForMaskedLM, ElectraForPreTraining
 from ..ops import Impl
 from ..outputs import ModelOutput
 from ..packing import PackedBatch
-
-_SHARED = ("word_embeddings", "position_embeddings", "token_type_embeddings", "LayerNorm")
+from .embeddings import check_embeddings, check_same_shape, load_merged, merged_state, share_embeddings
+from .generators import Guesses, MaskedBatch, Sampling, TwoTowerGenerator, UniformGenerator, guess_masked
+from .masking import mask_words
+from .options import (
+    EmbeddingSharing,
+    GeneratorKind,
+    NetworkName,
+    Objective,
+    check_networks,
+    check_sampling,
+    networks_of,
+)
 
 
 @dataclass
@@ -40,13 +54,19 @@ class RandomNumbers:
 class ElectraPretrainingOutput(ModelOutput):
     """One forward over T packed tokens with N slots for masked positions.
 
+    What belongs to a network that is not there is None: with objective mlm all of the discriminator's, with a uniform
+    generator its loss and what says how right it is.
+
     Attributes:
-        loss: gen_weight * generator_loss + disc_weight * discriminator_loss.
-        generator_loss: mean cross-entropy at the masked positions.
+        loss: gen_weight * generator_loss + disc_weight * discriminator_loss, without the first where the generator is
+            frozen.
+        generator_loss: mean cross-entropy at the masked positions; with objective electric, at all candidates.
         discriminator_loss: mean binary cross-entropy over all tokens.
         generator_accuracy: share of the masked positions where the likeliest token is the true one.
-        logits: [T], the discriminator's; above zero where the token looks replaced.
-        is_replaced: [T] bool, the truth. A sample that is the original token counts as original.
+        logits: [T], the discriminator's; above zero where the token looks replaced. With objective electric its own
+            plus log q and the log-odds of being masked.
+        is_replaced: [T] bool, the truth. A sample that is the original token counts as original; with objective
+            electric every masked token counts as replaced.
         is_candidate: [T] bool, tokens that may be masked: all but the special ones.
         corrupted_ids: [T] int64, what the discriminator read.
         targets, is_correct, is_used: [N], the true tokens of the masked slots, whether the generator's likeliest
@@ -69,28 +89,38 @@ class ElectraPretrainingOutput(ModelOutput):
 class ElectraPretrainingModel(nn.Module):
     """Generator and discriminator, trained together.
 
-    The three embedding tables and the embeddings' LayerNorm are the same Parameters in both networks; the projection
-    from them to the hidden size is each network's own. No gradient of the discriminator goes through the samples.
+    By default the three embedding tables and the embeddings' LayerNorm are the same Parameters in both networks; the
+    projection from them to the hidden size is each network's own. No gradient of the discriminator goes through the
+    samples.
 
     Args:
-        generator_config, discriminator_config: the two shapes; what concerns the shared embeddings must agree.
+        generator_config, discriminator_config: the two shapes; what concerns shared embeddings must agree. None where
+            there is no such network: no discriminator with objective mlm, whose network is of the size given here as
+            the generator's; no generator where it is uniform. A tied generator has the discriminator's config.
         mask_token_id: what is written at a masked position.
         special_token_ids: tokens that are never masked: [PAD], [CLS], [SEP], [MASK].
         mask_prob: the share of a sequence's tokens that is predicted.
         temperature: divides the generator's logits before sampling, not in its loss; above 1 the replacements are
-            stranger, and easier to tell.
+            stranger, and easier to tell. An attribute that may be set between steps.
         gen_weight, disc_weight: weights of the two losses in their sum.
         impl: which code serves the ops, "auto", "triton" or "torch".
+        objective: "electra", "mlm" or "electric".
+        generator_kind: "untied", "tied" to the discriminator's body, or "uniform".
+        embedding_sharing: "es", "gdes" or "nes".
+        frozen_generator: the generator gets no gradient, and its loss is no part of the sum.
+        keep_prob: the share of the predicted tokens that the generator sees as they are, in place of [MASK].
+        replacement: draw masked positions with replacement, as google-research/electra does.
+        never_label: never sample the true token.
 
     Raises:
-        ValueError: configs that do not agree, a share outside (0, 1), a temperature that is not positive, an id beyond
-            the vocabulary.
+        ValueError: configs that do not agree or are missing, choices that do not go together, a share outside (0, 1), a
+            temperature that is not positive, an id beyond the vocabulary.
     """
 
     def __init__(
         self,
-        generator_config: ElectraConfig,
-        discriminator_config: ElectraConfig,
+        generator_config: ElectraConfig | None,
+        discriminator_config: ElectraConfig | None,
         mask_token_id: int = 103,
         special_token_ids: Sequence[int] = (0, 101, 102, 103),
         mask_prob: float = 0.15,
@@ -98,34 +128,58 @@ class ElectraPretrainingModel(nn.Module):
         gen_weight: float = 1.0,
         disc_weight: float = 50.0,
         impl: Impl = "auto",
+        *,
+        objective: Objective = "electra",
+        generator_kind: GeneratorKind = "untied",
+        embedding_sharing: EmbeddingSharing = "es",
+        frozen_generator: bool = False,
+        keep_prob: float = 0.15,
+        replacement: bool = False,
+        never_label: bool = False,
     ):
         super().__init__()
-        for name in ("vocab_size", "embedding_size", "max_position_embeddings", "type_vocab_size", "layer_norm_eps"):
-            ours, theirs = getattr(generator_config, name), getattr(discriminator_config, name)
-            if ours != theirs:
+        check_networks(objective, generator_kind, embedding_sharing, frozen_generator, never_label)
+        check_sampling(objective, mask_prob, keep_prob, temperature, replacement, whole_word=False)
+        self.networks: tuple[NetworkName, ...] = networks_of(objective, generator_kind)
+        for name, config in (("generator", generator_config), ("discriminator", discriminator_config)):
+            if (config is not None) != (name in self.networks):
+                wanted = "an ElectraConfig" if name in self.networks else "None"
+                got = "None" if config is None else "a config"
                 raise ValueError(
-                    f"the networks share their embeddings, so {name} must agree: got {ours} for the generator and "
-                    f"{theirs} for the discriminator"
+                    f"objective {objective} with generator_kind {generator_kind} needs {name}_config to be {wanted}, "
+                    f"got {got}"
                 )
-        if not 0 < mask_prob < 1:
-            raise ValueError(f"mask_prob must be between 0 and 1, got {mask_prob}")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
-        vocab_size = discriminator_config.vocab_size
+        vocab_size = (discriminator_config or generator_config).vocab_size
         for token_id in (mask_token_id, *special_token_ids):
             if not 0 <= token_id < vocab_size:
                 raise ValueError(f"special token ids must be below vocab_size {vocab_size}, got {token_id}")
-        self.discriminator = ElectraForPreTraining(discriminator_config, impl=impl)
-        self.generator = ElectraForMaskedLM(generator_config, impl=impl)
-        for name in _SHARED:
-            setattr(self.generator.electra.embeddings, name, getattr(self.discriminator.electra.embeddings, name))
-        self.generator.tie_weights()
-        self.mask_token_id, self.mask_prob = mask_token_id, mask_prob
-        self.temperature = temperature
-        self.gen_weight, self.disc_weight = gen_weight, disc_weight
         is_special = torch.zeros(vocab_size, dtype=torch.bool)
         is_special[[mask_token_id, *special_token_ids]] = True
         self.register_buffer("is_special", is_special, persistent=False)
+
+        if discriminator_config is not None:
+            self.discriminator = ElectraForPreTraining(discriminator_config, impl=impl)
+        if generator_config is None:
+            self.generator = UniformGenerator(is_special)
+        elif objective == "electric":
+            self.generator = TwoTowerGenerator(generator_config, impl)
+        else:
+            self.generator = ElectraForMaskedLM(generator_config, impl=impl)
+        if generator_kind == "tied":
+            check_same_shape(generator_config, discriminator_config)
+            self.generator.electra = self.discriminator.electra
+            self.generator.tie_weights()
+        elif len(self.networks) == 2:
+            check_embeddings(generator_config, discriminator_config, embedding_sharing)
+            share_embeddings(self.generator, self.discriminator, embedding_sharing)
+        if frozen_generator:
+            self.generator.requires_grad_(False)
+
+        self.objective, self.frozen_generator = objective, frozen_generator
+        self.mask_token_id, self.mask_prob, self.keep_prob = mask_token_id, mask_prob, keep_prob
+        self.replacement, self.never_label, self.temperature = replacement, never_label, temperature
+        self.gen_weight, self.disc_weight = gen_weight, disc_weight
+        self.ops = ops.select(impl)
 
     def n_slots(self, packed: PackedBatch) -> int:
         """How many masked positions a batch has at most: known without looking at it, so that shapes are static."""
@@ -148,6 +202,7 @@ class ElectraPretrainingModel(nn.Module):
         packed: PackedBatch,
         token_type_ids: Tensor | None = None,
         random: RandomNumbers | torch.Generator | None = None,
+        word_starts: Tensor | None = None,
     ) -> ElectraPretrainingOutput:
         """Masks, generates, corrupts and detects.
 
@@ -156,54 +211,92 @@ class ElectraPretrainingModel(nn.Module):
             packed: where the sequences start.
             token_type_ids: [T]; zeros by default.
             random: the numbers to mask and sample with, or where to draw them from.
+            word_starts: [T] bool, the first token of each word, to mask whole words; None masks single tokens.
         """
         if not isinstance(random, RandomNumbers):
             random = self.draw(packed, len(input_ids), random)
-        generator, discriminator, ops = self.generator, self.discriminator, self.generator.ops
+        batch = self._mask(input_ids, packed, token_type_ids, random.mask, word_starts)
+        guesses = self._guess(batch, random.sample)
+        found = {"is_candidate": batch.is_candidate, "targets": batch.targets, "is_used": batch.is_used}
+        losses = []
+        if guesses.loss is not None:
+            n_used = batch.is_used.sum().clamp(min=1)
+            found |= {"generator_loss": guesses.loss, "generator_accuracy": guesses.is_correct.sum() / n_used}
+            found |= {"is_correct": guesses.is_correct}
+            losses += [] if self.frozen_generator else [self.gen_weight * guesses.loss]
+        if guesses.samples is not None:
+            found |= self._detect(batch, guesses)
+            losses.append(self.disc_weight * found["discriminator_loss"])
+        return ElectraPretrainingOutput(loss=sum(losses), **found)
+
+    def _mask(
+        self,
+        input_ids: Tensor,
+        packed: PackedBatch,
+        token_type_ids: Tensor | None,
+        uniform: Tensor,
+        word_starts: Tensor | None,
+    ) -> MaskedBatch:
         is_candidate = ~self.is_special[input_ids]
+        text = input_ids, packed.cu_seqlens, is_candidate
+        options = self.n_slots(packed), self.mask_token_id, self.mask_prob, 1 - self.keep_prob
+        if word_starts is None:
+            masked = self.ops.mask_tokens(*text, uniform, *options, self.replacement)
+        elif self.replacement:
+            raise ValueError("whole words are drawn without replacement: expected word_starts to be None, got a tensor")
+        else:
+            masked = mask_words(*text, word_starts, uniform, *options)
+        return MaskedBatch(input_ids, packed, token_type_ids, is_candidate, *masked)
 
-        masked_ids, positions, targets, is_used = ops.mask_tokens(
-            input_ids,
-            packed.cu_seqlens,
-            is_candidate,
-            random.mask,
-            self.n_slots(packed),
-            self.mask_token_id,
-            self.mask_prob,
-        )
-        hidden = generator.electra.encode_packed(masked_ids, packed, token_type_ids)
-        head = generator.generator_lm_head
-        losses, is_correct, samples = ops.mlm_head(
-            generator.generator_predictions(hidden.index_select(0, positions)),
-            head.weight,
-            head.bias,
-            targets,
-            random.sample,
-            self.temperature,
-        )
-        n_used = is_used.sum().clamp(min=1)
-        generator_loss = losses.masked_fill(~is_used, 0).sum() / n_used
-        is_correct = is_correct & is_used
+    def _guess(self, batch: MaskedBatch, uniform: Tensor) -> Guesses:
+        """The generator's loss and samples."""
+        has_reader = "discriminator" in self.networks
+        sampling = Sampling(uniform if has_reader else None, self.temperature, self.never_label)
+        with torch.no_grad() if self.frozen_generator else nullcontext():
+            if isinstance(self.generator, ElectraForMaskedLM):
+                return guess_masked(self.generator, batch, sampling)
+            return self.generator.guess(batch, sampling)
 
-        corrupted_ids, is_replaced = ops.place_samples(input_ids, positions, samples, is_used)
-        hidden = discriminator.electra.encode_packed(corrupted_ids, packed, token_type_ids)
-        discriminator_loss, logits = discriminator.discriminator_predictions(hidden, is_replaced)
-
-        return ElectraPretrainingOutput(
-            loss=self.gen_weight * generator_loss + self.disc_weight * discriminator_loss,
-            generator_loss=generator_loss,
-            discriminator_loss=discriminator_loss,
-            generator_accuracy=is_correct.sum() / n_used,
-            logits=logits,
-            is_replaced=is_replaced,
-            is_candidate=is_candidate,
-            corrupted_ids=corrupted_ids,
-            targets=targets,
-            is_correct=is_correct,
-            is_used=is_used,
+    def _detect(self, batch: MaskedBatch, guesses: Guesses) -> dict[str, Tensor]:
+        """The discriminator's loss and logits on the text with the generator's samples in it."""
+        corrupted_ids, is_replaced = self.ops.place_samples(
+            batch.input_ids, batch.positions, guesses.samples, batch.is_used
         )
+        hidden = self.discriminator.electra.encode_packed(corrupted_ids, batch.packed, batch.token_type_ids)
+        if guesses.log_q is None:
+            loss, logits = self.discriminator.discriminator_predictions(hidden, is_replaced)
+        else:
+            # Noise-contrastive estimation: the odds that a token is a sample are q * mask_prob / (p * (1 - mask_prob)).
+            is_replaced = batch.place(batch.is_used, torch.zeros_like(corrupted_ids)) != 0
+            _, logits = self.discriminator.discriminator_predictions(hidden)
+            logits = logits.to(guesses.log_q.dtype) + guesses.log_q + log(self.mask_prob / (1 - self.mask_prob))
+            loss = F.binary_cross_entropy_with_logits(logits, is_replaced.to(logits.dtype))
+        return {
+            "discriminator_loss": loss,
+            "logits": logits,
+            "is_replaced": is_replaced,
+            "corrupted_ids": corrupted_ids,
+        }
+
+    @property
+    def hub_networks(self) -> tuple[NetworkName, ...]:
+        """The networks that have a form on the Hub, which a generator of two towers has not."""
+        return tuple(name for name in self.networks if isinstance(getattr(self, name), ElectraPreTrainedModel))
+
+    def save_network(self, name: NetworkName, directory: str | os.PathLike) -> None:
+        """Writes one of `hub_networks` as on the Hub: transformers loads it unchanged."""
+        network = getattr(self, name)
+        network.save_pretrained(directory, state_dict=merged_state(network))
+
+    def load_network(self, name: NetworkName, state: Mapping[str, Tensor]) -> None:
+        """Loads one of `hub_networks` from a state dict as on the Hub; the generator first, where tables are shared."""
+        load_merged(getattr(self, name), state)
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
-        """Writes `generator/` and `discriminator/`, directories as on the Hub; transformers loads them unchanged."""
-        self.generator.save_pretrained(Path(directory) / "generator")
-        self.discriminator.save_pretrained(Path(directory) / "discriminator")
+        """Writes `generator/` and `discriminator/`, as far as they are `hub_networks`.
+
+        So only `generator/` with objective mlm, and only `discriminator/` with objective electric or a uniform
+        generator. A tied network is written twice, with either head.
+        """
+        for name in self.hub_networks:
+            self.save_network(name, Path(directory) / name)

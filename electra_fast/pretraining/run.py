@@ -1,36 +1,44 @@
-"""A pre-training run in one process: documents in, `generator/`, `discriminator/` and `log.jsonl` out."""
+"""A pre-training run: text in, `generator/`, `discriminator/` and `log.jsonl` out; stopped, it goes on where it was."""
 
 from __future__ import annotations
 
 import os
 import platform
-import shutil
+import signal
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from .. import __version__
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
-from ..training.precision import DTYPES, default_precision, precise_weights
+from ..training.checkpoint import Checkpoints
+from ..training.distributed import PARALLEL, World, join
+from ..training.guard import Guard
+from ..training.precision import DTYPES, default_precision
 from ..training.progress import JsonLines
-from .corpus import TokenSequences, split_documents
-from .evaluate import evaluate
+from .build import build_model
+from .corpus import Corpus
+from .evaluate import MAX_TOKENS, Evaluation, evaluate
 from .loop import TrainingLoop
 from .objective import ElectraPretrainingModel
 from .presets import Recipe
-from .vocab import train_vocab
-
-LOG_NAME = "log.jsonl"
-_NETWORKS = ("generator", "discriminator")
+from .run_directory import RunDirectory
+from .shards import ShardedCorpus
+from .stream import SequenceStream, held_out_sequences
+from .vocab import train_vocab, vocabulary_texts
+from .windows import vocabulary_fingerprint
 
 
 def pretrain(
     recipe: Recipe,
-    documents: Sequence[str],
+    corpus: Corpus | ShardedCorpus,
     out: str | os.PathLike,
     *,
     tokenizer: ElectraTokenizer | None = None,
@@ -38,130 +46,210 @@ def pretrain(
     n_steps: int | None = None,
     minutes: float | None = None,
     log_every: int = 50,
+    checkpoint_every: int = 1000,
+    keep_checkpoints: int = 2,
     overwrite: bool = False,
-    device: str | torch.device = "cpu",
+    device: str = "auto",
     impl: Impl = "auto",
     precision: str | None = None,
+    accumulate: int = 1,
+    parallel: str = "ddp",
+    strict: bool = False,
 ) -> ElectraPretrainingModel:
-    """Trains a generator and a discriminator on documents, with a live line and a log.
+    """Trains a generator and a discriminator on text, with a live line, a log and checkpoints.
 
-    Evaluates on held-out documents before the first step and after the last. Ctrl-C saves what there is, then goes on
-    its way as KeyboardInterrupt. Torch's global generator is seeded.
+    Evaluates on held-out text before the first step, at every checkpoint and at the end. Called again for the same
+    `out` it goes on after the last checkpoint, whatever ended the run before, with any number of processes; a run that
+    is done is left alone. SIGTERM and Ctrl-C (as KeyboardInterrupt) write a checkpoint first. Processes that torchrun
+    started train together. Torch's global generator is seeded.
 
     Args:
         recipe: shapes and hyperparameters.
-        documents: the texts; about 1 in 20 is held out.
-        out: a directory for the three outputs; nothing is written before the input has turned out sound.
+        corpus: the text; about 1 document in 20 is held out.
+        out: a directory for the outputs (`RunDirectory`); nothing is written before the input has turned out sound.
         tokenizer: where none is given, a vocabulary of `recipe.vocab_size` is trained on the training documents.
         seed: of weights, order of the text, masks, samples and dropout.
         n_steps: updates, in place of the recipe's; its warm-up is cut to a tenth of them.
         minutes: a limit on the training time; the learning rate then falls with the time.
         log_every: updates between two records.
+        checkpoint_every: updates between two checkpoints; a multiple of `log_every`.
+        keep_checkpoints: how many of the newest stay.
         overwrite: replace the outputs of an earlier run in `out`.
-        precision: "fp32", or "bf16" with fp32 masters in the optimizer; default bf16 on a GPU. Saved is fp32.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        precision: "fp32", or "bf16" or "fp16" with fp32 masters; default bf16 on a GPU. Saved is fp32.
+        accumulate: forwards and backwards an update.
+        parallel: "ddp", or "fsdp" where the state of a model does not fit one GPU.
+        strict: stop, and not only warn, where a network does not learn (`Guard`).
+
+    Returns:
+        The model, in fp32 on the CPU, in the first process; in others one with fresh weights.
 
     Raises:
-        FileExistsError: `out` is a file, or holds files and `overwrite` is false.
-        ValueError: too little text, a number that must be positive, a loss that is no number any more.
+        FileExistsError: `out` is a file, or holds files that are no run and `overwrite` is false.
+        ValueError: too little text, another run in `out`, a number that must be positive, a loss that is no number.
+        OSError: a checkpoint cannot be written; those before it stay.
     """
-    out = Path(out)
+    directory = RunDirectory(out)
     for name, value in (("n_steps", n_steps), ("minutes", minutes), ("log_every", log_every)):
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be positive, got {value}")
-    check_output(out, overwrite)
-    precision = precision or default_precision(torch.device(device))
-    if precision not in DTYPES:
-        raise ValueError(f"precision must be one of {', '.join(DTYPES)}, got {precision!r}")
-    torch.manual_seed(seed)
-    training, held_out = split_documents(documents)
-    if tokenizer is None:
-        tokenizer = new_tokenizer(training, recipe)
-    sequences = TokenSequences(training, tokenizer, recipe.seq_length, seed)
-    held_out_sequences = TokenSequences(held_out, tokenizer, recipe.seq_length, None)
-    model = build_model(recipe, tokenizer, impl).to(device)
+    if checkpoint_every < 1 or checkpoint_every % log_every:
+        raise ValueError(f"checkpoint_every must be a multiple of log_every {log_every}, got {checkpoint_every}")
+    if parallel not in PARALLEL:
+        raise ValueError(f"parallel must be one of {', '.join(PARALLEL)}, got {parallel!r}")
+    directory.check(overwrite)
     if n_steps is None and minutes is None:
         n_steps = recipe.n_steps
-    loop = TrainingLoop(model, recipe, sequences, seed, n_steps, minutes, log_every, impl, precision)
+    with join(device) as world, cpu_threads(recipe.cpu_threads):
+        precision = precision or default_precision(world.device)
+        if precision not in DTYPES:
+            raise ValueError(f"precision must be one of {', '.join(DTYPES)}, got {precision!r}")
+        is_new = world.shared(overwrite or not directory.holds_a_run)
+        tokenizer = tokenizer or _tokenizer(directory, is_new, corpus, recipe, world)
+        settings = {
+            "recipe": asdict(recipe),
+            "seed": seed,
+            "n_steps": n_steps,
+            "minutes": minutes,
+            "precision": precision,
+            "text": corpus.fingerprint(),
+            "vocabulary": vocabulary_fingerprint(tokenizer),
+        }
+        if not is_new:
+            directory.check_settings(settings)
+        held_out = held_out_sequences(corpus, tokenizer, recipe.seq_length, max(1, MAX_TOKENS // recipe.seq_length))
+        torch.manual_seed(seed)
+        model = build_model(recipe, tokenizer, impl)
+        with SequenceStream(corpus, tokenizer, recipe.seq_length, seed, threads=recipe.cpu_threads) as stream:
+            stream.rows(0, 1)  # text that does not do is refused before anything is written
+            loop = TrainingLoop(
+                model.to(world.device), recipe, stream, world, seed, n_steps, minutes, log_every, impl, precision,
+                accumulate, parallel,
+            )  # fmt: skip
+            if is_new and world.is_main:
+                directory.begin(settings, tokenizer)
+            world.barrier()
+            checkpoints = Checkpoints(directory.checkpoints, keep_checkpoints)
+            if steps := world.shared(checkpoints.steps()):
+                state = loop.state()
+                checkpoints.load(steps[-1], state)
+                loop.resume(steps[-1], state)
+            if world.is_main:
+                directory.rewind_log(loop.step)
+            with JsonLines(directory.log) if world.is_main else nullcontext() as log:
 
-    out.mkdir(parents=True, exist_ok=True)
-    for name in _NETWORKS:
-        shutil.rmtree(out / name, ignore_errors=True)
-    (out / LOG_NAME).unlink(missing_ok=True)
-    with cpu_threads(recipe.cpu_threads), JsonLines(out / LOG_NAME) as log:
-        log.write(
-            "run",
-            recipe=asdict(recipe),
-            seed=seed,
-            n_steps=n_steps,
-            minutes=minutes,
-            vocab_size=len(tokenizer),
-            n_documents=len(training),
-            n_tokens=sequences.n_tokens,
-            n_held_out_documents=len(held_out),
-            n_held_out_tokens=held_out_sequences.n_tokens,
-            n_parameters=sum(p.numel() for p in model.parameters()),
-            device=str(device),
-            precision=precision,
-            threads=torch.get_num_threads(),
-            versions={"electra_fast": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        )
-        log.write("evaluation", step=0, **asdict(evaluate(model, held_out_sequences)))
-        try:
-            loop.run(log)
-        except KeyboardInterrupt:
-            with precise_weights(loop.optimizer):
-                save(model, tokenizer, out)
-            log.write("end", step=loop.step, seconds=loop.seconds, reason="interrupted")
-            print(f"interrupted: the networks after step {loop.step} are in {out}", flush=True)
-            raise
-        log.write("evaluation", step=loop.step, **asdict(evaluate(model, held_out_sequences)))
-        with precise_weights(loop.optimizer):
-            save(model, tokenizer, out)
-        log.write("end", step=loop.step, seconds=loop.seconds, reason="done")
-    return model
+                def write(kind: str, **fields: Any) -> None:
+                    if log is not None:
+                        log.write(kind, **fields)
+
+                def save_networks() -> ElectraPretrainingModel:
+                    exported = export(loop.state()["parameters"], recipe, tokenizer)
+                    if world.is_main:
+                        for name in exported.hub_networks:
+                            directory.save(name, exported, tokenizer)
+                    return exported
+
+                def evaluate_now() -> Evaluation:
+                    evaluation = evaluate(model, held_out)
+                    write("evaluation", step=loop.step, **asdict(evaluation))
+                    return evaluation
+
+                write(
+                    "run" if loop.step == 0 else "resume",
+                    step=loop.step,
+                    **settings,
+                    vocab_size=len(tokenizer),
+                    n_held_out_tokens=held_out.numel(),
+                    n_parameters=sum(p.numel() for p in model.parameters()),
+                    device=str(world.device),
+                    n_processes=world.size,
+                    accumulate=accumulate,
+                    parallel=parallel,
+                    threads=torch.get_num_threads(),
+                    versions={
+                        "electra_fast": __version__,
+                        "torch": torch.__version__,
+                        "python": platform.python_version(),
+                    },
+                )
+                evaluation = evaluate_now() if loop.step == 0 else evaluate(model, held_out)
+                guard = Guard(evaluation.unigram_loss, strict)
+                with stopped_by_signals(loop) as signals:
+                    while loop.progress < 1 and not loop.is_stopping:
+                        loop.run(log, guard, until=(loop.step // checkpoint_every + 1) * checkpoint_every)
+                        if not loop.is_stopping:
+                            evaluate_now()
+                        checkpoints.save(loop.step, loop.state())
+                    checkpoints.finish()
+                exported = save_networks()
+                reason = "done" if loop.progress >= 1 else "interrupted"
+                write("end", step=loop.step, seconds=loop.seconds, wait_seconds=stream.wait_seconds, reason=reason)
+            if reason == "interrupted":
+                if world.is_main:
+                    print(f"stopped after step {loop.step}: the same command goes on from there", flush=True)
+                if signal.SIGINT in signals:
+                    raise KeyboardInterrupt
+            elif world.is_main:
+                print(f"wrote {', '.join(str(directory.path / name) for name in exported.hub_networks)}", flush=True)
+            return exported
+
+
+@contextmanager
+def stopped_by_signals(loop: TrainingLoop) -> Iterator[list[int]]:
+    """SIGTERM and Ctrl-C end the loop after the update that is being made, and are listed; a second one is not caught.
+
+    Elsewhere than in the main thread signals stay as they are.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        loop.is_stopping = True
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def export(parameters: dict[str, Tensor], recipe: Recipe, tokenizer: ElectraTokenizer) -> ElectraPretrainingModel:
+    """The model with these precise values, whole and on the CPU; every process must call it."""
+    model = build_model(recipe, tokenizer, "torch")
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            value = parameters[name]
+            p.copy_(value.full_tensor() if isinstance(value, DTensor) else value)
+    return model.eval()
+
+
+def _tokenizer(
+    directory: RunDirectory, is_new: bool, corpus: Corpus | ShardedCorpus, recipe: Recipe, world: World
+) -> ElectraTokenizer:
+    """The run's own tokenizer, or one with a vocabulary trained on the text: by the first process, for all."""
+    if not is_new:
+        return ElectraTokenizer.from_pretrained(directory.tokenizer)
+    vocab = world.shared(train_vocab(vocabulary_texts(corpus), recipe.vocab_size) if world.is_main else None)
+    return as_tokenizer(vocab, recipe)
 
 
 def new_tokenizer(documents: Sequence[str], recipe: Recipe) -> ElectraTokenizer:
     """A tokenizer with a vocabulary trained on the documents."""
-    vocab = train_vocab(documents, recipe.vocab_size)
+    return as_tokenizer(train_vocab(documents, recipe.vocab_size), recipe)
+
+
+def as_tokenizer(vocab: Sequence[str], recipe: Recipe) -> ElectraTokenizer:
+    """A tokenizer for a recipe's networks, whose entries are numbered in order."""
     return ElectraTokenizer(
         vocab={token: i for i, token in enumerate(vocab)}, model_max_length=recipe.max_position_embeddings
     )
-
-
-def build_model(recipe: Recipe, tokenizer: ElectraTokenizer, impl: Impl = "auto") -> ElectraPretrainingModel:
-    """The recipe's two networks, with fresh weights, for a tokenizer's vocabulary."""
-    size, pad = len(tokenizer), tokenizer.pad_token_id
-    return ElectraPretrainingModel(
-        recipe.generator_config(size, pad),
-        recipe.discriminator_config(size, pad),
-        mask_token_id=tokenizer.mask_token_id,
-        special_token_ids=(pad, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id),
-        mask_prob=recipe.mask_prob,
-        temperature=recipe.temperature,
-        gen_weight=recipe.gen_weight,
-        disc_weight=recipe.disc_weight,
-        impl=impl,
-    )
-
-
-def check_output(out: Path, overwrite: bool) -> None:
-    """Refuses a directory that holds files, unless told to overwrite; raises FileExistsError."""
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"the output must be a directory, but {out} is a file")
-    if not overwrite and out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty: give another directory, or overwrite it (--overwrite)")
-
-
-def save(model: ElectraPretrainingModel, tokenizer: ElectraTokenizer, out: Path) -> None:
-    """Writes `generator/` and `discriminator/` with the tokenizer's files; each appears whole or not at all."""
-    for name in _NETWORKS:
-        temporary = out / f".{name}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        getattr(model, name).save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        shutil.rmtree(out / name, ignore_errors=True)
-        os.replace(temporary, out / name)
 
 
 @contextmanager

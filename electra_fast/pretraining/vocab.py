@@ -6,7 +6,15 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from .corpus import Corpus, take
+
+if TYPE_CHECKING:
+    from .shards import ShardedCorpus
+
+# More text would not change which words are common.
+_MAX_CHARS = 200_000_000
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -52,6 +60,20 @@ def train_vocab(texts: Sequence[str], size: int, lowercase: bool = True) -> list
     tokenizer.train_from_iterator(texts, trainer)
     vocab = tokenizer.get_vocab()
     return sorted(vocab, key=vocab.__getitem__)
+
+
+def vocabulary_texts(corpus: Corpus | ShardedCorpus) -> list[str]:
+    """Training documents to make a vocabulary of: all, or the first 200 million characters of them.
+
+    Raises:
+        ValueError: shards, which hold no text, or a corpus without any.
+    """
+    if not isinstance(corpus, Corpus):
+        raise ValueError("shards hold no text to make a vocabulary of: the one they were made with must be given")
+    texts = take(corpus.training(), _MAX_CHARS)
+    if not texts:
+        raise ValueError("the data must hold text to train on, got nothing but white space")
+    return texts
 
 
 def write_vocab(vocab: Iterable[str], path: str | Path) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.tensor import DTensor
 
 from .. import ops
 from ..ops import Impl
@@ -23,7 +24,7 @@ class Adam(torch.optim.Optimizer):
 
     Attributes:
         grad_norm: the global norm before clipping in the last step, a tensor; None where nothing was clipped.
-        loss_scale: what the loss was multiplied by before backward, a number or a scalar on the device.
+        loss_scale: a `precision.LossScale` where the loss is multiplied by its value before backward, else None.
     """
 
     _op: str
@@ -37,7 +38,7 @@ class Adam(torch.optim.Optimizer):
         if max_grad_norm is not None and max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be positive or None, got {max_grad_norm}")
         super().__init__(params, defaults)
-        self.max_grad_norm, self.grad_norm, self.loss_scale = max_grad_norm, None, 1.0
+        self.max_grad_norm, self.grad_norm, self.loss_scale = max_grad_norm, None, None
         selected = ops.select(impl)
         self._update, self._norm = getattr(selected, self._op), selected.grad_norm
         self._rates: list[Tensor] = []
@@ -58,16 +59,14 @@ class Adam(torch.optim.Optimizer):
         is_finite = grad_scale.isfinite()
         for group, rate in zip(self.param_groups, self._rates, strict=True):
             if params := [p for p in group["params"] if p.grad is not None]:
-                if "step" not in group:
-                    group["step"] = torch.zeros((), dtype=torch.long, device=rate.device)
-                group["step"] += is_finite
+                self._count_of(group).add_(is_finite)
                 states = [self._state_of(p) for p in params]
                 self._update(
-                    params,
-                    [state.get("master", p) for p, state in zip(params, states, strict=True)],
-                    [p.grad for p in params],
-                    [state["exp_avg"] for state in states],
-                    [state["exp_avg_sq"] for state in states],
+                    [_local(p) for p in params],
+                    [_local(state.get("master", p)) for p, state in zip(params, states, strict=True)],
+                    [_local(p.grad) for p in params],
+                    [_local(state["exp_avg"]) for state in states],
+                    [_local(state["exp_avg_sq"]) for state in states],
                     rate,
                     *group["betas"],
                     group["eps"],
@@ -76,6 +75,8 @@ class Adam(torch.optim.Optimizer):
                     grad_scale,
                     **self._options(group),
                 )
+        if self.loss_scale is not None:
+            self.loss_scale.update(is_finite)
         return loss
 
     def write_lr(self) -> None:
@@ -104,13 +105,32 @@ class Adam(torch.optim.Optimizer):
                 if "step" in group:
                     group["step"] = torch.as_tensor(group["step"], device=p.device)
 
+    def create_state(self) -> None:
+        """Makes masters, moments and step counts of all parameters, which else come with their first gradient."""
+        for group in self.param_groups:
+            self._count_of(group)
+            for p in group["params"]:
+                self._state_of(p)
+
     def _grad_scale(self, grads: list[Tensor]) -> Tensor:
         """What gradients are multiplied by; NaN where one is not finite, if their norm is taken at all."""
+        loss_scale = 1.0 if self.loss_scale is None else self.loss_scale.value
         if self.max_grad_norm is None:
-            return torch.ones((), device=grads[0].device) / self.loss_scale
-        self.grad_norm = norm = self._norm(grads) / self.loss_scale
+            return torch.ones((), device=grads[0].device) / loss_scale
+        norm = self._norm([_local(grad) for grad in grads])
+        if isinstance(grads[0], DTensor):
+            squares = norm.square()
+            distributed.all_reduce(squares)
+            norm = squares.sqrt()
+        self.grad_norm = norm = norm / loss_scale
         # An infinite norm times zero is NaN.
-        return (self.max_grad_norm + 0 * norm) / norm.clamp(min=self.max_grad_norm) / self.loss_scale
+        return (self.max_grad_norm + 0 * norm) / norm.clamp(min=self.max_grad_norm) / loss_scale
+
+    def _count_of(self, group: dict[str, Any]) -> Tensor:
+        """How many steps a group has done, on its device."""
+        if "step" not in group:
+            group["step"] = torch.zeros((), dtype=torch.long, device=group["params"][0].device)
+        return group["step"]
 
     def _state_of(self, p: Tensor) -> dict[str, Tensor]:
         state, dtype = self.state[p], _precise(p.dtype)
@@ -182,10 +202,17 @@ class LAMB(Adam):
             lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, bias_correction=bias_correction, adapt=adapt
         )
         super().__init__(params, defaults, max_grad_norm, impl)
+        if any(isinstance(p, DTensor) for group in self.param_groups for p in group["params"]):
+            raise ValueError("LAMB takes the norm of whole tensors, got parameters in shards: use ddp, or AdamW")
 
     def _options(self, group: dict[str, Any]) -> dict[str, Any]:
         adapt = group["adapt"]
         return {"adapt": group["weight_decay"] != 0 if adapt is None else adapt}
+
+
+def _local(x: Tensor) -> Tensor:
+    """What this process has of a tensor that is spread over several."""
+    return x.to_local() if isinstance(x, DTensor) else x
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from .optim import Adam
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def default_precision(device: torch.device) -> str:
@@ -26,17 +25,26 @@ def lower_precision(optimizer: Adam, dtype: torch.dtype) -> None:
             p.data = p.data.to(dtype)
 
 
-@contextmanager
-def precise_weights(optimizer: Adam) -> Iterator[None]:
-    """Within, the parameters have their masters' values: to save them. Their own memory is there again afterwards."""
-    rounded = {p: p.data for p in _parameters(optimizer)}
-    try:
-        for p in rounded:
-            p.data = optimizer.master_of(p).data
-        yield
-    finally:
-        for p, data in rounded.items():
-            p.data = data
+class LossScale:
+    """What the loss is multiplied by so that fp16 gradients do not vanish: halved by each step that is not finite, and
+    doubled after `interval` good ones in a row (Micikevicius et al. 2018). All of it stays on the device.
+
+    Attributes:
+        value: the factor, an fp32 scalar.
+        n_good: finite steps since it changed, an int64 scalar.
+    """
+
+    def __init__(self, device: torch.device, initial: float = 2.0**16, interval: int = 2000):
+        self.value = torch.tensor(initial, device=device)
+        self.n_good = torch.zeros((), dtype=torch.long, device=device)
+        self._interval = interval
+
+    def update(self, is_finite: Tensor) -> None:
+        """Counts a step; is_finite: bool scalar."""
+        self.n_good.add_(1).mul_(is_finite)
+        is_due = self.n_good >= self._interval
+        self.value.mul_(torch.where(is_finite, torch.where(is_due, 2.0, 1.0), 0.5))
+        self.n_good.mul_(~is_due)
 
 
 def _parameters(optimizer: Adam) -> Iterator[Tensor]:

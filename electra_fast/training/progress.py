@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -43,6 +44,15 @@ def read_records(path: str | Path, kind: str | None = None) -> list[dict[str, An
     """The records of a log, or those of one kind; a last line that was cut off is left out."""
     lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
     return [record for record in map(json.loads, lines) if kind in (None, record["kind"])]
+
+
+def rewind_records(path: str | Path, step: int) -> None:
+    """Leaves out what a log says of steps after `step`, and of an end: the run goes on from there."""
+    path = Path(path)
+    kept = [record for record in read_records(path) if record.get("step", 0) <= step and record["kind"] != "end"]
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept), encoding="utf-8")
+    os.replace(temporary, path)
 
 
 class ProgressLine:

@@ -1,6 +1,7 @@
 """Metrics on held-out text, and the recipes."""
 
 import math
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -8,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from texts import documents
 
-from electra_fast.pretraining.corpus import TokenSequences
+from electra_fast.pretraining.build import build_model
 from electra_fast.pretraining.evaluate import auc, evaluate
+from electra_fast.pretraining.objective import ElectraPretrainingOutput
 from electra_fast.pretraining.presets import PRESETS, preset
-from electra_fast.pretraining.run import build_model, new_tokenizer
+from electra_fast.pretraining.run import new_tokenizer
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=60))
@@ -33,15 +35,127 @@ def test_evaluation_repeats_itself_and_leaves_the_model_in_training():
     recipe = preset("tiny")
     tokenizer = new_tokenizer(documents(), recipe)
     model = build_model(recipe, tokenizer).train()
-    sequences = TokenSequences(documents(), tokenizer, recipe.seq_length, None)
+    sequences = torch.randint(5, len(tokenizer), (40, recipe.seq_length))
     one, two = (evaluate(model, sequences) for _ in range(2))
     assert one == two
     assert model.training
-    assert one.n_tokens == sequences.n_sequences * 64
-    assert one.n_masked == sequences.n_sequences * 10
+    assert one.n_tokens == 40 * 64
+    assert one.n_masked == 40 * 10
     assert 0 < one.unigram_accuracy < 0.3
     assert one.generator_loss == pytest.approx(math.log(len(tokenizer)), rel=0.1)
     assert one.discriminator_auc == pytest.approx(0.5, abs=0.1)
+
+
+class FixedModel:
+    """Stands in for the networks: answers at random, for the objectives that there are."""
+
+    def __init__(self, has_generator=True, has_discriminator=True, replacement=False):
+        self.is_special = torch.arange(100) < 5
+        self.training, self.replacement = True, replacement
+        self.has_generator, self.has_discriminator = has_generator, has_discriminator
+        self.inputs, self.outputs = [], []
+
+    def train(self, mode=True):
+        self.training = mode
+
+    def eval(self):
+        self.train(False)
+
+    def __call__(self, input_ids, packed, random):
+        assert not self.training
+        is_candidate = ~self.is_special[input_ids]
+        positions = torch.multinomial(is_candidate.float(), 60, generator=random)
+        is_used = torch.arange(60) < 50
+        chosen = positions[is_used]
+        corrupted = input_ids.index_put((chosen,), torch.randint(5, 9, (50,), generator=random))
+        found = {"is_candidate": is_candidate, "targets": input_ids[positions], "is_used": is_used}
+        if self.has_generator:
+            is_correct = (torch.rand(60, generator=random) < 0.3) & is_used
+            found |= {"generator_loss": torch.rand((), generator=random), "is_correct": is_correct}
+        if self.has_discriminator:
+            found |= {
+                "discriminator_loss": torch.rand((), generator=random),
+                "logits": torch.randn(len(input_ids), generator=random) - 1,
+                "is_replaced": corrupted != input_ids,
+                "corrupted_ids": corrupted,
+            }
+        self.inputs.append(input_ids)
+        self.outputs.append(ElectraPretrainingOutput(**found))
+        return self.outputs[-1]
+
+
+def sequences():
+    """Five batches."""
+    return torch.randint(0, 12, (5 * 32, 64), generator=torch.Generator().manual_seed(1))
+
+
+def test_metrics_are_those_of_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    model = FixedModel()
+    found = evaluate(model, sequences())
+    outputs, ids = model.outputs, torch.cat(model.inputs)
+    chosen = torch.cat([o.is_candidate for o in outputs])
+    truth, logits = (torch.cat([o[name] for o in outputs])[chosen] for name in ("is_replaced", "logits"))
+    assert found.discriminator_auc == pytest.approx(metrics.roc_auc_score(truth, logits))
+    assert found.discriminator_accuracy == pytest.approx(metrics.accuracy_score(truth, logits > 0))
+    assert found.discriminator_precision == pytest.approx(metrics.precision_score(truth, logits > 0))
+    assert found.discriminator_recall == pytest.approx(metrics.recall_score(truth, logits > 0))
+    assert found.replaced_share == pytest.approx(float(truth.float().mean()))
+    shares = torch.tensor([(ids == token).sum() for token in range(5, 12)]) / (ids >= 5).sum()
+    assert found.unigram_loss == pytest.approx(float(-(shares * shares.log()).sum()), abs=1e-6)
+    for name in ("generator_loss", "discriminator_loss"):
+        assert getattr(found, name) == pytest.approx(sum(float(o[name]) for o in outputs) / 5)
+    assert (found.n_tokens, found.n_masked) == (5 * 2048, 250)
+    assert found.generator_accuracy == pytest.approx(sum(int(o.is_correct.sum()) for o in outputs) / 250)
+    assert found.generator_sampled_accuracy == pytest.approx(1 - int(truth.sum()) / 250)
+    assert 0.1 < found.generator_sampled_accuracy < 0.3  # of seven tokens, four are sampled
+    assert model.training
+
+
+GENERATORS = ("generator_loss", "generator_accuracy", "generator_sampled_accuracy")
+DISCRIMINATORS = (
+    *("discriminator_loss", "discriminator_auc", "discriminator_accuracy", "discriminator_precision"),
+    *("discriminator_recall", "replaced_share", "generator_sampled_accuracy"),
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "absent"),
+    [
+        ({"has_generator": False}, GENERATORS),
+        ({"has_discriminator": False}, DISCRIMINATORS),
+        ({"replacement": True}, ["generator_sampled_accuracy"]),
+    ],
+    ids=["uniform", "mlm", "replacement"],
+)
+def test_what_an_objective_does_not_have_is_none(options, absent):
+    found = asdict(evaluate(FixedModel(**options), sequences()))
+    assert {name for name, value in found.items() if value is None} == set(absent)
+
+
+@pytest.mark.parametrize(
+    "options", [{"objective": "mlm"}, {"generator_kind": "uniform"}, {"objective": "electric"}], ids=str
+)
+def test_objectives_are_evaluated(options):
+    recipe = replace(preset("tiny"), num_hidden_layers=1, temperature=1.0, **options)
+    tokenizer = new_tokenizer(documents(), recipe)
+    found = evaluate(build_model(recipe, tokenizer), torch.randint(5, len(tokenizer), (9, 64)))
+    assert (found.generator_loss is None) == ("generator_kind" in options)
+    assert (found.discriminator_auc is None) == (options.get("objective") == "mlm")
+    for value in asdict(found).values():
+        assert value is None or math.isfinite(value)
+
+
+def test_a_discriminator_that_calls_nothing_replaced_has_no_precision():
+    recipe = preset("tiny")
+    tokenizer = new_tokenizer(documents(), recipe)
+    model = build_model(recipe, tokenizer)
+    with torch.no_grad():
+        model.discriminator.discriminator_predictions.dense_prediction.bias.fill_(-100)
+    found = evaluate(model, torch.randint(5, len(tokenizer), (9, 64)))
+    assert found.discriminator_precision is None
+    assert found.discriminator_recall == 0
+    assert found.discriminator_accuracy == pytest.approx(1 - found.replaced_share)
 
 
 # Published shapes: (layers, hidden, heads, FFN, embedding) of the discriminator and the generator.

@@ -4,8 +4,10 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -13,7 +15,8 @@ from texts import documents, text
 
 from electra_fast import ElectraForMaskedLM, ElectraForPreTraining
 from electra_fast.cli import main
-from electra_fast.pretraining import preset, pretrain
+from electra_fast.pretraining import Corpus, preset
+from electra_fast.pretraining import pretrain as pretrain_on
 from electra_fast.pretraining.loop import TrainingLoop
 from electra_fast.training.progress import read_records
 
@@ -22,16 +25,24 @@ RECIPE = dataclasses.replace(
 )
 
 
+def pretrain(recipe, texts, out, **options):
+    return pretrain_on(recipe, Corpus.from_texts(texts), out, device="cpu", **options)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
-    model = pretrain(RECIPE, documents(), out, n_steps=30, log_every=7)
+    model = pretrain(RECIPE, documents(), out, n_steps=30, log_every=7, checkpoint_every=14)
     return out, model.eval()
 
 
 def test_the_log_tells_the_whole_run(finished):
     records = read_records(finished[0] / "log.jsonl")
-    assert [record["kind"] for record in records] == ["run", "evaluation", *["train"] * 5, "evaluation", "end"]
+    assert [record["kind"] for record in records] == [
+        *("run", "evaluation"),
+        *(["train", "train", "evaluation"] * 3)[:-2],
+        *("evaluation", "end"),
+    ]
     run, before, after, end = records[0], records[1], records[-2], records[-1]
     assert run["recipe"] == json.loads(json.dumps(dataclasses.asdict(RECIPE)))
     assert run["versions"]["torch"] == torch.__version__
@@ -70,7 +81,7 @@ def test_transformers_loads_both_networks_and_the_tokenizer(finished):
 def test_the_same_seed_gives_the_same_run(tmp_path):
     losses = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        pretrain(RECIPE, documents(), tmp_path / name, n_steps=6, log_every=2, seed=seed)
+        pretrain(RECIPE, documents(), tmp_path / name, n_steps=6, log_every=2, checkpoint_every=2, seed=seed)
         losses.append([record["loss"] for record in read_records(tmp_path / name / "log.jsonl", "train")])
     assert losses[0] == losses[1] != losses[2]
 
@@ -90,28 +101,45 @@ def test_the_number_of_threads_is_given_back(tmp_path):
     assert read_records(tmp_path / "out" / "log.jsonl", "run")[0]["threads"] == 1
 
 
-def test_ctrl_c_saves_what_there_is(tmp_path, monkeypatch, capsys):
-    update = TrainingLoop._update
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_its_update_and_it_goes_on_from_there(tmp_path, monkeypatch, capsys, number):
+    update, out = TrainingLoop._update, tmp_path / "out"
 
-    def interrupted(self, progress):
+    def interrupted(self):
         if self.step == 3:
-            raise KeyboardInterrupt
-        return update(self, progress)
+            os.kill(os.getpid(), number)
+        return update(self)
 
-    monkeypatch.setattr(TrainingLoop, "_update", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(RECIPE, documents(), tmp_path / "out", n_steps=30)
-    assert "interrupted: the networks after step 3 are in" in capsys.readouterr().out
-    assert read_records(tmp_path / "out" / "log.jsonl", "end")[0]["reason"] == "interrupted"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["discriminator", "generator", "log.jsonl"]
-    ElectraForPreTraining.from_pretrained(tmp_path / "out" / "discriminator")
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLoop, "_update", interrupted)
+        with pytest.raises(KeyboardInterrupt) if number == signal.SIGINT else nullcontext():
+            pretrain(RECIPE, documents(), out, n_steps=8, log_every=2, checkpoint_every=100)
+    assert "stopped after step 4: the same command goes on from there" in capsys.readouterr().out
+    assert read_records(out / "log.jsonl", "end")[0]["reason"] == "interrupted"
+    ElectraForPreTraining.from_pretrained(out / "discriminator")
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    assert handlers == (signal.default_int_handler, signal.SIG_DFL)
+
+    pretrain(RECIPE, documents(), out, n_steps=8, log_every=2, checkpoint_every=100)
+    pretrain(RECIPE, documents(), tmp_path / "whole", n_steps=8, log_every=2, checkpoint_every=100)
+    assert curve(out) == curve(tmp_path / "whole")
+    assert [record["step"] for record in read_records(out / "log.jsonl", "resume")] == [4]
+
+
+def curve(out):
+    """What the log says of every update, but how long it took."""
+    skipped = {"seconds", "tokens_per_second"}
+    return [
+        {name: value for name, value in record.items() if name not in skipped}
+        for record in read_records(out / "log.jsonl", "train")
+    ]
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     recipe = dataclasses.replace(RECIPE, learning_rate=math.inf)
     with pytest.raises(ValueError, match=r"must stay a finite number, got nan at step 4 .*lower learning rate"):
         pretrain(recipe, documents(), tmp_path / "out", n_steps=30, log_every=4)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["log.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["log.jsonl", "run.json", "tokenizer"]
 
 
 # Mistakes, on the command line: one line, and nothing written.
@@ -129,8 +157,8 @@ def data(tmp_path):
     ("options", "message"),
     [
         (["--data", "missing.txt"], "no such data file or directory: missing.txt"),
-        (["--data", "blank.txt"], "blank.txt must hold text"),
-        (["--data", "short.txt"], "the text must fill at least one sequence of 64 tokens"),
+        (["--data", "blank.txt"], "the data must hold text to train on"),
+        (["--data", "short.txt"], "the corpus must be large enough that some of its documents"),
         (["--data", "text.txt", "--vocab", "none.txt"], "none.txt"),
         (["--data", "text.txt", "--steps", "0"], "n_steps must be positive, got 0"),
         (["--data", "text.txt", "--minutes", "-1"], "minutes must be positive, got -1.0"),
@@ -167,7 +195,7 @@ def test_a_directory_with_files_is_left_alone(data, monkeypatch, capsys):
     assert main(command) == 2
     assert "out is not empty" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
-    names = ["discriminator", "generator", "log.jsonl", "thesis.txt"]
+    names = ["checkpoints", "discriminator", "generator", "log.jsonl", "run.json", "thesis.txt", "tokenizer"]
     assert sorted(path.name for path in (data / "out").iterdir()) == names
     assert main(["pretrain", "--data", "text.txt", "--out", "text.txt"]) == 2
     assert "text.txt is a file" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from electra_fast.training.optim import LAMB, AdamW
-from electra_fast.training.precision import default_precision, lower_precision, precise_weights
+from electra_fast.training.precision import LossScale, default_precision, lower_precision
 
 
 def network():
@@ -34,20 +34,33 @@ def test_small_updates_are_not_lost():
         model.weight.grad = torch.ones_like(model.weight)
         optimizer.step()
     assert torch.allclose(model.weight.float(), torch.tensor(0.99), atol=2**-8)
-    with precise_weights(optimizer):
-        torch.testing.assert_close(model.weight.detach(), torch.full((1, 4), 0.99), rtol=0, atol=1e-5)
+    torch.testing.assert_close(optimizer.master_of(model.weight), torch.full((1, 4), 0.99), rtol=0, atol=1e-5)
     assert model.weight.dtype == torch.bfloat16
 
 
-def test_precise_weights_give_the_memory_back():
-    model = network()
-    optimizer = AdamW(model.parameters())
-    lower_precision(optimizer, torch.bfloat16)
-    addresses = [p.data_ptr() for p in model.parameters()]
-    with pytest.raises(RuntimeError, match="on purpose"), precise_weights(optimizer):
-        assert {p.dtype for p in model.parameters()} == {torch.float32}
-        raise RuntimeError("on purpose")
-    assert [p.data_ptr() for p in model.parameters()] == addresses
+def test_the_loss_scale_falls_with_bad_steps_and_rises_after_good_ones():
+    scale = LossScale(torch.device("cpu"), 8.0, interval=3)
+    seen = []
+    for is_finite in (False, True, True, True, True, False):
+        scale.update(torch.tensor(is_finite))
+        seen.append(float(scale.value))
+    assert seen == [4, 4, 4, 8, 8, 4]
+
+
+def test_a_step_in_fp16_that_is_not_finite_is_left_out_and_halves_the_scale():
+    model = torch.nn.Linear(4, 1, bias=False)
+    optimizer = AdamW(model.parameters(), lr=0.1)
+    lower_precision(optimizer, torch.float16)
+    optimizer.loss_scale = LossScale(torch.device("cpu"), 1024.0)
+    before = model.weight.detach().clone()
+    model.weight.grad = torch.full_like(model.weight, float("inf"))
+    optimizer.step()
+    assert torch.equal(model.weight, before)
+    assert float(optimizer.loss_scale.value) == 512
+    model.weight.grad = torch.full_like(model.weight, 512.0)
+    optimizer.step()
+    assert not torch.equal(model.weight, before)
+    assert float(optimizer.grad_norm) == pytest.approx(2.0)
 
 
 def test_training_in_bf16_follows_fp32():

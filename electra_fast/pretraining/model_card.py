@@ -1,0 +1,158 @@
+"""The model card of a pre-trained network: the README.md that the Hub shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import ModelCardData
+
+from .evaluate import Evaluation
+from .presets import Recipe
+
+Network = Literal["generator", "discriminator"]
+
+_PLOT_NAME = "training.png"
+
+_PAPER = "Clark et al. 2020, https://arxiv.org/abs/2003.10555"
+_WHAT = {
+    "discriminator": (
+        f"An ELECTRA discriminator ({_PAPER}): a text encoder that was trained to tell which tokens of a text a small "
+        "generator had replaced. Fine-tune it for classification, tagging or question answering, or ask it which "
+        "tokens look out of place."
+    ),
+    "generator": (
+        f"An ELECTRA generator ({_PAPER}): a small masked language model, trained with the discriminator whose "
+        "replaced tokens it made. For fine-tuning, the discriminator is the better of the two."
+    ),
+}
+
+_USAGE = {
+    "discriminator": """```python
+from {library} import {model}, {tokenizer}
+
+tokenizer = {tokenizer}.from_pretrained("{path}")
+model = {model}.from_pretrained("{path}")
+inputs = tokenizer("The quick brown fox fake over the lazy dog", return_tensors="pt")
+looks_replaced = model(**inputs).logits[0] > 0
+print(list(zip(tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist()), looks_replaced.tolist())))
+```""",
+    "generator": """```python
+from {library} import {model}, {tokenizer}
+
+tokenizer = {tokenizer}.from_pretrained("{path}")
+model = {model}.from_pretrained("{path}")
+inputs = tokenizer("The capital of France is [MASK].", return_tensors="pt")
+is_mask = inputs["input_ids"][0] == tokenizer.mask_token_id
+best = model(**inputs).logits[0, is_mask].topk(5).indices[0]
+print(tokenizer.convert_ids_to_tokens(best.tolist()))
+```""",
+}
+_CLASSES = {"discriminator": "ElectraForPreTraining", "generator": "ElectraForMaskedLM"}
+_LIBRARIES = {"transformers": "AutoTokenizer", "electra_fast": "ElectraTokenizer"}
+
+
+def model_card(
+    network: Network,
+    recipe: Recipe,
+    data: Mapping[str, Any],
+    evaluation: Evaluation,
+    run_record: Mapping[str, Any],
+    *,
+    path: str = ".",
+    license: str | None = None,
+    language: str | list[str] | None = None,
+    has_plot: bool = False,
+) -> str:
+    """The card's text: a YAML header as the Hub reads it, what the network is, how to use it, how it was made.
+
+    Args:
+        data: what it was trained on: fingerprint, sources, licences and others, by name.
+        evaluation: on held-out text, after training.
+        run_record: the log's record of kind "run": its seed, device, precision, versions and other single values.
+        path: what the examples load: the directory, or the repository's name on the Hub.
+        license: of the weights, as the Hub spells it ("apache-2.0"); it follows from the data, so there is no default.
+        language: of the text ("en").
+        has_plot: whether the picture of the run lies beside the card.
+    """
+    header = ModelCardData(
+        license=license,
+        language=language,
+        library_name="transformers",
+        pipeline_tag="fill-mask" if network == "generator" else None,
+        tags=["electra", "electra_fast", "pretraining", f"electra-{network}"],
+    )
+    usages = [
+        f"With {library}:\n\n"
+        + _USAGE[network].format(library=library, path=path, model=_CLASSES[network], tokenizer=tokenizer)
+        for library, tokenizer in _LIBRARIES.items()
+    ]
+    results = {name: value for name, value in asdict(evaluation).items() if value is not None}
+    settings = {name: value for name, value in run_record.items() if name not in ("kind", "recipe")}
+    sections = [
+        f"---\n{header.to_yaml().strip()}\n---",
+        f"# ELECTRA {recipe.name}, {network}",
+        _WHAT[network],
+        "Pre-trained with electra_fast; the weights load in transformers and electra_fast alike.",
+        "## Use",
+        *usages,
+        "## Results on held-out text",
+        "Both networks together, dropout off; losses in nats. The discriminator's figures depend on what the generator "
+        "replaces, and are comparable between runs of one recipe only.",
+        _table(results),
+        *([f"![Losses, accuracy and AUC over the steps]({_PLOT_NAME})"] if has_plot else []),
+        "## Recipe",
+        _table(asdict(recipe)),
+        "## Run",
+        _table(settings),
+        "## Data",
+        _table(data),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def write_model_card(
+    directory: str | os.PathLike,
+    network: Network,
+    recipe: Recipe,
+    data: Mapping[str, Any],
+    evaluation: Evaluation,
+    run_record: Mapping[str, Any],
+    *,
+    plot: str | os.PathLike | None = None,
+    **options: Any,
+) -> None:
+    """Writes the card as README.md into a network's directory, whole or not at all, and the picture beside it.
+
+    Args:
+        plot: a PNG of the run (`training.plot.plot_run`) to copy to training.png.
+        options: `path`, `license` and `language` of `model_card`.
+    """
+    directory = Path(directory)
+    if plot is not None:
+        temporary = directory / f"{_PLOT_NAME}.tmp"
+        shutil.copyfile(plot, temporary)
+        os.replace(temporary, directory / _PLOT_NAME)
+    text = model_card(network, recipe, data, evaluation, run_record, has_plot=plot is not None, **options)
+    temporary = directory / "README.md.tmp"
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, directory / "README.md")
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    rows = [f"| {name} | {_cell(value)} |" for name, value in values.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text.replace("|", "\\|").replace("\n", " ")

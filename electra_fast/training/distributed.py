@@ -1,0 +1,111 @@
+"""The processes that train together: torchrun's, or this one alone.
+
+A process that nobody launched with others joins a group of one, so that what follows knows a single way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import distributed, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from ..layers import ElectraLayer
+
+PARALLEL = ("ddp", "fsdp")
+
+
+@dataclass(frozen=True)
+class World:
+    """Where this process stands.
+
+    Attributes:
+        rank, size: its number, and how many there are.
+        device: what it computes on.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Waits for all processes."""
+        distributed.barrier()
+
+    def shared(self, value: object) -> object:
+        """The first process's value, in every process."""
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+
+@contextmanager
+def join(device: str = "auto", timeout: timedelta = timedelta(minutes=30)) -> Iterator[World]:
+    """Joins the processes that torchrun started, or a group of one; leaves it at the end.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:1"; of several processes on GPUs each takes the one of its local rank.
+        timeout: how long to wait for another process before giving up.
+
+    Raises:
+        ValueError: a GPU that is not there.
+    """
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    local_rank, is_launched = int(os.environ.get("LOCAL_RANK", 0)), "RANK" in os.environ
+    place = torch.device(kind)
+    if place.type == "cuda":
+        place = torch.device("cuda", local_rank if is_launched or place.index is None else place.index)
+        if place.index >= torch.cuda.device_count():
+            raise ValueError(f"{place} must be a GPU of this machine, which has {torch.cuda.device_count()}")
+        torch.cuda.set_device(place)
+    backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
+    if is_launched:
+        distributed.init_process_group(backend, timeout=timeout)
+    else:
+        distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1, timeout=timeout)
+    try:
+        yield World(distributed.get_rank(), distributed.get_world_size(), place)
+    finally:
+        distributed.destroy_process_group()
+
+
+def parallelize(model: nn.Module, world: World, parallel: str, dtype: torch.dtype) -> nn.Module:
+    """The module whose forward and backward average gradients over all processes.
+
+    Args:
+        model: with the same weights in every process; under FSDP its parameters become shards, in place, and its
+            encoders' layers are gathered and freed one after the other.
+        parallel: "ddp": every process has all weights; "fsdp": a share of them, of their gradients and of the
+            optimizer's state.
+        dtype: what FSDP gathers weights in; those of DDP are what they are.
+    """
+    if parallel == "fsdp":
+        mesh = distributed.init_device_mesh(world.device.type, (world.size,))
+        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+        layers = [module for module in model.modules() if isinstance(module, ElectraLayer)]
+        for part in (*layers, model):
+            fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+        return model
+    if world.size == 1:
+        return model
+    devices = [world.device] if world.device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(
+        model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
+
+
+def average_gradients(module: nn.Module, is_on: bool) -> None:
+    """Whether the backwards that follow average gradients over the processes: an update does so once, in its last."""
+    if isinstance(module, nn.parallel.DistributedDataParallel):
+        module.require_backward_grad_sync = is_on
+    elif isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(is_on)

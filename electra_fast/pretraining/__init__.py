@@ -2,7 +2,7 @@
 
 from .build import build_model, parameter_groups
 from .corpus import Corpus
-from .objective import ElectraPretrainingModel, ElectraPretrainingOutput, RandomNumbers
+from .objective import ElectraPretrainingModel, ElectraPretrainingOutput
 from .presets import PRESETS, Recipe, preset
 from .run import pretrain
 from .shards import ShardedCorpus
@@ -13,7 +13,6 @@ __all__ = [
     "Corpus",
     "ElectraPretrainingModel",
     "ElectraPretrainingOutput",
-    "RandomNumbers",
     "Recipe",
     "SequenceStream",
     "ShardedCorpus",

@@ -22,8 +22,9 @@ class PretrainCommand:
     held out, and evaluated on.
     """
 
-    preset: Literal["tiny", "small", "small-plus", "base", "large"] = "small"
-    """Shapes and hyperparameters: the paper's, or tiny for a CPU and a few minutes."""
+    preset: Literal["tiny", "small", "small-plus", "base", "large", "base-lamb-128", "base-lamb-512"] = "small"
+    """Shapes and hyperparameters: the paper's; tiny, for a CPU and a few minutes; NVIDIA's two phases for base, with
+    very large batches."""
     data: tuple[str, ...] = ()
     """Text and JSONL files (plain, .gz, .xz, .zst), directories of them, Hugging Face datasets (hf:NAME), or a
     directory that `prepare` wrote. Default: the documentation that comes with Python, about 2 MB."""
@@ -59,8 +60,12 @@ class PretrainCommand:
     """Updates between two checkpoints and evaluations; a multiple of log-every."""
     keep_checkpoints: int = 2
     """How many of the newest stay."""
+    gradient_checkpointing: bool = False
+    """Less memory for a third more work."""
     strict: bool = False
     """Stop, and not only warn, where a network does not learn."""
+    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Where else records go."""
     seed: int = 0
     """Of weights, order of the text, masks and samples."""
     device: str = "auto"
@@ -97,7 +102,9 @@ class PretrainCommand:
             precision=self.precision,
             accumulate=self.accumulate,
             parallel=self.parallel,
+            gradient_checkpointing=self.gradient_checkpointing,
             strict=self.strict,
+            track=self.track,
         )
 
 

@@ -11,7 +11,7 @@ import re
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..tokenizer import ElectraTokenizer
 
 _HELD_OUT_SHARE = 0.05
+_MAX_NAMES = 20
 
 
 class Corpus:
@@ -95,6 +96,12 @@ class Corpus:
     def fingerprint(self) -> str:
         """32 hexadecimal digits that change when files are added, renamed, resized, or changed near their ends."""
         return fingerprint(self._sources)
+
+    def description(self) -> dict[str, Any]:
+        """What a model card says about the text."""
+        names = [source.name for source in self._sources]
+        shown = names if len(names) <= _MAX_NAMES else [*names[:_MAX_NAMES], f"and {len(names) - _MAX_NAMES} more"]
+        return {"sources": ", ".join(shown), "fingerprint": self.fingerprint()}
 
     def _documents(self, random: np.random.Generator | None) -> Iterator[str]:
         sources = self._sources

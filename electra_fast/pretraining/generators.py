@@ -49,7 +49,7 @@ class MaskedBatch:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a generator samples: `uniform` [N] fp32 in [0, 1), None for no samples; the rest as in `ops.mlm_head`."""
+    """How a generator samples: `uniform` [T] fp32 in [0, 1), None for no samples; the rest as in `ops.mlm_head`."""
 
     uniform: Tensor | None
     temperature: float
@@ -83,7 +83,7 @@ def guess_masked(generator: ElectraForMaskedLM, batch: MaskedBatch, sampling: Sa
         head.weight,
         head.bias,
         batch.targets,
-        sampling.uniform,
+        None if sampling.uniform is None else sampling.uniform[batch.positions],
         sampling.temperature,
         sampling.never_label,
     )
@@ -104,7 +104,7 @@ class UniformGenerator(nn.Module):
 
     def guess(self, batch: MaskedBatch, sampling: Sampling) -> Guesses:
         n_tokens = len(self.tokens) - sampling.never_label
-        index = (sampling.uniform * n_tokens).long().clamp(max=n_tokens - 1)
+        index = (sampling.uniform[batch.positions] * n_tokens).long().clamp(max=n_tokens - 1)
         if sampling.never_label:
             index = index + (index >= self.rank[batch.targets])
         return Guesses(self.tokens[index])
@@ -142,9 +142,7 @@ class TwoTowerGenerator(nn.Module):
         """The loss is the mean over all tokens that may be masked; samples are drawn where they are."""
         hidden = self._encode(batch.input_ids, batch.packed, batch.token_type_ids)
         head = self.left.embeddings.word_embeddings.weight, self.generator_lm_bias
-        # Numbers for the masked tokens, so that one pass over all tokens gives their samples too.
-        uniform = batch.place(sampling.uniform, torch.zeros_like(batch.input_ids, dtype=torch.float32))
-        losses, is_correct, samples = self.ops.mlm_head(hidden, *head, batch.input_ids, uniform)
+        losses, is_correct, samples = self.ops.mlm_head(hidden, *head, batch.input_ids, sampling.uniform)
         samples = samples[batch.positions]
         with torch.no_grad():
             # Only at the masked tokens the corrupted text is another.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import Any
+from collections import deque
 
 import torch
 from torch import Tensor, distributed
@@ -19,18 +19,22 @@ from ..packing import PackedBatch
 from ..training.capture import CapturedStep
 from ..training.checkpoint import State, round_parameters, training_state
 from ..training.distributed import World, average_gradients, parallelize
-from ..training.guard import Guard
-from ..training.optim import AdamW
+from ..training.gpus import peak_flops
+from ..training.optim import LAMB, Adam, AdamW
 from ..training.precision import DTYPES, LossScale, lower_precision
-from ..training.progress import JsonLines, ProgressLine
 from ..training.schedule import warmup_decay
 from .build import parameter_groups
+from .cost import mfu
 from .evaluate import auc
-from .objective import ElectraPretrainingModel, ElectraPretrainingOutput, RandomNumbers
+from .objective import ElectraPretrainingModel
 from .presets import Recipe
+from .report import RunReport
 from .stream import SequenceStream
 
 _MEANS = ("loss", "generator_loss", "discriminator_loss", "generator_accuracy")
+_SCORES = ("logits", "is_replaced", "is_candidate")
+# Tokens whose scores a process keeps for the AUC of a record: the last ones; more would tell no more, and fill memory.
+_SCORED_TOKENS = 2**18
 Batch = tuple[Tensor, ...]
 
 
@@ -81,6 +85,11 @@ class TrainingLoop:
         if n_steps is not None and n_steps < recipe.n_steps:
             self.warmup_steps = min(self.warmup_steps, n_steps // 10)
         self.step, self.seconds, self.is_stopping = 0, 0.0, False
+        self.vocab_size, self._peak_flops = len(model.is_special), None
+        if world.device.type == "cuda" and (peak := peak_flops(torch.cuda.get_device_name(world.device))):
+            self._peak_flops = world.size * peak
+        n_forward_tokens = recipe.batch_size * recipe.seq_length // (world.size * accumulate)
+        self._scored: deque[tuple[Tensor, ...]] = deque(maxlen=max(1, _SCORED_TOKENS // n_forward_tokens))
         dtype = DTYPES[precision]
         if parallel == "fsdp":
             self.module = parallelize(model, world, parallel, dtype)
@@ -99,7 +108,7 @@ class TrainingLoop:
             self._captured = CapturedStep(self._compute, self.optimizers[0])
             self._do_step = lambda batches: [self._captured(*batches[0])]
 
-    def _new_optimizers(self, impl: Impl) -> list[AdamW]:
+    def _new_optimizers(self, impl: Impl) -> list[Adam]:
         """One for all parameters, or where the recipe is decoupled one a network, with shared ones in the first."""
         groups, recipe = parameter_groups(self.model, self.recipe), self.recipe
         parts = [groups]
@@ -112,7 +121,8 @@ class TrainingLoop:
             max_grad_norm=recipe.max_grad_norm,
             impl=impl,
         )
-        return [AdamW(part, **options) for part in parts]
+        optimizer = {"adamw": AdamW, "lamb": LAMB}[recipe.optimizer]
+        return [optimizer(part, **options) for part in parts]
 
     def state(self) -> State:
         """All that a checkpoint holds, besides the number of the step."""
@@ -124,29 +134,26 @@ class TrainingLoop:
         round_parameters(self.optimizers)
         self.step, self.seconds = step, float(state["clock"]["seconds"])
 
-    def run(self, log: JsonLines | None, guard: Guard, until: int | None = None) -> None:
+    def run(self, report: RunReport, until: int | None = None) -> None:
         """Trains to the end of the run, or until that many updates are done, or `is_stopping`.
 
-        Only the first process has a log, and shows a line. Raises ValueError where the guard does.
+        Raises ValueError where the report does.
         """
-        line = ProgressLine()
-        window: list[ElectraPretrainingOutput] = []
+        forwards, n_tokens, window_start = [], 0, self.seconds
         self.module.train()
         start = time.perf_counter() - self.seconds
-        window_start = self.seconds
-        try:
-            while self.progress < 1 and self.step != until and not self.is_stopping:
-                window += self._update()
-                self.step += 1
-                self._agree(time.perf_counter() - start)
-                if self.step % self.log_every == 0 or self.progress >= 1:
-                    metrics = self._summary(window)
-                    n_tokens = self.world.size * sum(len(output.is_candidate) for output in window)
-                    metrics["tokens_per_second"] = n_tokens / (self.seconds - window_start)
-                    window, window_start = [], self.seconds
-                    self._report(log, guard, line, metrics)
-        finally:
-            line.end()
+        while self.progress < 1 and self.step != until and not self.is_stopping:
+            for output in self._update():
+                forwards.append({name: output[name].clone() for name in _MEANS if name in output})
+                n_tokens += len(output["is_candidate"])
+                if "logits" in output:
+                    self._scored.append(tuple(output[name].clone() for name in _SCORES))
+            self.step += 1
+            self._agree(time.perf_counter() - start)
+            if self.step % self.log_every == 0 or self.progress >= 1:
+                metrics = self._metrics(forwards, n_tokens, self.seconds - window_start)
+                forwards, n_tokens, window_start = [], 0, self.seconds
+                report.training(self.step, self.progress, self.seconds, metrics)
 
     @property
     def progress(self) -> float:
@@ -162,45 +169,56 @@ class TrainingLoop:
             distributed.broadcast(message, src=0)
         self.seconds, self.is_stopping = float(message[0]), bool(message[1])
 
-    def _update(self) -> list[ElectraPretrainingOutput]:
-        """One step of the optimizer; returns what its forwards found, without their graphs."""
+    def _update(self) -> list[dict[str, Tensor]]:
+        """One step of the optimizer; returns what its forwards found, in memory that the next one may write over."""
         progress = self.progress
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * warmup_decay(self.step, progress, self.warmup_steps)
+                group["lr"] = group["initial_lr"] * warmup_decay(
+                    self.step, progress, self.warmup_steps, self.recipe.decay_power
+                )
         self.model.temperature = self.recipe.temperature_at(progress)
         # Dropout differs from process to process, and is drawn anew after a restart as it would have been without.
         torch.manual_seed(_mix(self.seed, self.step, "dropout", self.world.rank))
-        outputs = self._do_step(self._batches())
-        return [ElectraPretrainingOutput(**{name: x.clone() for name, x in out.items()}) for out in outputs]
+        return self._do_step(self._batches())
 
     def _batches(self) -> list[Batch]:
-        """This process's share of the step's batch, for each forward: ids [b, S], where words start [b, S], and the
-        numbers to mask [b, 2, S] and to sample [b, N] with."""
+        """This process's share of the step's batch, for each forward: the arguments of `_compute`."""
         size, device = self.recipe.batch_size, self.world.device
         share = size // self.world.size
         own = slice(self.world.rank * share, (self.world.rank + 1) * share)
         rows = self.stream.rows(self.step * size + own.start, share)
         seq_length = rows.input_ids.shape[1]
-        n_slots = self.model.n_slots(PackedBatch.full(1, seq_length, device))
-        random = torch.Generator(device).manual_seed(_mix(self.seed, self.step, "masks"))
-        numbers = [
-            torch.rand(size, *shape, generator=random, device=device)[own] for shape in [(2, seq_length), (n_slots,)]
-        ]
-        text = [self._on_device(x) for x in (rows.input_ids, rows.word_starts)]
-        return list(zip(*(x.chunk(self.accumulate) for x in (*text, *numbers)), strict=True))
+        source = torch.Generator(device).manual_seed(_mix(self.seed, self.step, "masks"))
+        random = torch.rand(size, 3, seq_length, generator=source, device=device)[own]
+        text = [rows.input_ids, rows.word_starts]
+        if rows.lengths is not None:
+            text += [torch.arange(seq_length) < rows.lengths[:, None], rows.token_type_ids]
+        parts = [random, *(self._on_device(x) for x in text)]
+        return list(zip(*(x.chunk(self.accumulate) for x in parts), strict=True))
 
     def _on_device(self, x: Tensor) -> Tensor:
         is_far = self.world.device.type == "cuda"
         return x.pin_memory().to(self.world.device, non_blocking=True) if is_far else x
 
-    def _compute(self, ids: Tensor, word_starts: Tensor, mask: Tensor, sample: Tensor) -> dict[str, Tensor]:
-        """Forward and backward of full sequences [b, S]."""
+    def _compute(
+        self,
+        random: Tensor,
+        input_ids: Tensor,
+        word_starts: Tensor,
+        is_token: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Forward and backward of sequences [b, S]; random: [b, 3, S]; is_token: [b, S] bool, None without padding."""
+        packed = PackedBatch.full(*input_ids.shape, input_ids.device)
+        if is_token is not None:
+            packed = PackedBatch.from_mask(is_token)
         output = self.module(
-            ids.flatten(),
-            PackedBatch.full(*ids.shape, ids.device),
-            random=RandomNumbers(mask.transpose(0, 1).flatten(1), sample.flatten()),
-            word_starts=word_starts.flatten() if self.recipe.whole_word else None,
+            packed.pack(input_ids),
+            packed,
+            None if token_type_ids is None else packed.pack(token_type_ids),
+            random=packed.pack(random.transpose(1, 2)).T,
+            word_starts=packed.pack(word_starts) if self.recipe.whole_word else None,
         )
         loss, scale = output.loss / self.accumulate, self.optimizers[0].loss_scale
         (loss if scale is None else loss * scale.value).backward()
@@ -216,48 +234,25 @@ class TrainingLoop:
             optimizer.zero_grad()
         return outputs
 
-    def _report(self, log: JsonLines | None, guard: Guard, line: ProgressLine, metrics: dict[str, float]) -> None:
-        optimizer = self.optimizers[0]
-        metrics |= {"lr": optimizer.param_groups[0]["lr"], "grad_norm": float(optimizer.grad_norm)}
-        if log is not None:
-            log.write("train", step=self.step, seconds=self.seconds, **metrics)
-            line.show(self.step, self.progress, self.seconds, _fields(metrics))
-        advice = guard.check(self.step, self.progress, metrics)
-        if advice is not None and log is not None:
-            line.end()
-            log.write("warning", step=self.step, advice=advice)
-            print(f"warning: {advice}", flush=True)
-
-    def _summary(self, window: list[ElectraPretrainingOutput]) -> dict[str, float]:
-        """Means over the steps since the last record and over all processes; the AUC is that of all candidates that
-        this process saw together."""
-        names = [name for name in _MEANS if name in window[0]]
-        means = torch.stack([torch.stack([output[name] for output in window]).mean() for name in names]).double()
+    def _metrics(self, forwards: list[dict[str, Tensor]], n_tokens: int, seconds: float) -> dict[str, float]:
+        """Of the forwards since the last record, means over all processes; an AUC is first taken in each of them."""
+        found = {name: torch.stack([forward[name] for forward in forwards]).mean().double() for name in forwards[0]}
+        if self._scored:
+            logits, is_replaced, is_candidate = (torch.cat(parts) for parts in zip(*self._scored, strict=True))
+            logits, is_replaced = logits[is_candidate], is_replaced[is_candidate]
+            found["discriminator_auc"] = torch.tensor(auc(logits, is_replaced)).to(found["loss"])
+            found["replaced_share"] = is_replaced.double().mean()
+            self._scored.clear()
+        means = torch.stack(list(found.values())) / self.world.size
         if self.world.size > 1:
             distributed.all_reduce(means)
-        metrics = dict(zip(names, (means / self.world.size).tolist(), strict=True))
-        if "logits" in window[0]:
-            logits, is_replaced = (
-                torch.cat([output[name][output.is_candidate] for output in window])
-                for name in ("logits", "is_replaced")
-            )
-            metrics |= {
-                "discriminator_auc": auc(logits, is_replaced),
-                "replaced_share": float(is_replaced.float().mean()),
-            }
-        return metrics
-
-
-def _fields(metrics: dict[str, Any]) -> dict[str, str]:
-    """What the line shows."""
-    shown = {
-        "gen": ("generator_loss", ".3f"),
-        "disc": ("discriminator_loss", ".4f"),
-        "acc": ("generator_accuracy", ".1%"),
-        "AUC": ("discriminator_auc", ".3f"),
-        "tokens/s": ("tokens_per_second", ",.0f"),
-    }
-    return {label: format(metrics[name], form) for label, (name, form) in shown.items() if name in metrics}
+        metrics = dict(zip(found, means.tolist(), strict=True))
+        # Every process has about as many.
+        metrics["tokens_per_second"] = self.world.size * n_tokens / seconds
+        if self._peak_flops is not None:
+            metrics["mfu"] = mfu(metrics["tokens_per_second"], self.recipe, self.vocab_size, self._peak_flops)
+        optimizer = self.optimizers[0]
+        return metrics | {"lr": optimizer.param_groups[0]["lr"], "grad_norm": float(optimizer.grad_norm)}
 
 
 def _mix(*parts: object) -> int:

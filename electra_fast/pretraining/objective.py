@@ -38,19 +38,6 @@ from .options import (
 
 
 @dataclass
-class RandomNumbers:
-    """All that one forward draws, besides dropout: each in [0, 1), fp32.
-
-    Attributes:
-        mask: [2, T]: which tokens are chosen, and which of them become [MASK].
-        sample: [N]: one number a masked slot, for the generator's sample.
-    """
-
-    mask: Tensor
-    sample: Tensor
-
-
-@dataclass
 class ElectraPretrainingOutput(ModelOutput):
     """One forward over T packed tokens with N slots for masked positions.
 
@@ -189,19 +176,12 @@ class ElectraPretrainingModel(nn.Module):
         longest = n_sequences * max(1, floor(self.mask_prob * packed.max_seqlen + 0.5))
         return min(longest, floor(self.mask_prob * n_tokens) + n_sequences)
 
-    def draw(self, packed: PackedBatch, n_tokens: int, generator: torch.Generator | None = None) -> RandomNumbers:
-        """The random numbers of one forward, from `generator` (on its device) or torch's own."""
-        device = self.is_special.device
-        source = device if generator is None else generator.device
-        sizes = (2, n_tokens), (self.n_slots(packed),)
-        return RandomNumbers(*(torch.rand(size, generator=generator, device=source).to(device) for size in sizes))
-
     def forward(
         self,
         input_ids: Tensor,
         packed: PackedBatch,
         token_type_ids: Tensor | None = None,
-        random: RandomNumbers | torch.Generator | None = None,
+        random: Tensor | torch.Generator | None = None,
         word_starts: Tensor | None = None,
     ) -> ElectraPretrainingOutput:
         """Masks, generates, corrupts and detects.
@@ -210,13 +190,15 @@ class ElectraPretrainingModel(nn.Module):
             input_ids: [T] int64, packed original text with its special tokens.
             packed: where the sequences start.
             token_type_ids: [T]; zeros by default.
-            random: the numbers to mask and sample with, or where to draw them from.
+            random: [3, T] fp32 in [0, 1): which tokens are chosen, which of them become [MASK], and what is sampled for
+                them; or where to draw these numbers from, torch's own generator by default.
             word_starts: [T] bool, the first token of each word, to mask whole words; None masks single tokens.
         """
-        if not isinstance(random, RandomNumbers):
-            random = self.draw(packed, len(input_ids), random)
-        batch = self._mask(input_ids, packed, token_type_ids, random.mask, word_starts)
-        guesses = self._guess(batch, random.sample)
+        if not isinstance(random, Tensor):
+            source = input_ids.device if random is None else random.device
+            random = torch.rand(3, len(input_ids), generator=random, device=source).to(input_ids.device)
+        batch = self._mask(input_ids, packed, token_type_ids, random[:2], word_starts)
+        guesses = self._guess(batch, random[2])
         found = {"is_candidate": batch.is_candidate, "targets": batch.targets, "is_used": batch.is_used}
         losses = []
         if guesses.loss is not None:

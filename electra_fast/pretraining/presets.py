@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from ..config import ElectraConfig
+from .examples import PackingName
 from .options import (
     EmbeddingSharing,
     GeneratorKind,
@@ -55,6 +57,8 @@ class Recipe:
     vocab_size: int = 30522
     """Entries to train a vocabulary for, where none is given."""
     seq_length: int = 512
+    packing: PackingName = "dense"
+    """"dense": full sequences; "google": the original's padded pairs of segments."""
     batch_size: int
     """Sequences an update."""
     n_steps: int
@@ -79,7 +83,10 @@ class Recipe:
     """None: the same. Embeddings that are shared have `learning_rate`."""
     decoupled: bool = False
     """An optimizer for each network, with its own clipping."""
+    optimizer: Literal["adamw", "lamb"] = "adamw"
     warmup_steps: int = 10_000
+    decay_power: float = 1.0
+    """The learning rate falls as (1 - progress) to this power."""
     weight_decay: float = 0.01
     adam_betas: tuple[float, float] = (0.9, 0.999)
     adam_eps: float = 1e-6
@@ -294,7 +301,34 @@ LARGE = Recipe(
     mask_prob=0.25,
 )
 
-PRESETS: dict[str, Recipe] = {recipe.name: recipe for recipe in (TINY, SMALL, SMALL_PLUS, BASE, LARGE)}
+# NVIDIA's (DeepLearningExamples, TensorFlow2/LanguageModeling/ELECTRA): few updates with very large batches, short
+# sequences first. The second phase begins with the networks of the first.
+BASE_LAMB_128 = replace(
+    BASE,
+    name="base-lamb-128",
+    seq_length=128,
+    batch_size=67_584,
+    n_steps=10_000,
+    optimizer="lamb",
+    learning_rate=6e-3,
+    warmup_steps=2_000,
+    decay_power=0.5,
+    adam_betas=(0.878, 0.974),
+    bias_correction=True,
+)
+BASE_LAMB_512 = replace(
+    BASE_LAMB_128,
+    name="base-lamb-512",
+    seq_length=512,
+    batch_size=27_648,
+    n_steps=933,
+    learning_rate=4e-3,
+    warmup_steps=200,
+)
+
+PRESETS: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (TINY, SMALL, SMALL_PLUS, BASE, LARGE, BASE_LAMB_128, BASE_LAMB_512)
+}
 
 
 def preset(name: str) -> Recipe:

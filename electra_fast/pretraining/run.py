@@ -9,26 +9,25 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from .. import __version__
+from ..layers import ElectraEncoder
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
 from ..training.checkpoint import Checkpoints
 from ..training.distributed import PARALLEL, World, join
 from ..training.guard import Guard
 from ..training.precision import DTYPES, default_precision
-from ..training.progress import JsonLines
 from .build import build_model
 from .corpus import Corpus
-from .evaluate import MAX_TOKENS, Evaluation, evaluate
+from .evaluate import MAX_TOKENS, evaluate
 from .loop import TrainingLoop
 from .objective import ElectraPretrainingModel
 from .presets import Recipe
+from .report import RunReport
+from .results import export, save_results
 from .run_directory import RunDirectory
 from .shards import ShardedCorpus
 from .stream import SequenceStream, held_out_sequences
@@ -54,7 +53,9 @@ def pretrain(
     precision: str | None = None,
     accumulate: int = 1,
     parallel: str = "ddp",
+    gradient_checkpointing: bool = False,
     strict: bool = False,
+    track: Sequence[str] = (),
 ) -> ElectraPretrainingModel:
     """Trains a generator and a discriminator on text, with a live line, a log and checkpoints.
 
@@ -79,7 +80,10 @@ def pretrain(
         precision: "fp32", or "bf16" or "fp16" with fp32 masters; default bf16 on a GPU. Saved is fp32.
         accumulate: forwards and backwards an update.
         parallel: "ddp", or "fsdp" where the state of a model does not fit one GPU.
+        gradient_checkpointing: keep only the inputs of layers for the backward, and compute the rest again: less
+            memory, a third more work.
         strict: stop, and not only warn, where a network does not learn (`Guard`).
+        track: where else records go: "tensorboard", "wandb", "trackio".
 
     Returns:
         The model, in fp32 on the CPU, in the first process; in others one with fresh weights.
@@ -120,7 +124,13 @@ def pretrain(
         held_out = held_out_sequences(corpus, tokenizer, recipe.seq_length, max(1, MAX_TOKENS // recipe.seq_length))
         torch.manual_seed(seed)
         model = build_model(recipe, tokenizer, impl)
-        with SequenceStream(corpus, tokenizer, recipe.seq_length, seed, threads=recipe.cpu_threads) as stream:
+        if gradient_checkpointing:
+            for module in model.modules():
+                if isinstance(module, ElectraEncoder):
+                    module.gradient_checkpointing = True
+        with SequenceStream(
+            corpus, tokenizer, recipe.seq_length, seed, recipe.packing, threads=recipe.cpu_threads
+        ) as stream:
             stream.rows(0, 1)  # text that does not do is refused before anything is written
             loop = TrainingLoop(
                 model.to(world.device), recipe, stream, world, seed, n_steps, minutes, log_every, impl, precision,
@@ -136,25 +146,10 @@ def pretrain(
                 loop.resume(steps[-1], state)
             if world.is_main:
                 directory.rewind_log(loop.step)
-            with JsonLines(directory.log) if world.is_main else nullcontext() as log:
-
-                def write(kind: str, **fields: Any) -> None:
-                    if log is not None:
-                        log.write(kind, **fields)
-
-                def save_networks() -> ElectraPretrainingModel:
-                    exported = export(loop.state()["parameters"], recipe, tokenizer)
-                    if world.is_main:
-                        for name in exported.hub_networks:
-                            directory.save(name, exported, tokenizer)
-                    return exported
-
-                def evaluate_now() -> Evaluation:
-                    evaluation = evaluate(model, held_out)
-                    write("evaluation", step=loop.step, **asdict(evaluation))
-                    return evaluation
-
-                write(
+            with directory.writer(track) if world.is_main else nullcontext() as writer:
+                evaluation = evaluate(model, held_out)
+                report = RunReport(writer, Guard(evaluation.unigram_loss, strict))
+                report.record(
                     "run" if loop.step == 0 else "resume",
                     step=loop.step,
                     **settings,
@@ -172,25 +167,32 @@ def pretrain(
                         "python": platform.python_version(),
                     },
                 )
-                evaluation = evaluate_now() if loop.step == 0 else evaluate(model, held_out)
-                guard = Guard(evaluation.unigram_loss, strict)
-                with stopped_by_signals(loop) as signals:
-                    while loop.progress < 1 and not loop.is_stopping:
-                        loop.run(log, guard, until=(loop.step // checkpoint_every + 1) * checkpoint_every)
-                        if not loop.is_stopping:
-                            evaluate_now()
-                        checkpoints.save(loop.step, loop.state())
-                    checkpoints.finish()
-                exported = save_networks()
-                reason = "done" if loop.progress >= 1 else "interrupted"
-                write("end", step=loop.step, seconds=loop.seconds, wait_seconds=stream.wait_seconds, reason=reason)
-            if reason == "interrupted":
+                if loop.step == 0:
+                    report.evaluation(0, evaluation)
+                try:
+                    with stopped_by_signals(loop) as signals:
+                        while loop.progress < 1 and not loop.is_stopping:
+                            loop.run(report, until=(loop.step // checkpoint_every + 1) * checkpoint_every)
+                            if not loop.is_stopping:
+                                evaluation = evaluate(model, held_out)
+                                report.evaluation(loop.step, evaluation)
+                            checkpoints.save(loop.step, loop.state())
+                        checkpoints.finish()
+                finally:
+                    report.end()
+                exported = export(loop.state()["parameters"], recipe, tokenizer)
                 if world.is_main:
-                    print(f"stopped after step {loop.step}: the same command goes on from there", flush=True)
-                if signal.SIGINT in signals:
-                    raise KeyboardInterrupt
-            elif world.is_main:
-                print(f"wrote {', '.join(str(directory.path / name) for name in exported.hub_networks)}", flush=True)
+                    save_results(directory, exported, recipe, tokenizer, evaluation, corpus.description())
+                reason = "done" if loop.progress >= 1 else "interrupted"
+                report.record(
+                    "end", step=loop.step, seconds=loop.seconds, wait_seconds=stream.wait_seconds, reason=reason
+                )
+                if reason == "interrupted":
+                    report.say(f"stopped after step {loop.step}: the same command goes on from there")
+                    if signal.SIGINT in signals:
+                        raise KeyboardInterrupt
+                else:
+                    report.say(f"wrote {', '.join(str(directory.path / name) for name in exported.hub_networks)}")
             return exported
 
 
@@ -218,16 +220,6 @@ def stopped_by_signals(loop: TrainingLoop) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def export(parameters: dict[str, Tensor], recipe: Recipe, tokenizer: ElectraTokenizer) -> ElectraPretrainingModel:
-    """The model with these precise values, whole and on the CPU; every process must call it."""
-    model = build_model(recipe, tokenizer, "torch")
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            value = parameters[name]
-            p.copy_(value.full_tensor() if isinstance(value, DTensor) else value)
-    return model.eval()
 
 
 def _tokenizer(

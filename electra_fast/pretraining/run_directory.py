@@ -4,6 +4,7 @@ run.json                what the run is: its settings, and fingerprints of its t
 tokenizer/              the tokenizer it trains with
 checkpoints/step-N/     its state, the last few
 log.jsonl               all that it printed
+training.png            its curves
 generator/, discriminator/      the networks, as on the Hub
 """
 
@@ -12,12 +13,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
 from ..tokenizer import ElectraTokenizer
-from ..training.progress import read_records, rewind_records
-from .objective import ElectraPretrainingModel
+from ..training.progress import JsonLines, read_records, rewind_records
+from ..training.trackers import RecordWriters, open_tracker
 from .options import NetworkName
 
 
@@ -26,8 +29,8 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        self.log, self.tokenizer, self.checkpoints = (
-            self.path / name for name in ("log.jsonl", "tokenizer", "checkpoints")
+        self.log, self.plot, self.tokenizer, self.checkpoints = (
+            self.path / name for name in ("log.jsonl", "training.png", "tokenizer", "checkpoints")
         )
         self._settings = self.path / "run.json"
 
@@ -55,7 +58,7 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         for name in (*get_args(NetworkName), self.tokenizer.name, self.checkpoints.name):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for file in (self._settings, self.log):
+        for file in (self._settings, self.log, self.plot):
             file.unlink(missing_ok=True)
         tokenizer.save_pretrained(self.tokenizer)
         temporary = self.path / ".run.json.tmp"
@@ -74,16 +77,21 @@ class RunDirectory:
                 f"another directory, or overwrite it (--overwrite)"
             )
 
+    def writer(self, trackers: Sequence[str]) -> RecordWriters:
+        """Writes records to the log, and to the trackers of these names."""
+        return RecordWriters([JsonLines(self.log), *(open_tracker(name, self.path) for name in trackers)])
+
     def rewind_log(self, step: int) -> None:
         """Leaves out of the log what came after the checkpoint that the run goes on from."""
         if self.log.is_file():
             rewind_records(self.log, step)
 
-    def save(self, network: NetworkName, model: ElectraPretrainingModel, tokenizer: ElectraTokenizer) -> None:
-        """Writes a network with the tokenizer's files; the directory appears whole or not at all."""
+    @contextmanager
+    def replacing(self, network: NetworkName) -> Iterator[Path]:
+        """A directory to write a network to, which then takes the place of what was there before."""
         temporary = self.path / f".{network}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
-        model.save_network(network, temporary)
-        tokenizer.save_pretrained(temporary)
+        temporary.mkdir()
+        yield temporary
         shutil.rmtree(self.path / network, ignore_errors=True)
         os.replace(temporary, self.path / network)

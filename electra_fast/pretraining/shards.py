@@ -172,6 +172,10 @@ class ShardedCorpus:
         """That of the data which the shards were made from."""
         return self.meta["data"]
 
+    def description(self) -> dict[str, Any]:
+        """What a model card says about the text."""
+        return {name: self.meta[name] for name in ("documents", "tokens")} | {"fingerprint": self.fingerprint()}
+
     def _check_vocabulary(self, tokenizer: ElectraTokenizer) -> None:
         if vocabulary_fingerprint(tokenizer) != self.meta["vocabulary"]:
             raise ValueError(

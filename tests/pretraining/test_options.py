@@ -167,7 +167,7 @@ def test_uniform_replacements_are_uniform_over_ordinary_tokens(never_label):
     ids = torch.tensor([CLS, *[10] * 398, SEP]).repeat(60)
     packed = PackedBatch.full(60, 400, ids.device)
     batch = model._mask(ids, packed, None, torch.rand(2, len(ids), generator=torch.Generator().manual_seed(3)), None)
-    random = torch.rand(len(batch.positions), generator=torch.Generator().manual_seed(4))
+    random = torch.rand(len(batch.input_ids), generator=torch.Generator().manual_seed(4))
     samples = model._guess(batch, random).samples[batch.is_used]
     counts = samples.bincount(minlength=VOCAB).double()
     assert counts[:4].sum() == 0
@@ -257,7 +257,7 @@ def test_a_step_on_the_kernels_is_that_of_torch(kind):
     kernels, plain = (make(kind, impl=impl).float().to(device) for impl in ("triton", "torch"))
     ids, packed = batch()
     packed = dataclasses.replace(packed, cu_seqlens=packed.cu_seqlens.to(device))
-    random = plain.draw(packed, len(ids), torch.Generator().manual_seed(5))
+    random = torch.rand(3, len(ids), generator=torch.Generator().manual_seed(5)).to(device)
     starts = torch.arange(len(ids), device=device) % 3 > 0
     got, expected = (model(ids.to(device), packed, random=random, word_starts=starts) for model in (kernels, plain))
     assert torch.equal(got.corrupted_ids, expected.corrupted_ids)

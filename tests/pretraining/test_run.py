@@ -195,7 +195,16 @@ def test_a_directory_with_files_is_left_alone(data, monkeypatch, capsys):
     assert main(command) == 2
     assert "out is not empty" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
-    names = ["checkpoints", "discriminator", "generator", "log.jsonl", "run.json", "thesis.txt", "tokenizer"]
+    names = [
+        "checkpoints",
+        "discriminator",
+        "generator",
+        "log.jsonl",
+        "run.json",
+        "thesis.txt",
+        "tokenizer",
+        "training.png",
+    ]
     assert sorted(path.name for path in (data / "out").iterdir()) == names
     assert main(["pretrain", "--data", "text.txt", "--out", "text.txt"]) == 2
     assert "text.txt is a file" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import torch
 
 from electra_fast import ElectraConfig
 from electra_fast.packing import PackedBatch, cu_seqlens_of
-from electra_fast.pretraining.objective import ElectraPretrainingModel, RandomNumbers
+from electra_fast.pretraining.objective import ElectraPretrainingModel
 from electra_fast.training.optim import AdamW, decay_groups
 
 PAD, CLS, SEP, MASK, VOCAB = 0, 1, 2, 3, 40
@@ -47,9 +47,7 @@ def model():
 def text(seed):
     random = torch.Generator().manual_seed(seed)
     rows = [[CLS, *torch.randint(4, VOCAB, (n - 2,), generator=random).tolist(), SEP] for n in LENGTHS]
-    n_tokens = sum(LENGTHS)
-    n_slots = sum(max(1, round(0.15 * n)) for n in LENGTHS)
-    return rows, torch.rand(2, n_tokens, generator=random), torch.rand(n_slots, generator=random)
+    return rows, torch.rand(3, sum(LENGTHS), generator=random)
 
 
 # The paper, by hand
@@ -93,10 +91,10 @@ def vocabulary_logits(hidden, w):
     return x @ w[f"{SHARED}word_embeddings.weight"].T + w["generator_lm_head.bias"]
 
 
-def losses_of(weights, rows, uniform, sample_numbers):
+def losses_of(weights, rows, uniform):
     """(generator's loss, discriminator's loss) of one step, the masks and samples drawn from the numbers given."""
     generator, discriminator = weights["generator"], weights["discriminator"]
-    masked_losses, token_losses, start, slot = [], [], 0, 0
+    masked_losses, token_losses, start = [], [], 0
     for row in rows:
         numbers = uniform[:, start : start + len(row)].tolist()
         candidates = [i for i, token in enumerate(row) if token not in SPECIAL]
@@ -112,10 +110,9 @@ def losses_of(weights, rows, uniform, sample_numbers):
             cumulative, corrupted[i] = 0.0, VOCAB - 1
             for token, probability in enumerate(probabilities.tolist()):
                 cumulative += probability
-                if cumulative > sample_numbers[slot].item():
+                if cumulative > numbers[2][i]:
                     corrupted[i] = token
                     break
-            slot += 1
         hidden = encode(torch.tensor(corrupted), discriminator, **SHAPES["discriminator"])
         inner = gelu(dense(hidden, discriminator, "discriminator_predictions.dense"))
         is_fake = 1 / (1 + (-dense(inner, discriminator, "discriminator_predictions.dense_prediction")[:, 0]).exp())
@@ -176,15 +173,12 @@ def test_three_steps_are_the_papers():
     packed = PackedBatch.from_cu_seqlens(1, sum(LENGTHS), cu_seqlens_of(LENGTHS), max(LENGTHS))
     n_replaced = 0
     for step in range(3):
-        rows, uniform, sample = text(step)
-        padded = torch.nn.functional.pad(sample, (0, made.n_slots(packed) - len(sample)))
-        output = made(
-            torch.tensor([token for row in rows for token in row]), packed, random=RandomNumbers(uniform, padded)
-        )
+        rows, uniform = text(step)
+        output = made(torch.tensor([token for row in rows for token in row]), packed, random=uniform)
         output.loss.backward()
         n_replaced += int(output.is_replaced.sum())
 
-        generator_loss, discriminator_loss = losses_of(weights, rows, uniform, sample)
+        generator_loss, discriminator_loss = losses_of(weights, rows, uniform)
         (generator_loss + 50 * discriminator_loss).backward()
         for got, expected in (
             (output.generator_loss, generator_loss),
@@ -211,16 +205,13 @@ def test_three_steps_are_the_papers():
 
 def test_shared_embeddings_get_both_gradients():
     """The sum of what each loss alone sends to the tables, and neither is zero."""
-    rows, uniform, sample = text(0)
+    rows, uniform = text(0)
     gradients = {}
     for weight in ((1.0, 0.0), (0.0, 50.0), (1.0, 50.0)):
         made = model()
         made.gen_weight, made.disc_weight = weight
         packed = PackedBatch.from_cu_seqlens(1, sum(LENGTHS), cu_seqlens_of(LENGTHS), max(LENGTHS))
-        padded = torch.nn.functional.pad(sample, (0, made.n_slots(packed) - len(sample)))
-        made(
-            torch.tensor([token for row in rows for token in row]), packed, random=RandomNumbers(uniform, padded)
-        ).loss.backward()
+        made(torch.tensor([token for row in rows for token in row]), packed, random=uniform).loss.backward()
         shared = [p for name, p in made.discriminator.named_parameters() if name.startswith(SHARED)]
         assert len(shared) == 5
         gradients[weight] = [p.grad for p in shared]

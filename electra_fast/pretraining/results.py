@@ -1,0 +1,58 @@
+"""What a run leaves for others: the networks as on the Hub, with model cards and the picture of the run."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from ..tokenizer import ElectraTokenizer
+from ..training.plot import plot_run
+from ..training.progress import read_records
+from .build import build_model
+from .evaluate import Evaluation
+from .model_card import write_model_card
+from .objective import ElectraPretrainingModel
+from .presets import Recipe
+from .run_directory import RunDirectory
+
+
+def export(parameters: Mapping[str, Tensor], recipe: Recipe, tokenizer: ElectraTokenizer) -> ElectraPretrainingModel:
+    """The model with these precise values, whole and on the CPU; every process must call it."""
+    model = build_model(recipe, tokenizer, "torch")
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            value = parameters[name]
+            p.copy_(value.full_tensor() if isinstance(value, DTensor) else value)
+    return model.eval()
+
+
+def save_results(
+    directory: RunDirectory,
+    model: ElectraPretrainingModel,
+    recipe: Recipe,
+    tokenizer: ElectraTokenizer,
+    evaluation: Evaluation,
+    data: Mapping[str, Any],
+) -> None:
+    """Writes every network that has a form on the Hub; each directory appears whole or not at all.
+
+    Args:
+        data: what the model card says about the text.
+    """
+    plot = None
+    if importlib.util.find_spec("matplotlib") is None:
+        print("no picture of the run: it needs matplotlib, pip install 'electra_fast[train]'", flush=True)
+    elif read_records(directory.log, "train"):
+        plot_run(directory.log, directory.plot)
+        plot = directory.plot
+    run = read_records(directory.log, "run")[0]
+    for name in model.hub_networks:
+        with directory.replacing(name) as temporary:
+            model.save_network(name, temporary)
+            tokenizer.save_pretrained(temporary)
+            write_model_card(temporary, name, recipe, data, evaluation, run, plot=plot)

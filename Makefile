@@ -81,6 +81,7 @@ lint: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/electra-fast bench model
+	$(BIN)/electra-fast bench pretrain
 	$(BIN)/electra-fast bench tokenizer
 
 # Registers, spills and shared memory of every kernel, compiled for GPUs that need not be there; fails where one spills.

@@ -1,4 +1,4 @@
-"""`make gpu`: the tests on a GPU, then the benchmarks of ops and models, one after the other whatever becomes of them.
+"""`make gpu`: the tests on a GPU, then the benchmarks, one after the other whatever becomes of them.
 
 Each step is a process of its own, for what one kernel does to the GPU must not end the others, and has a time limit,
 for time on a GPU is dear. Its output is shown and goes to a log. No step needs tyro.
@@ -46,10 +46,21 @@ def steps(tests: Path, out: Path) -> list[Step]:
     model = bench(
         "model", "ModelBench", sizes=("base", "small"), device="cuda", dtype="bf16", compile=True, seconds=70.0
     )
+    pretrain = bench(
+        "pretrain",
+        "PretrainBench",
+        presets=("small", "base"),
+        lengths=(128,),
+        providers=("electra_fast", "transformers-eager", "transformers-compiled-gathered"),
+        device="cuda",
+        steps=50,
+        seconds=30.0,
+    )
     return [
         Step("tests", ("-m", "pytest", *map(str, (*chosen, *options))), 150),
-        Step("ops", bench("ops", "OpsBench", seconds=180.0), 200),
+        Step("ops", bench("ops", "OpsBench", seconds=125.0), 145),
         Step("model", model, 95),
+        Step("pretrain", pretrain, 90),
     ]
 
 

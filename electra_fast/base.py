@@ -11,6 +11,7 @@ from . import ops
 from .capture import CapturedEncoder
 from .config import ElectraConfig
 from .hub import HubMixin
+from .layers import checkpoint_activations
 from .ops import Impl
 from .outputs import ModelOutput
 
@@ -181,17 +182,23 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
         self.base_model.captured = CapturedEncoder(max_tokens)
         return self
 
-    # Gradient checkpointing
+    # Activation checkpointing, and transformers' older name for it
 
     @property
     def is_gradient_checkpointing(self) -> bool:
         return self.base_model.encoder.gradient_checkpointing
 
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: dict[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Recomputes each layer in the backward instead of keeping its activations: `checkpoint_activations`."""
+        checkpoint_activations(self, activation_checkpointing_kwargs, every_n_layers, offload)
+
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-        """Recomputes each layer in the backward instead of keeping its activations (non-reentrant)."""
-        if gradient_checkpointing_kwargs and gradient_checkpointing_kwargs.get("use_reentrant"):
-            raise ValueError("gradient checkpointing is non-reentrant here: use_reentrant must be False, got True")
-        self.base_model.encoder.gradient_checkpointing = True
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
     def gradient_checkpointing_disable(self) -> None:
         self.base_model.encoder.gradient_checkpointing = False

@@ -31,6 +31,7 @@ BENCHMARKS: Commands = {
     "model": ("electra_fast.benchmarks.model:ModelBench", "inference beside transformers"),
     "ops": ("electra_fast.benchmarks.ops:OpsBench", "every op beside eager and compiled torch"),
     "tokenizer": ("electra_fast.benchmarks.tokenizer:TokenizerBench", "the tokenizer beside other libraries"),
+    "pretrain": ("electra_fast.benchmarks.pretrain:PretrainBench", "pre-training beside transformers"),
 }
 COMMANDS: Commands = {
     "info": ("electra_fast.cli:InfoCommand", "versions, device, which impl serves each op and why"),

@@ -6,6 +6,7 @@ works on the last dimension, and the one step that does not, attention among tok
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -177,7 +178,8 @@ class ElectraSelfAttention(nn.Module):
 def _split_qkv(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
     weights, biases = (state.pop(f"{prefix}qkv.{kind}").chunk(3) for kind in ("weight", "bias"))
     for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
-        state[f"{prefix}{name}.weight"], state[f"{prefix}{name}.bias"] = weight, bias
+        # Copies: accelerate takes views into one storage for one tensor, and would drop all but the first.
+        state[f"{prefix}{name}.weight"], state[f"{prefix}{name}.bias"] = weight.clone(), bias.clone()
 
 
 def _join_qkv(
@@ -315,6 +317,26 @@ class EncoderOutput:
     hidden_states: list[Tensor] = field(default_factory=list)
     attentions: list[Tensor | None] = field(default_factory=list)
     cross_attentions: list[Tensor | None] = field(default_factory=list)
+
+
+def checkpoint_activations(
+    module: nn.Module, options: Mapping[str, Any] | None = None, every_n_layers: int = 1, offload: bool = False
+) -> None:
+    """Lets a module's encoders compute each layer again in the backward, where they otherwise keep its activations.
+
+    The arguments are those of transformers' `activation_checkpointing_enable`; raises ValueError for anything else than
+    every layer, without offloading, non-reentrant.
+    """
+    others = dict(options or {})
+    if others not in ({}, {"use_reentrant": False}) or every_n_layers != 1 or offload:
+        raise ValueError(
+            "activation checkpointing is of every layer, without offloading and non-reentrant here: expected "
+            "every_n_layers 1, offload False and no options but use_reentrant=False, got "
+            f"every_n_layers {every_n_layers}, offload {offload} and options {others}"
+        )
+    for part in module.modules():
+        if isinstance(part, ElectraEncoder):
+            part.gradient_checkpointing = True
 
 
 class ElectraEncoder(nn.Module):

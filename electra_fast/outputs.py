@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -27,10 +28,16 @@ class ModelOutput(OrderedDict):
         )
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        first = next(iter(values))
+        if isinstance(values[first], Mapping | Iterator):
+            # What rebuilds mappings (accelerate under mixed precision, DataParallel) gives all items at once.
+            given = dict(values[first])
+            super().__setattr__(first, None)
+            values |= {first: None} | given
+        for name, value in values.items():
             if value is not None:
-                super().__setitem__(field.name, value)
+                self[name] = value
 
     def __getitem__(self, key: str | int | slice) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]

@@ -294,9 +294,9 @@ def test_steps_go_on_after_failures_and_limits(tmp_path, monkeypatch, capfd):
 
 
 def test_no_step_needs_tyro(tmp_path, pytestconfig):
-    tests, ops, model = gpu_suite.steps(pytestconfig.rootpath / "tests", tmp_path)
+    tests, *benches = gpu_suite.steps(pytestconfig.rootpath / "tests", tmp_path)
     modules = [argument for argument in tests.arguments if argument.endswith(".py")]
     assert any("test_bench_ops" in module for module in modules)
-    code = "; ".join(step.arguments[1].rsplit(";", 1)[0] for step in (ops, model))
+    code = "; ".join(step.arguments[1].rsplit(";", 1)[0] for step in benches)
     hidden = gpu_suite.Step("imports", ("-c", f"import sys; sys.modules['tyro'] = None; {code}"), 120)
     assert gpu_suite.run(hidden, tmp_path / "log").startswith("ok"), (tmp_path / "log").read_text()

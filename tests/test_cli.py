@@ -77,7 +77,11 @@ def test_help_of_every_subcommand(capsys, name):
 
 
 def test_wrong_options_exit_with_2(capsys):
-    for argv in (["detect", "text"], ["detect", "--modle", "x"], ["fill-mask", "--model", "x", "--top-k", "many", "a"]):
+    for argv in (
+        ["detect", "--threshold", "text"],
+        ["detect", "--modle", "x"],
+        ["fill-mask", "--model", "x", "--top-k", "many", "a"],
+    ):
         with pytest.raises(SystemExit) as exit:
             main(argv)
         assert exit.value.code == 2

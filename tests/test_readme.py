@@ -28,7 +28,8 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_python_blocks_run(block, checkpoint):
+def test_python_blocks_run(block, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exec(block.replace("google/electra-small-discriminator", str(checkpoint)), {})
 
 

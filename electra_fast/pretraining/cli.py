@@ -37,9 +37,15 @@ class PretrainCommand:
     overwrite: bool = False
     """Replace the results of an earlier run in OUT."""
     vocab: Path | None = None
-    """A vocab.txt, or a directory with a tokenizer. Default: train one on the data."""
+    """A vocab.txt, or a directory with a tokenizer. Default: the checkpoints', or one trained on the data."""
     vocab_size: int | None = None
     """Entries of a vocabulary that is trained. Default: the preset's."""
+    init_generator: str | None = None
+    """A directory or a model on the Hub to begin with; shapes and vocabulary are then those of the checkpoints."""
+    init_discriminator: str | None = None
+    """The same for the discriminator."""
+    new_entries: int = 0
+    """Entries to add to the checkpoints' vocabulary, from the data."""
     steps: int | None = None
     """Updates. Default: the preset's."""
     minutes: float | None = None
@@ -76,6 +82,7 @@ class PretrainCommand:
     """Of parameters and activations; the optimizer keeps fp32. Default: bf16 on a GPU, fp32 on a CPU."""
 
     def run(self) -> None:
+        from .initialize import fitted_recipe
         from .presets import preset
         from .run import pretrain
         from .run_directory import RunDirectory
@@ -84,12 +91,17 @@ class PretrainCommand:
         RunDirectory(self.out).check(self.overwrite)
         names = ("vocab_size", "batch_size", "learning_rate")
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        recipe = dataclasses.replace(preset(self.preset), **changes, **recipe_changes(self.set))
+        changes |= recipe_changes(self.set)
+        recipe, initial = preset(self.preset), (self.init_generator, self.init_discriminator)
+        recipe = fitted_recipe(recipe, *initial, changes) if any(initial) else dataclasses.replace(recipe, **changes)
         pretrain(
             recipe,
             open_corpus(self.data, self.documents_by, self.text_key),
             self.out,
             tokenizer=None if self.vocab is None else load_tokenizer(self.vocab, recipe.max_position_embeddings),
+            init_generator=self.init_generator,
+            init_discriminator=self.init_discriminator,
+            n_new_entries=self.new_entries,
             seed=self.seed,
             n_steps=self.steps,
             minutes=self.minutes,

@@ -53,7 +53,7 @@ class TrainingLoop:
     Attributes:
         step: updates done.
         seconds: of training, up to the last update.
-        is_stopping: set it to end the run after the update that is being made.
+        is_stopping: whether a process was asked to `stop`; known to all of them after the same update.
 
     Raises:
         ValueError: a batch that cannot be shared out evenly.
@@ -84,7 +84,7 @@ class TrainingLoop:
         self.warmup_steps = recipe.warmup_steps
         if n_steps is not None and n_steps < recipe.n_steps:
             self.warmup_steps = min(self.warmup_steps, n_steps // 10)
-        self.step, self.seconds, self.is_stopping = 0, 0.0, False
+        self.step, self.seconds, self.is_stopping, self._is_asked_to_stop = 0, 0.0, False, False
         self.vocab_size, self._peak_flops = len(model.is_special), None
         if world.device.type == "cuda" and (peak := peak_flops(torch.cuda.get_device_name(world.device))):
             self._peak_flops = world.size * peak
@@ -134,6 +134,10 @@ class TrainingLoop:
         round_parameters(self.optimizers)
         self.step, self.seconds = step, float(state["clock"]["seconds"])
 
+    def stop(self) -> None:
+        """Ends the run, in all processes, after the update that is being made or else the next; for signal handlers."""
+        self._is_asked_to_stop = True
+
     def run(self, report: RunReport, until: int | None = None) -> None:
         """Trains to the end of the run, or until that many updates are done, or `is_stopping`.
 
@@ -163,10 +167,10 @@ class TrainingLoop:
         return max(by_steps, by_time)
 
     def _agree(self, seconds: float) -> None:
-        """The first process says what time it is, and whether to stop."""
-        message = torch.tensor([seconds, self.is_stopping], dtype=torch.float64)
+        """The first process says what time it is; where one was asked to stop, all do."""
+        message = torch.tensor([seconds * self.world.is_main, self._is_asked_to_stop], dtype=torch.float64)
         if self.world.size > 1:
-            distributed.broadcast(message, src=0)
+            distributed.all_reduce(message, distributed.ReduceOp.MAX)
         self.seconds, self.is_stopping = float(message[0]), bool(message[1])
 
     def _update(self) -> list[dict[str, Tensor]]:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 
 import torch
 
 from .. import __version__
-from ..layers import ElectraEncoder
+from ..layers import checkpoint_activations
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
 from ..training.checkpoint import Checkpoints
-from ..training.distributed import PARALLEL, World, join
+from ..training.distributed import PARALLEL, join
 from ..training.guard import Guard
 from ..training.precision import DTYPES, default_precision
 from .build import build_model
 from .corpus import Corpus
 from .evaluate import MAX_TOKENS, evaluate
+from .extend_vocab import extended_tokenizer
+from .initialize import load_pretrained, pretrained_tokenizer
 from .loop import TrainingLoop
 from .objective import ElectraPretrainingModel
 from .presets import Recipe
@@ -34,6 +38,9 @@ from .stream import SequenceStream, held_out_sequences
 from .vocab import train_vocab, vocabulary_texts
 from .windows import vocabulary_fingerprint
 
+# A signal that comes again so soon is the same one, sent twice.
+_REPEAT_SECONDS = 5.0
+
 
 def pretrain(
     recipe: Recipe,
@@ -41,6 +48,9 @@ def pretrain(
     out: str | os.PathLike,
     *,
     tokenizer: ElectraTokenizer | None = None,
+    init_generator: str | os.PathLike | None = None,
+    init_discriminator: str | os.PathLike | None = None,
+    n_new_entries: int = 0,
     seed: int = 0,
     n_steps: int | None = None,
     minutes: float | None = None,
@@ -68,7 +78,11 @@ def pretrain(
         recipe: shapes and hyperparameters.
         corpus: the text; about 1 document in 20 is held out.
         out: a directory for the outputs (`RunDirectory`); nothing is written before the input has turned out sound.
-        tokenizer: where none is given, a vocabulary of `recipe.vocab_size` is trained on the training documents.
+        tokenizer: where none is given, that of the checkpoints below, or a vocabulary of `recipe.vocab_size` trained on
+            the training documents.
+        init_generator, init_discriminator: directories or Hub names of networks to begin with, of the recipe's shapes
+            (`fitted_recipe`).
+        n_new_entries: how many entries the checkpoints' vocabulary gets from the training documents.
         seed: of weights, order of the text, masks, samples and dropout.
         n_steps: updates, in place of the recipe's; its warm-up is cut to a tenth of them.
         minutes: a limit on the training time; the learning rate then falls with the time.
@@ -94,13 +108,21 @@ def pretrain(
         OSError: a checkpoint cannot be written; those before it stay.
     """
     directory = RunDirectory(out)
-    for name, value in (("n_steps", n_steps), ("minutes", minutes), ("log_every", log_every)):
+    for name, value in (
+        ("n_steps", n_steps),
+        ("minutes", minutes),
+        ("log_every", log_every),
+        ("keep_checkpoints", keep_checkpoints),
+        ("accumulate", accumulate),
+    ):
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be positive, got {value}")
     if checkpoint_every < 1 or checkpoint_every % log_every:
         raise ValueError(f"checkpoint_every must be a multiple of log_every {log_every}, got {checkpoint_every}")
     if parallel not in PARALLEL:
         raise ValueError(f"parallel must be one of {', '.join(PARALLEL)}, got {parallel!r}")
+    if n_new_entries and (tokenizer is not None or (init_generator is None and init_discriminator is None)):
+        raise ValueError("n_new_entries needs init_generator or init_discriminator, and no tokenizer of its own")
     directory.check(overwrite)
     if n_steps is None and minutes is None:
         n_steps = recipe.n_steps
@@ -109,7 +131,12 @@ def pretrain(
         if precision not in DTYPES:
             raise ValueError(f"precision must be one of {', '.join(DTYPES)}, got {precision!r}")
         is_new = world.shared(overwrite or not directory.holds_a_run)
-        tokenizer = tokenizer or _tokenizer(directory, is_new, corpus, recipe, world)
+        initial = {"generator": init_generator, "discriminator": init_discriminator}
+        initial = {name: source for name, source in initial.items() if source is not None}
+        if not is_new:
+            tokenizer = tokenizer or ElectraTokenizer.from_pretrained(directory.tokenizer)
+        elif tokenizer is None:
+            tokenizer = world.shared(_new_tokenizer(corpus, recipe, initial, n_new_entries) if world.is_main else None)
         settings = {
             "recipe": asdict(recipe),
             "seed": seed,
@@ -118,16 +145,19 @@ def pretrain(
             "precision": precision,
             "text": corpus.fingerprint(),
             "vocabulary": vocabulary_fingerprint(tokenizer),
+            "initial": {name: str(source) for name, source in initial.items()},
         }
         if not is_new:
             directory.check_settings(settings)
         held_out = held_out_sequences(corpus, tokenizer, recipe.seq_length, max(1, MAX_TOKENS // recipe.seq_length))
         torch.manual_seed(seed)
         model = build_model(recipe, tokenizer, impl)
+        checkpoints = Checkpoints(directory.checkpoints, keep_checkpoints)
+        steps = world.shared([] if is_new else checkpoints.steps())
+        if initial and not steps:
+            load_pretrained(model, recipe, tokenizer, **initial)
         if gradient_checkpointing:
-            for module in model.modules():
-                if isinstance(module, ElectraEncoder):
-                    module.gradient_checkpointing = True
+            checkpoint_activations(model)
         with SequenceStream(
             corpus, tokenizer, recipe.seq_length, seed, recipe.packing, threads=recipe.cpu_threads
         ) as stream:
@@ -139,8 +169,7 @@ def pretrain(
             if is_new and world.is_main:
                 directory.begin(settings, tokenizer)
             world.barrier()
-            checkpoints = Checkpoints(directory.checkpoints, keep_checkpoints)
-            if steps := world.shared(checkpoints.steps()):
+            if steps:
                 state = loop.state()
                 checkpoints.load(steps[-1], state)
                 loop.resume(steps[-1], state)
@@ -179,6 +208,7 @@ def pretrain(
                             checkpoints.save(loop.step, loop.state())
                         checkpoints.finish()
                 finally:
+                    checkpoints.close()
                     report.end()
                 exported = export(loop.state()["parameters"], recipe, tokenizer)
                 if world.is_main:
@@ -198,20 +228,26 @@ def pretrain(
 
 @contextmanager
 def stopped_by_signals(loop: TrainingLoop) -> Iterator[list[int]]:
-    """SIGTERM and Ctrl-C end the loop after the update that is being made, and are listed; a second one is not caught.
+    """SIGTERM and Ctrl-C end the loop after the update that is being made, and are listed.
 
-    Elsewhere than in the main thread signals stay as they are.
+    Seconds later they act as ever: Slurm and torchrun send the same signal, and so do torchrun and a terminal, but a
+    user who repeats it means it. Elsewhere than in the main thread signals stay as they are.
     """
     received: list[int] = []
+    deadline = math.inf
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def stop(number: int, _: object) -> None:
+        nonlocal deadline
+        if time.monotonic() > deadline:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
         received.append(number)
-        loop.is_stopping = True
-        signal.signal(number, before[number])
+        deadline = min(deadline, time.monotonic() + _REPEAT_SECONDS)
+        loop.stop()
 
     for number in before:
         signal.signal(number, stop)
@@ -222,14 +258,14 @@ def stopped_by_signals(loop: TrainingLoop) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _tokenizer(
-    directory: RunDirectory, is_new: bool, corpus: Corpus | ShardedCorpus, recipe: Recipe, world: World
+def _new_tokenizer(
+    corpus: Corpus | ShardedCorpus, recipe: Recipe, initial: Mapping[str, str | os.PathLike], n_new_entries: int
 ) -> ElectraTokenizer:
-    """The run's own tokenizer, or one with a vocabulary trained on the text: by the first process, for all."""
-    if not is_new:
-        return ElectraTokenizer.from_pretrained(directory.tokenizer)
-    vocab = world.shared(train_vocab(vocabulary_texts(corpus), recipe.vocab_size) if world.is_main else None)
-    return as_tokenizer(vocab, recipe)
+    """That of the checkpoints to begin with, or one with a vocabulary trained on the text."""
+    if not initial:
+        return new_tokenizer(vocabulary_texts(corpus), recipe)
+    tokenizer = pretrained_tokenizer(**initial)
+    return extended_tokenizer(tokenizer, vocabulary_texts(corpus), n_new_entries) if n_new_entries else tokenizer
 
 
 def new_tokenizer(documents: Sequence[str], recipe: Recipe) -> ElectraTokenizer:

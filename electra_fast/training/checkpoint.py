@@ -1,7 +1,7 @@
 """Checkpoints of a run: written in the background, complete or absent, the last few kept.
 
 A checkpoint is a directory `step-N` of torch.distributed.checkpoint: every process writes its share, and any number of
-processes can read it. It is written as `.step-N` and gets its name when all of it is there.
+processes can read it. It has its name only while all of it is there: before and after, it is `.step-N`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed import checkpoint
+from torch.distributed.checkpoint import SavePlan, SavePlanner
 
 from .optim import Adam
 
 State = dict[str, dict[str, Tensor]]
+
+# What one process meets is raised in all as a CheckpointException, which is no Exception.
+_FAILURES = (Exception, checkpoint.CheckpointException)
 
 
 def training_state(model: nn.Module, optimizers: Sequence[Adam]) -> State:
@@ -71,6 +75,7 @@ class Checkpoints:
         # Of its own: the background writes while training talks over the default one.
         self._group = distributed.new_group(backend="gloo")
         self._is_main = distributed.get_rank() == 0
+        self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: tuple[Future, int] | None = None
 
     def steps(self) -> list[int]:
@@ -89,7 +94,8 @@ class Checkpoints:
             for leftover in self._directory.glob(".step-*"):
                 shutil.rmtree(leftover)
         distributed.barrier(self._group)
-        self._pending = checkpoint.async_save(state, checkpoint_id=temporary, process_group=self._group), step
+        written = checkpoint.async_save(state, storage_writer=_Writer(temporary), process_group=self._group)
+        self._pending = self._background.submit(self._complete, step, written), step
 
     def finish(self) -> None:
         """Waits until what was saved last is on disk; raises OSError where it could not be written."""
@@ -98,18 +104,27 @@ class Checkpoints:
         (future, step), self._pending = self._pending, None
         try:
             future.result()
-        except Exception as error:
+        except _FAILURES as error:
             shutil.rmtree(self._directory / f".step-{step}", ignore_errors=True)
             kept = ", ".join(map(str, self.steps())) or "none"
             raise OSError(
                 f"the checkpoint of step {step} could not be written to {self._directory}: {_cause(error)}; "
                 f"complete are those of steps: {kept}"
             ) from error
+        distributed.barrier(self._group)
+
+    def close(self) -> None:
+        """Waits for what is being written, whatever becomes of it: a run that fails does not lose it."""
+        self._background.shutdown()
+
+    def _complete(self, step: int, written: Future) -> None:
+        """Names a checkpoint as soon as it is written, so that a crash before the next one does not lose it."""
+        written.result()
         if self._is_main:
             os.replace(self._directory / f".step-{step}", self._directory / f"step-{step}")
             for old in self.steps()[: -self._keep]:
-                shutil.rmtree(self._directory / f"step-{old}")
-        distributed.barrier(self._group)
+                os.replace(self._directory / f"step-{old}", self._directory / f".step-{old}")
+                shutil.rmtree(self._directory / f".step-{old}")
 
     def load(self, step: int, state: State) -> None:
         """Reads the checkpoint of a step into the tensors of `state`.
@@ -124,7 +139,7 @@ class Checkpoints:
             checkpoint.load(state, checkpoint_id=path, process_group=self._group)
         except ValueError:
             raise
-        except Exception as error:
+        except _FAILURES as error:
             raise ValueError(
                 f"{path} must be a complete checkpoint, got: {_cause(error)}; without it the run goes on from the one "
                 f"before"
@@ -141,12 +156,22 @@ def _check_shapes(path: Path, found: dict[str, tuple[int, ...]], state: State) -
             )
 
 
+class _Writer(checkpoint.FileSystemWriter):
+    """Says why a file could not be written: of a full disk, torch.save says that a position was not expected, and what
+    came before gets lost on the way to the first process."""
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> torch.futures.Future:
+        try:
+            return super().write_data(plan, planner)
+        except Exception as error:
+            first: BaseException = error
+            while first.__context__ is not None:
+                first = first.__context__
+            raise OSError(str(first)) from error
+
+
 def _cause(error: BaseException) -> str:
-    """The first line of what lies at the bottom of an error of torch.distributed.checkpoint."""
-    failures = getattr(error, "failures", None)
-    if failures:
-        error = next(iter(failures.values()))
-        error = error[0] if isinstance(error, tuple) else error
-    while error.__cause__ is not None or error.__context__ is not None:
-        error = error.__cause__ or error.__context__
+    """The first line of an error, or of that which a process met."""
+    if isinstance(error, checkpoint.CheckpointException):
+        error, _ = next(iter(error.failures.values()))
     return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -5,6 +5,7 @@ A process that nobody launched with others joins a group of one, so that what fo
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from ..layers import ElectraLayer
 
 PARALLEL = ("ddp", "fsdp")
+
+# The groups of one process after another: torchrun's store still has the keys of those that are gone.
+_joins = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,11 @@ def join(device: str = "auto", timeout: timedelta = timedelta(minutes=30)) -> It
         torch.cuda.set_device(place)
     backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
     if is_launched:
-        distributed.init_process_group(backend, timeout=timeout)
+        store, rank, size = next(distributed.rendezvous("env://", timeout=timeout))
     else:
-        distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1, timeout=timeout)
+        store, rank, size = distributed.HashStore(), 0, 1
+    store = distributed.PrefixStore(f"join-{next(_joins)}", store)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     try:
         yield World(distributed.get_rank(), distributed.get_world_size(), place)
     finally:

@@ -196,5 +196,7 @@ def test_numbers_of_training_are_the_papers():
 
 
 def test_an_unknown_preset_is_named():
-    with pytest.raises(ValueError, match="one of tiny, small, small-plus, base, large, got 'huge'"):
+    with pytest.raises(
+        ValueError, match="one of tiny, small, small-plus, base, large, base-lamb-128, base-lamb-512, got 'huge'"
+    ):
         preset("huge")

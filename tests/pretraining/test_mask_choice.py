@@ -56,9 +56,9 @@ def test_whole_words(lengths, share, keep, starts_share, seed):
 def test_words_of_one_token_are_masked_as_tokens_are():
     model = make()
     ids, packed = batch()
-    random = model.draw(packed, len(ids), torch.Generator().manual_seed(5))
-    one = model._mask(ids, packed, None, random.mask, None)
-    other = model._mask(ids, packed, None, random.mask, torch.ones(len(ids), dtype=torch.bool))
+    random = torch.rand(2, len(ids), generator=torch.Generator().manual_seed(5))
+    one = model._mask(ids, packed, None, random, None)
+    other = model._mask(ids, packed, None, random, torch.ones(len(ids), dtype=torch.bool))
     assert torch.equal(one.masked_ids, other.masked_ids)
     assert set(one.positions[one.is_used].tolist()) == set(other.positions[other.is_used].tolist())
     assert torch.isfinite(forward(model, word_starts=torch.rand(len(ids)) < 0.5).loss)

@@ -15,7 +15,7 @@ from texts import documents, text
 
 from electra_fast import ElectraForMaskedLM, ElectraForPreTraining
 from electra_fast.cli import main
-from electra_fast.pretraining import Corpus, preset
+from electra_fast.pretraining import Corpus, preset, run
 from electra_fast.pretraining import pretrain as pretrain_on
 from electra_fast.pretraining.loop import TrainingLoop
 from electra_fast.training.progress import read_records
@@ -108,6 +108,7 @@ def test_a_signal_ends_the_run_after_its_update_and_it_goes_on_from_there(tmp_pa
     def interrupted(self):
         if self.step == 3:
             os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)  # as where both Slurm and torchrun send it
         return update(self)
 
     with monkeypatch.context() as patch:
@@ -124,6 +125,22 @@ def test_a_signal_ends_the_run_after_its_update_and_it_goes_on_from_there(tmp_pa
     pretrain(RECIPE, documents(), tmp_path / "whole", n_steps=8, log_every=2, checkpoint_every=100)
     assert curve(out) == curve(tmp_path / "whole")
     assert [record["step"] for record in read_records(out / "log.jsonl", "resume")] == [4]
+
+
+def test_a_signal_that_comes_again_later_ends_the_run_at_once(tmp_path, monkeypatch):
+    update, out = TrainingLoop._update, tmp_path / "out"
+
+    def interrupted(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        return update(self)
+
+    monkeypatch.setattr(TrainingLoop, "_update", interrupted)
+    monkeypatch.setattr(run, "_REPEAT_SECONDS", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(RECIPE, documents(), out, n_steps=8, log_every=2, checkpoint_every=2)
+    assert not read_records(out / "log.jsonl", "end")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def curve(out):

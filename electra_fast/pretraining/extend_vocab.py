@@ -1,0 +1,89 @@
+"""A larger vocabulary for another domain: old entries keep their ids, new ones start as the mean of their pieces."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from ..tokenizer import ElectraTokenizer
+from .vocab import train_vocab
+
+
+def extended_tokenizer(tokenizer: ElectraTokenizer, documents: Sequence[str], n_new: int) -> ElectraTokenizer:
+    """A tokenizer with up to `n_new` more entries: those that shorten the documents most.
+
+    They are words and pieces of a vocabulary that is trained on the documents by the tokenizer's own rules (case,
+    accents). Each counts as often as it occurs once all of them are there, times the tokens that it saves. Old entries
+    keep their ids; new ones follow, the most useful first. An added token joins the vocabulary under its id, so that
+    vocab.txt holds every entry. A small corpus may give fewer entries than asked for.
+
+    Raises:
+        ValueError: `n_new` is not positive, or documents without a word.
+    """
+    if n_new < 1:
+        raise ValueError(f"n_new must be positive, got {n_new}")
+    n_old, known = len(tokenizer), tokenizer.get_vocab()
+    # Training's own normalizer leaves alone what is normalized already, where it does not lower-case.
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    texts = [normalizer.normalize_str(text) for text in documents]
+    # Of so many entries at least n_new are not among the old ones, where the documents give as many.
+    trained = train_vocab(texts, n_old + n_new, lowercase=False)
+    candidates = [token for token in trained if token not in known]
+
+    # A vocabulary grows by merging: on the way to a frequent word there are pieces that occur nowhere else,
+    # and so have no gain. Nor have the special tokens that training puts first.
+    everything = _with_entries(tokenizer, candidates)
+    ids = everything.encode_bulk(documents, add_special_tokens=False)[0]
+    counts = np.bincount(ids, minlength=len(everything))[n_old:].tolist()
+    pieces = pieces_of_new(everything, n_old)
+    gains = [count * max(1, len(split) - 1) for count, split in zip(counts, pieces, strict=True)]
+    best = sorted(range(len(candidates)), key=lambda i: (-gains[i], i))[:n_new]
+    return _with_entries(tokenizer, [candidates[i] for i in best if gains[i]])
+
+
+def _with_entries(tokenizer: ElectraTokenizer, entries: Sequence[str]) -> ElectraTokenizer:
+    vocab = tokenizer.get_vocab()
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content["model"]["vocab"] = vocab | {token: index for index, token in enumerate(entries, len(vocab))}
+    return type(tokenizer)(tokenizer_object=Tokenizer.from_str(json.dumps(content)), **tokenizer._settings())
+
+
+def pieces_of_new(tokenizer: ElectraTokenizer, n_old: int) -> list[list[int]]:
+    """For each entry from id `n_old` on, the ids of the pieces into which the entries before `n_old` split it.
+
+    Pieces are found as WordPiece does it, the longest first; an entry that cannot be split so has none.
+    """
+    vocab = tokenizer.get_vocab()
+    old = {token: index for token, index in vocab.items() if index < n_old}
+    prefix = tokenizer.backend_tokenizer.model.continuing_subword_prefix
+    new = sorted((index, token) for token, index in vocab.items() if index >= n_old)
+    return [_split(token, old, prefix) for _, token in new]
+
+
+def _split(token: str, vocab: Mapping[str, int], prefix: str) -> list[int]:
+    pieces, rest = [], token
+    while rest:
+        lengths = range(len(rest), len(prefix) if rest.startswith(prefix) else 0, -1)
+        length = next((n for n in lengths if rest[:n] in vocab), None)
+        if length is None:
+            return []
+        pieces.append(vocab[rest[:length]])
+        rest = rest[length:] and prefix + rest[length:]
+    return pieces
+
+
+def extended_rows(table: Tensor, pieces: Sequence[Sequence[int]]) -> Tensor:
+    """A table or bias [V, ...] and a row more for each new entry: the mean of its pieces' rows, [V + len(pieces), ...].
+
+    Gee et al. 2022, "Fast Vocabulary Transfer for Language Model Compression", section 3. An entry without pieces gets
+    the mean of all rows (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models"). As means,
+    embedding and output bias give a new entry the mean of the logits of its pieces, and no more: fresh rows have
+    logits near 0, which can be far above all others.
+    """
+    rows = [table[list(ids)].mean(0) if ids else table.mean(0) for ids in pieces]
+    return torch.cat([table, torch.stack(rows)]) if rows else table

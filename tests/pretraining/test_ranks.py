@@ -1,0 +1,77 @@
+"""The same run from any number of processes."""
+
+import shutil
+
+import pytest
+import torch
+from runs import curve, launch, run, state
+
+FSDP = {"parallel": "fsdp"}
+# The ways to share out a batch of 12.
+WAYS = {
+    "ddp": {},
+    "ddp accumulating": {"accumulate": 2},
+    "fsdp": FSDP,
+    "fsdp accumulating": {"accumulate": 2, **FSDP},
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A directory with `alone`, the run of one process, and the runs of two; `chain` stopped after steps 3 and 7, and
+    `shards`, under FSDP, after step 6."""
+    root = tmp_path_factory.mktemp("ranks")
+    run(root / "alone")
+    run(root / "chain", stop_after=3)
+    calls = [(root / way, options) for way, options in WAYS.items()]
+    calls += [(root / "chain", {"stop_after": 7}), (root / "shards", {"stop_after": 6, **FSDP})]
+    code, printed = launch(calls, n_processes=2)
+    assert code == 0, printed
+    return root
+
+
+def assert_same_run(found, expected):
+    """Every update's losses, and at the end weights and moments, equal to 1e-6."""
+    curves = curve(found), curve(expected)
+    assert [record["step"] for record in curves[0]] == list(range(1, 13))
+    for record, wanted in zip(*curves, strict=True):
+        for name in ("loss", "generator_loss", "discriminator_loss", "generator_accuracy", "grad_norm"):
+            assert record[name] == pytest.approx(wanted[name], rel=1e-6), (record["step"], name)
+    tensors, wanted = state(found), state(expected)
+    assert tensors.keys() == wanted.keys()
+    for name, tensor in tensors.items():
+        # The loss does not depend on a key's bias: its gradient is rounding, and nothing else.
+        if "key.bias" not in name:
+            error = torch.linalg.vector_norm((tensor - wanted[name]).double())
+            assert error <= 1e-6 * torch.linalg.vector_norm(wanted[name].double()), name
+
+
+def test_accumulation_changes_nothing(runs, tmp_path):
+    run(tmp_path / "run", accumulate=3)
+    assert_same_run(tmp_path / "run", runs / "alone")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_make_the_updates_of_one(runs, way):
+    assert_same_run(runs / way, runs / "alone")
+
+
+@pytest.mark.parametrize(("name", "options"), [("chain", {}), ("shards", FSDP), ("shards", {})])
+def test_one_process_goes_on_where_two_stopped(runs, tmp_path, name, options):
+    copy = tmp_path / "run"
+    shutil.copytree(runs / name, copy)
+    run(copy, **options)
+    assert_same_run(copy, runs / "alone")
+
+
+@pytest.mark.slow
+def test_three_processes_too(runs, tmp_path):
+    """Alone, after one and two, and under FSDP after two: shards of another size than those that were saved."""
+    for name in ("chain", "shards"):
+        shutil.copytree(runs / name, tmp_path / name)
+    calls = [(tmp_path / way, options) for way, options in WAYS.items()]
+    calls += [(tmp_path / "chain", {}), (tmp_path / "shards", FSDP)]
+    code, printed = launch(calls, n_processes=3)
+    assert code == 0, printed
+    for out, _ in calls:
+        assert_same_run(out, runs / "alone")

@@ -6,6 +6,7 @@ After all tests the largest errors of kernels are shown, as the table in kernels
 """
 
 import os
+import signal
 
 import torch
 
@@ -15,6 +16,8 @@ if not torch.cuda.is_available():
 
     repair_interpreter()
 torch.set_num_threads(1)
+# In the background of a shell Ctrl-C is ignored, and then in all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter):

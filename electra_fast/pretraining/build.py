@@ -9,6 +9,7 @@ from torch import Tensor
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
 from ..training.optim import decay_groups
+from .neighbours import look_beside
 from .objective import ElectraPretrainingModel
 from .presets import Recipe
 
@@ -16,7 +17,7 @@ from .presets import Recipe
 def build_model(recipe: Recipe, tokenizer: ElectraTokenizer, impl: Impl = "auto") -> ElectraPretrainingModel:
     """The recipe's networks, with fresh weights, for a tokenizer's vocabulary."""
     size, pad = len(tokenizer), tokenizer.pad_token_id
-    return ElectraPretrainingModel(
+    model = ElectraPretrainingModel(
         recipe.generator_config(size, pad),
         recipe.discriminator_config(size, pad),
         mask_token_id=tokenizer.mask_token_id,
@@ -34,6 +35,10 @@ def build_model(recipe: Recipe, tokenizer: ElectraTokenizer, impl: Impl = "auto"
         replacement=recipe.replacement,
         never_label=recipe.never_label,
     )
+    if recipe.neighbour_heads:
+        for name in model.hub_networks:
+            look_beside(getattr(model, name).electra)
+    return model
 
 
 def parameter_groups(model: ElectraPretrainingModel, recipe: Recipe) -> list[dict[str, Any]]:

@@ -53,6 +53,8 @@ class Recipe:
     max_position_embeddings: int = 512
     dropout: float = 0.1
     initializer_range: float = 0.02
+    neighbour_heads: bool = False
+    """Heads of the first layer begin by looking at the tokens beside theirs (neighbours.py): for runs of minutes."""
 
     vocab_size: int = 30522
     """Entries to train a vocabulary for, where none is given."""
@@ -121,6 +123,7 @@ class Recipe:
             )
         self._check_generator()
         self._check_rates()
+        self._check_neighbour_heads()
 
     def _check_generator(self) -> None:
         """Raises ValueError for a shape of the generator that its kind cannot have."""
@@ -152,6 +155,17 @@ class Recipe:
         if self.decoupled and self.embedding_sharing == "es":
             raise ValueError(
                 "decoupled needs embedding_sharing gdes or nes, got es: shared tables would belong to both optimizers"
+            )
+
+    def _check_neighbour_heads(self) -> None:
+        """Raises ValueError where the positions are not what queries and keys read."""
+        is_wide = self.embedding_size == self.hidden_size and (not self._has_own_generator or self.generator_size == 1)
+        is_even = self.hidden_size % (2 * self.num_attention_heads) == 0
+        is_plain = self.objective != "electric" and self.embedding_sharing != "gdes"
+        if self.neighbour_heads and not (is_wide and is_even and is_plain):
+            raise ValueError(
+                "neighbour_heads needs embedding_size and the generator's width to be hidden_size, heads of an even "
+                "size, objective electra or mlm, and embedding_sharing es or nes"
             )
 
     @property

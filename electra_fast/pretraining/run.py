@@ -239,6 +239,8 @@ def stopped_by_signals(loop: TrainingLoop) -> Iterator[list[int]]:
         yield received
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    # What runs in the background of a shell ignores Ctrl-C, and should.
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
 
     def stop(number: int, _: object) -> None:
         nonlocal deadline

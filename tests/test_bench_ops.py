@@ -59,7 +59,7 @@ def wrong(op):
         # q, k, v and the result; then these, the gradient of the result and three gradients. 2 products, then 5.
         (
             key("attention", 8, 4, torch.bfloat16),
-            {FORWARD: (4 * 2048, 2 * 8192), BOTH: (12 * 2048 + 2 * 4 * 8 * 2, 7 * 8192)},
+            {FORWARD: (4 * 2048, 2 * 8192), BOTH: (12 * 2048 + 2 * 4 * 8 * 4, 7 * 8192)},
         ),
         (
             key("dropout_add_norm", 8, dtype=torch.bfloat16),

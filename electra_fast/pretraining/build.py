@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..backbone import ElectraModel
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
 from ..training.optim import decay_groups
@@ -36,8 +37,9 @@ def build_model(recipe: Recipe, tokenizer: ElectraTokenizer, impl: Impl = "auto"
         never_label=recipe.never_label,
     )
     if recipe.neighbour_heads:
-        for name in model.hub_networks:
-            look_beside(getattr(model, name).electra)
+        for module in model.modules():
+            if isinstance(module, ElectraModel):
+                look_beside(module)
     return model
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from math import sqrt
 
 import torch
+from torch.nn.utils import parametrize
 
 from ..backbone import ElectraModel
 
@@ -33,27 +34,38 @@ _GOLDEN = (sqrt(5) - 1) / 2
 def look_beside(model: ElectraModel) -> None:
     """Gives a fresh model such heads: of distances -1, 1, -2, 2, ... in order, with each an equal share of frequencies.
 
-    Embeddings must be as wide as the layers. The position table is overwritten with the same values each time, so
-    two models may share it.
-    """
-    config, attention = model.config, model.encoder.layer[0].attention.self
-    width, n_heads = config.hidden_size, config.num_attention_heads
-    assert config.embedding_size == width
-    positions = model.embeddings.position_embeddings.weight
-    spread = torch.arange(width // 2, dtype=torch.float64) * _GOLDEN % 1
-    frequencies = (_LOWEST + (_HIGHEST - _LOWEST) * spread).to(positions)
-    angles = torch.arange(len(positions)).to(positions)[:, None] * frequencies
-    sinusoids = torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
-    positions.copy_(_AMPLITUDE * config.initializer_range * sinusoids)
+    Where embeddings are projected, half of the layers' width takes up sinusoids as they are. Models that share their
+    position table may have this done to each, for it is overwritten with the same values.
 
-    query, key, _ = attention.qkv.weight.view(3, n_heads, -1, width)
-    gain = sqrt(2 * _PEAK / sqrt(config.head_size))
+    Raises:
+        ValueError: heads of an odd size, or of less than 4.
+    """
+    config, table = model.config, model.embeddings.position_embeddings
+    n_heads, head_size = config.num_attention_heads, config.head_size
+    if head_size < 4 or head_size % 2:
+        raise ValueError(f"neighbour_heads needs heads of an even size of at least 4, got {head_size}")
+    n_pairs = config.embedding_size // 2
+    spread = torch.arange(n_pairs, dtype=torch.float64) * _GOLDEN % 1
+    frequencies = (_LOWEST + (_HIGHEST - _LOWEST) * spread).to(table.weight)
+    # A table that is another one's plus a difference follows that one.
+    if not parametrize.is_parametrized(table):
+        angles = torch.arange(len(table.weight)).to(table.weight)[:, None] * frequencies
+        sinusoids = torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
+        table.weight[:, : 2 * n_pairs] = _AMPLITUDE * config.initializer_range * sinusoids
+    if config.embedding_size != config.hidden_size:
+        n_pairs = min(config.embedding_size, config.hidden_size) // 4
+        model.embeddings_project.weight[: 2 * n_pairs] = torch.eye(2 * n_pairs, config.embedding_size)
+
+    query, key, _ = model.encoder.layer[0].attention.self.qkv.weight.view(3, n_heads, head_size, -1)
+    n_pairs_each = n_pairs // n_heads
+    gain = sqrt(_PEAK * sqrt(head_size) / n_pairs_each)
     for head in range(n_heads):
         distance = (head // 2 + 1) * (-1 if head % 2 == 0 else 1)
-        query[head], key[head] = 0, 0
-        for row, pair in enumerate(range(head, width // 2, n_heads)):
-            rows, columns = slice(2 * row, 2 * row + 2), slice(2 * pair, 2 * pair + 2)
+        for of_head in range(n_pairs_each):
+            pair = head + of_head * n_heads
+            rows, columns = slice(2 * of_head, 2 * of_head + 2), slice(2 * pair, 2 * pair + 2)
             angle = frequencies[pair] * distance
             turn = torch.stack([angle.cos(), angle.sin(), -angle.sin(), angle.cos()]).view(2, 2)
+            query[head, rows], key[head, rows] = 0, 0
             query[head, rows, columns] = gain * turn
             key[head, rows, columns] = gain * torch.eye(2).to(turn)

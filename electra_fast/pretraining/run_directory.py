@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +23,9 @@ from ..tokenizer import ElectraTokenizer
 from ..training.progress import JsonLines, read_records, rewind_records
 from ..training.trackers import RecordWriters, open_tracker
 from .options import NetworkName
+from .presets import Recipe
+
+_DEFAULTS = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
 
 
 class RunDirectory:
@@ -67,8 +71,9 @@ class RunDirectory:
 
     def check_settings(self, settings: dict[str, Any]) -> None:
         """Raises ValueError where the run that is here was begun with others, and names them."""
-        found = json.loads(self._settings.read_text(encoding="utf-8"))
-        expected = json.loads(json.dumps(settings))
+        # What a recipe did not have yet when the run began was as it now is by default.
+        found = _flat({"recipe": _DEFAULTS}) | _flat(json.loads(self._settings.read_text(encoding="utf-8")))
+        expected = _flat(settings)
         names = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
         if names:
             changes = "; ".join(f"{name}: {found.get(name)} then, {expected.get(name)} now" for name in names)
@@ -95,3 +100,12 @@ class RunDirectory:
         yield temporary
         shutil.rmtree(self.path / network, ignore_errors=True)
         os.replace(temporary, self.path / network)
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings within settings by names such as recipe.seq_length, as JSON has them."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = {f"{name}.{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
+        flat |= inner
+    return json.loads(json.dumps(flat))

@@ -14,8 +14,8 @@ from statistics import median
 _LOSSES = ("loss", "generator_loss", "discriminator_loss")
 _JUDGED = ("generator_loss", "discriminator_loss", "discriminator_auc", "replaced_share")
 
-# A run is judged from its half on, and not before a thousand steps: preset tiny leaves its unigram plateau after 300 to
-# 500 of them, and a run that is over sooner says nothing about its recipe.
+# A run is judged from its half on, and not before a thousand steps: preset tiny without its neighbour heads
+# leaves its unigram plateau after 300 to 500 of them, and a run that is over sooner says nothing about its recipe.
 _FIRST_PROGRESS = 0.5
 _FIRST_STEP = 1000
 # Records of which the median is taken, so that one odd window of steps is no finding.

@@ -48,7 +48,7 @@ def test_the_papers_count_with_free_look_ups(name, length, flops, share):
         {"embedding_size": 64, "mask_prob": 0.25},
         {"objective": "mlm"},
         {"generator_kind": "uniform"},
-        {"generator_kind": "tied", "generator_size": 1.0},
+        {"generator_kind": "tied", "generator_size": 1.0, "generator_layers": 1.0},
         {"generator_layers": 0.5, "embedding_sharing": "gdes"},
     ],
     ids=str,

@@ -169,7 +169,7 @@ def test_another_recipe_than_the_runs_is_refused(folder, capsys):
     stop_after(5)
     before = files(folder / "out")
     error = mistake(capsys, "--data", "text.txt", "--set", *CHANGES, "hidden_size=64")
-    assert "out holds a run with other settings (recipe: " in error and "'hidden_size': 64" in error
+    assert "out holds a run with other settings (recipe.hidden_size: 32 then, 64 now): repeat" in error
     assert files(folder / "out") == before
 
 

@@ -20,7 +20,15 @@ from electra_fast.pretraining.vocab import train_vocab
 
 BERT_TINY = Path(__file__).resolve().parents[3] / "shared" / "data" / "bert-tiny"
 RECIPE = dataclasses.replace(
-    preset("tiny"), hidden_size=32, embedding_size=16, num_hidden_layers=2, generator_size=0.5, seq_length=32
+    preset("tiny"),
+    hidden_size=32,
+    num_attention_heads=2,
+    embedding_size=16,
+    num_hidden_layers=2,
+    generator_size=0.5,
+    generator_layers=1.0,
+    neighbour_heads=False,
+    seq_length=32,
 )
 # Another recipe, of shapes that no checkpoint here has.
 OTHER = dataclasses.replace(RECIPE, hidden_size=64, num_attention_heads=4, embedding_size=24, num_hidden_layers=3)

@@ -56,7 +56,7 @@ class TrainingLoop:
         is_stopping: whether a process was asked to `stop`; known to all of them after the same update.
 
     Raises:
-        ValueError: a batch that cannot be shared out evenly.
+        ValueError: a batch that cannot be shared out evenly, `decay_after_warmup` without `n_steps`.
     """
 
     def __init__(
@@ -84,6 +84,9 @@ class TrainingLoop:
         self.warmup_steps = recipe.warmup_steps
         if n_steps is not None and n_steps < recipe.n_steps:
             self.warmup_steps = min(self.warmup_steps, n_steps // 10)
+        if recipe.decay_after_warmup and n_steps is None:
+            raise ValueError("decay_after_warmup needs n_steps: of minutes it is unknown what share the warm-up takes")
+        self.decay_start = self.warmup_steps / n_steps if recipe.decay_after_warmup else 0.0
         self.step, self.seconds, self.is_stopping, self._is_asked_to_stop = 0, 0.0, False, False
         self.vocab_size, self._peak_flops = len(model.is_special), None
         if world.device.type == "cuda" and (peak := peak_flops(torch.cuda.get_device_name(world.device))):
@@ -179,7 +182,7 @@ class TrainingLoop:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * warmup_decay(
-                    self.step, progress, self.warmup_steps, self.recipe.decay_power
+                    self.step, progress, self.warmup_steps, self.recipe.decay_power, self.decay_start
                 )
         self.model.temperature = self.recipe.temperature_at(progress)
         # Dropout differs from process to process, and is drawn anew after a restart as it would have been without.

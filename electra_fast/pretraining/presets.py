@@ -89,6 +89,8 @@ class Recipe:
     warmup_steps: int = 10_000
     decay_power: float = 1.0
     """The learning rate falls as (1 - progress) to this power."""
+    decay_after_warmup: bool = False
+    """The learning rate falls from the end of the warm-up on, and not from the first step."""
     weight_decay: float = 0.01
     adam_betas: tuple[float, float] = (0.9, 0.999)
     adam_eps: float = 1e-6
@@ -243,7 +245,7 @@ TINY = Recipe(
     max_position_embeddings=64,
     dropout=0.0,
     initializer_range=0.05,
-    # Two minutes bring the generator to an accuracy of 27 % instead of 21 %.
+    # Two minutes bring the generator to an accuracy of 26 % instead of 21 %, in two seeds of three.
     neighbour_heads=True,
     vocab_size=4000,
     seq_length=64,
@@ -318,6 +320,7 @@ BASE_LAMB_128 = replace(
     learning_rate=6e-3,
     warmup_steps=2_000,
     decay_power=0.5,
+    decay_after_warmup=True,
     adam_betas=(0.878, 0.974),
     bias_correction=True,
 )

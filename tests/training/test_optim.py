@@ -341,3 +341,8 @@ def test_settings_that_cannot_be_are_named(options, message):
 )
 def test_warm_up_and_decay_are_multiplied(step, progress, warmup, expected):
     assert warmup_decay(step, progress, warmup) == pytest.approx(expected)
+
+
+def test_the_decay_may_start_later_and_have_a_power():
+    factors = [warmup_decay(step, step / 100, 20, power=0.5, decay_start=0.2) for step in (10, 20, 60, 100)]
+    assert factors == pytest.approx([0.5, 1.0, 0.5**0.5, 0.0])

@@ -156,7 +156,6 @@ def test_a_vocabulary_without_the_unknown_token_is_refused(folder, capsys):
         (["--checkpoint-every", "5", "--log-every", "2"], "checkpoint_every must be a multiple of log_every 2, got 5"),
         (["--keep-checkpoints", "0"], "keep_checkpoints must be positive, got 0"),
         (["--device", "cuda:99"], "cuda:99 must be a GPU of this machine"),
-        (["--minutes", "1", "--set", *CHANGES, "decay_after_warmup=True"], "decay_after_warmup needs n_steps"),
         (["--parallel", "fsdp", "--set", *CHANGES, "optimizer=lamb"], "LAMB takes the norm of whole tensors"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

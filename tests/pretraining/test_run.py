@@ -152,6 +152,12 @@ def curve(out):
     ]
 
 
+def test_a_decay_after_the_warm_up_needs_a_number_of_steps(tmp_path):
+    with pytest.raises(ValueError, match="decay_after_warmup needs n_steps"):
+        pretrain(dataclasses.replace(RECIPE, decay_after_warmup=True), documents(), tmp_path / "out", minutes=1)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     recipe = dataclasses.replace(RECIPE, learning_rate=math.inf)
     with pytest.raises(ValueError, match=r"must stay a finite number, got nan at step 4 .*lower learning rate"):

@@ -32,7 +32,7 @@ def test_a_trained_generator_makes_the_better_discriminator(tmp_path):
     for name in ("generator_accuracy", "discriminator_auc"):
         values = [record[name] for record in evaluations["untied"]]
         assert values == sorted(values), name
-    assert evaluations["untied"][-1]["generator_accuracy"] > 5 * evaluations["untied"][-1]["unigram_accuracy"]
+    assert evaluations["untied"][-1]["generator_accuracy"] > 4 * evaluations["untied"][-1]["unigram_accuracy"]
 
     # An AUC says something beside another one on the same text only: here what the trained generator makes of it.
     recipe, found = preset("tiny"), {}

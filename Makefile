@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow gpu sanitize fuzz lint bench resources clean
+.PHONY: bundled demo test test-slow gpu sanitize fuzz lint bench resources clean
 
 # One environment for everything; rebuilt when the requirements or the C++ sources change.
 .venv/installed: pyproject.toml setup.py constraints.txt $(wildcard csrc/*/*.cpp csrc/*/*.h csrc/*/*.inc)
@@ -74,6 +74,13 @@ build/fuzz/fuzz_encoder: $(FUZZ_SOURCES) $(wildcard csrc/tokenizer/*.h csrc/toke
 fuzz: build/fuzz/fuzz_encoder
 	build/fuzz/fuzz_encoder -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/ \
 		build/fuzz/corpus csrc/tokenizer/fuzz/corpus
+
+# The small model of the package, from the prose in PROSE; a run that was stopped goes on. An hour on one core.
+bundled: .venv/installed
+	$(BIN)/electra-fast pretrain --preset tiny --data $(PROSE) --out build/bundled --device cpu --minutes 62 \
+		--vocab-size 8000 --log-every 200 --checkpoint-every 2000 --set num_hidden_layers=6 num_attention_heads=4 \
+		generator_size=1 generator_layers=0.5 batch_size=16 warmup_steps=500
+	$(BIN)/python -m electra_fast.bundled build/bundled
 
 lint: .venv/installed
 	$(BIN)/ruff check .

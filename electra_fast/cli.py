@@ -22,6 +22,7 @@ from . import __version__
 from .versions import installed_version
 
 if TYPE_CHECKING:
+    from .bundled import Network
     from .tokenizer import ElectraTokenizer
 
 # name: (where its dataclass is, or the table of its own subcommands; its line in the overview)
@@ -77,8 +78,8 @@ class InfoCommand:
 
 @dataclass(kw_only=True)
 class _ModelCommand:
-    model: str
-    """A directory, or a model on the Hub."""
+    model: str | None = None
+    """A directory, or a model on the Hub. Default: the small English one that comes with the package."""
     device: str = "auto"
     """Where to run: auto, cpu, cuda, cuda:1, ..."""
     impl: Literal["auto", "triton", "torch"] = "auto"
@@ -90,23 +91,23 @@ class _ModelCommand:
     ] = ()
     """The texts; without any, one is read from each line of the standard input."""
 
-    def load(self, class_name: str) -> tuple[Any, ElectraTokenizer]:
+    def load(self, class_name: str, network: Network) -> tuple[Any, ElectraTokenizer]:
         """The model and its tokenizer; a checkpoint that lacks a part of the model is refused."""
         import electra_fast
 
-        model_class = getattr(electra_fast, class_name)
+        from .bundled import bundled
+
+        path, model_class = self.model or bundled(network), getattr(electra_fast, class_name)
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", UserWarning
             )  # of missing tensors, which raise below, and of others left out
             model, loaded = model_class.from_pretrained(
-                self.model, device_map=self.device, impl=self.impl, output_loading_info=True
+                path, device_map=self.device, impl=self.impl, output_loading_info=True
             )
         if loaded["missing_keys"]:
-            raise ValueError(
-                f"{self.model} must be an {class_name}, but lacks {', '.join(sorted(loaded['missing_keys']))}"
-            )
-        return model, electra_fast.ElectraTokenizer.from_pretrained(self.model)
+            raise ValueError(f"{path} must be an {class_name}, but lacks {', '.join(sorted(loaded['missing_keys']))}")
+        return model, electra_fast.ElectraTokenizer.from_pretrained(path)
 
     def read_texts(self) -> list[str]:
         texts = list(self.texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
@@ -129,7 +130,7 @@ class DetectCommand(_ModelCommand):
         from .detection import detect, format_table
 
         texts = self.read_texts()
-        detections = detect(*self.load("ElectraForPreTraining"), texts, self.threshold)
+        detections = detect(*self.load("ElectraForPreTraining", "discriminator"), texts, self.threshold)
         if self.json:
             _print_json([asdict(detection) for detection in detections])
         else:
@@ -147,7 +148,7 @@ class FillMaskCommand(_ModelCommand):
         from .detection import fill_mask
 
         texts = self.read_texts()
-        fillings = fill_mask(*self.load("ElectraForMaskedLM"), texts, self.top_k)
+        fillings = fill_mask(*self.load("ElectraForMaskedLM", "generator"), texts, self.top_k)
         if self.json:
             keys = ("token", "probability")
             masks = [[[dict(zip(keys, best, strict=True)) for best in mask] for mask in f.masks] for f in fillings]

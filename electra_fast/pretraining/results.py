@@ -50,7 +50,8 @@ def save_results(
     elif read_records(directory.log, "train"):
         plot_run(directory.log, directory.plot)
         plot = directory.plot
-    run = read_records(directory.log, "run")[0]
+    # As it began, but for how far it came.
+    run = read_records(directory.log, "run")[0] | {"step": read_records(directory.log, "evaluation")[-1]["step"]}
     for name in model.hub_networks:
         with directory.replacing(name) as temporary:
             model.save_network(name, temporary)

@@ -1,0 +1,86 @@
+"""The small model that comes with the package, and how it is made of a run."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from electra_fast import ElectraForMaskedLM, ElectraForPreTraining, ElectraTokenizer, bundled
+from electra_fast.cli import main
+from electra_fast.detection import detect, fill_mask
+from electra_fast.pretraining import Corpus, preset, pretrain
+
+
+def test_it_is_small_and_complete():
+    files = [path for path in bundled._DIRECTORY.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 12_000_000
+    for network in ("generator", "discriminator"):
+        names = {path.name for path in files if path.parent.name == network}
+        assert names >= {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "README.md", "training.png"}
+        card = (bundled.bundled(network) / "README.md").read_text(encoding="utf-8")
+        for words in ("WordNet", "CC BY-SA", "public domain", "Brown", "discriminator_auc", "seq_length"):
+            assert words in card
+
+
+@pytest.mark.parametrize(
+    ("text", "odd"),
+    [
+        ("The president signed the bill into purple law.", "purple"),
+        ("The war ended in 1945 with the surrender of butter", "butter"),
+        ("A genus of large dog with long leaves and white flowers", "dog"),
+    ],
+)
+def test_it_finds_the_word_that_does_not_belong(text, odd):
+    path = bundled.bundled("discriminator")
+    model, tokenizer = ElectraForPreTraining.from_pretrained(path), ElectraTokenizer.from_pretrained(path)
+    (found,) = detect(model, tokenizer, [text])
+    assert [token for token, replaced in zip(found.tokens, found.replaced, strict=True) if replaced] == [odd]
+
+
+def test_it_fills_a_mask():
+    path = bundled.bundled("generator")
+    model, tokenizer = ElectraForMaskedLM.from_pretrained(path), ElectraTokenizer.from_pretrained(path)
+    (filling,) = fill_mask(model, tokenizer, ["He was one of the [MASK] of the United States."], top_k=5)
+    assert all(token.isalpha() for token, _ in filling.masks[0])
+
+
+def test_transformers_loads_it():
+    transformers = pytest.importorskip("transformers")
+    for network, theirs, ours in (
+        ("discriminator", transformers.AutoModelForPreTraining, ElectraForPreTraining),
+        ("generator", transformers.AutoModelForMaskedLM, ElectraForMaskedLM),
+    ):
+        path = bundled.bundled(network)
+        ids = torch.tensor([ElectraTokenizer.from_pretrained(path)("A short text")["input_ids"]])
+        with torch.no_grad():
+            expected, got = (c.from_pretrained(path).eval()(ids).logits for c in (theirs, ours))
+        assert got.dtype == expected.dtype == torch.float32
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("command", [["detect", "A short text"], ["fill-mask", "A [MASK] text"]])
+def test_commands_need_no_model(command, capsys):
+    assert main(command) == 0
+    assert "text" in capsys.readouterr().out
+
+
+def test_it_is_made_of_a_run(tmp_path, monkeypatch, capsys):
+    text = "\n\n".join(f"the {word} of number {i} is a text" for i in range(400) for word in ("end", "name"))
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    pretrain(preset("tiny"), Corpus([tmp_path / "text.txt"]), tmp_path / "run", n_steps=2, log_every=1)
+    monkeypatch.setattr(bundled, "_DIRECTORY", tmp_path / "bundled_model")
+    monkeypatch.setattr("sys.argv", ["bundled", str(tmp_path / "run")])
+    assert bundled.main() == 0
+    for network in ("generator", "discriminator"):
+        path = tmp_path / "bundled_model" / network
+        weights = load_file(path / "model.safetensors")
+        assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
+        assert json.loads((path / "config.json").read_text(encoding="utf-8"))["dtype"] == "float32"
+        assert "WordNet licence" in (path / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_run_that_is_not_done_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bundled", str(tmp_path)])
+    assert bundled.main() == 2
+    assert "must be a run that is done" in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """An initialization for runs of minutes: heads of the first layer that begin by looking at the tokens beside theirs.
 
-To a masked language model a token's neighbours are where they are by attention alone. Random heads average over the
+A masked language model knows a token's neighbours through attention alone. Random heads average over the
 whole sequence, and until they have found the neighbours both networks learn how frequent tokens are and little more.
 Here positions begin as sinusoids (Vaswani et al. 2017, section 3.5), of which a rotation makes those of a place further
 on. A head's queries are its pairs of sines and cosines turned by its distance d, its keys the same pairs as they are:

@@ -71,8 +71,8 @@ def pretrain(
 
     Evaluates on held-out text before the first step, at every checkpoint and at the end. Called again for the same
     `out` it goes on after the last checkpoint, whatever ended the run before, with any number of processes; a run that
-    is done is left alone. SIGTERM and Ctrl-C (as KeyboardInterrupt) write a checkpoint first. Processes that torchrun
-    started train together. Torch's global generator is seeded.
+    is done is trained no further. SIGTERM and Ctrl-C (as KeyboardInterrupt) write a checkpoint first. Processes that
+    torchrun started train together. Torch's global generator is seeded.
 
     Args:
         recipe: shapes and hyperparameters.

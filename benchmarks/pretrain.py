@@ -36,7 +36,6 @@ from ..pretraining.cost import mfu
 from ..pretraining.loop import TrainingLoop
 from ..pretraining.objective import ElectraPretrainingModel
 from ..pretraining.presets import Recipe, preset
-from ..pretraining.report import RunReport
 from ..pretraining.run import as_tokenizer, cpu_threads
 from ..pretraining.stream import Rows
 from ..tokenizer import ElectraTokenizer
@@ -44,6 +43,7 @@ from ..training.distributed import World
 from ..training.gpus import peak_flops
 from ..training.guard import Guard
 from ..training.precision import default_precision
+from ..training.report import RunReport
 from .gpu import device_names
 from .measure import append_rows, check_writable, machine, markdown, quantiles, ratio, require, time_in_turn
 from .pretrain_check import LOOSE, OURS, PLAIN, PLAIN_GATHERED, Losses, check_losses, is_far
@@ -271,7 +271,7 @@ class _LastRecord(RunReport):
     """Keeps what the loop found last, and says nothing."""
 
     def __init__(self):
-        super().__init__(None, Guard())
+        super().__init__(None, Guard(), ())
 
     def training(self, step: int, progress: float, seconds: float, metrics: dict[str, float]) -> None:
         super().training(step, progress, seconds, metrics)

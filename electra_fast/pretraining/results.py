@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ..tokenizer import ElectraTokenizer
-from ..training.plot import plot_run
+from ..training.plot import OPTIMIZER_PANELS, Panel, plot_run
 from ..training.progress import read_records
 from .build import build_model
 from .evaluate import Evaluation
@@ -19,6 +19,14 @@ from .model_card import write_model_card
 from .objective import ElectraPretrainingModel
 from .presets import Recipe
 from .run_directory import RunDirectory
+
+PANELS: tuple[Panel, ...] = (
+    ("generator_loss", "generator loss, nats a masked token", "unigram_loss"),
+    ("discriminator_loss", "discriminator loss, nats a token", None),
+    ("generator_accuracy", "generator accuracy", "unigram_accuracy"),
+    ("discriminator_auc", "discriminator AUC", 0.5),
+    *OPTIMIZER_PANELS,
+)
 
 
 def export(parameters: Mapping[str, Tensor], recipe: Recipe, tokenizer: ElectraTokenizer) -> ElectraPretrainingModel:
@@ -48,7 +56,7 @@ def save_results(
     if importlib.util.find_spec("matplotlib") is None:
         print("no picture of the run: it needs matplotlib, pip install 'electra_fast[train]'", flush=True)
     elif read_records(directory.log, "train"):
-        plot_run(directory.log, directory.plot)
+        plot_run(directory.log, directory.plot, PANELS, f"ELECTRA {recipe.name}")
         plot = directory.plot
     # As it began, but for how far it came.
     run = read_records(directory.log, "run")[0] | {"step": read_records(directory.log, "evaluation")[-1]["step"]}

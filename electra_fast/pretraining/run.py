@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import signal
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -21,7 +18,9 @@ from ..tokenizer import ElectraTokenizer
 from ..training.checkpoint import Checkpoints
 from ..training.distributed import PARALLEL, join
 from ..training.guard import Guard
+from ..training.loop import stopped_by_signals
 from ..training.precision import DTYPES, default_precision
+from ..training.report import RunReport
 from .build import build_model
 from .corpus import Corpus
 from .evaluate import MAX_TOKENS, evaluate
@@ -30,7 +29,6 @@ from .initialize import load_pretrained, pretrained_tokenizer
 from .loop import TrainingLoop
 from .objective import ElectraPretrainingModel
 from .presets import Recipe
-from .report import RunReport
 from .results import export, save_results
 from .run_directory import RunDirectory
 from .shards import ShardedCorpus
@@ -38,8 +36,15 @@ from .stream import SequenceStream, held_out_sequences
 from .vocab import train_vocab, vocabulary_texts
 from .windows import vocabulary_fingerprint
 
-# A signal that comes again so soon is the same one, sent twice.
-_REPEAT_SECONDS = 5.0
+# What the line shows: label, metric, format.
+_SHOWN = (
+    ("gen", "generator_loss", ".3f"),
+    ("disc", "discriminator_loss", ".4f"),
+    ("acc", "generator_accuracy", ".1%"),
+    ("AUC", "discriminator_auc", ".3f"),
+    ("tokens/s", "tokens_per_second", ",.0f"),
+    ("MFU", "mfu", ".1%"),
+)
 
 
 def pretrain(
@@ -177,7 +182,7 @@ def pretrain(
                 directory.rewind_log(loop.step)
             with directory.writer(track) if world.is_main else nullcontext() as writer:
                 evaluation = evaluate(model, held_out)
-                report = RunReport(writer, Guard(evaluation.unigram_loss, strict))
+                report = RunReport(writer, Guard(evaluation.unigram_loss, strict), _SHOWN)
                 report.record(
                     "run" if loop.step == 0 else "resume",
                     step=loop.step,
@@ -197,14 +202,14 @@ def pretrain(
                     },
                 )
                 if loop.step == 0:
-                    report.evaluation(0, evaluation)
+                    report.record("evaluation", step=0, **asdict(evaluation))
                 try:
                     with stopped_by_signals(loop) as signals:
                         while loop.progress < 1 and not loop.is_stopping:
                             loop.run(report, until=(loop.step // checkpoint_every + 1) * checkpoint_every)
                             if not loop.is_stopping:
                                 evaluation = evaluate(model, held_out)
-                                report.evaluation(loop.step, evaluation)
+                                report.record("evaluation", step=loop.step, **asdict(evaluation))
                             checkpoints.save(loop.step, loop.state())
                         checkpoints.finish()
                 finally:
@@ -224,40 +229,6 @@ def pretrain(
                 else:
                     report.say(f"wrote {', '.join(str(directory.path / name) for name in exported.hub_networks)}")
             return exported
-
-
-@contextmanager
-def stopped_by_signals(loop: TrainingLoop) -> Iterator[list[int]]:
-    """SIGTERM and Ctrl-C end the loop after the update that is being made, and are listed.
-
-    Seconds later they act as ever: Slurm and torchrun send the same signal, and so do torchrun and a terminal, but a
-    user who repeats it means it. Elsewhere than in the main thread signals stay as they are.
-    """
-    received: list[int] = []
-    deadline = math.inf
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    # What runs in the background of a shell ignores Ctrl-C, and should.
-    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
-
-    def stop(number: int, _: object) -> None:
-        nonlocal deadline
-        if time.monotonic() > deadline:
-            signal.signal(number, before[number])
-            signal.raise_signal(number)
-        received.append(number)
-        deadline = min(deadline, time.monotonic() + _REPEAT_SECONDS)
-        loop.stop()
-
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _new_tokenizer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +16,18 @@ if TYPE_CHECKING:
 Records = list[dict[str, Any]]
 
 _TRAIN, _HELD_OUT, _CONSTANT = "#3b6ea8", "#d1495b", "#8a8a8a"
-# A panel each: (metric of both kinds of records, its title, the same for the best constant guess: a number, or a metric
-# of evaluations).
-_PANELS = (
-    ("generator_loss", "generator loss, nats a masked token", "unigram_loss"),
-    ("discriminator_loss", "discriminator loss, nats a token", None),
-    ("generator_accuracy", "generator accuracy", "unigram_accuracy"),
-    ("discriminator_auc", "discriminator AUC", 0.5),
+# (metric of both kinds of records, its title, the same for the best constant guess: a number, or a metric of
+# evaluations, or None).
+Panel = tuple[str, str, float | str | None]
+# What every run has.
+OPTIMIZER_PANELS: tuple[Panel, ...] = (
     ("lr", "learning rate", None),
     ("grad_norm", "gradient norm before clipping", None),
 )
 
 
-def plot_run(log_path: str | os.PathLike, png_path: str | os.PathLike) -> None:
-    """Draws losses, accuracy, AUC, learning rate and gradient norm over steps; evaluations are points.
+def plot_run(log_path: str | os.PathLike, png_path: str | os.PathLike, panels: Sequence[Panel], name: str) -> None:
+    """Draws metrics over steps, each in a panel; evaluations are points.
 
     A log that was continued after an interruption may have a step twice: the later record counts. Metrics that the run
     does not have get no panel.
@@ -36,6 +35,7 @@ def plot_run(log_path: str | os.PathLike, png_path: str | os.PathLike) -> None:
     Args:
         log_path: a run's log.jsonl.
         png_path: the picture to write, whole or not at all.
+        name: of what was trained.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -52,15 +52,15 @@ def plot_run(log_path: str | os.PathLike, png_path: str | os.PathLike) -> None:
     except ImportError as error:
         raise ImportError("a plot of a run needs matplotlib: pip install 'electra_fast[train]'") from error
 
-    panels = [panel for panel in _PANELS if _points(train, panel[0]) or _points(evaluations, panel[0])]
+    panels = [panel for panel in panels if _points(train, panel[0]) or _points(evaluations, panel[0])]
     n_rows = -(-len(panels) // 2)
     figure = Figure(figsize=(10, 0.7 + 2.4 * n_rows), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     legend: dict[str, Artist] = {}
-    for number, (name, title, constant) in enumerate(panels, start=1):
+    for number, (metric, title, constant) in enumerate(panels, start=1):
         axes = figure.add_subplot(n_rows, 2, number, sharex=figure.axes[0] if figure.axes else None)
         axes.set_title(title, loc="left", fontsize=10)
-        _draw(axes, _points(train, name), _points(evaluations, name))
+        _draw(axes, _points(train, metric), _points(evaluations, metric))
         if isinstance(constant, str):
             constant = next((value for _, value in reversed(_points(evaluations, constant))), None)
         if constant is not None:
@@ -69,7 +69,7 @@ def plot_run(log_path: str | os.PathLike, png_path: str | os.PathLike) -> None:
             axes.set_xlabel("step", fontsize=9)
         handles, labels = axes.get_legend_handles_labels()
         legend |= dict(zip(labels, handles, strict=True))
-    figure.suptitle(_title(records, train), x=0.01, ha="left", fontsize=11)
+    figure.suptitle(_title(name, records, train), x=0.01, ha="left", fontsize=11)
     figure.legend(
         legend.values(), legend.keys(), loc="outside upper right", ncols=len(legend), frameon=False, fontsize=9
     )
@@ -99,9 +99,9 @@ def _draw(axes: Axes, train: list[tuple[int, float]], held_out: list[tuple[int, 
     axes.margins(x=0.02)
 
 
-def _title(records: Records, train: Records) -> str:
+def _title(name: str, records: Records, train: Records) -> str:
     run = next((record for record in reversed(records) if record["kind"] == "run"), {})
-    parts = [f"ELECTRA {run['recipe']['name']}"] if "recipe" in run else ["pre-training"]
+    parts = [name]
     if "n_parameters" in run:
         parts.append(f"{run['n_parameters'] / 1e6:,.1f} M parameters")
     parts.append(f"{train[-1]['step']:,} steps")

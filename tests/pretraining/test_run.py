@@ -15,9 +15,10 @@ from texts import documents, text
 
 from electra_fast import ElectraForMaskedLM, ElectraForPreTraining
 from electra_fast.cli import main
-from electra_fast.pretraining import Corpus, preset, run
+from electra_fast.pretraining import Corpus, preset
 from electra_fast.pretraining import pretrain as pretrain_on
 from electra_fast.pretraining.loop import TrainingLoop
+from electra_fast.training import loop as training_loop
 from electra_fast.training.progress import read_records
 
 RECIPE = dataclasses.replace(
@@ -136,7 +137,7 @@ def test_a_signal_that_comes_again_later_ends_the_run_at_once(tmp_path, monkeypa
         return update(self)
 
     monkeypatch.setattr(TrainingLoop, "_update", interrupted)
-    monkeypatch.setattr(run, "_REPEAT_SECONDS", -1.0)
+    monkeypatch.setattr(training_loop, "_REPEAT_SECONDS", -1.0)
     with pytest.raises(KeyboardInterrupt):
         pretrain(RECIPE, documents(), out, n_steps=8, log_every=2, checkpoint_every=2)
     assert not read_records(out / "log.jsonl", "end")

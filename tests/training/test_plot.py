@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from electra_fast.pretraining.results import PANELS
 from electra_fast.training.plot import plot_run
 from electra_fast.training.progress import JsonLines
 
@@ -27,7 +28,7 @@ def test_it_draws_a_panel_for_each_metric_that_is_there(tmp_path):
     write_log(tmp_path / "lr.jsonl", names=("lr",))
     heights = []
     for name in ("all", "lr"):
-        plot_run(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.png")
+        plot_run(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.png", PANELS, "ELECTRA tiny")
         picture = pixels(tmp_path / f"{name}.png")
         heights.append(picture.shape[0])
         for colour in (0x3B6EA8, 0xD1495B, 0x8A8A8A):  # training, held out, constant guess
@@ -45,14 +46,14 @@ def test_of_a_step_that_was_done_twice_the_later_record_counts(tmp_path):
         log.write("train", step=150, lr=1e6)
     write_log(tmp_path / "resumed.jsonl", steps=(100, 150))
     for name in ("once", "resumed"):
-        plot_run(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.png")
+        plot_run(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.png", PANELS, "ELECTRA tiny")
     assert (pixels(tmp_path / "once.png") == pixels(tmp_path / "resumed.png")).all()
 
 
 def test_a_log_without_training_is_refused(tmp_path):
     write_log(tmp_path / "log.jsonl", steps=())
     with pytest.raises(ValueError, match=r"at least one record of kind train, got none in .*log\.jsonl"):
-        plot_run(tmp_path / "log.jsonl", tmp_path / "run.png")
+        plot_run(tmp_path / "log.jsonl", tmp_path / "run.png", PANELS, "ELECTRA tiny")
     assert not (tmp_path / "run.png").exists()
 
 
@@ -60,4 +61,4 @@ def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     write_log(tmp_path / "log.jsonl")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'electra_fast\[train\]'"):
-        plot_run(tmp_path / "log.jsonl", tmp_path / "run.png")
+        plot_run(tmp_path / "log.jsonl", tmp_path / "run.png", PANELS, "ELECTRA tiny")

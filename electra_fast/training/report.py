@@ -1,24 +1,19 @@
-"""What a pre-training run says: everything to the log and the trackers, one line for the eye, advice from the guard."""
+"""What a run says: everything to the log and the trackers, one line for the eye, advice from the guard."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-from ..training.guard import Guard
-from ..training.progress import ProgressLine
-from ..training.trackers import RecordWriter
-from .evaluate import Evaluation
+from .progress import ProgressLine
+from .trackers import RecordWriter
 
-# What the line shows: label, metric, format.
-_SHOWN = (
-    ("gen", "generator_loss", ".3f"),
-    ("disc", "discriminator_loss", ".4f"),
-    ("acc", "generator_accuracy", ".1%"),
-    ("AUC", "discriminator_auc", ".3f"),
-    ("tokens/s", "tokens_per_second", ",.0f"),
-    ("MFU", "mfu", ".1%"),
-)
+
+class TrainingGuard(Protocol):
+    """Tells from the records of training when something goes wrong."""
+
+    def check(self, step: int, progress: float, metrics: Mapping[str, float | None]) -> str | None:
+        """Advice to show and to log, or None; raises ValueError for what ends the run."""
 
 
 class RunReport:
@@ -27,19 +22,24 @@ class RunReport:
     Args:
         writer: where records go; None: nothing is said.
         guard: looks at every record of training, in every process.
+        shown: what the line has of the metrics: label, metric, format.
+        context: fields of every record.
     """
 
-    def __init__(self, writer: RecordWriter | None, guard: Guard):
-        self._writer, self._guard = writer, guard
+    def __init__(
+        self,
+        writer: RecordWriter | None,
+        guard: TrainingGuard,
+        shown: Sequence[tuple[str, str, str]],
+        context: Mapping[str, Any] | None = None,
+    ):
+        self._writer, self._guard, self._shown, self._context = writer, guard, shown, dict(context or {})
         self._line = ProgressLine()
 
     def record(self, kind: str, **fields: Any) -> None:
         """Writes a record of any kind."""
         if self._writer is not None:
-            self._writer.write(kind, **fields)
-
-    def evaluation(self, step: int, evaluation: Evaluation) -> None:
-        self.record("evaluation", step=step, **asdict(evaluation))
+            self._writer.write(kind, **self._context, **fields)
 
     def training(self, step: int, progress: float, seconds: float, metrics: dict[str, float]) -> None:
         """A record of training, and the line anew.
@@ -54,7 +54,7 @@ class RunReport:
         """
         self.record("train", step=step, seconds=seconds, **metrics)
         if self._writer is not None:
-            shown = {label: format(metrics[name], form) for label, name, form in _SHOWN if name in metrics}
+            shown = {label: format(metrics[name], form) for label, name, form in self._shown if name in metrics}
             self._line.show(step, progress, seconds, shown)
         if advice := self._guard.check(step, progress, metrics):
             self.record("warning", step=step, advice=advice)

@@ -1,0 +1,212 @@
+"""A loop of updates, the same ones from any number of processes.
+
+What an update does is a function of the state before it and of (seed, step), so a run goes on from any step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import signal
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from .checkpoint import State, round_parameters, training_state
+from .distributed import World, average_gradients, parallelize
+from .optim import Adam
+from .precision import DTYPES, LossScale, lower_precision
+from .report import RunReport
+from .schedule import warmup_decay
+
+# A signal that comes again so soon is the same one, sent twice.
+_REPEAT_SECONDS = 5.0
+
+
+class Loop(ABC):
+    """Updates a model until its steps are done or its time is up; what a batch is, and its loss, subclasses know.
+
+    Args:
+        model: on the device of `world`.
+        new_optimizers: makes the optimizers of the model's parameters, whose groups have an `initial_lr`.
+        n_steps, minutes: the limits; at least one of them. The learning rate falls with the share of the nearer one.
+        log_every: updates between two records and two refreshes of the line.
+        warmup_steps, decay_power, decay_start: of the schedule (`warmup_decay`).
+        precision: of activations, and of parameters but under FSDP: "fp32", "bf16" or "fp16"; the optimizer's state is
+            fp32.
+        accumulate: forwards and backwards an update.
+        parallel: "ddp" or "fsdp".
+
+    Attributes:
+        step: updates done.
+        seconds: of training, up to the last update.
+        is_stopping: whether a process was asked to `stop`; known to all of them after the same update.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        new_optimizers: Callable[[], list[Adam]],
+        world: World,
+        seed: int,
+        *,
+        n_steps: int | None,
+        minutes: float | None,
+        log_every: int,
+        warmup_steps: int,
+        decay_power: float = 1.0,
+        decay_start: float = 0.0,
+        precision: str = "fp32",
+        accumulate: int = 1,
+        parallel: str = "ddp",
+    ):
+        self.model, self.world, self.seed = model, world, seed
+        self.n_steps, self.minutes, self.log_every, self.accumulate = n_steps, minutes, log_every, accumulate
+        self.warmup_steps, self.decay_power, self.decay_start = warmup_steps, decay_power, decay_start
+        self.step, self.seconds, self.is_stopping, self._is_asked_to_stop = 0, 0.0, False, False
+        self._window_start = 0.0
+        dtype = DTYPES[precision]
+        if parallel == "fsdp":
+            self.module = parallelize(model, world, parallel, dtype)
+        self.optimizers = new_optimizers()
+        if precision == "fp16":
+            scale = LossScale(world.device)
+            for optimizer in self.optimizers:
+                optimizer.loss_scale = scale
+        if parallel == "ddp":
+            for optimizer in self.optimizers:
+                lower_precision(optimizer, dtype)
+            self.module = parallelize(model, world, parallel, dtype)
+        self._do_step = self._step_eagerly
+
+    def state(self) -> State:
+        """All that a checkpoint holds, besides the number of the step."""
+        clock = {"seconds": torch.tensor(self.seconds, dtype=torch.float64)}
+        return training_state(self.model, self.optimizers) | {"clock": clock}
+
+    def resume(self, step: int, state: State) -> None:
+        """Goes on after `step`; `state` is `state()`, into which a checkpoint was read."""
+        round_parameters(self.optimizers)
+        self.step, self.seconds = step, float(state["clock"]["seconds"])
+        self._window_start = self.seconds
+
+    def stop(self) -> None:
+        """Ends the run, in all processes, after the update that is being made or else the next; for signal handlers."""
+        self._is_asked_to_stop = True
+
+    def run(self, report: RunReport, until: int | None = None) -> None:
+        """Trains to the end of the run, or until that many updates are done, or `is_stopping`.
+
+        Raises ValueError where the report does.
+        """
+        self.module.train()
+        start = time.perf_counter() - self.seconds
+        while self.progress < 1 and self.step != until and not self.is_stopping:
+            self._update()
+            self.step += 1
+            self._agree(time.perf_counter() - start)
+            if self.step % self.log_every == 0 or self.progress >= 1:
+                metrics = self._metrics(self.seconds - self._window_start)
+                self._window_start = self.seconds
+                report.training(self.step, self.progress, self.seconds, metrics)
+
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done."""
+        by_steps = self.step / self.n_steps if self.n_steps else 0.0
+        by_time = self.seconds / (60 * self.minutes) if self.minutes else 0.0
+        return max(by_steps, by_time)
+
+    @abstractmethod
+    def _batches(self) -> list[tuple]:
+        """This process's share of the step's batch, for each forward: the arguments of `_compute`."""
+
+    @abstractmethod
+    def _compute(self, *batch: Any) -> Mapping[str, Tensor]:
+        """Forward and `_backward` of a part of the step's batch; what the metrics need to know of it."""
+
+    @abstractmethod
+    def _collect(self, outputs: list[Mapping[str, Tensor]]) -> None:
+        """Takes what the step's forwards returned, in memory that the next step may write over."""
+
+    @abstractmethod
+    def _metrics(self, seconds: float) -> dict[str, float]:
+        """Of the updates since the last record, which took so long: the same in all processes."""
+
+    def _update(self) -> None:
+        """One step of the optimizers."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * warmup_decay(
+                    self.step, self.progress, self.warmup_steps, self.decay_power, self.decay_start
+                )
+        # Dropout differs from process to process, and is drawn anew after a restart as it would have been without.
+        torch.manual_seed(mixed_seed(self.seed, self.step, "dropout", self.world.rank))
+        self._collect(self._do_step(self._batches()))
+
+    def _backward(self, loss: Tensor) -> None:
+        scale = self.optimizers[0].loss_scale
+        (loss if scale is None else loss * scale.value).backward()
+
+    def _step_eagerly(self, batches: list[tuple]) -> list[Mapping[str, Tensor]]:
+        outputs = []
+        for i, batch in enumerate(batches):
+            average_gradients(self.module, i == len(batches) - 1)
+            outputs.append(self._compute(*batch))
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        return outputs
+
+    def _agree(self, seconds: float) -> None:
+        """The first process says what time it is; where one was asked to stop, all do."""
+        message = torch.tensor([seconds * self.world.is_main, self._is_asked_to_stop], dtype=torch.float64)
+        if self.world.size > 1:
+            distributed.all_reduce(message, distributed.ReduceOp.MAX)
+        self.seconds, self.is_stopping = float(message[0]), bool(message[1])
+
+
+def mixed_seed(*parts: object) -> int:
+    """A seed of 63 bits for what the parts name."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+@contextmanager
+def stopped_by_signals(loop: Loop) -> Iterator[list[int]]:
+    """SIGTERM and Ctrl-C end the loop after the update that is being made, and are listed.
+
+    Seconds later they act as ever: Slurm and torchrun send the same signal, and so do torchrun and a terminal, but a
+    user who repeats it means it. Elsewhere than in the main thread signals stay as they are.
+    """
+    received: list[int] = []
+    deadline = math.inf
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    # What runs in the background of a shell ignores Ctrl-C, and should.
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+
+    def stop(number: int, _: object) -> None:
+        nonlocal deadline
+        if time.monotonic() > deadline:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+        received.append(number)
+        deadline = min(deadline, time.monotonic() + _REPEAT_SECONDS)
+        loop.stop()
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

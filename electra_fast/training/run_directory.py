@@ -1,0 +1,104 @@
+"""What a run leaves in its directory, and what it finds there when the same command is given again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .progress import JsonLines, read_records, rewind_records
+from .trackers import RecordWriters, open_tracker
+
+
+class RunDirectory:
+    """The files of one run. Only the first of several processes writes.
+
+    run.json        what the run is: its settings, and fingerprints of what it reads
+    log.jsonl       all that it printed
+    training.png    its curves
+
+    Args:
+        outputs: the names of what else a run leaves here, which a new one removes.
+        defaults: settings as they were, by default, before they could be set.
+    """
+
+    def __init__(self, path: str | os.PathLike, outputs: Sequence[str], defaults: Mapping[str, Any] | None = None):
+        self.path = Path(path)
+        self.log, self.plot, self._settings = (self.path / name for name in ("log.jsonl", "training.png", "run.json"))
+        self._outputs, self._defaults = tuple(outputs), dict(defaults or {})
+
+    def check(self, overwrite: bool) -> None:
+        """Refuses what a run must not be mixed with; raises FileExistsError."""
+        if self.path.exists() and not self.path.is_dir():
+            raise FileExistsError(f"the output must be a directory, but {self.path} is a file")
+        if not overwrite and self.path.is_dir() and any(self.path.iterdir()) and not self.holds_a_run:
+            raise FileExistsError(
+                f"{self.path} is not empty, and holds no run to go on with: give another directory, or overwrite it "
+                f"(--overwrite)"
+            )
+
+    @property
+    def holds_a_run(self) -> bool:
+        return self._settings.is_file()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.log.is_file() and any(record["reason"] == "done" for record in read_records(self.log, "end"))
+
+    def clear(self) -> None:
+        """Removes what an earlier run left; makes the directory."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name in (self._settings.name, self.log.name, self.plot.name, *self._outputs):
+            path = self.path / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def write_settings(self, settings: dict[str, Any]) -> None:
+        """Writes what the run is; from now on the directory `holds_a_run`."""
+        temporary = self.path / ".run.json.tmp"
+        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, self._settings)
+
+    def check_settings(self, settings: dict[str, Any]) -> None:
+        """Raises ValueError where the run that is here was begun with others, and names them."""
+        found = _flat(self._defaults) | _flat(json.loads(self._settings.read_text(encoding="utf-8")))
+        expected = _flat(settings)
+        names = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
+        if names:
+            changes = "; ".join(f"{name}: {found.get(name)} then, {expected.get(name)} now" for name in names)
+            raise ValueError(
+                f"{self.path} holds a run with other settings ({changes}): repeat its command to go on with it, give "
+                f"another directory, or overwrite it (--overwrite)"
+            )
+
+    def writer(self, trackers: Sequence[str]) -> RecordWriters:
+        """Writes records to the log, and to the trackers of these names."""
+        return RecordWriters([JsonLines(self.log), *(open_tracker(name, self.path) for name in trackers)])
+
+    def rewind_log(self, step: int) -> None:
+        """Leaves out of the log what came after the checkpoint that the run goes on from."""
+        if self.log.is_file():
+            rewind_records(self.log, step)
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """A directory to write an output to, which then takes the place of what was there before."""
+        temporary = self.path / f".{name}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        shutil.rmtree(self.path / name, ignore_errors=True)
+        os.replace(temporary, self.path / name)
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings within settings by names such as recipe.seq_length, as JSON has them."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = {f"{name}.{key}": x for key, x in value.items()} if isinstance(value, Mapping) else {name: value}
+        flat |= inner
+    return json.loads(json.dumps(flat))

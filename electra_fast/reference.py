@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -127,22 +128,24 @@ def attention(
     if n_tokens == 0:
         return v
     is_seeded = seed is not None and dropout_p > 0
-    if n_tokens == n_sequences * max_seqlen and not is_seeded:
+    if n_tokens == n_sequences * max_seqlen and not is_seeded:  # traced: lengths are not asked for
         padded = [x.view(n_sequences, max_seqlen, *x.shape[1:]).transpose(1, 2) for x in (q, k, v)]
         out = F.scaled_dot_product_attention(*padded, dropout_p=dropout_p, is_causal=causal)
         return out.transpose(1, 2).flatten(0, 1)
     lengths, out, start = cu_seqlens.diff().tolist(), [], 0
-    for sequence in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True):
-        n = len(sequence[0])
+    # Neighbours of the same length are attended at once: batches ordered by length have few lengths.
+    runs = [(n, 1) for n in lengths] if is_seeded else [(n, len(list(run))) for n, run in groupby(lengths)]
+    sizes = [n * n_rows for n, n_rows in runs]
+    for (n, n_rows), *run in zip(runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=True):
         if n == 0:
             continue
-        heads_first = [x.transpose(0, 1)[None] for x in sequence]
+        heads_first = [x.view(n_rows, n, *x.shape[1:]).transpose(1, 2) for x in run]
         if is_seeded:
             attended = _seeded_attention(*heads_first, start, dropout_p, causal, seed)
         else:
             attended = F.scaled_dot_product_attention(*heads_first, dropout_p=dropout_p, is_causal=causal)
-        out.append(attended[0].transpose(0, 1))
-        start += n
+        out.append(attended.transpose(1, 2).flatten(0, 1))
+        start += n * n_rows
     return torch.cat(out)
 
 

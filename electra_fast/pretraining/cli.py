@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ..tokenizer import ElectraTokenizer
@@ -82,8 +80,9 @@ class PretrainCommand:
     """Of parameters and activations; the optimizer keeps fp32. Default: bf16 on a GPU, fp32 on a CPU."""
 
     def run(self) -> None:
+        from ..assignments import assigned_fields
         from .initialize import fitted_recipe
-        from .presets import preset
+        from .presets import Recipe, preset
         from .run import pretrain
         from .run_directory import RunDirectory
         from .shards import open_corpus
@@ -91,7 +90,7 @@ class PretrainCommand:
         RunDirectory(self.out).check(self.overwrite)
         names = ("vocab_size", "batch_size", "learning_rate")
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        changes |= recipe_changes(self.set)
+        changes |= assigned_fields(Recipe, self.set)
         recipe, initial = preset(self.preset), (self.init_generator, self.init_discriminator)
         recipe = fitted_recipe(recipe, *initial, changes) if any(initial) else dataclasses.replace(recipe, **changes)
         pretrain(
@@ -118,32 +117,6 @@ class PretrainCommand:
             strict=self.strict,
             track=self.track,
         )
-
-
-def recipe_changes(assignments: tuple[str, ...]) -> dict[str, object]:
-    """NAME=VALUE as fields of a recipe; raises ValueError for a name that is none, or a value of another type."""
-    from .presets import Recipe
-
-    types = get_type_hints(Recipe)
-    changes: dict[str, object] = {}
-    for assignment in assignments:
-        name, _, text = assignment.partition("=")
-        if name not in types:
-            raise ValueError(f"--set must name a field of the recipe ({', '.join(types)}), got {assignment!r}")
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = text
-        expected = types[name]
-        if get_origin(expected) is Literal:
-            is_right = value in get_args(expected)
-        else:
-            kinds = get_args(expected) if isinstance(expected, UnionType) else (get_origin(expected) or expected,)
-            is_right = isinstance(value, kinds) or (float in kinds and type(value) is int)
-        if not is_right:
-            raise ValueError(f"--set {name} must be {expected}, got {text!r}")
-        changes[name] = value
-    return changes
 
 
 @dataclass(kw_only=True)

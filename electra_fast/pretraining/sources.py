@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 import zstandard
 
@@ -24,9 +24,9 @@ DocumentsBy = Literal["blank-line", "file"]
 # Longer documents are cut at line ends: a book without blank lines still gives text to train on and text to hold out.
 MAX_DOCUMENT_CHARS = 16_384
 
-_COMPRESSIONS = (".gz", ".xz", ".zst")
-_ENDINGS = (".txt", ".jsonl", *_COMPRESSIONS)
-_DAMAGE = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError)
+COMPRESSIONS = (".gz", ".xz", ".zst")
+_ENDINGS = (".txt", ".jsonl", *COMPRESSIONS)
+DAMAGE = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError)
 _CHUNK = 1 << 20
 _EDGE = 1 << 16  # bytes at either end of a file that its fingerprint covers
 
@@ -166,6 +166,12 @@ def fingerprint(sources: Iterable[Source]) -> str:
     return digest.hexdigest()
 
 
+def open_packed(file: Path) -> BinaryIO:
+    """The bytes of a file, plain, .gz, .xz or .zst; reading raises one of `DAMAGE` where it is damaged."""
+    openers = {".gz": gzip.open, ".xz": lzma.open, ".zst": _open_zstd}
+    return openers.get(file.suffix, open)(file, "rb")
+
+
 def _file_identity(path: Path, name: str) -> bytes:
     size = path.stat().st_size
     digest = hashlib.blake2b(f"{name}\0{size}\0".encode())
@@ -177,15 +183,14 @@ def _file_identity(path: Path, name: str) -> bytes:
 
 
 def _is_json_lines(file: Path) -> bool:
-    return (file.with_suffix("") if file.suffix in _COMPRESSIONS else file).suffix == ".jsonl"
+    return (file.with_suffix("") if file.suffix in COMPRESSIONS else file).suffix == ".jsonl"
 
 
 def _lines(file: Path) -> Iterator[str]:
-    openers = {".gz": gzip.open, ".xz": lzma.open, ".zst": _open_zstd}
     try:
-        with openers.get(file.suffix, open)(file, "rb") as content, io.TextIOWrapper(content, "utf-8") as lines:
+        with open_packed(file) as content, io.TextIOWrapper(content, "utf-8") as lines:
             yield from lines
-    except (UnicodeDecodeError, *_DAMAGE) as error:
+    except (UnicodeDecodeError, *DAMAGE) as error:
         raise ValueError(f"{file} must be UTF-8 text, plain, .gz, .xz or .zst, got: {error}") from error
 
 

@@ -54,8 +54,12 @@ class RunDirectory:
         """Removes what an earlier run left; makes the directory."""
         self.path.mkdir(parents=True, exist_ok=True)
         for name in (self._settings.name, self.log.name, self.plot.name, *self._outputs):
-            path = self.path / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            self.remove(name)
+
+    def remove(self, name: str) -> None:
+        """Removes a file or a directory, if it is there."""
+        path = self.path / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def write_settings(self, settings: dict[str, Any]) -> None:
         """Writes what the run is; from now on the directory `holds_a_run`."""

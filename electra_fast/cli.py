@@ -40,6 +40,8 @@ COMMANDS: Commands = {
     "fill-mask": ("electra_fast.cli:FillMaskCommand", "give the likeliest tokens at every [MASK] of a text"),
     "pretrain": ("electra_fast.pretraining.cli:PretrainCommand", "train a generator and a discriminator from raw text"),
     "prepare": ("electra_fast.pretraining.prepare_cli:PrepareCommand", "tokenise text into shards, once for many runs"),
+    "finetune": ("electra_fast.finetuning.cli:FinetuneCommand", "train a network on a task, and measure it"),
+    "predict": ("electra_fast.finetuning.predict_cli:PredictCommand", "say what a fine-tuned network predicts"),
     "cost": ("electra_fast.pretraining.cost_cli:CostCommand", "tell what pre-training takes, in hours on GPUs"),
     "train-vocab": ("electra_fast.pretraining.cli:TrainVocabCommand", "make a WordPiece vocabulary from raw text"),
     "bench": (BENCHMARKS, "measure speed beside other libraries"),

@@ -1,0 +1,50 @@
+"""Fine-tuning: tasks of the original, or of your own files; from a checkpoint to a network that is ready for use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+# Each is imported on first use: what predicts needs nothing of what trains.
+_HOME = {
+    "ElectraPaperForQuestionAnswering": "paper_heads",
+    "ElectraPaperForSequenceClassification": "paper_heads",
+    "TaskFiles": "data",
+    "custom_task": "tasks",
+    "finetune": "run",
+    "load_finetuned": "saved",
+    "predict": "prediction",
+    "task": "tasks",
+}
+
+__all__ = [
+    "ElectraPaperForQuestionAnswering",
+    "ElectraPaperForSequenceClassification",
+    "TaskFiles",
+    "custom_task",
+    "finetune",
+    "load_finetuned",
+    "predict",
+    "task",
+]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if TYPE_CHECKING:
+    from .data import TaskFiles
+    from .paper_heads import ElectraPaperForQuestionAnswering, ElectraPaperForSequenceClassification
+    from .prediction import predict
+    from .run import finetune
+    from .saved import load_finetuned
+    from .tasks import custom_task, task

@@ -1,0 +1,135 @@
+"""Sentences with tags, a word a line: CoNLL columns and CoNLL-U.
+
+CoNLL: columns between tabs where the first word's line has one, otherwise between blanks; a blank line ends a sentence.
+Left out are -DOCSTART- lines, and before the first word of a sentence lines that begin with # and a blank: comments.
+CoNLL-U (universaldependencies.org/format.html): ten columns between tabs; comments, words of several tokens (1-2) and
+empty nodes (1.1) are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from itertools import chain
+from pathlib import Path
+
+from .examples import TaggedExample
+from .lines import checked_text, numbered_lines, plain_suffix, without_end
+from .tasks import Column, Columns
+
+CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+
+_BLANKS = re.compile("[ \t]+")
+_NO_WORD = re.compile(r"\d+[-.]\d+")  # the ids of words of several tokens and of empty nodes
+
+# The words of a sentence: the line of each, and its columns.
+_Sentence = list[tuple[int, list[str]]]
+
+
+def read_conll(
+    path: Path,
+    columns: Columns,
+    *,
+    labels: Collection[str] | None = None,
+    needs_labels: bool = True,
+) -> Iterator[TaggedExample]:
+    """The sentences of a file, one by one, in order.
+
+    Args:
+        columns: `words` and `tags`: a column's number from 0, or from the end as -1, or its name in CoNLL-U, which a
+            file is where one is named, or where its own name ends with .conllu. Without, words are in the first
+            column, or that of forms, and tags are not read.
+        labels: the tags that there are; None takes all.
+        needs_labels: False where the tag column may be absent: there are fewer columns, or only that of the words.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file without sentences or without a column, or a bad line, naming it.
+    """
+    words, tags = columns.words, columns.tags
+    is_conllu = plain_suffix(path) == ".conllu" or isinstance(words, str) or isinstance(tags, str)
+    if words is None:
+        words = "form" if is_conllu else 0
+    sentences = _conllu_sentences(path) if is_conllu else _sentences(path)
+    first = next(sentences, None)
+    if first is None:
+        raise ValueError(f"{path}, line 1: the file must hold sentences, got none")
+    line, row = first[0]
+    word_place, tag_place = _place(words, len(row)), None if tags is None else _place(tags, len(row))
+    if word_place is None:
+        raise ValueError(f"{path}, line {line}: must have words in column {words!r}, got {len(row)} columns")
+    if tag_place is None or tag_place == word_place:
+        if needs_labels:
+            raise ValueError(f"{path}, line {line}: must have tags in column {tags!r}, got {len(row)} columns")
+        tag_place = None
+    for number, sentence in enumerate(chain([first], sentences)):
+        for line, row in sentence:
+            _check(path, line, row[word_place], "the word")
+            if tag_place is not None:
+                _check(path, line, row[tag_place], "the tag", labels)
+        found = None if tag_place is None else tuple(row[tag_place] for _, row in sentence)
+        yield TaggedExample(str(number), sentence[0][0], tuple(row[word_place] for _, row in sentence), found)
+
+
+def _place(column: Column, n_columns: int) -> int | None:
+    if isinstance(column, str):
+        if column.lower() not in CONLLU_COLUMNS:
+            raise ValueError(f"a column must be a number, or one of {', '.join(CONLLU_COLUMNS)}, got {column!r}")
+        return CONLLU_COLUMNS.index(column.lower())
+    return column % n_columns if -n_columns <= column < n_columns else None
+
+
+def _check(path: Path, line: int, value: str, name: str, labels: Collection[str] | None = None) -> None:
+    try:
+        checked_text(value, name)
+    except ValueError as error:
+        raise ValueError(f"{path}, line {line}: {error}") from error
+    if labels is not None and value not in labels:
+        raise ValueError(f"{path}, line {line}: {name} must be one of {', '.join(labels)}, got {value!r}")
+
+
+def _sentences(path: Path) -> Iterator[_Sentence]:
+    has_tabs: bool | None = None
+    n_columns = 0
+    sentence: _Sentence = []
+    for line, text in _texts(path):
+        if text is None:
+            if sentence:
+                yield sentence
+            sentence = []
+            continue
+        if text.startswith("-DOCSTART-") or (text.startswith("# ") and not sentence):
+            continue
+        has_tabs = "\t" in text if has_tabs is None else has_tabs
+        row = text.split("\t") if has_tabs else _BLANKS.split(text.strip(" \t"))
+        n_columns = n_columns or len(row)
+        _check_count(path, line, row, n_columns)
+        sentence.append((line, row))
+
+
+def _conllu_sentences(path: Path) -> Iterator[_Sentence]:
+    sentence: _Sentence = []
+    for line, text in _texts(path):
+        if text is None:
+            if sentence:
+                yield sentence
+            sentence = []
+        elif not text.startswith("#"):
+            row = text.split("\t")
+            _check_count(path, line, row, len(CONLLU_COLUMNS))
+            if not _NO_WORD.fullmatch(row[0]):
+                sentence.append((line, row))
+
+
+def _texts(path: Path) -> Iterator[tuple[int, str | None]]:
+    """Lines without their ends; None for a blank one, and at the end of the file."""
+    line = 0
+    for line, text in numbered_lines(path):
+        text = without_end(text)
+        yield line, text if text.strip(" \t") else None
+    yield line + 1, None
+
+
+def _check_count(path: Path, line: int, row: list[str], expected: int) -> None:
+    if len(row) != expected:
+        raise ValueError(f"{path}, line {line}: must have {expected} columns, as the first word, got {len(row)}")

@@ -1,0 +1,157 @@
+"""The updates of fine-tuning: a step's items are those of an order that is drawn from (seed, epoch) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+
+from ..ops import Impl
+from ..training.distributed import World
+from ..training.loop import Loop, mixed_seed
+from ..training.optim import Adam, AdamW
+from .features import Batch, Features
+from .layer_rates import parameter_groups
+from .networks import TaskNetworks
+from .recipe import Recipe
+
+
+class FinetuningLoop(Loop):
+    """Trains the networks of tasks on the items of all of them, mixed.
+
+    Every process takes an equal share of each update's items, dealt out by length, and so does every forward; the loss
+    is the mean over the targets of the whole update, whatever their shares.
+
+    Args:
+        train: the features of each task.
+        log_every, precision, accumulate: as in `Loop`.
+        impl: which code serves the optimizer.
+
+    Raises:
+        ValueError: fewer items than an update's forwards.
+    """
+
+    def __init__(
+        self,
+        model: TaskNetworks,
+        recipe: Recipe,
+        train: Mapping[str, Features],
+        world: World,
+        seed: int,
+        log_every: int,
+        impl: Impl = "auto",
+        precision: str = "fp32",
+        accumulate: int = 1,
+    ):
+        self.recipe, self.order, self._impl = recipe, ItemOrder(train, recipe.batch_size, seed), impl
+        n_parts, least = world.size * accumulate, min(recipe.batch_size, len(self.order))
+        if least < n_parts:
+            raise ValueError(f"an update has {least} items, too few for {world.size} processes x {accumulate} forwards")
+        self._train = train
+        n_steps = max(1, round(recipe.n_epochs * self.order.steps_per_epoch))
+        super().__init__(
+            model,
+            self._new_optimizers,
+            world,
+            seed,
+            n_steps=n_steps,
+            minutes=None,
+            log_every=log_every,
+            warmup_steps=int(recipe.warmup_share * n_steps),
+            decay_power=recipe.decay_power,
+            precision=precision,
+            accumulate=accumulate,
+        )
+        self._losses: list[Tensor] = []
+        self._n_tokens = 0
+
+    def _new_optimizers(self) -> list[Adam]:
+        recipe = self.recipe
+        groups = parameter_groups(self.model, self.model.encoder.config.num_hidden_layers, recipe)
+        return [
+            AdamW(
+                groups,
+                betas=recipe.adam_betas,
+                eps=recipe.adam_eps,
+                bias_correction=recipe.bias_correction,
+                max_grad_norm=recipe.max_grad_norm,
+                impl=self._impl,
+            )
+        ]
+
+    def _batches(self) -> list[tuple[dict[str, Batch], dict[str, float]]]:
+        items = self.order.items(self.step)
+        n_items = sum(map(len, items.values()))
+        n_targets = {name: int(self._train[name].n_targets[chosen].sum()) for name, chosen in items.items()}
+        weights = {
+            name: len(chosen) / n_items / max(1, n_targets[name]) for name, chosen in items.items() if len(chosen)
+        }
+        n_parts = self.world.size * self.accumulate
+        return [
+            (self._part(items, self.world.rank + i * self.world.size, n_parts), weights) for i in range(self.accumulate)
+        ]
+
+    def _part(self, items: Mapping[str, np.ndarray], number: int, n_parts: int) -> dict[str, Batch]:
+        """Every `n_parts`-th item of a task by length, so that all parts have about as many tokens."""
+        batches = {}
+        for name, chosen in items.items():
+            by_length = chosen[np.argsort(-self._train[name].item_lengths[chosen], kind="stable")]
+            if len(part := by_length[number::n_parts]):
+                batches[name] = self._train[name].batch(part, self.world.device)
+        return batches
+
+    def _compute(self, batches: dict[str, Batch], weights: dict[str, float]) -> dict[str, Tensor]:
+        self._n_tokens += sum(len(batch.input_ids) for batch in batches.values())
+        loss = self.module(batches, weights)
+        self._backward(loss * self.world.size)  # gradients are averaged over processes, the loss is shared out
+        return {"loss": loss.detach()}
+
+    def _collect(self, outputs: list[Mapping[str, Tensor]]) -> None:
+        self._losses.append(torch.stack([output["loss"] for output in outputs]).sum())
+
+    def _metrics(self, seconds: float) -> dict[str, float]:
+        loss = torch.stack(self._losses).double().sum()
+        sums = torch.stack([loss, torch.full_like(loss, self._n_tokens)])
+        if self.world.size > 1:
+            distributed.all_reduce(sums)
+        total, n_tokens = sums.tolist()
+        n_updates, self._losses, self._n_tokens = len(self._losses), [], 0
+        optimizer = self.optimizers[0]
+        return {
+            "loss": total / n_updates,
+            "tokens_per_second": n_tokens / seconds,
+            "lr": max(group["lr"] for group in optimizer.param_groups),
+            "grad_norm": float(optimizer.grad_norm),
+        }
+
+
+class ItemOrder:
+    """Which items each update sees: those of all tasks, in a new order every epoch; an epoch's last batch is what is
+    left."""
+
+    def __init__(self, train: Mapping[str, Features], batch_size: int, seed: int):
+        self._sizes = {name: len(features) for name, features in train.items()}
+        self._batch_size, self._seed = batch_size, seed
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return sum(self._sizes.values())
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self) // self._batch_size)
+
+    def items(self, step: int) -> dict[str, np.ndarray]:
+        """The items of an update, by task."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            source = np.random.default_rng(mixed_seed(self._seed, epoch, "order"))
+            self._epoch, self._order = epoch, source.permutation(len(self))
+        chosen = self._order[place * self._batch_size : (place + 1) * self._batch_size]
+        items, first = {}, 0
+        for name, size in self._sizes.items():
+            items[name] = chosen[(chosen >= first) & (chosen < first + size)] - first
+            first += size
+        return items

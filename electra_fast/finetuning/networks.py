@@ -1,0 +1,89 @@
+"""One encoder and the heads of one task or several, trained together."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..base import ElectraPreTrainedModel
+from ..ops import Impl
+from .features import Batch
+from .kinds import Kind
+from .recipe import Recipe
+
+
+class TaskNetworks(nn.Module):
+    """The networks of tasks, all of which have the same encoder.
+
+    Args:
+        models: by task; the encoder is the first one's.
+        kinds: of the same tasks.
+    """
+
+    def __init__(self, models: Mapping[str, ElectraPreTrainedModel], kinds: Mapping[str, Kind]):
+        super().__init__()
+        first, *others = models.values()
+        for model in others:
+            model.electra = first.electra
+        self.models, self.kinds = nn.ModuleDict(models), dict(kinds)
+
+    @property
+    def encoder(self) -> nn.Module:
+        return next(iter(self.models.values())).electra
+
+    def forward(self, batches: Mapping[str, Batch], weights: Mapping[str, float]) -> Tensor:
+        """The sum over tasks of weight x sum of losses, in fp32."""
+        loss = torch.zeros((), device=next(self.parameters()).device)
+        for name, batch in batches.items():
+            hidden = self.encoder.encode_packed(batch.input_ids, batch.packed, batch.token_type_ids)
+            loss = loss + weights[name] * self.kinds[name].loss(self.models[name], hidden, batch)
+        # Every parameter gets a gradient in every process, so that they can be averaged.
+        for name, model in self.models.items():
+            if name not in batches:
+                loss = loss + 0 * sum(p.float().sum() for p in model.parameters())
+        return loss
+
+
+def load_networks(
+    source: str | Path, kinds: Mapping[str, Kind], recipe: Recipe, vocab_size: int, impl: Impl = "auto"
+) -> TaskNetworks:
+    """A checkpoint's encoder, in fp32, with heads that are new unless the checkpoint has them.
+
+    Args:
+        source: a directory, or a model on the Hub.
+        vocab_size: of the tokenizer that goes with it.
+
+    Raises:
+        ValueError: a checkpoint that lacks a part of the encoder, or has not room for the vocabulary.
+    """
+    dropout = {} if recipe.dropout is None else dict.fromkeys(_DROPOUTS, recipe.dropout)
+    models = {}
+    for name, kind in kinds.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the heads, which are to be new
+            models[name], loaded = kind.model_class(recipe.head).from_pretrained(
+                source,
+                dtype=torch.float32,
+                impl=impl,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **kind.config_changes(),
+                **dropout,
+            )
+        # Of a part of another shape there is the name and both shapes.
+        missing = [*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])]
+        if missing := sorted(key for key in missing if key.startswith("electra.")):
+            raise ValueError(f"{source} must hold an ELECTRA encoder, but lacks {', '.join(missing[:5])}")
+        if vocab_size > models[name].config.vocab_size:
+            raise ValueError(
+                f"{source}: the tokenizer must have at most the model's {models[name].config.vocab_size} entries, got "
+                f"{vocab_size}"
+            )
+    return TaskNetworks(models, kinds)
+
+
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")

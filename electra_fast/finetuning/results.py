@@ -1,0 +1,96 @@
+"""What the run of a seed leaves for others: networks as on the Hub, predictions, submissions and pictures."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+
+from ..tokenizer import ElectraTokenizer
+from ..training.plot import OPTIMIZER_PANELS, plot_run
+from ..training.progress import read_records
+from ..training.run_directory import RunDirectory
+from .confusion import confusion_matrix, plot_confusion
+from .data import TaskData
+from .examples import answer_of
+from .networks import TaskNetworks
+from .recipe import Recipe
+from .saved import save_finetuned
+from .submission import write_glue, write_squad
+
+# A larger matrix cannot be read.
+_MAX_CONFUSED_LABELS = 30
+
+
+def save_results(
+    directory: RunDirectory,
+    model: TaskNetworks,
+    tasks: Mapping[str, TaskData],
+    recipe: Recipe,
+    tokenizer: ElectraTokenizer,
+    predictions: Mapping[str, Mapping[str, list[dict]]],
+    metrics: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Writes networks, predictions by task and split, submissions and pictures; each directory appears whole.
+
+    With one task its network is model/, with several each is model/TASK/, and other names begin with the task.
+    """
+    is_alone = len(tasks) == 1
+    with directory.replacing("model") as temporary:
+        for name, data in tasks.items():
+            target = temporary if is_alone else temporary / name
+            save_finetuned(target, model.models[name], data.task.kind, data.task.options, recipe.max_length, tokenizer)
+    with directory.replacing("predictions") as temporary:
+        for name, by_split in predictions.items():
+            for split, found in by_split.items():
+                file = temporary / f"{split if is_alone else f'{name}.{split}'}.jsonl"
+                with open(file, "w", encoding="utf-8") as lines:
+                    lines.writelines(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in found)
+    submitted = {
+        (name, split): file
+        for name, data in tasks.items()
+        for split, file in data.task.submission.items()
+        if split in predictions[name]
+    }
+    if submitted:
+        with directory.replacing("submission") as temporary:
+            for (name, split), file in submitted.items():
+                if tasks[name].task.kind == "qa":
+                    write_squad(temporary, predictions[name][split])
+                else:
+                    write_glue(temporary / file, predictions[name][split])
+    if importlib.util.find_spec("matplotlib") is None:
+        print("no pictures of the run: they need matplotlib, pip install 'electra_fast[train]'", flush=True)
+    else:
+        _draw(directory, tasks, predictions, metrics)
+
+
+def _draw(
+    directory: RunDirectory,
+    tasks: Mapping[str, TaskData],
+    predictions: Mapping[str, Mapping[str, list[dict]]],
+    metrics: Mapping[str, Mapping[str, float]],
+) -> None:
+    if read_records(directory.log, "train"):
+        first = {title: next(iter(found)) for title, found in metrics.items()}
+        panels = [("loss", "loss", read_records(directory.log, "run")[0]["constant_loss"])]
+        panels += [(f"{title}/{metric}", f"{title} {metric}", None) for title, metric in first.items()]
+        plot_run(directory.log, directory.plot, [*panels, *OPTIMIZER_PANELS], f"ELECTRA on {', '.join(tasks)}")
+    for name, data in tasks.items():
+        labels = data.kind.labels
+        if data.task.kind not in ("classification", "tagging") or len(labels) > _MAX_CONFUSED_LABELS:
+            continue
+        for split in data.measured_splits:
+            if data.has_labels(split):
+                true, predicted = _answers(data, split, predictions[name][split])
+                title = data.title(split, tasks)
+                png = directory.path / f"confusion.{title.replace(' ', '.')}.png"
+                plot_confusion(confusion_matrix(labels, true, predicted), labels, png, title)
+
+
+def _answers(data: TaskData, split: str, predictions: list[dict]) -> tuple[list[str], list[str]]:
+    """The right and the predicted class of each example, or tag of each word."""
+    examples = data.splits[split].examples
+    if data.task.kind == "classification":
+        return [str(answer_of(example)) for example in examples], [p["label"] for p in predictions]
+    return [tag for e in examples for tag in e.tags], [tag for p in predictions for tag in p["tags"]]

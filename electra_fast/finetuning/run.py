@@ -1,0 +1,172 @@
+"""Fine-tuning on tasks over several seeds: a checkpoint in, the best seed's network and the median of all out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ..config import ElectraConfig
+from ..ops import Impl
+from ..tokenizer import ElectraTokenizer
+from ..training.distributed import join
+from ..training.precision import DTYPES, default_precision
+from ..training.run_directory import RunDirectory
+from .data import TaskFiles
+from .recipe import recipe_for
+from .seed_run import Interrupted, SeedDirectory, SeedRun
+from .summary import format_summary, summarize
+
+
+def finetune(
+    model: str | os.PathLike,
+    tasks: Sequence[TaskFiles],
+    out: str | os.PathLike,
+    *,
+    n_trials: int = 1,
+    n_retries: int = 2,
+    seed: int = 0,
+    log_every: int = 10,
+    checkpoint_every: int = 500,
+    keep_all: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    impl: Impl = "auto",
+    precision: str | None = None,
+    accumulate: int = 1,
+    gradient_checkpointing: bool = False,
+    track: Sequence[str] = (),
+    **changes: object,
+) -> dict[str, Any]:
+    """Trains a network on tasks, with several seeds, and measures it on what they hold out.
+
+    A seed whose network does not learn is given up at half of its run, and the next one tried. Called again for the
+    same `out` it goes on after the last checkpoint, whatever ended it before. Processes that torchrun started train
+    together. Torch's global generator is seeded.
+
+    Args:
+        model: the checkpoint to begin with, a directory or a model on the Hub; its head is kept where it fits.
+        tasks: one, or several, which share the encoder.
+        out: a directory for the outputs; nothing is written before the input has turned out sound.
+        n_trials: runs that count, with the seeds `seed`, `seed` + 1, ...
+        n_retries: how many failed runs are replaced by further ones. Those after them are trained to their end and
+            count, with a warning, whether the network learns or not.
+        seed: of the first run. It also chooses the examples, where only some are trained on or held out.
+        log_every: updates between two records.
+        checkpoint_every: updates between two checkpoints; a multiple of `log_every`.
+        keep_all: keep the networks of all seeds, and not of the best one alone.
+        overwrite: replace the outputs of an earlier run in `out`.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        precision: "fp32", or "bf16" or "fp16" with fp32 masters; default bf16 on a GPU. Saved is fp32.
+        accumulate: forwards and backwards an update.
+        gradient_checkpointing: less memory, a third more work.
+        track: where else records go: "tensorboard", "wandb", "trackio".
+        **changes: fields of the recipe (`recipe.Recipe`) in place of what `recipe_for` takes from the paper.
+
+    Returns:
+        The summary (`summary.summarize`), with all `results` and `best`, the seed whose network is in `out`/model.
+
+    Raises:
+        FileExistsError: `out` is a file, or holds files that are no run and `overwrite` is false.
+        ValueError: a row that is no example, another run in `out`, a number that must be positive.
+    """
+    numbers = {"n_trials": n_trials, "log_every": log_every, "accumulate": accumulate}
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"{name} must be positive, got {value}")
+    if checkpoint_every < 1 or checkpoint_every % log_every:
+        raise ValueError(f"checkpoint_every must be a multiple of log_every {log_every}, got {checkpoint_every}")
+    names = [files.task.name for files in tasks]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"there must be at least one task, and each once, got {', '.join(names) or 'none'}")
+    directory = RunDirectory(out, (*SeedDirectory.outputs, "results.json"))
+    directory.check(overwrite)
+    with join(device) as world:
+        precision = precision or default_precision(world.device)
+        if precision not in DTYPES:
+            raise ValueError(f"precision must be one of {', '.join(DTYPES)}, got {precision!r}")
+        tokenizer = ElectraTokenizer.from_pretrained(model)
+        recipe = recipe_for(ElectraConfig.from_pretrained(model), [files.task for files in tasks], **changes)
+        data = {files.task.name: files.open(tokenizer, recipe, seed) for files in tasks}
+        settings = {
+            "model": str(model),
+            "recipe": asdict(recipe),
+            "precision": precision,
+            "tasks": {name: asdict(task_data.task) for name, task_data in data.items()},
+            "data": {name: task_data.fingerprint() for name, task_data in data.items()},
+        }
+        is_new = world.shared(overwrite or not directory.holds_a_run)
+        if not is_new:
+            directory.check_settings(settings)
+        run = SeedRun(
+            source=str(model),
+            tasks=data,
+            recipe=recipe,
+            tokenizer=tokenizer,
+            world=world,
+            settings=settings,
+            log_every=log_every,
+            checkpoint_every=checkpoint_every,
+            impl=impl,
+            precision=precision,
+            accumulate=accumulate,
+            gradient_checkpointing=gradient_checkpointing,
+            track=track,
+        )
+        if is_new and world.is_main:
+            directory.clear()
+            for path in directory.path.glob("seed-*"):
+                directory.remove(path.name)
+            directory.write_settings(settings)
+        world.barrier()
+        results = []
+        n_failed = 0
+        for number in itertools.count(seed):
+            try:
+                results.append(run.train(_seed_directory(directory, number), number, n_failed < n_retries))
+            except Interrupted as interrupted:
+                if signal.SIGINT in interrupted.signals:
+                    raise KeyboardInterrupt from None
+                return {"interrupted": True}
+            n_failed = sum("failure" in result for result in results)
+            if n_failed > n_retries:
+                raise ValueError(f"{n_failed} of {len(results)} runs failed; of the last: {results[-1]['failure']}")
+            if len(results) - n_failed == n_trials:
+                break
+        best = max((result for result in results if "failure" not in result), key=lambda result: result["score"])
+        summary = summarize(results) | {"results": results, "best": best["seed"]}
+        if world.is_main:
+            _keep_best(directory, summary, keep_all)
+            print(format_summary(summary))
+            print(f"wrote {directory.path / 'model'}, that of seed {best['seed']}", flush=True)
+        world.barrier()
+    return summary
+
+
+def _seed_directory(directory: RunDirectory, seed: int) -> SeedDirectory:
+    return SeedDirectory(directory.path / f"seed-{seed}")
+
+
+def _keep_best(directory: RunDirectory, summary: dict[str, Any], keep_all: bool) -> None:
+    """Makes the best seed's outputs those of the run; the networks of others go, unless all are to be kept."""
+    best = _seed_directory(directory, summary["best"])
+    for source in (*(best.path / name for name in best.outputs), *best.path.glob("*.png")):
+        if not source.exists():  # moved before, by a run that was done or interrupted here
+            continue
+        directory.remove(source.name)
+        if keep_all:
+            copy = shutil.copytree if source.is_dir() else shutil.copyfile
+            copy(source, directory.path / source.name)
+        else:
+            os.replace(source, directory.path / source.name)
+    if not keep_all:
+        for result in summary["results"]:
+            _seed_directory(directory, result["seed"]).remove("model")
+    temporary = directory.path / ".results.json.tmp"
+    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, directory.path / "results.json")

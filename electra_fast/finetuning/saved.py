@@ -1,0 +1,221 @@
+"""A fine-tuned network on disk: what config.json says of its kind, and finetuning.json what that cannot say."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..base import ElectraPreTrainedModel
+from ..config import ElectraConfig
+from ..hub import find_file
+from ..modeling import (
+    ElectraForMultipleChoice,
+    ElectraForQuestionAnswering,
+    ElectraForSequenceClassification,
+    ElectraForTokenClassification,
+)
+from ..ops import Impl
+from ..tokenizer import ElectraTokenizer
+from .choice import MultipleChoice
+from .classification import Classification, MultiLabel, Regression
+from .kinds import Kind
+from .paper_heads import ElectraPaperForQuestionAnswering, ElectraPaperForSequenceClassification
+from .question_answering import QuestionAnswering
+from .tagging import Tagging
+
+FILE_NAME = "finetuning.json"
+
+KINDS: dict[str, Callable[..., Kind]] = {
+    "classification": Classification,
+    "regression": Regression,
+    "multilabel": MultiLabel,
+    "tagging": Tagging,
+    "choice": MultipleChoice,
+    "qa": QuestionAnswering,
+}
+_KINDS_WITH_LABELS = ("classification", "multilabel", "tagging")
+
+# What each network can be for.
+_OF_TEXT = ("classification", "regression", "multilabel")
+_NETWORKS: dict[type[ElectraPreTrainedModel], tuple[str, ...]] = {
+    ElectraForSequenceClassification: _OF_TEXT,
+    ElectraPaperForSequenceClassification: _OF_TEXT,
+    ElectraForTokenClassification: ("tagging",),
+    ElectraForMultipleChoice: ("choice",),
+    ElectraForQuestionAnswering: ("qa",),
+    ElectraPaperForQuestionAnswering: ("qa",),
+}
+_PROBLEM_TYPES = {
+    "single_label_classification": "classification",
+    "regression": "regression",
+    "multi_label_classification": "multilabel",
+}
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A network with all that is needed to use it.
+
+    Attributes:
+        model: in eval mode.
+        max_length: the longest row, in tokens.
+    """
+
+    model: ElectraPreTrainedModel
+    kind: Kind
+    tokenizer: ElectraTokenizer
+    max_length: int
+
+
+def make_kind(name: str, labels: tuple[str, ...] = (), options: Mapping[str, Any] | None = None) -> Kind:
+    """The kind of this name.
+
+    Args:
+        labels: of its classes or tags; kinds without any take no notice.
+        options: further arguments of the kind's class.
+
+    Raises:
+        ValueError: a name or an option that is not known.
+    """
+    if name not in KINDS:
+        raise ValueError(f"the kind of a task must be one of {', '.join(KINDS)}, got {name!r}")
+    arguments = (labels,) if name in _KINDS_WITH_LABELS else ()
+    try:
+        return KINDS[name](*arguments, **(options or {}))
+    except TypeError as error:
+        raise ValueError(f"the options must be those of the kind {name!r}, got: {error}") from error
+
+
+def kind_name(kind: Kind) -> str:
+    """The kind's key in `KINDS`."""
+    return next(name for name, kind_class in KINDS.items() if type(kind) is kind_class)
+
+
+def save_finetuned(
+    directory: str | os.PathLike,
+    model: ElectraPreTrainedModel,
+    kind_name: str,
+    options: Mapping[str, Any],
+    max_length: int,
+    tokenizer: ElectraTokenizer,
+) -> None:
+    """Writes a directory for `load_finetuned`, which transformers loads too where it knows the head.
+
+    Args:
+        kind_name: a key of `KINDS`.
+        options: the arguments of the kind's class besides its labels, which config.json has.
+        max_length: the longest row, in tokens.
+    """
+    directory = Path(directory)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    content = {"kind": kind_name, "options": dict(options), "max_length": max_length}
+    temporary = directory / f".{FILE_NAME}.tmp"
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, directory / FILE_NAME)
+
+
+def load_finetuned(
+    path: str | os.PathLike,
+    *,
+    device: str | torch.device = "auto",
+    impl: Impl = "auto",
+    dtype: torch.dtype | None = None,
+) -> Finetuned:
+    """A fine-tuned network of ours or of transformers, from a directory or the Hub.
+
+    Without a finetuning.json the kind follows from config.json, and without a `problem_type` from the number of labels:
+    one is a number, more are classes.
+
+    Args:
+        device: "auto" is CUDA where there is one.
+        dtype: of the weights; None: as they were saved.
+
+    Raises:
+        FileNotFoundError: no such model, or a file of it that is missing.
+        ValueError: a network that is not fine-tuned, one without its head, damaged files.
+    """
+    config = ElectraConfig.from_pretrained(path)
+    model_class = _model_class(config, path)
+    saved = _read_saved(path)
+    name = _kind_name(config, model_class, path) if saved is None else saved["kind"]
+    if name not in _NETWORKS[model_class]:
+        known = " or ".join(_NETWORKS[model_class])
+        raise ValueError(f"{path}: the kind of an {model_class.__name__} must be {known}, got {name!r} in {FILE_NAME}")
+    kind = make_kind(name, _labels(config), None if saved is None else saved["options"])
+    tokenizer = ElectraTokenizer.from_pretrained(path)
+    if len(tokenizer) > config.vocab_size:
+        raise ValueError(
+            f"{path}: the tokenizer must have at most the model's {config.vocab_size} tokens, got {len(tokenizer)}"
+        )
+    longest = config.max_position_embeddings
+    max_length = min(tokenizer.model_max_length, longest) if saved is None else saved["max_length"]
+    if max_length > longest:
+        raise ValueError(f"{path}: max_length in {FILE_NAME} must be at most {longest}, got {max_length}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of missing tensors, which raise below, and of others left out
+        model, loaded = model_class.from_pretrained(
+            path,
+            config=config,
+            device_map=device,
+            impl=impl,
+            dtype="auto" if dtype is None else dtype,
+            output_loading_info=True,
+        )
+    if loaded["missing_keys"]:
+        missing = ", ".join(sorted(loaded["missing_keys"]))
+        raise ValueError(f"{path} must be a fine-tuned {model_class.__name__}, but lacks {missing}")
+    return Finetuned(model, kind, tokenizer, max_length)
+
+
+def _model_class(config: ElectraConfig, path: str | os.PathLike) -> type[ElectraPreTrainedModel]:
+    names = config.architectures or []
+    known = {model_class.__name__: model_class for model_class in _NETWORKS}
+    if not names or names[0] not in known:
+        raise ValueError(
+            f"{path} must hold a fine-tuned network, one of {', '.join(known)}; its config.json says "
+            f"{names[0] if names else 'nothing of its architecture'}"
+        )
+    return known[names[0]]
+
+
+def _kind_name(config: ElectraConfig, model_class: type[ElectraPreTrainedModel], path: str | os.PathLike) -> str:
+    if _NETWORKS[model_class] != _OF_TEXT:
+        return _NETWORKS[model_class][0]
+    if config.problem_type is None:
+        return "regression" if config.num_labels == 1 else "classification"
+    if config.problem_type not in _PROBLEM_TYPES:
+        known = ", ".join(_PROBLEM_TYPES)
+        raise ValueError(f"{path}: problem_type in config.json must be one of {known}, got {config.problem_type!r}")
+    name = _PROBLEM_TYPES[config.problem_type]
+    if name == "regression" and config.num_labels != 1:
+        raise ValueError(f"{path}: a network for regression must have one output, got {config.num_labels}")
+    return name
+
+
+def _labels(config: ElectraConfig) -> tuple[str, ...]:
+    return tuple(label for _, label in sorted(config.id2label.items()))
+
+
+def _read_saved(path: str | os.PathLike) -> dict[str, Any] | None:
+    """What finetuning.json says; None without one."""
+    file = find_file(path, FILE_NAME, required=False)
+    if file is None:
+        return None
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} must hold JSON, got: {error}") from error
+    types = {"kind": str, "options": dict, "max_length": int}
+    is_right = isinstance(saved, dict) and all(isinstance(saved.get(key), type_) for key, type_ in types.items())
+    if not is_right:
+        raise ValueError(f"{file} must hold an object with the keys kind, options and max_length, got {saved!r}")
+    return saved

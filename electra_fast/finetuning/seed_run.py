@@ -1,0 +1,281 @@
+"""The run of one seed: a checkpoint in, a fine-tuned network with its metrics out; stopped, it goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..layers import checkpoint_activations
+from ..ops import Impl
+from ..tokenizer import ElectraTokenizer
+from ..training.checkpoint import Checkpoints
+from ..training.distributed import World
+from ..training.loop import stopped_by_signals
+from ..training.progress import read_records
+from ..training.report import RunReport
+from ..training.run_directory import RunDirectory
+from .data import TaskData
+from .failure import FailedRun, FailureGuard
+from .loop import FinetuningLoop
+from .networks import TaskNetworks, load_networks
+from .prediction import score_features
+from .recipe import Recipe
+from .results import save_results
+from .tasks import is_labelled
+
+# What the line shows: label, metric, format.
+_SHOWN = (("loss", "loss", ".4f"), ("tokens/s", "tokens_per_second", ",.0f"))
+_BATCH_TOKENS = 8192
+
+
+class Interrupted(Exception):
+    """A signal ended the run; signals: those that came."""
+
+    def __init__(self, signals: Sequence[int]):
+        super().__init__("interrupted")
+        self.signals = signals
+
+
+class SeedDirectory(RunDirectory):
+    """What the run of a seed leaves.
+
+    result.json             its metrics, or why it failed; the last to be written
+    model/                  the network; of several tasks model/TASK/
+    predictions/            of every split but train, a JSON object a line
+    submission/             test predictions as the benchmark takes them
+    confusion*.png          of the dev splits
+    checkpoints/step-N/     its state, while it is under way
+    """
+
+    outputs = ("model", "predictions", "submission")
+
+    def __init__(self, path: Path):
+        super().__init__(path, (*self.outputs, "result.json", "checkpoints"))
+        self.checkpoints, self._result = self.path / "checkpoints", self.path / "result.json"
+
+    def result(self) -> dict[str, Any] | None:
+        """The result, or None while there is none."""
+        return json.loads(self._result.read_text(encoding="utf-8")) if self._result.is_file() else None
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        temporary = self.path / ".result.json.tmp"
+        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, self._result)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedRun:
+    """What the runs of all seeds have in common.
+
+    Attributes:
+        source: the checkpoint to begin with, a directory or a model on the Hub.
+        settings: what a run that is gone on with must have been begun with.
+        log_every, checkpoint_every: updates between two records, and between two checkpoints.
+        track: where else records go.
+    """
+
+    source: str
+    tasks: Mapping[str, TaskData]
+    recipe: Recipe
+    tokenizer: ElectraTokenizer
+    world: World
+    settings: Mapping[str, Any]
+    log_every: int
+    checkpoint_every: int
+    impl: Impl
+    precision: str
+    accumulate: int
+    gradient_checkpointing: bool
+    track: Sequence[str]
+
+    def train(self, directory: SeedDirectory, seed: int, stop_if_failing: bool) -> dict[str, Any]:
+        """Trains, measures and writes the results of a seed, or reads them where that is done.
+
+        Args:
+            stop_if_failing: a network that does not learn is not trained to the end.
+
+        Returns:
+            `seed`, and `metrics` by split or `failure`; `warning` where the network has not learnt.
+
+        Raises:
+            Interrupted: a signal ended the run; a checkpoint was written.
+        """
+        world = self.world
+        if (result := world.shared(directory.result())) is not None:
+            return result
+        settings = {**self.settings, "seed": seed}
+        is_new = world.shared(not directory.holds_a_run)
+        if not is_new:
+            directory.check_settings(settings)
+        elif world.is_main:
+            directory.clear()
+            directory.write_settings(settings)
+        world.barrier()
+        loop = self._loop(seed)
+        constant_loss = self._constant_loss(loop)
+        guard = FailureGuard(constant_loss, stop_if_failing)
+        checkpoints = Checkpoints(directory.checkpoints, keep=1)
+        if steps := world.shared(checkpoints.steps()):
+            state = loop.state()
+            checkpoints.load(steps[-1], state)
+            loop.resume(steps[-1], state)
+        if world.is_main:
+            directory.rewind_log(loop.step)
+        records = world.shared(read_records(directory.log) if directory.log.is_file() else [])
+        for record in records:
+            if record["kind"] == "train":
+                guard.recall(record["step"] / loop.n_steps, record["loss"])
+        measured = [record["step"] for record in records if record["kind"] == "evaluation"]
+        with directory.writer(self.track) if world.is_main else nullcontext() as writer:
+            report = RunReport(writer, guard, _SHOWN)
+            report.record(
+                "run" if loop.step == 0 else "resume",
+                step=loop.step,
+                **settings,
+                n_items=len(loop.order),
+                n_steps=loop.n_steps,
+                constant_loss=constant_loss,
+                n_parameters=sum(p.numel() for p in loop.model.parameters()),
+                device=str(world.device),
+                n_processes=world.size,
+                accumulate=self.accumulate,
+                threads=torch.get_num_threads(),
+                versions={
+                    "electra_fast": __version__,
+                    "torch": torch.__version__,
+                    "python": platform.python_version(),
+                },
+            )
+            try:
+                result = {"seed": seed, **self._train(loop, report, checkpoints, directory, {0, *measured})}
+            except FailedRun as failure:
+                result = {"seed": seed, "failure": str(failure)}
+                report.say(f"seed {seed} failed: {failure}")
+            finally:
+                checkpoints.close()
+                report.end()
+            if guard.finding is not None and "failure" not in result:
+                result["warning"] = guard.finding
+            report.record("end", step=loop.step, seconds=loop.seconds, reason="done", **result)
+        if world.is_main:
+            directory.write_result(result)
+            directory.remove("checkpoints")
+        world.barrier()
+        return result
+
+    def _loop(self, seed: int) -> FinetuningLoop:
+        torch.manual_seed(seed)
+        kinds = {name: data.kind for name, data in self.tasks.items()}
+        model = load_networks(self.source, kinds, self.recipe, len(self.tokenizer), self.impl)
+        if self.gradient_checkpointing:
+            checkpoint_activations(model)
+        return FinetuningLoop(
+            model.to(self.world.device),
+            self.recipe,
+            {name: data.train for name, data in self.tasks.items()},
+            self.world,
+            seed,
+            self.log_every,
+            self.impl,
+            self.precision,
+            self.accumulate,
+        )
+
+    def _constant_loss(self, loop: FinetuningLoop) -> float:
+        """Of all tasks together, weighted as the loss is."""
+        sizes = {name: len(data.train) for name, data in self.tasks.items()}
+        return sum(
+            sizes[name] / len(loop.order) * data.kind.constant_loss(data.train) for name, data in self.tasks.items()
+        )
+
+    def _train(
+        self,
+        loop: FinetuningLoop,
+        report: RunReport,
+        checkpoints: Checkpoints,
+        directory: SeedDirectory,
+        measured: Collection[int],
+    ) -> dict[str, Any]:
+        """The updates, with an evaluation after each epoch; then all that is left of them.
+
+        Args:
+            measured: the steps of evaluations from before an interruption.
+        """
+        with stopped_by_signals(loop) as signals:
+            while loop.progress < 1 and not loop.is_stopping:
+                if loop.step % loop.order.steps_per_epoch == 0 and loop.step not in measured:
+                    self._measure(loop.model, loop.step, report, only_dev=True)
+                loop.run(report, until=min(_next_multiple(loop.step, n) for n in self._stops(loop)))
+                if loop.is_stopping or (loop.step % self.checkpoint_every == 0 and loop.progress < 1):
+                    checkpoints.save(loop.step, loop.state())
+            checkpoints.finish()
+        if loop.progress < 1:
+            report.record("end", step=loop.step, seconds=loop.seconds, reason="interrupted")
+            report.say(f"stopped after step {loop.step} of seed {loop.seed}: the same command goes on from there")
+            raise Interrupted(signals)
+        predictions, metrics = self._measure(loop.model, loop.step, report, only_dev=False)
+        make_precise(loop)
+        if self.world.is_main:
+            save_results(directory, loop.model, self.tasks, self.recipe, self.tokenizer, predictions, metrics)
+        return {"metrics": metrics, "score": score(self.tasks, metrics)}
+
+    def _stops(self, loop: FinetuningLoop) -> Iterator[int]:
+        yield self.checkpoint_every
+        yield loop.order.steps_per_epoch
+
+    def _measure(
+        self, model: TaskNetworks, step: int, report: RunReport, only_dev: bool
+    ) -> tuple[dict[str, dict[str, list[dict]]], dict[str, dict[str, float]]]:
+        """Predictions by task and split, and metrics of the splits that have labels."""
+        predictions: dict[str, dict[str, list[dict]]] = {}
+        metrics: dict[str, dict[str, float]] = {}
+        for name, data in self.tasks.items():
+            predictions[name] = {}
+            for split in data.measured_splits:
+                if only_dev and not is_labelled(split):
+                    continue
+                examples, features = data.splits[split].examples, data.features(split)
+                scores = score_features(
+                    model.models[name], data.kind, features, _BATCH_TOKENS, self.world.device, self.world
+                )
+                found = data.kind.predictions(examples, features, scores)
+                predictions[name][split] = found
+                if data.has_labels(split):
+                    metrics[data.title(split, self.tasks)] = data.metrics(split, found)
+        flat = {f"{split}/{metric}": value for split, found in metrics.items() for metric, value in found.items()}
+        report.record("evaluation", step=step, **flat)
+        counted = [f"{split} {next(iter(found))} {next(iter(found.values())):.4f}" for split, found in metrics.items()]
+        report.say(f"step {step}: {', '.join(counted)}")
+        return predictions, metrics
+
+
+def make_precise(loop: FinetuningLoop) -> None:
+    """Gives the model the fp32 values of its parameters, on the CPU; the loop is then done."""
+    precise = loop.state()["parameters"]
+    for name, p in loop.model.named_parameters():
+        p.data = precise[name].detach().cpu()
+    loop.model.cpu().eval()
+
+
+def score(tasks: Mapping[str, TaskData], metrics: Mapping[str, Mapping[str, float]]) -> float:
+    """What seeds are compared by: the mean over tasks and dev splits of the metric that counts."""
+    return mean(
+        next(iter(metrics[data.title(split, tasks)].values()))
+        for data in tasks.values()
+        for split in data.measured_splits
+        if is_labelled(split)
+    )
+
+
+def _next_multiple(step: int, n: int) -> int:
+    return (step // n + 1) * n

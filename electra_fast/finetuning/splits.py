@@ -1,0 +1,183 @@
+"""The splits of a task: which files they are, what is held out of training, and which labels there are."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .conll import read_conll
+from .examples import Example, QuestionExample, Split, TextExample, answer_of
+from .lines import plain_name, plain_suffix
+from .squad_files import read_questions
+from .tables import JSON_SUFFIXES, read_table
+from .tasks import Task, is_labelled
+
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+
+
+def open_splits(
+    task: Task,
+    data: Path | None = None,
+    files: Mapping[str, Path] | None = None,
+    *,
+    seed: int = 0,
+    dev_share: float = 0.1,
+    n_train: int | None = None,
+) -> dict[str, Split]:
+    """All splits that there are, read and checked, by name.
+
+    Where there are training examples and none to evaluate on, "dev" is a part of the former, held out; which one, the
+    seed alone decides. Its `path` is then that of "train", by which it can be told from a file of its own.
+
+    Args:
+        data: a directory with files named as the task's are, or a file to train on.
+        files: files by the names of splits, which go before those of `data`.
+        dev_share: the share of the training examples that is held out, at least one of them.
+        n_train: so many of the remaining training examples are taken, chosen by the seed.
+
+    Raises:
+        FileNotFoundError: a file or directory that is not there, a directory without a file to train on.
+        ValueError: a name that is no split's; a bad row, with its file and line; too few training examples.
+    """
+    if data is None and not files:
+        raise ValueError("give a directory of data, or files by the names of splits, got neither")
+    paths = _find(task, Path(data)) if data is not None else {}
+    for name, path in (files or {}).items():
+        if name not in task.files and name.split("_")[0] not in ("dev", "test"):
+            raise ValueError(f"a split must be one of {', '.join(task.files)}, got {name!r}")
+        paths[name] = Path(path)
+    if data is not None and "train" not in paths:
+        names = ", ".join(task.files["train"])
+        raise FileNotFoundError(f"{data} must hold the training examples of {task.name} as one of {names}")
+    splits = {name: Split(name, path, read_split(task, name, path)) for name, path in paths.items()}
+    if "train" not in splits:
+        return splits
+    train = splits["train"]
+    if not any(name.startswith("dev") for name in splits):
+        splits["train"], held_out = _parted(train, seed, dev_share)
+        splits = {"train": splits.pop("train"), "dev": held_out, **splits}
+    if n_train is not None:
+        splits["train"] = _subset(splits["train"], seed, n_train)
+    return splits
+
+
+def read_split(task: Task, name: str, path: Path) -> list[Example]:
+    """The examples of one file, read as the split of this name: train and dev must have labels."""
+    needs_labels = is_labelled(name)
+    columns = task.columns if needs_labels else task.test_columns or task.columns
+    if task.kind == "qa":
+        return list(_answerable(task, path, read_questions(path, needs_answers=needs_labels)))
+    if task.kind == "tagging" and plain_suffix(path) not in JSON_SUFFIXES:
+        return list(read_conll(path, columns, labels=task.labels, needs_labels=needs_labels))
+    n_damaged = task.n_damaged_rows if name == "train" else 0
+    damaged: list[ValueError] = []
+
+    def leave_out(error: ValueError) -> None:
+        damaged.append(error)
+        if len(damaged) > n_damaged:
+            raise error
+
+    rows = read_table(path, task.kind, columns, labels=task.labels, needs_labels=needs_labels, bad_row=leave_out)
+    examples = list(rows)
+    if damaged:
+        warnings.warn(f"{path}: {len(damaged)} damaged rows are left out; the first: {damaged[0]}", stacklevel=2)
+    return examples
+
+
+def labels_of(task: Task, splits: Mapping[str, Split]) -> tuple[str, ...]:
+    """The classes or tags: the task's, or those of the training examples: by size where they are numbers, "O" first.
+
+    () for kinds without. Raises ValueError, with file and line, for a label that no training example has.
+    """
+    if task.kind not in ("classification", "multilabel", "tagging"):
+        return ()
+    if task.labels is not None:
+        return task.labels
+    labels = {label for example in splits["train"].examples for label in _labels(example)}
+    for split in splits.values():
+        for example in split.examples:
+            for label in _labels(example):
+                if label not in labels:
+                    raise ValueError(
+                        f"{split.path}, line {example.line}: the label must be one of the training examples' "
+                        f"({', '.join(_sorted(labels))}) or all labels must be named, got {label!r}"
+                    )
+    return _sorted(labels)
+
+
+def swapped(examples: Sequence[TextExample]) -> list[TextExample]:
+    """The same pairs in the other order."""
+    return [replace(example, text=example.pair, pair=example.text) for example in examples]
+
+
+def fingerprint(splits: Mapping[str, Split]) -> str:
+    """32 hexadecimal digits that change with any example of any split, wherever the files are."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, split in sorted(splits.items()):
+        digest.update(f"{name}\0{len(split.examples)}\0".encode())
+        for example in split.examples:
+            digest.update(repr(example).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _find(task: Task, data: Path) -> dict[str, Path]:
+    if not data.exists():
+        raise FileNotFoundError(f"no such data file or directory: {data}")
+    if not data.is_dir():
+        return {"train": data}
+    there = {plain_name(path).lower(): path for path in sorted(data.iterdir(), reverse=True) if path.is_file()}
+    found = {}
+    for split, names in task.files.items():
+        path = next((there[name] for name in names if name in there), None)
+        if path is not None:
+            found[split] = path
+    return found
+
+
+def _answerable(task: Task, path: Path, questions: Iterable[QuestionExample]) -> Iterator[QuestionExample]:
+    for question in questions:
+        if question.answers == () and not task.options.get("has_unanswerable"):
+            raise ValueError(
+                f"{path}, line {question.line}: question {question.id} has no answer, but all of the task {task.name} "
+                f"must have one (those of squad2 need not; for a custom task, say has_unanswerable)"
+            )
+        yield question
+
+
+def _parted(train: Split, seed: int, share: float) -> tuple[Split, Split]:
+    n = len(train.examples)
+    n_dev = max(1, round(share * n))
+    if not 0 < share < 1 or n_dev >= n:
+        raise ValueError(f"{train.path}: cannot hold out a share of {share} of {n} training examples: give a dev file")
+    held_out = set(np.random.default_rng((seed, 0)).permutation(n)[:n_dev].tolist())
+    return (
+        replace(train, examples=[example for i, example in enumerate(train.examples) if i not in held_out]),
+        Split("dev", train.path, [train.examples[i] for i in sorted(held_out)]),
+    )
+
+
+def _subset(train: Split, seed: int, n_train: int) -> Split:
+    n = len(train.examples)
+    if not 0 < n_train <= n:
+        raise ValueError(f"{train.path}: n_train must be between 1 and the {n} training examples, got {n_train}")
+    chosen = np.random.default_rng((seed, 1)).permutation(n)[:n_train]
+    return replace(train, examples=[train.examples[i] for i in sorted(chosen.tolist())])
+
+
+def _labels(example: Example) -> tuple[str, ...]:
+    found = answer_of(example)
+    return (found,) if isinstance(found, str) else found or ()
+
+
+def _sorted(labels: Collection[str]) -> tuple[str, ...]:
+    def order(label: str) -> tuple[bool, float, str]:
+        return (label != "O", float(label) if _NUMBER.fullmatch(label) else math.inf, label)
+
+    return tuple(sorted(labels, key=order))

@@ -1,0 +1,73 @@
+"""Predictions in the forms in which GLUE and SQuAD take them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# The range of STS-B's scores.
+_SCORES = (0.0, 5.0)
+
+
+def write_glue(path: str | os.PathLike, predictions: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the test predictions of a GLUE task, as gluebenchmark.com takes them: a header, and index<TAB>prediction.
+
+    Args:
+        path: the file, such as CoLA.tsv; written whole or not at all, its directory is created if need be.
+        predictions: with `id`, the number of the example in the test file, and `label`; or `value`, a score of STS-B,
+            which is clipped to [0, 5].
+
+    Raises:
+        ValueError: ids other than 0, 1, 2, ...: examples are missing, or are not in their order.
+    """
+    lines = ["index\tprediction"]
+    for index, prediction in enumerate(predictions):
+        if prediction["id"] != str(index):
+            raise ValueError(f"{path}: ids must be the numbers of examples, {index} here, got {prediction['id']!r}")
+        lines.append(f"{index}\t{_prediction(prediction)}")
+    _write({Path(path): "\n".join(lines) + "\n"})
+
+
+def write_squad(directory: str | os.PathLike, predictions: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the files that SQuAD's evaluation takes, all of them or none.
+
+    predictions.json has the answer of each question by its id, null_odds.json how much surer the network is that there
+    is none, nbest_predictions.json the best answers.
+
+    Args:
+        directory: created if need be.
+        predictions: with `id`, `answer`, `n_best` and `null_odds`.
+    """
+    directory = Path(directory)
+    fields = {"predictions.json": "answer", "null_odds.json": "null_odds", "nbest_predictions.json": "n_best"}
+    _write(
+        {
+            directory / name: json.dumps({p["id"]: p[field] for p in predictions}, indent=2, allow_nan=False) + "\n"
+            for name, field in fields.items()
+        }
+    )
+
+
+def _prediction(prediction: Mapping[str, Any]) -> str:
+    if "value" not in prediction:
+        return prediction["label"]
+    least, most = _SCORES
+    return f"{min(max(prediction['value'], least), most):.3f}"
+
+
+def _write(contents: Mapping[Path, str]) -> None:
+    """All files, or none: they get their names when all are written."""
+    temporaries = {path: path.with_name(f".{path.name}.tmp") for path in contents}
+    try:
+        for directory in {path.parent for path in contents}:
+            directory.mkdir(parents=True, exist_ok=True)
+        for path, content in contents.items():
+            temporaries[path].write_text(content, encoding="utf-8")
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
+    finally:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,209 @@
+"""Tables of examples: TSV, CSV and JSONL, with every row checked.
+
+.tsv, .txt      fields between tabs; quotes are text, as in GLUE's files; fields beyond those of the header are left out
+.csv            fields between commas, quoted where they need it; as many in every row
+.jsonl, .json   one object a line
+
+Each may end with .gz, .xz or .zst as well. Blank lines are left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from .examples import ChoiceExample, Example, TaggedExample, TextExample
+from .lines import checked_text, json_object, numbered_lines, plain_suffix, shown, without_end
+from .tasks import Column, Columns, KindName
+
+JSON_SUFFIXES = (".jsonl", ".json")
+TABLE_SUFFIXES = (".tsv", ".txt", ".csv", *JSON_SUFFIXES)
+
+_Row = dict[Column, Any]
+
+
+def _refuse(error: ValueError) -> None:
+    raise error
+
+
+def read_table(
+    path: Path,
+    kind: KindName,
+    columns: Columns,
+    *,
+    labels: Collection[str] | None = None,
+    needs_labels: bool = True,
+    bad_row: Callable[[ValueError], None] = _refuse,
+) -> Iterator[Example]:
+    """The examples of a table, one by one, in order.
+
+    A class is text, an integer, or JSON's true or false; all become text. Several classes are a list of such in JSON,
+    or text with | or , between them, and may be none. A choice's label is the number of an ending, from 0.
+
+    Args:
+        kind: any but "qa"; "tagging" takes lists of words and tags, which only JSON has.
+        labels: the classes that there are; None takes all.
+        needs_labels: False where the label column may be absent; then it is in all rows or in none.
+        bad_row: is given the error of a bad row, and raises it or leaves the row out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file without rows or without a column, or a bad row, naming its line.
+    """
+    if kind == "tagging" and columns.words is None:
+        raise ValueError(f"{path}: a table of sentences needs the column 'words': name the one that has it")
+    wanted = (columns.text, columns.pair, columns.id, columns.words, columns.start, *columns.endings)
+    required = [column for column in wanted if column is not None]
+    label = columns.tags if kind == "tagging" else columns.label
+    if needs_labels:
+        assert label is not None
+        required.append(label)
+    rows = _rows(path, columns.has_header, required)
+    first = next(rows, None)
+    if first is None:
+        raise ValueError(f"{path}, line 1: the file must hold examples, got none")
+    if not needs_labels and first[1].get(label) is not None:
+        required.append(label)
+    for number, (line, row) in enumerate(chain([first], rows)):
+        try:
+            missing = [column for column in required if column not in row]
+            if missing:
+                raise ValueError(f"must have a field for column {missing[0]!r}, got {_listed(row)}")
+            id = str(number) if columns.id is None else _class(row[columns.id], f"the id in column {columns.id!r}")
+            target = _PARSERS[kind](row[label], f"the label in column {label!r}", labels) if label in required else None
+            example = _example(kind, id, line, row, columns, target)
+        except ValueError as error:
+            bad_row(ValueError(f"{path}, line {line}: {error}"))
+        else:
+            yield example
+
+
+def _example(kind: KindName, id: str, line: int, row: _Row, columns: Columns, target: Any) -> Example:
+    def text(column: Column) -> str:
+        return checked_text(row[column], f"the text in column {column!r}")
+
+    if kind == "tagging":
+        words = row[columns.words]
+        if not isinstance(words, list) or not words:
+            raise ValueError(f"the words in column {columns.words!r} must be a list of text, got {shown(words)}")
+        words = tuple(checked_text(word, f"a word in column {columns.words!r}") for word in words)
+        if target is not None and len(target) != len(words):
+            raise ValueError(f"there must be a tag for each of the {len(words)} words, got {len(target)}")
+        return TaggedExample(id, line, words, target)
+    if kind != "choice":
+        return TextExample(id, line, text(columns.text), None if columns.pair is None else text(columns.pair), target)
+    if target is not None and target >= len(columns.endings):
+        raise ValueError(f"the label must be the number of one of {len(columns.endings)} endings, got {target}")
+    start = "" if columns.start is None else text(columns.start)
+    return ChoiceExample(id, line, text(columns.text), start, tuple(text(ending) for ending in columns.endings), target)
+
+
+def _rows(path: Path, has_header: bool, required: Sequence[Column]) -> Iterator[tuple[int, _Row]]:
+    """Lines and rows; a row is fields by the names of the header, or by number, as many as it has."""
+    suffix = plain_suffix(path)
+    if suffix not in TABLE_SUFFIXES:
+        raise ValueError(f"the name of a table must end with {', '.join(TABLE_SUFFIXES)}, got {path}")
+    if suffix in JSON_SUFFIXES:
+        yield from _json_rows(path)
+        return
+    fields = _csv_fields(path) if suffix == ".csv" else _tab_fields(path)
+    header: Sequence[Column] | None = None
+    for line, row in fields:
+        if header is None and has_header:
+            header = row
+            for column in required:
+                if header.count(column) != 1:
+                    raise ValueError(f"{path}, line {line}: the header must have one {column!r}, got {_listed(header)}")
+            continue
+        header = range(len(row)) if header is None else header
+        if suffix == ".csv" and len(row) != len(header):
+            raise ValueError(f"{path}, line {line}: must have {len(header)} fields, as the first row, got {len(row)}")
+        # Without a header the first row says which fields there are at least.
+        yield line, dict(zip(header, row, strict=False))
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, _Row]]:
+    for line, text in numbered_lines(path):
+        if not text.isspace():
+            try:
+                yield line, json_object(text)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {line}: {error}") from error
+
+
+def _tab_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+    for line, text in numbered_lines(path):
+        if without_end(text):
+            yield line, without_end(text).split("\t")
+
+
+def _csv_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+    rows = csv.reader((text for _, text in numbered_lines(path)), strict=True)
+    while True:
+        line = rows.line_num + 1
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {line}: must be CSV, got: {error}") from error
+        if row is None:
+            return
+        if row:
+            yield line, row
+
+
+def _class(value: Any, name: str, labels: Collection[str] | None = None) -> str:
+    if isinstance(value, bool | int):
+        value = "true" if value is True else "false" if value is False else str(value)
+    value = checked_text(value, name)
+    if labels is not None and value not in labels:
+        raise ValueError(f"{name} must be one of {_listed(labels)}, got {value!r}")
+    return value
+
+
+def _number(value: Any, name: str, _labels: None) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a number, got {shown(value)}")
+    return number
+
+
+def _classes(value: Any, name: str, labels: Collection[str] | None) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [part.strip() for part in re.split("[|,]", value)] if value.strip() else []
+    if not isinstance(value, list):
+        raise ValueError(f"{name} must be a list, or text with | or , between the labels, got {shown(value)}")
+    return tuple(_class(part, name, labels) for part in value)
+
+
+def _tags(value: Any, name: str, labels: Collection[str] | None) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"{name} must be a list of tags, got {shown(value)}")
+    return tuple(_class(part, name, labels) for part in value)
+
+
+def _ending(value: Any, name: str, _labels: None) -> int:
+    digits = _class(value, name)
+    if not digits.isdecimal():
+        raise ValueError(f"{name} must be the number of an ending, from 0, got {shown(value)}")
+    return int(digits)
+
+
+def _listed(names: Collection[Column]) -> str:
+    return ", ".join(map(str, names)) or "none"
+
+
+_PARSERS: dict[KindName, Callable[[Any, str, Any], Any]] = {
+    "classification": _class,
+    "regression": _number,
+    "multilabel": _classes,
+    "tagging": _tags,
+    "choice": _ending,
+}

@@ -23,6 +23,7 @@ class MultipleChoice:
     """One of several continuations, by a softmax over one number each; examples may have different numbers of them."""
 
     labels = ()
+    metric_names = ("accuracy",)
 
     def model_class(self, head: Head) -> type[ElectraPreTrainedModel]:
         if head != "transformers":

@@ -69,6 +69,8 @@ class Classification(_SequenceKind):
         labels: the classes, two at least. Where there are two, F1 is of the second.
     """
 
+    metric_names = ("accuracy", "f1", "matthews")
+
     def __init__(self, labels: Sequence[str]):
         self.labels = checked_labels(labels, least=2)
 
@@ -113,6 +115,7 @@ class Regression(_SequenceKind):
     """One number a text, by squared error; targets are as in the file, not scaled."""
 
     labels = ()
+    metric_names = ("pearson", "spearman")
 
     def config_changes(self) -> dict[str, Any]:
         return {"problem_type": "regression", **label_config(["LABEL_0"])}  # the name that transformers gives it
@@ -148,6 +151,8 @@ class Regression(_SequenceKind):
 
 class MultiLabel(_SequenceKind):
     """Any number of classes a text, each decided on its own at a probability of 0.5; by binary cross-entropy."""
+
+    metric_names = ("f1", "accuracy")
 
     def __init__(self, labels: Sequence[str]):
         self.labels = checked_labels(labels, least=1)

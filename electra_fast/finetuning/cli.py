@@ -85,8 +85,8 @@ class FinetuneCommand:
     """Any other field of the recipe as NAME=VALUE: layer_decay=0.9 google_layer_decay=True dropout=0.0."""
     log_every: int = 10
     """Updates between two records."""
-    checkpoint_every: int = 500
-    """Updates between two checkpoints; a multiple of log-every."""
+    checkpoint_every: int | None = None
+    """Updates between two checkpoints; a multiple of log-every. Default: 50 times that."""
     keep_all: bool = False
     """Keep the networks of all seeds, and not of the best alone."""
     accumulate: int = 1
@@ -105,7 +105,7 @@ class FinetuneCommand:
     def run(self) -> None:
         from ..assignments import assigned_fields
         from ..bundled import bundled
-        from .data import TaskFiles
+        from .data import TaskFiles, folder_of
         from .recipe import Recipe
         from .run import finetune
 
@@ -123,8 +123,8 @@ class FinetuneCommand:
         finetune(
             self.model or bundled("discriminator"),
             [
-                TaskFiles(task, self.data if len(tasks) == 1 else self.data / name, files, self.n_train)
-                for name, task in zip(self.task, tasks, strict=True)
+                TaskFiles(task, self.data if len(tasks) == 1 else folder_of(task, self.data), files, self.n_train)
+                for task in tasks
             ],
             self.out,
             n_trials=self.trials,

@@ -38,6 +38,19 @@ class TaskFiles:
         return TaskData(self.task, splits, labels_of(self.task, splits), tokenizer, recipe)
 
 
+def folder_of(task: Task, data: Path) -> Path:
+    """The folder of a task among those of several: its name, whatever the case and without hyphens, as in SST-2.
+
+    Raises FileNotFoundError where there is none, or no such directory.
+    """
+    if not data.is_dir():
+        raise FileNotFoundError(f"no such directory: {data}")
+    for path in sorted(data.iterdir()):
+        if path.is_dir() and path.name.lower().replace("-", "").replace("_", "") == task.name:
+            return path
+    raise FileNotFoundError(f"{data} must hold a directory for each task, got none for {task.name}")
+
+
 class TaskData:
     """A task's splits as the network reads them.
 
@@ -49,6 +62,10 @@ class TaskData:
     def __init__(self, task: Task, splits: dict, labels: tuple[str, ...], tokenizer: ElectraTokenizer, recipe: Recipe):
         self.task, self.splits = task, splits
         self.kind: Kind = make_kind(task.kind, labels, task.options)
+        if task.metric is not None and task.metric not in self.kind.metric_names:
+            names = ", ".join(self.kind.metric_names)
+            raise ValueError(f"the metric of {task.name} must be one of {names}, got {task.metric!r}")
+        self.kind.model_class(recipe.head)  # one that the kind does not have is refused now
         self._tokenizer, self._recipe = tokenizer, recipe
         self._features: dict[str, Features] = {}
 
@@ -77,7 +94,7 @@ class TaskData:
     def metrics(self, split: str, predictions: Sequence[dict]) -> dict[str, float]:
         """The metrics of a split's predictions, the one that counts first."""
         found = self.kind.metrics(self.splits[split].examples, predictions)
-        first = self.task.metric or next(iter(found))
+        first = self.task.metric or self.kind.metric_names[0]
         return {first: found[first], **found}
 
     def title(self, split: str, tasks: Mapping[str, TaskData]) -> str:

@@ -9,6 +9,8 @@ from statistics import mean
 # A run is judged at its half and at its end, by its last quarter; what it has learnt by then is far more.
 _JUDGED_AT = (0.5, 1.0)
 _WINDOW = 0.25
+# A run of fewer updates is not given up: it may learn late, and costs little.
+_LEAST_STEPS = 100
 _LEAST_GAIN = 0.01
 
 
@@ -21,11 +23,11 @@ class FailureGuard:
 
     - A loss that is not finite is a failure at once.
     - At half of the run and at its end: the mean loss of the quarter before is not 1 % below that of the best constant
-      prediction.
+      prediction. That ends a run of 100 updates or more, if `stop` is set; otherwise it is said, and kept as `finding`.
 
     Args:
         constant_loss: of the training examples (`Kind.constant_loss`).
-        stop: raise for the second too; otherwise it is said, and kept as `finding`.
+        stop: raise for the second too.
 
     Attributes:
         finding: what was found, or None.
@@ -60,6 +62,6 @@ class FailureGuard:
             f"loss {recent:.4f} is not below {self.constant_loss:.4f}, that of the best constant prediction"
         )
         is_new, self.finding = self.finding is None, text
-        if self.stop:
+        if self.stop and step >= _LEAST_STEPS:
             raise FailedRun(text)
         return text if is_new else None

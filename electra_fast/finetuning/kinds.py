@@ -22,9 +22,11 @@ class Kind(Protocol):
 
     Attributes:
         labels: the names of classes or tags, in the order of the network's outputs; () where there are none.
+        metric_names: of the metrics that a task may count by, of which more is better; by default the first.
     """
 
     labels: Sequence[str]
+    metric_names: Sequence[str]
 
     def model_class(self, head: Head) -> type[ElectraPreTrainedModel]:
         """The class of the network; raises ValueError for a head that the kind does not have."""
@@ -49,7 +51,7 @@ class Kind(Protocol):
         """
 
     def metrics(self, examples: Sequence[Example], predictions: Sequence[dict]) -> dict[str, float]:
-        """How good predictions are of examples with labels; shares are in [0, 1]. The first is the one that counts."""
+        """How good predictions are of examples with labels; shares are in [0, 1]."""
 
     def constant_loss(self, features: Features) -> float:
         """The mean loss of the best prediction that is the same for all targets: a network that learns is below."""

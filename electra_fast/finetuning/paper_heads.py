@@ -180,7 +180,7 @@ class ElectraPaperForQuestionAnswering(_PaperModel):
         """
         weight_of_start, weight_of_end = self.end_dense.weight.split(hidden.shape[2], dim=1)
         of_ends = F.linear(hidden, weight_of_end, self.end_dense.bias)
-        rows = torch.arange(len(hidden), device=hidden.device)[:, None]
+        rows = torch.arange(hidden.shape[0], device=hidden.device)[:, None]
         of_starts = F.linear(hidden[rows, starts], weight_of_start)
         logits = [self.end_outputs(F.gelu(of_ends + x[:, None])).squeeze(-1) for x in of_starts.unbind(1)]
         return _masked(torch.stack(logits, 1), candidates[:, None])

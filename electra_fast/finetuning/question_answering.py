@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -74,9 +74,8 @@ class QuestionAnswering:
             if field.type == "int" and value < 1:
                 raise ValueError(f"{field.name} must be at least 1, got {value}")
 
-    @property
-    def labels(self) -> Sequence[str]:
-        return ()
+    labels: ClassVar[tuple[str, ...]] = ()
+    metric_names: ClassVar[tuple[str, ...]] = ("f1", "exact_match")
 
     def model_class(self, head: Head) -> type[ElectraPreTrainedModel]:
         return {"transformers": ElectraForQuestionAnswering, "paper": ElectraPaperForQuestionAnswering}[head]

@@ -71,6 +71,9 @@ def recipe_for(config: ElectraConfig, tasks: Iterable[Task], **changes: object) 
 
     Args:
         changes: fields that are to be something else.
+
+    Raises:
+        ValueError: a value out of range, rows that are longer than the network's.
     """
     tasks = list(tasks)
     fitting = [(rate, decay) for size, rate, decay in _RATES if config.hidden_size <= size]
@@ -82,4 +85,10 @@ def recipe_for(config: ElectraConfig, tasks: Iterable[Task], **changes: object) 
         max_length=min(config.max_position_embeddings, max(task.max_length for task in tasks)),
         swap_pairs=all(task.swap_pairs for task in tasks),
     )
-    return dataclasses.replace(recipe, **changes)
+    recipe = dataclasses.replace(recipe, **changes)
+    if recipe.max_length > config.max_position_embeddings:
+        raise ValueError(
+            f"max_length must be at most {config.max_position_embeddings}, the positions of the network, got "
+            f"{recipe.max_length}"
+        )
+    return recipe

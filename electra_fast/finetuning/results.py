@@ -17,6 +17,7 @@ from .networks import TaskNetworks
 from .recipe import Recipe
 from .saved import save_finetuned
 from .submission import write_glue, write_squad
+from .tasks import is_labelled
 
 # A larger matrix cannot be read.
 _MAX_CONFUSED_LABELS = 30
@@ -72,9 +73,11 @@ def _draw(
     metrics: Mapping[str, Mapping[str, float]],
 ) -> None:
     if read_records(directory.log, "train"):
-        first = {title: next(iter(found)) for title, found in metrics.items()}
         panels = [("loss", "loss", read_records(directory.log, "run")[0]["constant_loss"])]
-        panels += [(f"{title}/{metric}", f"{title} {metric}", None) for title, metric in first.items()]
+        for data in tasks.values():
+            for title in (data.title(split, tasks) for split in data.measured_splits if is_labelled(split)):
+                metric = next(iter(metrics[title]))
+                panels.append((f"{title}/{metric}", f"{title} {metric}", None))
         plot_run(directory.log, directory.plot, [*panels, *OPTIMIZER_PANELS], f"ELECTRA on {', '.join(tasks)}")
     for name, data in tasks.items():
         labels = data.kind.labels

@@ -32,7 +32,7 @@ def finetune(
     n_retries: int = 2,
     seed: int = 0,
     log_every: int = 10,
-    checkpoint_every: int = 500,
+    checkpoint_every: int | None = None,
     keep_all: bool = False,
     overwrite: bool = False,
     device: str = "auto",
@@ -58,7 +58,7 @@ def finetune(
             count, with a warning, whether the network learns or not.
         seed: of the first run. It also chooses the examples, where only some are trained on or held out.
         log_every: updates between two records.
-        checkpoint_every: updates between two checkpoints; a multiple of `log_every`.
+        checkpoint_every: updates between two checkpoints, a multiple of `log_every`; None: 50 times that.
         keep_all: keep the networks of all seeds, and not of the best one alone.
         overwrite: replace the outputs of an earlier run in `out`.
         device: "auto", "cpu", "cuda" or "cuda:1".
@@ -79,6 +79,7 @@ def finetune(
     for name, value in numbers.items():
         if value < 1:
             raise ValueError(f"{name} must be positive, got {value}")
+    checkpoint_every = 50 * log_every if checkpoint_every is None else checkpoint_every
     if checkpoint_every < 1 or checkpoint_every % log_every:
         raise ValueError(f"checkpoint_every must be a multiple of log_every {log_every}, got {checkpoint_every}")
     names = [files.task.name for files in tasks]

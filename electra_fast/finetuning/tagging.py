@@ -35,6 +35,7 @@ class Tagging:
 
     def __init__(self, labels: Sequence[str]):
         self.labels = checked_labels(labels, least=1)
+        self.metric_names = ("f1", "precision", "recall", "accuracy") if are_span_tags(self.labels) else ("accuracy",)
 
     def model_class(self, head: Head) -> type[ElectraPreTrainedModel]:
         if head != "transformers":

@@ -8,6 +8,7 @@ import torch
 import transformers
 from finetuning_runs import curve, interrupted_in, launch, predictions, run, weights, write_folder
 
+from electra_fast.finetuning import failure
 from electra_fast.finetuning.loop import FinetuningLoop
 
 
@@ -65,6 +66,7 @@ def test_a_run_that_was_told_to_stop_goes_on_bit_for_bit(whole, folder, tmp_path
 
 KILLED = """
 import os, signal
+from electra_fast.finetuning import failure
 from electra_fast.finetuning.loop import FinetuningLoop
 update = FinetuningLoop._update
 FinetuningLoop._update = lambda loop: os.kill(os.getpid(), signal.SIGKILL) if loop.step == {step} else update(loop)
@@ -125,6 +127,7 @@ def test_a_seed_that_does_not_learn_is_given_up_for_another(folder, tmp_path, mo
                 group["initial_lr"] = 0.0
         update(loop)
 
+    monkeypatch.setattr(failure, "_LEAST_STEPS", 18)
     monkeypatch.setattr(FinetuningLoop, "_update", stuck)
     summary = run(folder, tmp_path / "run", n_epochs=6.0)
     failed, good = summary["results"]
@@ -135,7 +138,8 @@ def test_a_seed_that_does_not_learn_is_given_up_for_another(folder, tmp_path, mo
     assert "1 of 2 runs failed" in capsys.readouterr().out
 
 
-def test_what_nothing_learns_is_told_and_kept(folder, tmp_path, capsys):
+def test_what_nothing_learns_is_told_and_kept(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(failure, "_LEAST_STEPS", 9)
     summary = run(folder, tmp_path / "run", seed=2, learning_rate=1e-9, n_retries=1)
     assert len(summary["results"]) == 2
     assert "learnt no more" in summary["results"][1]["warning"]

@@ -1,0 +1,210 @@
+"""What `electra-fast convert` reads: checkpoints of every origin, as networks of the Hub.
+
+A source is a TensorFlow checkpoint (a prefix, one of its files, its directory), or a model of the Hub: a directory or
+a repository with config.json and weights of torch, of Keras or of Flax, an ELECTRA or the encoder of a BERT. A
+directory that holds the directories `discriminator` and `generator`, as pre-training leaves it, is both.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..checkpoint import file_names, modern_names, read_state_dict
+from ..hub import find_file
+from ..tokenizer import ElectraTokenizer
+from ..tokenizer_files import TOKENIZER_FILE, VOCAB_FILE, read_vocab
+from . import tf1_names
+from .foreign_weights import FLAX_FILE, TF_FILE, read_flax, read_keras
+from .network import Network, build_network
+from .tf1_bundle import Tf1Bundle
+from .tf1_names import NetworkName
+
+NETWORKS: tuple[NetworkName, ...] = ("discriminator", "generator")
+_FOREIGN = {TF_FILE: read_keras, FLAX_FILE: read_flax}
+# Of a BERT only its encoder is an ELECTRA's, where embeddings and encoder have one width.
+_BERT_ENCODER = ("electra.embeddings.", "electra.encoder.")
+
+
+@dataclass
+class Checkpoint:
+    """All that was found."""
+
+    networks: list[Network]
+    tokenizer: ElectraTokenizer | None
+    step: int | None = None
+    """Updates of pre-training, where the file tells."""
+
+
+def read_checkpoint(
+    source: str | os.PathLike,
+    networks: Sequence[NetworkName] | None = None,
+    configs: Sequence[str | os.PathLike] = (),
+    vocab: str | os.PathLike | None = None,
+) -> Checkpoint:
+    """Reads networks and tokenizer of a source.
+
+    Args:
+        source: see the top of this file.
+        networks: the ones to read. Default: those that are there.
+        configs: a config.json for each network, in the order of `networks`; it adds what tensors do not tell and
+            must not contradict them. A model of the Hub has its own.
+        vocab: a vocab.txt. Default: what is beside the weights, if anything.
+
+    Raises:
+        FileNotFoundError: no such source, or a file of it is missing.
+        ValueError: a damaged file, a tensor that is missing, a config or vocabulary that contradicts the tensors, a
+            network that is not there.
+        ImportError: a package that the format needs.
+    """
+    read = _read_tf1 if _is_tf1(source) else _read_hub
+    checkpoint = read(source, networks, configs)
+    if vocab is not None:
+        checkpoint.tokenizer = tokenizer_of(vocab, checkpoint.networks[0].config.max_position_embeddings)
+    if checkpoint.tokenizer is not None:
+        for network in checkpoint.networks:
+            if len(checkpoint.tokenizer) > network.config.vocab_size:
+                raise ValueError(
+                    f"the vocabulary must fit the {network.name}'s table of {network.config.vocab_size} rows, got "
+                    f"{len(checkpoint.tokenizer)} entries"
+                )
+    return checkpoint
+
+
+def tokenizer_of(vocab: str | os.PathLike, max_length: int) -> ElectraTokenizer:
+    """The tokenizer of a vocab.txt; one without a capital letter outside brackets is of lower-cased text."""
+    entries = read_vocab(vocab)
+    is_lower = all(token == token.lower() for token in entries if not (token[:1] == "[" and token[-1:] == "]"))
+    return ElectraTokenizer(entries, do_lower_case=is_lower, model_max_length=max_length)
+
+
+# TensorFlow 1
+
+
+def _is_tf1(source: str | os.PathLike) -> bool:
+    path = Path(source)
+    if path.is_dir():
+        has_hub = any((path / name).is_file() for name in (*file_names("safetensors"), *file_names("bin"), *_FOREIGN))
+        return not has_hub and any(any(path.glob(pattern)) for pattern in ("*.index", "*.data-*"))
+    return path.is_file() or (path.parent.is_dir() and any(path.parent.glob(f"{glob.escape(path.name)}.*")))
+
+
+def _read_tf1(
+    source: str | os.PathLike, networks: Sequence[NetworkName] | None, configs: Sequence[str | os.PathLike]
+) -> Checkpoint:
+    bundle = Tf1Bundle(source)
+    names = bundle.entries.keys()
+    try:
+        there = tf1_names.networks_of(names)
+    except ValueError as error:
+        raise ValueError(f"{bundle.prefix} must be a checkpoint of ELECTRA or BERT: {error}") from error
+    chosen = _chosen(bundle.prefix, there, networks)
+    given = _read_configs(configs, chosen)
+    used: set[str] = set()
+    for name in there:
+        scopes = tf1_names.scopes(names, name)
+        used.update(tf1 for tf1 in names if tf1_names.to_hub(tf1, scopes))
+    result = [_tf1_network(bundle, name, *given.get(name, (None, {}))) for name in chosen]
+    if left := tf1_names.others(names, used):
+        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+        result[0].notes.append(f"no part of pre-training's networks, left out: {', '.join(left[:5])}{more}")
+    beside = bundle.prefix.parent / VOCAB_FILE
+    tokenizer = tokenizer_of(beside, result[0].config.max_position_embeddings) if beside.is_file() else None
+    step = int(bundle.read("global_step")) if "global_step" in names else None
+    return Checkpoint(result, tokenizer, step)
+
+
+def _tf1_network(bundle: Tf1Bundle, network: NetworkName, config_source: Any, config: dict[str, Any]) -> Network:
+    names = bundle.entries.keys()
+    scopes = tf1_names.scopes(names, network)
+    origin = {hub: tf1 for tf1 in names if (hub := tf1_names.to_hub(tf1, scopes))}
+    tensors = {hub: tf1_names.transposed(tf1, bundle.read(tf1)) for hub, tf1 in origin.items()}
+    return build_network(bundle.prefix, tensors, config, config_source, lambda hub: tf1_names.to_tf1(hub, scopes))
+
+
+# The Hub
+
+
+def _read_hub(
+    source: str | os.PathLike, networks: Sequence[NetworkName] | None, configs: Sequence[str | os.PathLike]
+) -> Checkpoint:
+    if configs:
+        raise ValueError(f"{source} has a config.json of its own, so no other must be given; got {configs[0]}")
+    path = Path(source)
+    pair = [name for name in NETWORKS if (path / name / "config.json").is_file()]
+    if pair and not (path / "config.json").is_file():
+        parts = [_read_hub(path / name, None, ()) for name in _chosen(path, pair, networks)]
+        return Checkpoint([network for part in parts for network in part.networks], parts[0].tokenizer)
+    network = _hub_network(source)
+    if networks is not None:
+        _chosen(source, [network.name], networks)
+    has_tokenizer = any(find_file(source, name, required=False) for name in (TOKENIZER_FILE, VOCAB_FILE))
+    return Checkpoint([network], ElectraTokenizer.from_pretrained(source) if has_tokenizer else None)
+
+
+def _hub_network(source: str | os.PathLike) -> Network:
+    config_path = find_file(source, "config.json")
+    config = _read_json(config_path)
+    model_type = config.get("model_type", "electra")
+    if model_type not in ("electra", "bert"):
+        raise ValueError(f"{config_path} must be of an ELECTRA or a BERT, got model_type {model_type!r}")
+    weights, tensors = _hub_tensors(source)
+    tensors = modern_names(tensors)
+    left: list[str] = []
+    if model_type == "bert":
+        tensors = {f"electra.{name.removeprefix('bert.')}": tensor for name, tensor in tensors.items()}
+        left = [name.removeprefix("electra.") for name in tensors if not name.startswith(_BERT_ENCODER)]
+        tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(_BERT_ENCODER)}
+    elif not any(name.startswith("electra.") for name in tensors):
+        tensors = {f"electra.{name}": tensor for name, tensor in tensors.items()}
+    network = build_network(weights, tensors, config, config_path)
+    if left:
+        network.notes.append(f"no part of an ELECTRA, left out: {', '.join(left)}")
+    return network
+
+
+def _hub_tensors(source: str | os.PathLike) -> tuple[Path, dict[str, Tensor]]:
+    find = partial(find_file, source, required=False)
+    if (found := read_state_dict(find)) is not None:
+        return found
+    for name, read in _FOREIGN.items():
+        if (path := find(name)) is not None:
+            return path, read(path)
+    raise FileNotFoundError(f"{source} must hold weights: model.safetensors, pytorch_model.bin, {', '.join(_FOREIGN)}")
+
+
+# Both
+
+
+def _chosen(source: Any, there: Sequence[str], wanted: Sequence[NetworkName] | None) -> Sequence[Any]:
+    if wanted is None:
+        return there
+    if absent := [name for name in wanted if name not in there]:
+        raise ValueError(f"{source} must hold a {absent[0]}, got: {', '.join(there)}")
+    return wanted
+
+
+def _read_configs(
+    configs: Sequence[str | os.PathLike], networks: Sequence[NetworkName]
+) -> dict[NetworkName, tuple[str | os.PathLike, dict[str, Any]]]:
+    if configs and len(configs) != len(networks):
+        raise ValueError(f"a config must be given for each of {', '.join(networks)}, got {len(configs)}")
+    return {name: (path, _read_json(Path(path))) for name, path in zip(networks, configs, strict=False)}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must hold JSON, got: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content

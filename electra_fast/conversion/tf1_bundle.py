@@ -1,0 +1,259 @@
+"""TensorFlow's checkpoints, read and written without TensorFlow.
+
+A checkpoint `model.ckpt-1000` is a bundle: `model.ckpt-1000.index`, a table of tensor names and where each is, and one
+or more `model.ckpt-1000.data-00000-of-00001`, the tensors' bytes. The table's values are protocol buffers, small enough
+to be read by hand.
+
+Source of the format: tensorflow/core/protobuf/tensor_bundle.proto and tensorflow/core/util/tensor_bundle/ of
+https://github.com/tensorflow/tensorflow
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .sstable import masked_crc32c, read_table, read_varint, table_bytes, varint
+
+_HEADER_KEY = b""
+# Numbers of tensorflow/core/framework/types.proto.
+_DTYPES = {
+    1: torch.float32,
+    2: torch.float64,
+    3: torch.int32,
+    9: torch.int64,
+    14: torch.bfloat16,
+    19: torch.float16,
+}
+_DTYPE_NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
+_KNOWN = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPE_NUMBERS)
+_FILE = re.compile(r"(.+)\.(?:index|data-\d{5}-of-\d{5})")
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # ways in which protocol buffers write a field
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the index says of a tensor."""
+
+    dtype: int
+    """TensorFlow's number of it."""
+    shape: tuple[int, ...]
+    shard: int
+    offset: int
+    size: int
+    """Bytes."""
+    checksum: int
+    is_sliced: bool
+    """Whether it is stored in parts under other names, as a partitioned variable is."""
+
+
+class Tf1Bundle:
+    """A checkpoint whose tensors are read one by one, through a memory map, and checked.
+
+    Args:
+        source: the checkpoint's prefix (`model.ckpt-1000`), one of its files, or its directory: then the one that the
+            file `checkpoint` names, or the only one there is.
+
+    Raises:
+        FileNotFoundError: no checkpoint, or a part of it is missing.
+        ValueError: a truncated or damaged file, or another kind of file.
+        ImportError: google-crc32c is not installed.
+    """
+
+    def __init__(self, source: str | os.PathLike):
+        self.prefix = find_prefix(source)
+        table = read_table(_index_of(self.prefix))
+        if _HEADER_KEY not in table:
+            raise ValueError(
+                f"{_index_of(self.prefix)} must be the index of a TensorFlow checkpoint, got another table"
+            )
+        header = dict(_fields(table.pop(_HEADER_KEY)))
+        if header.get(2):
+            raise ValueError(f"{_index_of(self.prefix)} must be little-endian, got big-endian")
+        self._shards = [_shard_of(self.prefix, index, header[1]) for index in range(header[1])]
+        self.entries = {key.decode(): _read_entry(value) for key, value in table.items()}
+        """What the index says, by the tensors' names."""
+        self._check_sizes()
+
+    def read(self, name: str) -> Tensor:
+        """A tensor, on the CPU, in the dtype of the file.
+
+        Raises:
+            KeyError: there is none of this name.
+            ValueError: a wrong checksum, a dtype that no network has, a tensor that is stored in parts.
+        """
+        entry = self.entries[name]
+        if entry.is_sliced:
+            raise ValueError(f"{self.prefix} must hold {name} in one piece, got a partitioned variable")
+        if entry.dtype not in _DTYPES:
+            raise ValueError(f"{name} of {self.prefix} must be of {_KNOWN}, got TensorFlow's type {entry.dtype}")
+        dtype = _DTYPES[entry.dtype]
+        if entry.size != prod(entry.shape) * dtype.itemsize:
+            raise ValueError(
+                f"{_index_of(self.prefix)} contradicts itself: {name} is {dtype} of shape {list(entry.shape)}, and of "
+                f"{entry.size} bytes"
+            )
+        if not entry.size:
+            return torch.empty(entry.shape, dtype=dtype)
+        path = self._shards[entry.shard]
+        data = np.memmap(path, np.uint8, "r", offset=entry.offset, shape=entry.size)
+        if masked_crc32c(data) != entry.checksum:
+            raise ValueError(f"{path} is damaged: wrong checksum of {name}")
+        return torch.from_numpy(np.array(data)).view(dtype).reshape(entry.shape)
+
+    def _check_sizes(self) -> None:
+        """All shards are there, and as long as the index says."""
+        for path in self._shards:
+            if not path.is_file():
+                raise FileNotFoundError(f"{_index_of(self.prefix)} names the data file {path.name}, which is missing")
+        sizes = [path.stat().st_size for path in self._shards]
+        for name, entry in self.entries.items():
+            if not entry.is_sliced and entry.offset + entry.size > sizes[entry.shard]:
+                raise ValueError(
+                    f"{self._shards[entry.shard]} is truncated: {name} ends at byte {entry.offset + entry.size}, the "
+                    f"file at {sizes[entry.shard]}"
+                )
+
+
+def find_prefix(source: str | os.PathLike) -> Path:
+    """The prefix of a checkpoint's files, from the prefix itself, one of the files, or their directory.
+
+    Raises:
+        FileNotFoundError: no index there.
+        ValueError: a directory of several checkpoints whose file `checkpoint` does not name one.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _prefix_in(path)
+    if match := _FILE.fullmatch(path.name):
+        path = path.with_name(match[1])
+    if not _index_of(path).is_file():
+        raise FileNotFoundError(f"{path} must be a TensorFlow checkpoint, its {_index_of(path).name} is missing")
+    return path
+
+
+def _prefix_in(directory: Path) -> Path:
+    listed = directory / "checkpoint"
+    if listed.is_file():
+        match = re.search(r'^model_checkpoint_path:\s*"(.+)"', listed.read_text(encoding="utf-8"), re.MULTILINE)
+        if match is None:
+            raise ValueError(f"{listed} must name a model_checkpoint_path, and does not")
+        # Where it was written this may have been an absolute path; its files are expected beside it.
+        return find_prefix(directory / Path(match[1]).name)
+    found = sorted(directory.glob("*.index"))
+    if not found:
+        raise FileNotFoundError(f"{directory} must hold a TensorFlow checkpoint, a file *.index is missing")
+    if len(found) > 1:
+        names = ", ".join(path.stem for path in found)
+        raise ValueError(f"{directory} must hold one TensorFlow checkpoint, got {names}: give the path of one")
+    return found[0].with_suffix("")
+
+
+def write_bundle(prefix: str | os.PathLike, tensors: Mapping[str, Tensor], n_shards: int = 1) -> None:
+    """Writes a checkpoint that TensorFlow's readers and `Tf1Bundle` read; the index, which makes it one, comes last.
+
+    Args:
+        prefix: the path without the endings; the directory must be there.
+        tensors: floating or integer, by TensorFlow's names; any device.
+        n_shards: how many data files the tensors are spread over.
+
+    Raises:
+        ValueError: a dtype that is not known here, no shard.
+    """
+    prefix = Path(prefix)
+    if n_shards < 1:
+        raise ValueError(f"n_shards must be at least 1, got {n_shards}")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPE_NUMBERS:
+            raise ValueError(f"{name} must be of {_KNOWN}, got {tensor.dtype}")
+    names = sorted(tensors)
+    table = {_HEADER_KEY: _field(1, n_shards) + _field(3, _field(1, 1))}  # version: producer 1
+    for shard in range(n_shards):
+        with _replacing(_shard_of(prefix, shard, n_shards)) as path, open(path, "wb") as file:
+            for name in names[shard::n_shards]:
+                data = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+                table[name.encode()] = _entry_bytes(tensors[name], shard, file.tell(), data)
+                file.write(data)
+    with _replacing(_index_of(prefix)) as path:
+        path.write_bytes(table_bytes(sorted(table.items())))
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A name beside a file to write to, which then takes the file's place."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _index_of(prefix: Path) -> Path:
+    return prefix.with_name(f"{prefix.name}.index")
+
+
+def _shard_of(prefix: Path, shard: int, n_shards: int) -> Path:
+    return prefix.with_name(f"{prefix.name}.data-{shard:05}-of-{n_shards:05}")
+
+
+# Protocol buffers: https://protobuf.dev/programming-guides/encoding
+
+
+def _read_entry(data: bytes) -> Entry:
+    """A BundleEntryProto; fields that hold 0 are absent from it."""
+    fields = dict(_fields(data))
+    dimensions = [value for number, value in _fields(fields.get(2, b"")) if number == 2]
+    return Entry(
+        dtype=fields.get(1, 0),
+        shape=tuple(dict(_fields(dimension)).get(1, 0) for dimension in dimensions),
+        shard=fields.get(3, 0),
+        offset=fields.get(4, 0),
+        size=fields.get(5, 0),
+        checksum=fields.get(6, 0),
+        is_sliced=7 in fields,
+    )
+
+
+def _entry_bytes(tensor: Tensor, shard: int, offset: int, data: np.ndarray) -> bytes:
+    shape = b"".join(_field(2, _field(1, size)) for size in tensor.shape)
+    fields = {1: _DTYPE_NUMBERS[tensor.dtype], 2: shape, 3: shard, 4: offset, 5: len(data)}
+    checksum = varint(6 << 3 | _FIXED32) + struct.pack("<I", masked_crc32c(data))
+    return b"".join(_field(number, value) for number, value in fields.items() if value or number == 2) + checksum
+
+
+def _field(number: int, value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        return varint(number << 3 | _VARINT) + varint(value)
+    return varint(number << 3 | _BYTES) + varint(len(value)) + value
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The numbers and values of a message's fields, in the order of the bytes."""
+    position = 0
+    while position < len(data):
+        tag, position = read_varint(data, position)
+        number, kind = tag >> 3, tag & 7
+        if kind == _VARINT:
+            value, position = read_varint(data, position)
+            yield number, value
+        elif kind == _BYTES:
+            size, position = read_varint(data, position)
+            yield number, data[position : position + size]
+            position += size
+        elif kind in (_FIXED32, _FIXED64):
+            size = 4 if kind == _FIXED32 else 8
+            yield number, int.from_bytes(data[position : position + size], "little")
+            position += size
+        else:
+            raise ValueError(f"a protocol buffer must have fields of known kinds, got kind {kind}")

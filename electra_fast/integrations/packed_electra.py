@@ -1,0 +1,266 @@
+"""transformers' ElectraModel on packed tokens: its own modules and parameters, our ops.
+
+A module that somebody replaced (LoRA, a quantised linear layer) is called; the parameters of a plain one go into the
+fused ops. `why_not_packed` says what this file cannot compute; `hidden_states` relies on its consent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.activations import GELUActivation
+from transformers.models.electra import modeling_electra as theirs
+
+from .. import ops
+from ..encoding import is_recorded
+from ..packing import PackedBatch
+
+# Keywords that mean nothing to an encoder, or that are read here.
+_KNOWN_KEYWORDS = {
+    "return_dict",
+    "output_hidden_states",
+    "output_attentions",
+    "num_items_in_batch",
+    "cu_seq_lens_q",
+    "cu_seq_lens_k",
+    "max_length_q",
+    "max_length_k",
+    "use_cache",
+}
+
+
+def why_not_packed(model: theirs.ElectraModel, inputs: Mapping[str, Any]) -> str | None:
+    """What keeps a call from packed tokens, beginning with a key of `limits.LIMITS`; None where nothing does.
+
+    `inputs` are the arguments of the call by name. Whether a head reads padding is not asked here.
+    """
+    # First of all, so that a graph that is being recorded holds nothing of the rest.
+    if torch.compiler.is_compiling() or is_recorded():
+        return "recorded"
+    return _why_not_config(model, inputs) or _why_not_inputs(model, inputs) or _why_not_modules(model)
+
+
+def _why_not_config(model: theirs.ElectraModel, inputs: Mapping[str, Any]) -> str | None:
+    config = model.config
+    if type(model) is not theirs.ElectraModel:
+        return f"derived class: {type(model).__name__}"
+    if config.is_decoder or config.add_cross_attention or getattr(config, "is_causal", None) is not None:
+        return "decoder: the config's is_decoder, add_cross_attention or is_causal"
+    if any(inputs.get(name) is not None for name in ("encoder_hidden_states", "past_key_values")):
+        return "decoder: encoder_hidden_states or past_key_values"
+    if inputs.get("output_attentions", config.output_attentions):
+        return "attentions"
+    if not isinstance(wants_hidden_states(model, inputs), bool | None):
+        return "hidden states by index"
+    unknown = {name for name, value in inputs.items() if value is not None} - _KNOWN_KEYWORDS - _TENSORS.keys()
+    return f"keyword: {', '.join(sorted(unknown))}" if unknown else None
+
+
+def wants_hidden_states(model: theirs.ElectraModel, inputs: Mapping[str, Any]) -> Any:
+    return inputs.get("output_hidden_states", model.config.output_hidden_states)
+
+
+# The tensors of a call and the dimensions that [batch, length] is followed by.
+_TENSORS = {"input_ids": 0, "inputs_embeds": 1, "attention_mask": 0, "token_type_ids": 0, "position_ids": 0}
+
+
+def _why_not_inputs(model: theirs.ElectraModel, inputs: Mapping[str, Any]) -> str | None:
+    tensors = {name: inputs[name] for name in _TENSORS if inputs.get(name) is not None}
+    if ("input_ids" in tensors) == ("inputs_embeds" in tensors):
+        return "shape: exactly one of input_ids and inputs_embeds is needed"
+    given = tensors.get("input_ids", tensors.get("inputs_embeds"))
+    if given.device.type == "meta":
+        return "shape: meta tensors have no lengths"
+    batch_size, length = given.shape[:2] if given.dim() > 1 else (0, 0)
+    for name, tensor in tensors.items():
+        n_rows = {batch_size} if name in ("input_ids", "inputs_embeds", "attention_mask") else {1, batch_size}
+        is_fitting = tensor.dim() == 2 + _TENSORS[name] and tensor.shape[1] == length and tensor.shape[0] in n_rows
+        if not is_fitting or length == 0:
+            return f"shape: {name} is {list(tensor.shape)}"
+    if "position_ids" not in tensors and length > model.config.max_position_embeddings:
+        return f"shape: length {length} is over max_position_embeddings {model.config.max_position_embeddings}"
+    return None
+
+
+# What is computed here without calling it: the children that each part must have. Others may be of any class.
+_ENDS = {"LayerNorm": nn.LayerNorm, "dropout": nn.Dropout}
+_PARTS: dict[type, dict[str, type]] = {
+    theirs.ElectraModel: {"embeddings": theirs.ElectraEmbeddings, "encoder": theirs.ElectraEncoder},
+    theirs.ElectraEmbeddings: {"position_embeddings": nn.Embedding, "token_type_embeddings": nn.Embedding, **_ENDS},
+    theirs.ElectraEncoder: {"layer": nn.ModuleList},
+    theirs.ElectraLayer: {
+        "attention": theirs.ElectraAttention,
+        "intermediate": theirs.ElectraIntermediate,
+        "output": theirs.ElectraOutput,
+    },
+    theirs.ElectraAttention: {"self": theirs.ElectraSelfAttention, "output": theirs.ElectraSelfOutput},
+    theirs.ElectraSelfAttention: {"dropout": nn.Dropout},
+    theirs.ElectraIntermediate: {},
+    theirs.ElectraSelfOutput: _ENDS,
+    theirs.ElectraOutput: _ENDS,
+}
+
+
+def _why_not_modules(model: theirs.ElectraModel) -> str | None:
+    # This runs before every call, so it reads the dictionaries behind the attributes, which is several times faster.
+    parts, weights = [model], []
+    for part in parts:  # which grows
+        children = part._modules
+        parts.extend(child for child in children.values() if child is not None)
+        if part is not model and _is_hooked(part):
+            return f"hook: on {_name(model, part)}"
+        for name, expected in _PARTS.get(type(part), {}).items():
+            child = children.get(name)
+            if type(child) is not expected:
+                return f"part: {name} of {_name(model, part) or 'the model'} is a {_qualified_name(child)}"
+        if type(part) in _PARTS:
+            weights += [x._parameters["weight"] for x in children.values() if type(x) in _WITH_WEIGHTS]
+    for layer in model.encoder.layer:
+        if type(layer) is not theirs.ElectraLayer:
+            return f"part: {_name(model, layer)} is a {_qualified_name(layer)}"
+        if layer.chunk_size_feed_forward:
+            return "feed-forward chunks"
+    kinds = {(weight.dtype, weight.device) for weight in weights}
+    if len(kinds) > 1:
+        return f"dtypes: {', '.join(sorted(f'{dtype} on {device}' for dtype, device in kinds))}"
+    return None
+
+
+_WITH_WEIGHTS = (nn.Linear, nn.LayerNorm, nn.Embedding)
+
+
+def _name(model: nn.Module, part: nn.Module) -> str:
+    return next(name for name, other in model.named_modules() if other is part)
+
+
+def _qualified_name(part: nn.Module | None) -> str:
+    return f"{type(part).__module__}.{type(part).__qualname__}"
+
+
+def _is_hooked(part: nn.Module) -> bool:
+    own = part.__dict__
+    if own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"] or "forward" in own:
+        return True
+    hooks = own["_forward_hooks"]
+    # Theirs collect outputs, which they do where attentions are asked for, or make embeddings require gradients.
+    return bool(hooks) and not all(hook.__module__.startswith(("transformers.", "peft.")) for hook in hooks.values())
+
+
+def _is_plain_linear(module: nn.Module | None) -> bool:
+    return type(module) is nn.Linear and module.bias is not None
+
+
+def _is_plain_table(module: nn.Module) -> bool:
+    if type(module) is not nn.Embedding or module._forward_hooks:
+        return False
+    return module.max_norm is None and not module.scale_grad_by_freq and not module.sparse
+
+
+def hidden_states(
+    model: theirs.ElectraModel,
+    packed: PackedBatch,
+    input_ids: Tensor | None,
+    token_type_ids: Tensor,
+    position_ids: Tensor,
+    inputs_embeds: Tensor | None,
+) -> Iterator[Tensor]:
+    """Packed ids [T] (or `inputs_embeds` [T, E]) -> the states [T, H]: of the embeddings, then of every layer."""
+    bound = ops.select("auto", model.encoder.layer[0].attention.self.attention_head_size)
+    seeds = _draw_seeds(model, bound, position_ids.device)
+    hidden = _embed(model, bound, seeds[0], input_ids, token_type_ids, position_ids, inputs_embeds)
+    yield hidden
+    for layer, *layer_seeds in zip(model.encoder.layer, *(seeds[i::3] for i in (1, 2, 3)), strict=True):
+        run = partial(_run_layer, layer, bound, packed, tuple(layer_seeds))
+        if layer.gradient_checkpointing and layer.training:
+            hidden = layer._gradient_checkpointing_func(run, hidden)
+        else:
+            hidden = run(hidden)
+        yield hidden
+
+
+def _draw_seeds(model: theirs.ElectraModel, bound: Any, device: torch.device) -> list[Tensor | None]:
+    """One of the embeddings' dropout and three a layer; None where the ops draw from torch's generator."""
+    n_seeds = 1 + 3 * len(model.encoder.layer)
+    # The dropouts alone may be in training mode: Monte Carlo dropout.
+    draws = (theirs.ElectraSelfAttention, nn.Dropout)
+    is_drawing = any(part.training for part in model.modules() if isinstance(part, draws))
+    seeds = bound.draw_seeds(n_seeds, device) if is_drawing else None
+    return [None] * n_seeds if seeds is None else list(seeds.split(1))
+
+
+def _embed(
+    model: theirs.ElectraModel,
+    bound: Any,
+    seed: Tensor | None,
+    input_ids: Tensor | None,
+    token_type_ids: Tensor,
+    position_ids: Tensor,
+    inputs_embeds: Tensor | None,
+) -> Tensor:
+    table, words = model.embeddings, model.embeddings.word_embeddings
+    if inputs_embeds is None and not _is_plain_table(words):
+        input_ids, inputs_embeds = None, words(input_ids)
+    project = getattr(model, "embeddings_project", None)
+    is_fused = _is_plain_linear(project)
+    positions = table.position_embeddings.weight
+    embedded = bound.embed_norm_project(
+        input_ids,
+        token_type_ids,
+        position_ids,
+        words.weight if inputs_embeds is None else positions,  # not looked up then: the width is asked for only
+        positions,
+        table.token_type_embeddings.weight,
+        table.LayerNorm.weight,
+        table.LayerNorm.bias,
+        table.LayerNorm.eps,
+        project.weight if is_fused else None,
+        project.bias if is_fused else None,
+        inputs_embeds,
+        words.padding_idx if inputs_embeds is None else None,
+        _dropout_p(table.dropout),
+        seed,
+    )
+    return embedded if project is None or is_fused else project(embedded)
+
+
+def _run_layer(
+    layer: theirs.ElectraLayer, bound: Any, packed: PackedBatch, seeds: tuple[Tensor | None, ...], hidden: Tensor
+) -> Tensor:
+    attention, feed_forward = layer.attention.self, layer.intermediate
+    dropout_p = attention.dropout.p if attention.training else 0.0
+    qkv = _queries_keys_values(attention, hidden)
+    attended = bound.attention(qkv, packed.cu_seqlens, packed.max_seqlen, dropout_p, False, seeds[0]).flatten(-2)
+    hidden = _end(layer.attention.output, bound, attended, hidden, seeds[1])
+    if _is_plain_linear(feed_forward.dense) and type(feed_forward.intermediate_act_fn) is GELUActivation:
+        inner = bound.linear_gelu(hidden, feed_forward.dense.weight, feed_forward.dense.bias)
+    else:
+        inner = feed_forward.intermediate_act_fn(feed_forward.dense(hidden))
+    return _end(layer.output, bound, inner, hidden, seeds[2])
+
+
+def _queries_keys_values(attention: theirs.ElectraSelfAttention, hidden: Tensor) -> Tensor:
+    """[T, H] -> [T, 3, A, D]. One GEMM over the three weights, which are small beside the tokens, where it can be."""
+    linears = (attention.query, attention.key, attention.value)
+    if all(map(_is_plain_linear, linears)):
+        weight, bias = (torch.cat([getattr(x, kind) for x in linears]) for kind in ("weight", "bias"))
+        qkv = F.linear(hidden, weight, bias)
+    else:
+        qkv = torch.cat([linear(hidden) for linear in linears], dim=-1)
+    return qkv.unflatten(-1, (3, attention.num_attention_heads, attention.attention_head_size))
+
+
+def _end(end: nn.Module, bound: Any, x: Tensor, residual: Tensor, seed: Tensor | None) -> Tensor:
+    """What ends both halves of a layer: LayerNorm(residual + dropout(dense(x)))."""
+    norm = end.LayerNorm
+    return bound.dropout_add_norm(
+        end.dense(x), residual, norm.weight, norm.bias, norm.eps, _dropout_p(end.dropout), seed
+    )
+
+
+def _dropout_p(dropout: nn.Dropout) -> float:
+    return dropout.p if dropout.training else 0.0

@@ -1,0 +1,289 @@
+"""transformers' ELECTRA on our code, without changing an import: `enable()` for all models, `patch(model)` for one.
+
+Only `forward` is replaced; classes, modules, parameters, state dicts and configs stay as they are. A call is packed
+once on entry, runs on packed tokens and is unpacked once: hidden states at padding positions are zeros, where
+transformers has values that mean nothing. What packed tokens cannot express goes through transformers' own forward,
+unchanged: `why_not` tells for a call, `electra-fast info` for all.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .limits import version_obstacle
+
+if (_obstacle := version_obstacle()) is not None:
+    raise ImportError(f"electra_fast.integrations.transformers: {_obstacle}")
+
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.models.electra import modeling_electra as theirs
+
+from ..encoding import Reads, choose_packing, is_recorded, packed_already
+from ..packing import PackedBatch
+from . import attention
+from .packed_electra import hidden_states, wants_hidden_states, why_not_packed
+
+__all__ = ["disable", "enable", "patch", "register_attention", "unpatch", "why_not"]
+
+Inputs = Mapping[str, Any]
+
+
+# What a call of a head tells the encoder inside it, and is told.
+
+
+@dataclass
+class _Call:
+    reads: Reads = "tokens"
+    is_packed: bool = False
+
+
+_call: ContextVar[_Call | None] = ContextVar("electra_fast_call", default=None)
+
+
+@contextmanager
+def _called_with(reads: Reads) -> Iterator[_Call]:
+    token = _call.set(_Call(reads))
+    try:
+        yield _call.get()
+    finally:
+        _call.reset(token)
+
+
+def _all_for_labels_at_padding(model: nn.Module, inputs: Inputs) -> Reads:
+    """transformers' loss counts every label that is not -100, at padding too."""
+    labels, mask = inputs.get("labels"), inputs.get("attention_mask")
+    if labels is None or mask is None:
+        return "tokens"
+    is_fitting = mask.shape == labels.shape
+    return "tokens" if is_fitting and not bool(((labels != -100) & (mask == 0).to(labels.device)).any()) else "all"
+
+
+def _all_for_positions(model: nn.Module, inputs: Inputs) -> Reads:
+    """transformers' softmax over the positions of a sequence runs over padding too."""
+    return "tokens" if inputs.get("start_positions") is None or inputs.get("end_positions") is None else "all"
+
+
+# What each class reads of the last hidden states, by the arguments of a call.
+_READS: dict[type, Callable[[nn.Module, Inputs], Reads]] = {
+    theirs.ElectraForPreTraining: lambda model, inputs: "tokens",
+    theirs.ElectraForMaskedLM: _all_for_labels_at_padding,
+    theirs.ElectraForTokenClassification: _all_for_labels_at_padding,
+    theirs.ElectraForSequenceClassification: lambda model, inputs: "first",
+    theirs.ElectraForMultipleChoice: lambda model, inputs: "first" if model.config.summary_type == "first" else "all",
+    theirs.ElectraForQuestionAnswering: _all_for_positions,
+    theirs.ElectraForCausalLM: lambda model, inputs: "tokens" if inputs.get("labels") is None else "all",
+}
+
+
+# The forwards that take the place of transformers'
+
+
+def _encoder_forward(own: Callable) -> Callable:
+    arguments = inspect.signature(own)
+
+    @wraps(own)
+    def forward(self: theirs.ElectraModel, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return own(self, *args, **kwargs)
+        inputs = _by_name(arguments, self, args, kwargs)
+        call = _call.get() or _Call()
+        packed = _packing(self, inputs, call.reads) if why_not_packed(self, inputs) is None else None
+        if packed is None:
+            return own(self, *args, **kwargs)
+        call.is_packed = True
+        return _packed_output(self, packed, inputs)
+
+    return forward
+
+
+def _head_forward(own: Callable, reads: Callable[[nn.Module, Inputs], Reads]) -> Callable:
+    arguments = inspect.signature(own)
+
+    @wraps(own)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or is_recorded():
+            return own(self, *args, **kwargs)
+        inputs = _by_name(arguments, self, args, kwargs)
+        # What a class derived from this one reads is not known.
+        with _called_with(reads(self, inputs) if type(self) in _READS else "all") as call:
+            output = own(self, *args, **kwargs)
+        if call.is_packed and isinstance(self, theirs.ElectraForQuestionAnswering):
+            output = _without_answers_in_padding(output, inputs.get("attention_mask"))
+        return output
+
+    return forward
+
+
+def _by_name(arguments: inspect.Signature, model: nn.Module, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """The arguments of a call by name, keywords beyond the named ones included; TypeError as the call would raise."""
+    inputs = dict(arguments.bind(model, *args, **kwargs).arguments)
+    del inputs["self"]
+    return inputs.pop("kwargs", {}) | inputs
+
+
+def _packing(model: theirs.ElectraModel, inputs: Inputs, reads: Reads) -> PackedBatch | None:
+    """The packed form of a batch, None where a head reads padding."""
+    ids, embeds, mask = (inputs.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
+    given = ids if embeds is None else embeds
+    shape, device, packed = tuple(given.shape[:2]), given.device, None
+    mask = None if mask is None else mask.to(device)
+    # Rows of several sequences are what they are to the attention that the model has: sdpa and eager see one.
+    if str(model.config._attn_implementation).startswith(("flash", attention.NAME)):
+        packed = packed_already(shape, mask, inputs.get("position_ids"), dict(inputs))
+    return packed or choose_packing(shape, device, mask, reads)
+
+
+def _packed_output(model: theirs.ElectraModel, packed: PackedBatch, inputs: Inputs) -> Any:
+    ids, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")
+    shape, device = (packed.batch_size, packed.seq_length), (ids if embeds is None else embeds).device
+    position_ids, token_type_ids = inputs.get("position_ids"), inputs.get("token_type_ids")
+    if position_ids is None:
+        position_ids = torch.arange(shape[1], device=device)[None]
+    if token_type_ids is None:
+        token_type_ids = torch.zeros(1, 1, dtype=torch.long, device=device)
+    ids, types, positions, embeds = (
+        None if x is None else packed.pack(x)
+        for x in (ids, token_type_ids.expand(shape), position_ids.expand(shape), embeds)
+    )
+    keeps_all = wants_hidden_states(model, inputs)
+    states = deque(hidden_states(model, packed, ids, types, positions, embeds), maxlen=None if keeps_all else 1)
+    restored = tuple(packed.unpack(x) for x in states)
+    output = BaseModelOutputWithPastAndCrossAttentions(
+        last_hidden_state=restored[-1], hidden_states=restored if keeps_all else None
+    )
+    return output.to_tuple() if inputs.get("return_dict", model.config.return_dict) is False else output
+
+
+def _without_answers_in_padding(output: Any, mask: Tensor | None) -> Any:
+    """Start and end logits at padding become the lowest number; they would be those of a zero vector."""
+    if mask is None:
+        return output
+    if isinstance(output, tuple):  # the loss of positions needs padding, so the logits are first
+        return (*(_lowest(logits, mask) for logits in output[:2]), *output[2:])
+    output.start_logits, output.end_logits = (_lowest(x, mask) for x in (output.start_logits, output.end_logits))
+    return output
+
+
+def _lowest(logits: Tensor, mask: Tensor) -> Tensor:
+    return logits.masked_fill(mask.to(logits.device) == 0, torch.finfo(logits.dtype).min)
+
+
+_OWN: dict[type, Callable] = {kind: kind.forward for kind in (*_READS, theirs.ElectraModel)}
+_OURS: dict[type, Callable] = {
+    kind: _head_forward(own, _READS[kind]) if kind in _READS else _encoder_forward(own) for kind, own in _OWN.items()
+}
+
+
+# On and off
+
+_lock = threading.RLock()
+
+
+class _PatchedForward:
+    """The `forward` of one module: an object, not a bound method, for models are pickled."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _OURS[type(self.module)](self.module, *args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        signature = inspect.signature(_OURS[type(self.module)])
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def enable() -> None:
+    """Serves all ELECTRA models of transformers, those that exist and those to come; again changes nothing.
+
+    `attn_implementation="electra_fast"` is known from here on. Calls that run meanwhile end as they began.
+
+    Raises:
+        ImportError: another library has replaced a forward of these classes (and, when this module is imported: a
+            release of transformers that is not known here).
+    """
+    with _lock:
+        for kind in _OWN:
+            if kind.forward not in (_OWN[kind], _OURS[kind]):
+                where = getattr(kind.forward, "__module__", "somewhere")
+                raise ImportError(f"{kind.__name__}.forward was replaced by {where}; electra_fast cannot serve it")
+        # Heads before the encoder they call: one of ours in one of theirs would not be told what is read.
+        for kind, forward in _OURS.items():
+            kind.forward = forward
+        attention.register()
+
+
+def disable() -> None:
+    """Gives the classes their own forwards back; again changes nothing. Models that were patched by name stay so."""
+    with _lock:
+        for kind, forward in reversed(_OURS.items()):
+            if kind.forward is forward:
+                kind.forward = _OWN[kind]
+
+
+def patch(model: nn.Module) -> nn.Module:
+    """Serves one model, or every ELECTRA inside one (a PEFT model, a SentenceTransformer); returns it.
+
+    Copies and pickles of a patched model are patched; unpickling needs electra_fast then. Not for DataParallel, whose
+    replicas share the forward of the first.
+
+    Raises:
+        ValueError: there is no ELECTRA of transformers inside, or it has a forward of its own already.
+    """
+    with _lock:
+        served = [part for part in model.modules() if type(part) in _OURS]
+        if not served:
+            raise ValueError(f"expected a model with one of transformers' ELECTRA classes in it, got {type(model)}")
+        for part in served:
+            if not isinstance(part.__dict__.get("forward"), _PatchedForward | None):
+                raise ValueError(f"this {type(part).__name__} has a forward of its own already: {part.forward}")
+        for part in served:
+            part.__dict__.setdefault("forward", _PatchedForward(part))
+    return model
+
+
+def unpatch(model: nn.Module) -> nn.Module:
+    """Undoes `patch`; the model is as it was before, and it is returned. A model that is not patched is left alone."""
+    with _lock:
+        for part in model.modules():
+            if isinstance(part.__dict__.get("forward"), _PatchedForward):
+                del part.__dict__["forward"]
+    return model
+
+
+def register_attention() -> None:
+    """Makes `attn_implementation="electra_fast"` known: our attention, and nothing else, in any BERT-like model."""
+    attention.register()
+
+
+def why_not(model: nn.Module, **inputs: Any) -> str | None:
+    """Why a call `model(**inputs)` would go through transformers' own forward; None where it would be served.
+
+    The answer begins with a key of `electra_fast.integrations.limits.LIMITS`. Raises ValueError where `model` is none
+    of transformers' ELECTRA classes.
+    """
+    if type(model) not in _OURS and not isinstance(model, tuple(_OURS)):
+        raise ValueError(f"expected one of transformers' ELECTRA models, got {type(model)}")
+    reads, encoder = "tokens", model
+    if not isinstance(model, theirs.ElectraModel):
+        reads, encoder = _READS[type(model)](model, inputs) if type(model) in _READS else "all", model.electra
+        own = {"labels", "start_positions", "end_positions", "logits_to_keep"}
+        inputs = {name: value for name, value in inputs.items() if name not in own}
+    if isinstance(model, theirs.ElectraForMultipleChoice):
+        inputs = {name: x.flatten(0, 1) if isinstance(x, Tensor) else x for name, x in inputs.items()}
+    reason = why_not_packed(encoder, inputs)
+    if reason is None and _packing(encoder, inputs, reads) is None:
+        return f"padding read: {type(model).__name__} reads {reads}"
+    return reason

@@ -1,0 +1,42 @@
+"""Whether our code ran: a count of the layers that packed tokens went through."""
+
+import pytest
+
+from electra_fast.integrations import packed_electra
+from electra_fast.integrations.transformers import disable, enable
+
+
+class LayerCount:
+    """How many times a packed layer ran since it was last read."""
+
+    def __init__(self, monkeypatch):
+        self._count, run = 0, packed_electra._run_layer
+
+        def counted(*args):
+            self._count += 1
+            return run(*args)
+
+        monkeypatch.setattr(packed_electra, "_run_layer", counted)
+
+    def read(self) -> int:
+        count, self._count = self._count, 0
+        return count
+
+
+@pytest.fixture
+def layers(monkeypatch):
+    yield LayerCount(monkeypatch)
+    disable()
+
+
+def on_and_off(work, layers: LayerCount) -> tuple:
+    """(what `work` gives with transformers' own code, what with ours), and that it was ours."""
+    theirs = work()
+    assert layers.read() == 0
+    enable()
+    try:
+        ours = work()
+    finally:
+        disable()
+    assert layers.read() > 0
+    return theirs, ours

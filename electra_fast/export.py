@@ -1,0 +1,309 @@
+"""Networks as ONNX files and as torch.export programs: forms that run without this package.
+
+A directory gets `model.onnx` or `model.pt2`, the config and the tokenizer. Every file is compared with torch before it
+gets its name.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.util
+import logging
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base import ElectraPreTrainedModel
+from .config import ElectraConfig
+from .tokenizer import ElectraTokenizer
+
+ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+DEFAULT_OPSET, OPSETS = 20, range(18, 24)
+TOLERANCE = 1e-4
+
+_LOWEST = torch.finfo(torch.float32).min
+# The outputs of each class, and what each holds at padding positions: nan is any number, for one more pass over the
+# logits of a vocabulary takes a tenth of the time; None where there are no positions.
+OUTPUTS: dict[str, dict[str, float | None]] = {
+    "ElectraModel": {"last_hidden_state": 0.0},
+    "ElectraForPreTraining": {"logits": 0.0},
+    "ElectraForMaskedLM": {"logits": math.nan},
+    "ElectraForCausalLM": {"logits": math.nan},
+    "ElectraForSequenceClassification": {"logits": None},
+    "ElectraForTokenClassification": {"logits": 0.0},
+    "ElectraForMultipleChoice": {"logits": None},
+    "ElectraForQuestionAnswering": {"start_logits": _LOWEST, "end_logits": _LOWEST},
+    "ElectraPaperForSequenceClassification": {"logits": None},
+}
+
+
+class Exportable(nn.Module):
+    """A network from three inputs to a dictionary of tensors: fp32, on the CPU, in plain torch, in eval mode.
+
+    Raises:
+        ValueError: a class that cannot be exported, or a decoder with a cache.
+    """
+
+    def __init__(self, model: ElectraPreTrainedModel):
+        super().__init__()
+        name = type(model).__name__
+        if name not in OUTPUTS:
+            raise ValueError(f"the network to export must be one of {', '.join(OUTPUTS)}, got {name}")
+        config = copy.deepcopy(model.config)
+        if config.is_decoder and config.use_cache:
+            raise ValueError(
+                f"{name} with a key-value cache cannot be exported: set use_cache to False in its config, "
+                "for logits of whole sequences"
+            )
+        # Feed-forward in chunks gives the same numbers; their number would be frozen into the graph.
+        config.update({"output_attentions": False, "chunk_size_feed_forward": 0})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # said when the model itself was made
+            self.network = type(model)(config, impl="torch")
+        self.network.load_state_dict(model.state_dict())
+        self.outputs = OUTPUTS[name]
+        self.requires_grad_(False).eval()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> dict[str, Tensor]:
+        """Int64 [B, S], or [B, C, S] for multiple choice -> fp32 tensors by name, at padding as in `OUTPUTS`."""
+        output = self.network(input_ids, attention_mask, token_type_ids, return_dict=True)
+        is_padding, values = attention_mask == 0, {}
+        for name, fill in self.outputs.items():
+            values[name] = value = output[name]
+            if fill is not None and not math.isnan(fill):
+                values[name] = value.masked_fill(is_padding[..., None] if value.dim() == 3 else is_padding, fill)
+        return values
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        is_choice = type(self.network).__name__ == "ElectraForMultipleChoice"
+        return ("batch", "choices", "length") if is_choice else ("batch", "length")
+
+    def program(self) -> torch.export.ExportedProgram:
+        """The graph, with all axes of the inputs dynamic."""
+        limit = self.network.config.max_position_embeddings
+        limits = {"batch": None, "choices": None, "length": limit}
+        axes = {i: torch.export.Dim(name, min=1, max=limits[name]) for i, name in enumerate(self.axes)}
+        with _quiet():
+            return torch.export.export(self, self.inputs(3, min(7, limit)), dynamic_shapes=(axes,) * len(INPUTS))
+
+    def inputs(self, batch: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Random inputs; of three rows one has no padding, one has it on the right and one on the left."""
+        config, random = self.network.config, torch.Generator().manual_seed(batch * 1000 + length)
+        shape = (batch, 2, length) if "choices" in self.axes else (batch, length)
+        ids = torch.randint(config.vocab_size, shape, generator=random)
+        types = torch.randint(config.type_vocab_size, shape, generator=random)
+        mask = torch.ones(shape, dtype=torch.int64)
+        mask[1::3, ..., length - length // 3 :] = 0
+        mask[2::3, ..., : length // 3] = 0
+        return ids, mask, types
+
+
+def load_network(name_or_path: str | os.PathLike, network: str = "auto") -> ElectraPreTrainedModel:
+    """The network of a directory or the Hub, in fp32 on the CPU; "auto" is what its config.json says.
+
+    Raises:
+        FileNotFoundError: no such model, or a file of it that is missing.
+        ValueError: a class that cannot be exported, weights that lack a part of it, damaged files.
+    """
+    config = ElectraConfig.from_pretrained(name_or_path)
+    if network == "auto":
+        network = (config.architectures or ["nothing of its architecture"])[0]
+    if network not in OUTPUTS:
+        raise ValueError(f"{name_or_path}: the network to export must be one of {', '.join(OUTPUTS)}, got {network}")
+    home = importlib.import_module(".finetuning.paper_heads" if "Paper" in network else __package__, __package__)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of missing tensors, which raise below, and of others left out
+        model, loaded = getattr(home, network).from_pretrained(
+            name_or_path, config=config, dtype=torch.float32, device_map="cpu", impl="torch", output_loading_info=True
+        )
+    if loaded["missing_keys"]:
+        raise ValueError(f"{name_or_path} must be an {network}, but lacks {', '.join(sorted(loaded['missing_keys']))}")
+    return model
+
+
+def export_onnx(
+    model: ElectraPreTrainedModel,
+    directory: str | os.PathLike,
+    tokenizer: ElectraTokenizer | None = None,
+    *,
+    opset: int = DEFAULT_OPSET,
+    overwrite: bool = False,
+) -> float:
+    """Writes model.onnx, config.json and the tokenizer; returns the largest difference between onnxruntime and torch.
+
+    Inputs are `INPUTS`, int64 [batch, length] ([batch, choices, length] for multiple choice), with all axes dynamic and
+    padding anywhere; outputs and what they hold at padding are in `OUTPUTS`. Weights and activations are fp32, whatever
+    the model's. A row of padding alone has no meaning.
+
+    Args:
+        directory: created; one that exists is refused unless `overwrite`, which replaces files of the same names.
+        opset: of ONNX; onnxruntime fuses most with 20 and later, which have GELU.
+
+    Raises:
+        ValueError: a class that cannot be exported, a decoder with a cache, an opset outside `OPSETS`, or a file whose
+            outputs differ from torch's by more than `TOLERANCE`.
+        FileExistsError, FileNotFoundError: a directory that exists, or whose parent does not.
+        ImportError: without onnx, onnxscript or onnxruntime.
+    """
+    if opset not in OPSETS:
+        raise ValueError(f"opset must be from {OPSETS[0]} to {OPSETS[-1]}, got {opset}")
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"ONNX export needs {', '.join(missing)}: pip install 'electra_fast[onnx]'")
+    exportable = Exportable(model)
+    with _written_beside(directory, ONNX_FILE, overwrite) as temporary:
+        _write_onnx(exportable, temporary / ONNX_FILE, opset)
+        difference = _largest_difference(exportable, _onnx_runner(temporary / ONNX_FILE))
+        _write_companions(exportable, tokenizer, temporary)
+    return difference
+
+
+def export_program(
+    model: ElectraPreTrainedModel,
+    directory: str | os.PathLike,
+    tokenizer: ElectraTokenizer | None = None,
+    *,
+    overwrite: bool = False,
+) -> float:
+    """Writes model.pt2, for `torch.export.load` in a process that needs torch alone; else as `export_onnx`.
+
+    The loaded program's `module()` takes the three inputs in the order of `INPUTS` and returns a dictionary.
+    """
+    exportable = Exportable(model)
+    with _written_beside(directory, PROGRAM_FILE, overwrite) as temporary:
+        torch.export.save(exportable.program(), temporary / PROGRAM_FILE)
+        module = torch.export.load(temporary / PROGRAM_FILE).module()
+        difference = _largest_difference(exportable, lambda inputs: module(*inputs))
+        _write_companions(exportable, tokenizer, temporary)
+    return difference
+
+
+def _write_onnx(exportable: Exportable, path: Path, opset: int) -> None:
+    with _quiet():
+        onnx_program = torch.onnx.export(
+            exportable.program(),
+            input_names=list(INPUTS),
+            output_names=list(exportable.outputs),
+            opset_version=opset,
+            dynamic_shapes=(dict(enumerate(exportable.axes)),) * len(INPUTS),  # their names
+            verbose=False,
+            custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: _attention},
+        )
+    # Where in the source each node comes from: a megabyte, and paths of this machine.
+    for node in onnx_program.model.graph:
+        node.metadata_props.clear()
+    onnx_program.save(path)
+
+
+def _attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """softmax(q k' / sqrt(D) + mask) v, [B, A, S, D]; the mask is boolean, True where attention is allowed.
+
+    torch's own translation has four times the nodes, most of them for shapes and for rows that see nothing. The lowest
+    number in place of -inf needs no care of such rows: they become uniform. The exporter keeps one mask for all layers.
+    """
+    from onnxscript import opset18 as op
+
+    assert attn_mask is not None and dropout_p == 0 and not is_causal and scale is None and not enable_gqa
+    scores = op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2]))
+    scores = op.Mul(scores, op.Constant(value_float=1 / math.sqrt(query.shape[-1])))
+    added = op.Where(attn_mask, op.Constant(value_float=0.0), op.Constant(value_float=_LOWEST))
+    return op.MatMul(op.Softmax(op.Add(scores, added), axis=-1), value)
+
+
+def _onnx_runner(path: Path) -> Callable[[tuple[Tensor, ...]], dict[str, Tensor]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        feed = {name: x.numpy() for name, x in zip(INPUTS, inputs, strict=True)}
+        return dict(zip(names, map(torch.from_numpy, session.run(None, feed)), strict=True))
+
+    return run
+
+
+def _largest_difference(exportable: Exportable, run: Callable[[tuple[Tensor, ...]], dict[str, Tensor]]) -> float:
+    """Between the file and the network over batches of several shapes; raises ValueError where it is too large.
+
+    It may be `TOLERANCE`, times the largest value where that is over 1.
+    """
+    limit, largest = exportable.network.config.max_position_embeddings, 0.0
+    for batch, length in ((1, 1), (1, 2), (3, min(17, limit)), (4, min(64, limit)), (3, limit)):
+        inputs = exportable.inputs(batch, length)
+        expected, got = exportable(*inputs), run(inputs)
+        for name, value in expected.items():
+            found = got[name]
+            if math.isnan(exportable.outputs[name] or 0.0):
+                is_real = inputs[1] != 0
+                value, found = value[is_real], found[is_real]
+            difference = (found - value).abs().max().item()
+            scale = max(1.0, value[value > _LOWEST].abs().max().item())
+            if not difference <= TOLERANCE * scale:  # NaN too
+                raise ValueError(
+                    f"the exported {type(exportable.network).__name__} does not compute what it should: for inputs of "
+                    f"shape {tuple(inputs[0].shape)} {name} must be within {TOLERANCE * scale:.1e} of torch's, and "
+                    f"differs by {difference:.1e}"
+                )
+            largest = max(largest, difference)
+    return largest
+
+
+def _write_companions(exportable: Exportable, tokenizer: ElectraTokenizer | None, directory: Path) -> None:
+    config = exportable.network.config
+    config.architectures, config.dtype = [type(exportable.network).__name__], "float32"
+    config.save_pretrained(directory)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(directory)
+
+
+@contextmanager
+def _written_beside(directory: str | os.PathLike, last: str, overwrite: bool) -> Iterator[Path]:
+    """A temporary directory whose files move to `directory` when all is well, the one called `last` at the end."""
+    directory = Path(directory).absolute()
+    if not directory.parent.is_dir():
+        raise FileNotFoundError(f"the parent of the output directory does not exist: {directory.parent}")
+    if directory.exists() and not (overwrite and directory.is_dir()):
+        hint = "; --overwrite (overwrite=True) replaces its files" if directory.is_dir() else " and is no directory"
+        raise FileExistsError(f"the output directory exists: {directory}{hint}")
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
+        yield Path(temporary)
+        directory.mkdir(exist_ok=True)
+        for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name == last):
+            os.replace(file, directory / file.name)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' remarks on themselves: deprecations in torch, torchvision that is not installed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -33,6 +33,7 @@ BENCHMARKS: Commands = {
     "ops": ("electra_fast.benchmarks.ops:OpsBench", "every op beside eager and compiled torch"),
     "tokenizer": ("electra_fast.benchmarks.tokenizer:TokenizerBench", "the tokenizer beside other libraries"),
     "pretrain": ("electra_fast.benchmarks.pretrain:PretrainBench", "pre-training beside transformers"),
+    "finetune": ("electra_fast.benchmarks.finetune:FinetuneBench", "fine-tuning beside transformers' Trainer"),
 }
 COMMANDS: Commands = {
     "info": ("electra_fast.cli:InfoCommand", "versions, device, which impl serves each op and why"),
@@ -42,8 +43,10 @@ COMMANDS: Commands = {
     "prepare": ("electra_fast.pretraining.prepare_cli:PrepareCommand", "tokenise text into shards, once for many runs"),
     "finetune": ("electra_fast.finetuning.cli:FinetuneCommand", "train a network on a task, and measure it"),
     "predict": ("electra_fast.finetuning.predict_cli:PredictCommand", "say what a fine-tuned network predicts"),
+    "export": ("electra_fast.export_cli:ExportCommand", "write a network as ONNX or as a torch.export program"),
     "cost": ("electra_fast.pretraining.cost_cli:CostCommand", "tell what pre-training takes, in hours on GPUs"),
     "train-vocab": ("electra_fast.pretraining.cli:TrainVocabCommand", "make a WordPiece vocabulary from raw text"),
+    "convert": ("electra_fast.conversion.cli:ConvertCommand", "bring checkpoints of any origin to the Hub's form"),
     "bench": (BENCHMARKS, "measure speed beside other libraries"),
 }
 
@@ -53,7 +56,7 @@ _MISTAKES = (ValueError, TypeError, ImportError, OSError)
 
 @dataclass(kw_only=True)
 class InfoCommand:
-    """Show versions, the device, and which implementation serves each op and why."""
+    """Show versions, the device, which implementation serves each op and why, and what transformers keeps to itself."""
 
     json: bool = False
     """Print one JSON document."""
@@ -61,6 +64,7 @@ class InfoCommand:
     def run(self) -> None:
         import torch
 
+        from .integrations.limits import LIMITS, version_obstacle
         from .ops import explain
 
         cuda = torch.cuda.is_available()
@@ -68,14 +72,19 @@ class InfoCommand:
         versions |= {name: installed_version(name) for name in ("torch", "triton", "transformers")}
         device = torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads"
         ops = [dict(zip(("op", "impl", "reason"), row, strict=True)) for row in explain("auto")]
+        obstacle = version_obstacle()
         if self.json:
-            _print_json({"versions": versions, "device": device, "ops": ops})
+            served = {"obstacle": obstacle, "limits": LIMITS}
+            _print_json({"versions": versions, "device": device, "ops": ops, "transformers": served})
             return
         for name, value in {**versions, "device": device}.items():
             print(f"{name:<20}{value or 'not installed'}")
         print()
         for op in ops:
             print(f"{op['op']:<20}{op['impl']:<8}{op['reason']}")
+        print(f"\nelectra_fast.integrations.transformers.enable() {obstacle or 'serves ELECTRA, but not these calls:'}")
+        for name, why in ({} if obstacle else LIMITS).items():
+            print(f"  {name:<24}{why}")
 
 
 @dataclass(kw_only=True)

@@ -163,6 +163,7 @@ class ElectraConfig:
         if model_type != "electra":
             raise ValueError(
                 f"config.json must have model_type 'electra', got {model_type!r}: this is another model's config"
+                + ("; `electra-fast convert` makes an ElectraModel of a BERT" if model_type == "bert" else "")
             )
         return cls(**{**config_dict, **kwargs})
 

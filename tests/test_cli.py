@@ -122,6 +122,7 @@ def test_info(capsys):
     assert document["versions"]["torch"] == metadata.version("torch")
     assert {"op", "impl", "reason"} == document["ops"][0].keys()
     assert all(f"{op['op']:<20}{op['impl']:<8}{op['reason']}\n" in out for op in document["ops"])
+    assert document["transformers"].keys() == {"obstacle", "limits"} and "  padding read" in out
 
 
 # detect

@@ -1,4 +1,4 @@
-"""The README is true: its Python runs, its commands and their options exist."""
+"""The README and docs/ are true: their Python runs, their commands and options exist, their links lead somewhere."""
 
 import re
 import subprocess
@@ -11,9 +11,16 @@ from electra_fast import ElectraConfig, ElectraForPreTraining, ElectraTokenizer
 from electra_fast.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-CALLS = re.findall(r"^    electra-fast +(.*?)(?: {2,}#.*)?$", README, flags=re.MULTILINE)
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
+BLOCKS = {
+    f"{name}-{number}": block
+    for name, text in PAGES.items()
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
+}
+CALLS = {
+    name: re.findall(r"^    electra-fast +(.*?)(?: {2,}#.*)?$", text, flags=re.MULTILINE)
+    for name, text in PAGES.items()
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +34,18 @@ def checkpoint(tmp_path_factory) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
 def test_python_blocks_run(block, checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(block.replace("google/electra-small-discriminator", str(checkpoint)), {})
 
 
 def test_the_readme_has_what_is_tested():
-    assert len(BLOCKS) >= 2
-    assert {call.split()[0] for call in CALLS} == set(COMMANDS)
+    assert {name.rpartition("-")[0] for name in BLOCKS} == set(PAGES)
+    assert {call.split()[0] for call in CALLS["README.md"]} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", sorted({call for calls in CALLS.values() for call in calls}))
 def test_options_exist(call):
     name, *arguments = call.split()
     command = [sys.executable, "-m", "electra_fast", name, "--help"]
@@ -49,6 +56,13 @@ def test_options_exist(call):
 
 def test_make_targets_exist():
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    named = re.findall(r"`?make ([a-z-]+)", README)
+    named = re.findall(r"`?make ([a-z-]+)", PAGES["README.md"])
     assert named
     assert set(named) <= set(targets)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    folder = ROOT if name == "README.md" else ROOT / "docs"
+    links = re.findall(r"\]\(([^)#]+)\)", PAGES[name])
+    assert [link for link in links if not link.startswith("http") and not (folder / link).exists()] == []

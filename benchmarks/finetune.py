@@ -290,7 +290,7 @@ def check_losses(work: Work, providers: tuple[str, ...], device: torch.device, d
     from . import finetune_peers as peers
 
     work = first_updates(work, CHECKED_STEPS)
-    order = ItemOrder({"": work.data.train}, work.recipe.batch_size, work.seed)
+    order = ItemOrder({"": work.data.train}, work.recipe.batch_size, work.seed, work.recipe.group_by_length)
     items = np.concatenate([order.items(step)[""] for step in range(work.n_steps)]).tolist()
     rows = peers.rows_of(work.data.train)
     rows = [rows[item] for item in items]

@@ -349,7 +349,8 @@ def adamw(
 
     p -= lr * (m / (sqrt(v) + eps) + weight_decay * p), with eps outside the root. `step` (from 1) switches bias
     correction on; None is the original ELECTRA's, without it (google-research/electra, model/optimization.py).
-    Gradients are multiplied by `grad_scale` on the way (clipping, loss scale); where it is not finite, nothing changes.
+    Gradients are multiplied by `grad_scale` on the way (clipping, loss scale), those in fp32 in place; where it is not
+    finite, nothing changes.
 
     The moments and `masters` are fp32; a master is the parameter itself where that is fp32, else its precise twin, from
     which the parameter is rounded. lr, step and grad_scale may be scalars on the device, so that a CUDA graph reads
@@ -360,9 +361,12 @@ def adamw(
     # torch's own, whose fused form passes over memory once: on a CPU three times as fast as one op after the other. It
     # counts the step itself; at step infinity nothing is corrected.
     before = math.inf if step is None else float(step) - 1
+    grads = [grad.to(m.dtype) for grad, m in zip(grads, exp_avgs, strict=True)]
+    if grad_scale != 1:
+        torch._foreach_mul_(grads, float(grad_scale))
     fused_adamw(
         list(masters),
-        [grad.to(m.dtype) * grad_scale for grad, m in zip(grads, exp_avgs, strict=True)],
+        grads,
         list(exp_avgs),
         list(exp_avg_sqs),
         [],

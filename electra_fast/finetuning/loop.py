@@ -17,6 +17,9 @@ from .layer_rates import parameter_groups
 from .networks import TaskNetworks
 from .recipe import Recipe
 
+# From how many batches' worth of items batches of similar lengths are made: enough for lengths to be nearly equal.
+_GROUPED_BATCHES = 100
+
 
 class FinetuningLoop(Loop):
     """Trains the networks of tasks on the items of all of them, mixed.
@@ -45,7 +48,8 @@ class FinetuningLoop(Loop):
         precision: str = "fp32",
         accumulate: int = 1,
     ):
-        self.recipe, self.order, self._impl = recipe, ItemOrder(train, recipe.batch_size, seed), impl
+        self.recipe, self._impl = recipe, impl
+        self.order = ItemOrder(train, recipe.batch_size, seed, recipe.group_by_length)
         n_parts, least = world.size * accumulate, min(recipe.batch_size, len(self.order))
         if least < n_parts:
             raise ValueError(f"an update has {least} items, too few for {world.size} processes x {accumulate} forwards")
@@ -129,11 +133,17 @@ class FinetuningLoop(Loop):
 
 class ItemOrder:
     """Which items each update sees: those of all tasks, in a new order every epoch; an epoch's last batch is what is
-    left."""
+    left.
 
-    def __init__(self, train: Mapping[str, Features], batch_size: int, seed: int):
+    Args:
+        group_by_length: batches of items of similar lengths. Some hundred batches are drawn at a time, sorted by
+            length, cut into batches and shuffled again.
+    """
+
+    def __init__(self, train: Mapping[str, Features], batch_size: int, seed: int, group_by_length: bool = False):
         self._sizes = {name: len(features) for name, features in train.items()}
-        self._batch_size, self._seed = batch_size, seed
+        self._lengths = np.concatenate([features.item_lengths for features in train.values()])
+        self._batch_size, self._seed, self._group_by_length = batch_size, seed, group_by_length
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def __len__(self) -> int:
@@ -149,9 +159,20 @@ class ItemOrder:
         if epoch != self._epoch:
             source = np.random.default_rng(mixed_seed(self._seed, epoch, "order"))
             self._epoch, self._order = epoch, source.permutation(len(self))
+            if self._group_by_length:
+                self._order = self._grouped(source)
         chosen = self._order[place * self._batch_size : (place + 1) * self._batch_size]
         items, first = {}, 0
         for name, size in self._sizes.items():
             items[name] = chosen[(chosen >= first) & (chosen < first + size)] - first
             first += size
         return items
+
+    def _grouped(self, source: np.random.Generator) -> np.ndarray:
+        size, batches = self._batch_size, []
+        for first in range(0, len(self), _GROUPED_BATCHES * size):
+            drawn = self._order[first : first + _GROUPED_BATCHES * size]
+            drawn = drawn[np.argsort(-self._lengths[drawn], kind="stable")]
+            batches += [drawn[i : i + size] for i in range(0, len(drawn), size)]
+        n_full = len(self) // size  # the last one, if it is smaller, stays the last
+        return np.concatenate([batches[i] for i in [*source.permutation(n_full), *range(n_full, len(batches))]])

@@ -29,6 +29,8 @@ class Recipe:
         google_layer_decay: as the released code has it, where the last layer is two factors below the head.
         n_epochs: passes over the training examples, a fraction too.
         batch_size: items an update, of all processes together.
+        group_by_length: batches of items of similar lengths. Nothing is padded either way; a CPU attends to sequences
+            of equal length at once.
         warmup_share: of the updates, in which the rate rises; from the first on it falls too (`warmup_decay`).
         max_length: of a row, in tokens.
         head: "transformers", or "paper" where the paper has another.
@@ -42,6 +44,7 @@ class Recipe:
     google_layer_decay: bool = False
     n_epochs: float = 3.0
     batch_size: int = 32
+    group_by_length: bool = True
     warmup_share: float = 0.1
     decay_power: float = 1.0
     weight_decay: float = 0.0

@@ -37,7 +37,10 @@ def plain_loop(model, tokenizer, data, recipe, seed):
     """The losses of all updates."""
     groups = parameter_groups(model, model.config.num_hidden_layers, recipe)
     optimizer = torch.optim.AdamW(groups, betas=recipe.adam_betas, eps=recipe.adam_eps)
-    examples, order = data.splits["train"].examples, ItemOrder({"sst2": data.train}, recipe.batch_size, seed)
+    examples, order = (
+        data.splits["train"].examples,
+        ItemOrder({"sst2": data.train}, recipe.batch_size, seed, recipe.group_by_length),
+    )
     n_steps, losses = round(recipe.n_epochs * order.steps_per_epoch), []
     model.train()
     for step in range(n_steps):

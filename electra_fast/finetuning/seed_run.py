@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,7 +215,8 @@ class SeedRun:
             while loop.progress < 1 and not loop.is_stopping:
                 if loop.step % loop.order.steps_per_epoch == 0 and loop.step not in measured:
                     self._measure(loop.model, loop.step, report, only_dev=True)
-                loop.run(report, until=min(_next_multiple(loop.step, n) for n in self._stops(loop)))
+                stops = (self.checkpoint_every, loop.order.steps_per_epoch)
+                loop.run(report, until=min((loop.step // n + 1) * n for n in stops))
                 if loop.is_stopping or (loop.step % self.checkpoint_every == 0 and loop.progress < 1):
                     checkpoints.save(loop.step, loop.state())
             checkpoints.finish()
@@ -228,10 +229,6 @@ class SeedRun:
         if self.world.is_main:
             save_results(directory, loop.model, self.tasks, self.recipe, self.tokenizer, predictions, metrics)
         return {"metrics": metrics, "score": score(self.tasks, metrics)}
-
-    def _stops(self, loop: FinetuningLoop) -> Iterator[int]:
-        yield self.checkpoint_every
-        yield loop.order.steps_per_epoch
 
     def _measure(
         self, model: TaskNetworks, step: int, report: RunReport, only_dev: bool
@@ -275,7 +272,3 @@ def score(tasks: Mapping[str, TaskData], metrics: Mapping[str, Mapping[str, floa
         for split in data.measured_splits
         if is_labelled(split)
     )
-
-
-def _next_multiple(step: int, n: int) -> int:
-    return (step // n + 1) * n

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 from transformers.models.electra import modeling_electra as theirs
+from transformers.utils import output_capturing
 
 from .. import ops
 from ..encoding import is_recorded
@@ -55,14 +56,18 @@ def _why_not_config(model: theirs.ElectraModel, inputs: Mapping[str, Any]) -> st
         return "decoder: encoder_hidden_states or past_key_values"
     if inputs.get("output_attentions", config.output_attentions):
         return "attentions"
-    if not isinstance(wants_hidden_states(model, inputs), bool | None):
-        return "hidden states by index"
     unknown = {name for name, value in inputs.items() if value is not None} - _KNOWN_KEYWORDS - _TENSORS.keys()
     return f"keyword: {', '.join(sorted(unknown))}" if unknown else None
 
 
-def wants_hidden_states(model: theirs.ElectraModel, inputs: Mapping[str, Any]) -> Any:
-    return inputs.get("output_hidden_states", model.config.output_hidden_states)
+def wanted_states(model: theirs.ElectraModel, inputs: Mapping[str, Any]) -> set[int]:
+    """The hidden states that a call asks for, by number: 0 is that of the embeddings."""
+    wanted = inputs.get("output_hidden_states", model.config.output_hidden_states)
+    # Releases that select none by number take a list for True.
+    resolve = getattr(output_capturing, "resolve_hidden_states_indices", None)
+    if isinstance(wanted, bool | None) or resolve is None:
+        return set(range(len(model.encoder.layer) + 1)) if wanted else set()
+    return resolve(model, [wanted] if isinstance(wanted, int) else list(wanted))
 
 
 # The tensors of a call and the dimensions that [batch, length] is followed by.
@@ -123,8 +128,6 @@ def _why_not_modules(model: theirs.ElectraModel) -> str | None:
     for layer in model.encoder.layer:
         if type(layer) is not theirs.ElectraLayer:
             return f"part: {_name(model, layer)} is a {_qualified_name(layer)}"
-        if layer.chunk_size_feed_forward:
-            return "feed-forward chunks"
     kinds = {(weight.dtype, weight.device) for weight in weights}
     if len(kinds) > 1:
         return f"dtypes: {', '.join(sorted(f'{dtype} on {device}' for dtype, device in kinds))}"
@@ -231,16 +234,26 @@ def _embed(
 def _run_layer(
     layer: theirs.ElectraLayer, bound: Any, packed: PackedBatch, seeds: tuple[Tensor | None, ...], hidden: Tensor
 ) -> Tensor:
-    attention, feed_forward = layer.attention.self, layer.intermediate
+    attention = layer.attention.self
     dropout_p = attention.dropout.p if attention.training else 0.0
     qkv = _queries_keys_values(attention, hidden)
     attended = bound.attention(qkv, packed.cu_seqlens, packed.max_seqlen, dropout_p, False, seeds[0]).flatten(-2)
     hidden = _end(layer.attention.output, bound, attended, hidden, seeds[1])
+    # Chunks are of so many columns of the padded batch.
+    chunk_size = layer.chunk_size_feed_forward * len(packed.cu_seqlens)
+    if not chunk_size:
+        return _feed_forward(layer, bound, hidden, seeds[2])
+    # A seed's dropout goes by the row, so chunks draw their own.
+    return torch.cat([_feed_forward(layer, bound, chunk, None) for chunk in hidden.split(chunk_size)])
+
+
+def _feed_forward(layer: theirs.ElectraLayer, bound: Any, hidden: Tensor, seed: Tensor | None) -> Tensor:
+    feed_forward = layer.intermediate
     if _is_plain_linear(feed_forward.dense) and type(feed_forward.intermediate_act_fn) is GELUActivation:
         inner = bound.linear_gelu(hidden, feed_forward.dense.weight, feed_forward.dense.bias)
     else:
         inner = feed_forward.intermediate_act_fn(feed_forward.dense(hidden))
-    return _end(layer.output, bound, inner, hidden, seeds[2])
+    return _end(layer.output, bound, inner, hidden, seed)
 
 
 def _queries_keys_values(attention: theirs.ElectraSelfAttention, hidden: Tensor) -> Tensor:

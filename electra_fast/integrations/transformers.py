@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -32,7 +31,7 @@ from transformers.models.electra import modeling_electra as theirs
 from ..encoding import Reads, choose_packing, is_recorded, packed_already
 from ..packing import PackedBatch
 from . import attention
-from .packed_electra import hidden_states, wants_hidden_states, why_not_packed
+from .packed_electra import hidden_states, wanted_states, why_not_packed
 
 __all__ = ["disable", "enable", "patch", "register_attention", "unpatch", "why_not"]
 
@@ -156,11 +155,12 @@ def _packed_output(model: theirs.ElectraModel, packed: PackedBatch, inputs: Inpu
         None if x is None else packed.pack(x)
         for x in (ids, token_type_ids.expand(shape), position_ids.expand(shape), embeds)
     )
-    keeps_all = wants_hidden_states(model, inputs)
-    states = deque(hidden_states(model, packed, ids, types, positions, embeds), maxlen=None if keeps_all else 1)
-    restored = tuple(packed.unpack(x) for x in states)
+    wanted, restored = wanted_states(model, inputs), []
+    for number, states in enumerate(hidden_states(model, packed, ids, types, positions, embeds)):
+        restored.append(packed.unpack(states) if number in wanted else None)
+    last = packed.unpack(states) if restored[-1] is None else restored[-1]
     output = BaseModelOutputWithPastAndCrossAttentions(
-        last_hidden_state=restored[-1], hidden_states=restored if keeps_all else None
+        last_hidden_state=last, hidden_states=tuple(restored) if wanted else None
     )
     return output.to_tuple() if inputs.get("return_dict", model.config.return_dict) is False else output
 

@@ -121,10 +121,6 @@ def decoder():
     return tiny("ElectraForCausalLM", is_decoder=True)
 
 
-def chunked():
-    return tiny("ElectraModel", chunk_size_feed_forward=3)
-
-
 def hooked():
     model = tiny("ElectraModel")
     model.encoder.layer[1].attention.self.query.register_forward_hook(lambda module, args, output: 2 * output)
@@ -154,10 +150,8 @@ CASES = {
     "derived class": (derived, {}),
     "decoder": (decoder, {}),
     "attentions": (lambda: tiny("ElectraModel", attn_implementation="eager"), {"output_attentions": True}),
-    "hidden states by index": (lambda: tiny("ElectraModel"), {"output_hidden_states": [0]}),
     "keyword": (lambda: tiny("ElectraModel"), {"is_causal": False}),
     "shape": (lambda: tiny("ElectraModel"), {"attention_mask": torch.ones(3, 1, 9, 9, dtype=torch.bool).tril()}),
-    "feed-forward chunks": (chunked, {}),
     "hook": (hooked, {}),
     "hook ": (with_forward, {}),
     "part": (other_part, {}),

@@ -106,7 +106,27 @@ def test_tuples_and_selected_states():
     ours = model(**call, output_hidden_states=True, return_dict=False)
     assert isinstance(ours, tuple) and len(ours) == len(as_tuple) == 2 and len(ours[1]) == 3
     again = model(**call, output_hidden_states=[-1]).hidden_states
-    assert [x is None for x in again] == [x is None for x in selected]
+    assert [x is None for x in again] == [x is None for x in selected] == [True, True, False]
+
+
+@pytest.mark.parametrize("which", [0, [0, 2], [-1, 1]])
+def test_states_by_number_are_those_of_all(which):
+    call, model = padded_batch(), patch(tiny("ElectraModel"))
+    assert why_not(model, **call, output_hidden_states=which) is None
+    everything = model(**call, output_hidden_states=True).hidden_states
+    selected = model(**call, output_hidden_states=which).hidden_states
+    kept = {number % 3 for number in ([which] if isinstance(which, int) else which)}
+    assert [x is not None for x in selected] == [number in kept for number in range(3)]
+    assert all(torch.equal(selected[number], everything[number]) for number in kept)
+
+
+def test_feed_forward_in_chunks_changes_nothing():
+    call, model = padded_batch(), patch(tiny("ElectraModel"))
+    expected = model(**call).last_hidden_state
+    for layer in model.encoder.layer:
+        layer.chunk_size_feed_forward = 1
+    assert why_not(model, **call) is None
+    torch.testing.assert_close(model(**call).last_hidden_state, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -107,17 +106,10 @@ class _ModelCommand:
         import electra_fast
 
         from .bundled import bundled
+        from .hub import load_complete
 
         path, model_class = self.model or bundled(network), getattr(electra_fast, class_name)
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # of missing tensors, which raise below, and of others left out
-            model, loaded = model_class.from_pretrained(
-                path, device_map=self.device, impl=self.impl, output_loading_info=True
-            )
-        if loaded["missing_keys"]:
-            raise ValueError(f"{path} must be an {class_name}, but lacks {', '.join(sorted(loaded['missing_keys']))}")
+        model = load_complete(model_class, path, f"an {class_name}", device_map=self.device, impl=self.impl)
         return model, electra_fast.ElectraTokenizer.from_pretrained(path)
 
     def read_texts(self) -> list[str]:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from .base import ElectraPreTrainedModel
 from .config import ElectraConfig
+from .hub import load_complete
 from .tokenizer import ElectraTokenizer
 
 ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
@@ -122,14 +123,8 @@ def load_network(name_or_path: str | os.PathLike, network: str = "auto") -> Elec
     if network not in OUTPUTS:
         raise ValueError(f"{name_or_path}: the network to export must be one of {', '.join(OUTPUTS)}, got {network}")
     home = importlib.import_module(".finetuning.paper_heads" if "Paper" in network else __package__, __package__)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of missing tensors, which raise below, and of others left out
-        model, loaded = getattr(home, network).from_pretrained(
-            name_or_path, config=config, dtype=torch.float32, device_map="cpu", impl="torch", output_loading_info=True
-        )
-    if loaded["missing_keys"]:
-        raise ValueError(f"{name_or_path} must be an {network}, but lacks {', '.join(sorted(loaded['missing_keys']))}")
-    return model
+    options = {"config": config, "dtype": torch.float32, "device_map": "cpu", "impl": "torch"}
+    return load_complete(getattr(home, network), name_or_path, f"an {network}", **options)
 
 
 def export_onnx(

@@ -149,6 +149,24 @@ def push_directory(
     )
 
 
+def load_complete(model_class: type[HubMixin], path: str | os.PathLike, what: str, **options: Any) -> Any:
+    """A model by `from_pretrained`, for use as it is: what the checkpoint has beyond it is left out without a warning.
+
+    Args:
+        what: the checkpoint must be, for the error.
+        options: of `from_pretrained`.
+
+    Raises:
+        ValueError: a checkpoint that lacks a part of the model; and what `from_pretrained` raises.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of missing tensors, which raise below, and of others left out
+        model, loaded = model_class.from_pretrained(path, output_loading_info=True, **options)
+    if loaded["missing_keys"]:
+        raise ValueError(f"{path} must be {what}, but lacks {', '.join(sorted(loaded['missing_keys']))}")
+    return model
+
+
 class HubMixin:
     """`from_pretrained`, `save_pretrained` and `push_to_hub`, for a torch module with a `config` and `tie_weights`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from .metrics import classification_metrics, multilabel_metrics, regression_metr
 from .paper_heads import ElectraPaperForSequenceClassification
 
 
-class _SequenceKind:
+class _SequenceKind(ABC):
     """What the three have in common: an item is a row, [CLS] text [SEP] or [CLS] text [SEP] pair [SEP]."""
 
     labels: tuple[str, ...]
@@ -49,9 +50,9 @@ class _SequenceKind:
             n_targets=np.ones(len(examples), np.int64),
         )
 
+    @abstractmethod
     def _targets(self, examples: Sequence[TextExample]) -> np.ndarray:
-        """[examples, ...]"""
-        raise NotImplementedError
+        """What is to be predicted: [examples, ...]."""
 
     @staticmethod
     def _logits(model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> Tensor:

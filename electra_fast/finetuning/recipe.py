@@ -1,7 +1,8 @@
 """The hyperparameters of fine-tuning, and the right ones for a network's size and a task.
 
-ELECTRA does not forgive BERT's settings: with one learning rate for all layers it often stays where it began, the more
-so the larger it is. So the paper's are the defaults: rates by size, smaller ones for lower layers, warm-up.
+ELECTRA is known to collapse with BERT's settings (huggingface/transformers issues 4498 and 3677,
+google-research/electra issue 63). So the paper's are the defaults: rates by size, smaller ones for lower layers,
+warm-up.
 """
 
 from __future__ import annotations

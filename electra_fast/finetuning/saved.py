@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 
 from ..base import ElectraPreTrainedModel
 from ..config import ElectraConfig
-from ..hub import find_file
+from ..hub import find_file, load_complete
 from ..modeling import (
     ElectraForMultipleChoice,
     ElectraForQuestionAnswering,
@@ -160,19 +159,15 @@ def load_finetuned(
     if max_length > longest:
         raise ValueError(f"{path}: max_length in {FILE_NAME} must be at most {longest}, got {max_length}")
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of missing tensors, which raise below, and of others left out
-        model, loaded = model_class.from_pretrained(
-            path,
-            config=config,
-            device_map=device,
-            impl=impl,
-            dtype="auto" if dtype is None else dtype,
-            output_loading_info=True,
-        )
-    if loaded["missing_keys"]:
-        missing = ", ".join(sorted(loaded["missing_keys"]))
-        raise ValueError(f"{path} must be a fine-tuned {model_class.__name__}, but lacks {missing}")
+    model = load_complete(
+        model_class,
+        path,
+        f"a fine-tuned {model_class.__name__}",
+        config=config,
+        device_map=device,
+        impl=impl,
+        dtype="auto" if dtype is None else dtype,
+    )
     return Finetuned(model, kind, tokenizer, max_length)
 
 

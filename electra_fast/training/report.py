@@ -23,23 +23,16 @@ class RunReport:
         writer: where records go; None: nothing is said.
         guard: looks at every record of training, in every process.
         shown: what the line has of the metrics: label, metric, format.
-        context: fields of every record.
     """
 
-    def __init__(
-        self,
-        writer: RecordWriter | None,
-        guard: TrainingGuard,
-        shown: Sequence[tuple[str, str, str]],
-        context: Mapping[str, Any] | None = None,
-    ):
-        self._writer, self._guard, self._shown, self._context = writer, guard, shown, dict(context or {})
+    def __init__(self, writer: RecordWriter | None, guard: TrainingGuard, shown: Sequence[tuple[str, str, str]]):
+        self._writer, self._guard, self._shown = writer, guard, shown
         self._line = ProgressLine()
 
     def record(self, kind: str, **fields: Any) -> None:
         """Writes a record of any kind."""
         if self._writer is not None:
-            self._writer.write(kind, **self._context, **fields)
+            self._writer.write(kind, **fields)
 
     def training(self, step: int, progress: float, seconds: float, metrics: dict[str, float]) -> None:
         """A record of training, and the line anew.

@@ -1,4 +1,4 @@
-"""The C++ extension; everything else is in pyproject.toml. torch is not needed to build."""
+"""The C++ extensions; everything else is in pyproject.toml. torch is not needed to build."""
 
 from pathlib import Path
 
@@ -8,18 +8,19 @@ from setuptools import setup
 ParallelCompile().install()
 
 
-def files(pattern: str) -> list[str]:
-    return sorted(str(path) for path in Path("csrc/tokenizer").glob(pattern))
+def files(*patterns: str) -> list[str]:
+    return sorted(str(path) for pattern in patterns for path in Path("csrc").glob(pattern))
 
 
-setup(
-    ext_modules=[
-        Pybind11Extension(
-            "electra_fast._tokenizer",
-            files("*.cpp"),
-            depends=files("*.h") + files("*.inc"),
-            include_dirs=["csrc"],
-            cxx_std=20,
-        )
-    ]
-)
+def extension(name: str) -> Pybind11Extension:
+    """electra_fast._name of all that is in csrc/name."""
+    return Pybind11Extension(
+        f"electra_fast._{name}",
+        files(f"{name}/*.cpp"),
+        depends=files("*.h", f"{name}/*.h", f"{name}/*.inc"),
+        include_dirs=["csrc"],
+        cxx_std=20,
+    )
+
+
+setup(ext_modules=[extension("tokenizer"), extension("cpu")])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .base import ElectraPreTrainedModel
 from .capture import CapturedEncoder
 from .config import ElectraConfig
+from .cpu_encoder import CpuEncoder
 from .encoding import (
     Encoded,
     Reads,
@@ -21,8 +22,8 @@ from .encoding import (
     padded_context,
     sequence_mask,
 )
-from .layers import ElectraEmbeddings, ElectraEncoder, KeyValueCache
-from .ops import Impl
+from .layers import ElectraEmbeddings, ElectraEncoder, EncoderOutput, KeyValueCache
+from .ops import Impl, resolve
 from .outputs import BaseModelOutputWithPastAndCrossAttentions
 from .packing import PackedBatch
 
@@ -36,6 +37,8 @@ class ElectraModel(ElectraPreTrainedModel):
         if config.embedding_size != config.hidden_size:
             self.embeddings_project = nn.Linear(config.embedding_size, config.hidden_size)
         self.captured: CapturedEncoder | None = None
+        # What an impl that was named serves, it serves itself.
+        self.cpu_encoder = CpuEncoder() if resolve(impl) == "auto" else None
         self.encoder = ElectraEncoder(config, impl)
         self.post_init()
 
@@ -146,11 +149,17 @@ class ElectraModel(ElectraPreTrainedModel):
             )
         if self._replays(packed, input_ids, wants["output_hidden_states"]):
             return Encoded(self.captured(self, input_ids, packed, token_type_ids, position_ids), packed)
-        embedding_seed, seeds = self._draw_seeds(device)
-        hidden = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, self._project, embedding_seed)
         if packed is not None:
-            context = packed_context(config, packed, seeds)
+            output = self._encode_tokens(
+                packed, input_ids, token_type_ids, position_ids, inputs_embeds, wants["output_hidden_states"]
+            )
         else:
+            if self.cpu_encoder is not None:
+                self.cpu_encoder.refuse("it needs the padded form: attentions, head masks, masks of pairs, a cache")
+            embedding_seed, seeds = self._draw_seeds(device)
+            hidden = self.embeddings(
+                input_ids, token_type_ids, position_ids, inputs_embeds, self._project, embedding_seed
+            )
             context = padded_context(
                 config,
                 hidden,
@@ -162,7 +171,7 @@ class ElectraModel(ElectraPreTrainedModel):
                 wants["output_attentions"],
                 seeds,
             )
-        output = self.encoder(hidden, context)
+            output = self.encoder(hidden, context)
         encoded = Encoded(output.hidden, packed, cache if use_cache else None)
         if wants["output_hidden_states"]:
             encoded.hidden_states = tuple(encoded.restore(x) for x in output.hidden_states)
@@ -183,9 +192,27 @@ class ElectraModel(ElectraPreTrainedModel):
             position_ids = packed.position_ids(len(input_ids))
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
-        embedding_seed, seeds = self._draw_seeds(input_ids.device)
-        hidden = self.embeddings(input_ids, token_type_ids, position_ids, None, self._project, embedding_seed)
-        return self.encoder(hidden, packed_context(self.config, packed, seeds)).hidden
+        return self._encode_tokens(packed, input_ids, token_type_ids, position_ids, None).hidden
+
+    def _encode_tokens(
+        self,
+        packed: PackedBatch,
+        input_ids: Tensor | None,
+        token_type_ids: Tensor,
+        position_ids: Tensor,
+        inputs_embeds: Tensor | None,
+        keep_states: bool = False,
+    ) -> EncoderOutput:
+        """Packed ids [T], or `inputs_embeds` [T, E], through all layers; states are there where they are to be kept."""
+        on_cpu = self.cpu_encoder
+        serves = on_cpu is not None and on_cpu.serves(self, position_ids)
+        if serves and inputs_embeds is None:
+            return EncoderOutput(*on_cpu(packed, input_ids, token_type_ids, position_ids, None, keep_states))
+        embedding_seed, seeds = self._draw_seeds(position_ids.device)
+        hidden = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, self._project, embedding_seed)
+        if serves:
+            return EncoderOutput(*on_cpu(packed, None, token_type_ids, position_ids, hidden, keep_states))
+        return self.encoder(hidden, packed_context(self.config, packed, seeds))
 
     def _draw_seeds(self, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """Seeds of the dropouts of one forward: [1] of the embeddings and [L, 3] of the layers; None without."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from . import ops
 from .capture import CapturedEncoder
 from .config import ElectraConfig
+from .cpu_encoder import CpuEncoder, Precision
 from .hub import HubMixin
 from .layers import checkpoint_activations
 from .ops import Impl
@@ -180,6 +181,21 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
                 f"capture() records CUDA graphs: the model must be on a CUDA device, it is on {self.device}"
             )
         self.base_model.captured = CapturedEncoder(max_tokens)
+        return self
+
+    # Eight bits
+
+    def quantize(self, precision: Precision = "int8") -> ElectraPreTrainedModel:
+        """From now on the encoder computes its linear layers in eight bits, for inference on a CPU; returns self.
+
+        Weights are rounded by output column and activations by token, when they are used: nothing is calibrated. The
+        parameters stay as they are, so the model is saved as it was; "fp32" undoes it. A call that cannot be served in
+        eight bits (gradients, attentions as an output) raises RuntimeError.
+
+        Raises:
+            ValueError: the processor has no VNNI, or an unknown precision.
+        """
+        self.base_model.cpu_encoder = CpuEncoder(precision)
         return self
 
     # Activation checkpointing, and transformers' older name for it

@@ -208,7 +208,8 @@ class HubMixin:
             ignore_mismatched_sizes: initialise parameters whose shapes differ anew, in place of an error.
             use_safetensors: True for safetensors only, False for `.bin` only, None for the first there is.
             variant: `fp16` reads `model.fp16.safetensors`.
-            dtype: "auto" takes the config's or else the weights' own; None is float32. `torch_dtype` is the same.
+            dtype: "auto" takes the config's or else the weights' own; None is float32; "int8" is a model in float32
+                after `quantize("int8")`. `torch_dtype` is the same.
             device_map: the device of the whole model; "auto" is CUDA where there is one.
             output_loading_info: return also the missing, unexpected and mismatched keys.
             key_mapping: patterns of the checkpoint's names and what they become.
@@ -244,7 +245,8 @@ class HubMixin:
             notes = [f"not tied to the word table, since it differs: {', '.join(differing)}"]
         ties = cls._tied_weights_keys if config.tie_word_embeddings else {}
         state = merge_ties(state, ties)
-        dtype = _resolve_dtype(dtype, config, state)
+        in_bytes = dtype in ("int8", torch.int8)
+        dtype = torch.float32 if in_bytes else _resolve_dtype(dtype, config, state)
 
         # Names and shapes alone at first: making initial values takes longer than loading others over them.
         with torch.device("meta"):
@@ -267,6 +269,8 @@ class HubMixin:
         model.config.dtype = str(dtype).removeprefix("torch.")
         model.config._name_or_path = "" if pretrained_model_name_or_path is None else str(pretrained_model_name_or_path)
         model.eval()
+        if in_bytes:
+            model.quantize("int8")
         if not output_loading_info:
             return model
         return model, {
@@ -405,7 +409,7 @@ def _resolve_dtype(dtype: str | torch.dtype | None, config: ElectraConfig, state
     if dtype is None:
         dtype = torch.float32
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f"dtype must be 'auto' or a floating type such as 'bfloat16', got {dtype!r}")
+        raise ValueError(f"dtype must be 'auto', 'int8' or a floating type such as 'bfloat16', got {dtype!r}")
     return dtype
 
 

@@ -361,8 +361,8 @@ def test_dtype(tmp_path, discriminator):
     assert load(tmp_path).dtype == torch.float16, "without a dtype in the config, that of the weights"
     ElectraConfig(**TINY, torch_dtype="bfloat16").save_pretrained(tmp_path)
     assert load(tmp_path).dtype == torch.bfloat16
-    for wrong in ("int8", "float33", 16):
-        with pytest.raises(ValueError, match="dtype must be 'auto' or a floating type"):
+    for wrong in ("int4", "float33", 16):
+        with pytest.raises(ValueError, match="dtype must be 'auto', 'int8' or a floating type"):
             load(tmp_path, dtype=wrong)
 
 

@@ -8,9 +8,7 @@
 #include <new>
 #include <type_traits>
 
-#include "tokenizer/pages.h"
-
-#include "tokenizer/pages.h"
+#include "pages.h"
 
 namespace electra_fast {
 

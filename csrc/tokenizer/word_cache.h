@@ -12,7 +12,7 @@
 #include <cstring>
 #include <vector>
 
-#include "tokenizer/pages.h"
+#include "pages.h"
 #include "tokenizer/token.h"
 
 namespace electra_fast {

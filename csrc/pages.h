@@ -36,6 +36,8 @@ public:
     ZeroedPages(const ZeroedPages&) = delete;
     ZeroedPages& operator=(const ZeroedPages&) = delete;
 
+    T* data() { return values_; }
+    const T* data() const { return values_; }
     T& operator[](std::size_t i) { return values_[i]; }
     const T& operator[](std::size_t i) const { return values_[i]; }
 

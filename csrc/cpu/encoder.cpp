@@ -1,0 +1,330 @@
+#include "cpu/encoder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "pages.h"
+
+namespace electra_fast::cpu {
+
+namespace {
+
+// So many rows of a product are computed by one panel after the other: they stay in a core's second cache.
+constexpr long kBlockBytes = 512 << 10;
+constexpr long kMostBlockRows = 96;
+// So many tokens a thread go through all layers together: enough to read weights seldom, few enough to stay in cache.
+constexpr long kChunkTokens = 256;
+// A thread that has fewer multiplications to make than this, some tens of microseconds, is not worth beginning.
+constexpr long kThreadProducts = 4 << 20;
+
+long round_up(long n, long step) { return (n + step - 1) / step * step; }
+
+// The floats from row to row of a matrix of n columns. Rows a multiple of 4 KB apart would share a few places of a cache.
+long row_size(long n, long panel) { return round_up(n, panel) + 16; }
+
+// A thread's part of n pieces.
+struct Share {
+    Share(long n, int rank, int n_threads) : first(n * rank / n_threads), last(n * (rank + 1) / n_threads) {}
+    long first, last;
+};
+
+}  // namespace
+
+// What a chunk is computed in. It is kept from layer to layer and from call to call: the pages of fresh memory cost time.
+class Workspace {
+public:
+    Workspace(const Kernels& kernels, const Sizes& sizes, long n_tokens, long longest, int n_threads)
+        : capacity(n_tokens),
+          longest(longest),
+          n_threads(n_threads),
+          ld_hidden(row_size(std::max(sizes.hidden, sizes.embedding), kernels.panel)),
+          ld_qkv(row_size(3 * sizes.hidden, kernels.panel)),
+          ld_inner(row_size(sizes.intermediate, kernels.panel)),
+          ld_bytes(round_up(std::max(sizes.hidden, sizes.intermediate), 16) + 64),
+          scratch_size(round_up(kernels.attention_scratch(longest, sizes.hidden / sizes.heads), 16)),
+          memory_(static_cast<std::size_t>(n_tokens * (3 * ld_hidden + ld_qkv + ld_inner + ld_bytes / 4 + 2) +
+                                           n_threads * scratch_size + 64)) {
+        float* next = memory_.data();
+        const auto take = [&](long n) { return std::exchange(next, next + n); };
+        hidden = take(n_tokens * ld_hidden);
+        summed = take(n_tokens * ld_hidden);
+        attended = take(n_tokens * ld_hidden);
+        qkv = take(n_tokens * ld_qkv);
+        inner = take(n_tokens * ld_inner);
+        scratch = take(n_threads * scratch_size);
+        row_scale = take(n_tokens);
+        row_zero = reinterpret_cast<std::int32_t*>(take(n_tokens));
+        bytes = reinterpret_cast<std::uint8_t*>(take(n_tokens * ld_bytes / 4));
+    }
+
+    const long capacity, longest;
+    const int n_threads;
+    const long ld_hidden, ld_qkv, ld_inner, ld_bytes, scratch_size;
+    float *hidden, *summed, *attended, *qkv, *inner, *scratch, *row_scale;
+    std::int32_t* row_zero;
+    std::uint8_t* bytes;
+
+private:
+    ZeroedPages<float> memory_;
+};
+
+// A thread's part in a chunk.
+struct Encoder::Step {
+    const Batch& batch;
+    const Chunk& chunk;
+    Workspace& space;
+    std::atomic<long>& next_head;
+    int rank, n_threads;
+    Barrier& barrier;
+};
+
+Encoder::Encoder(const Kernels& kernels, const Sizes& sizes, bool in_bytes)
+    : kernels_(kernels), sizes_(sizes), in_bytes_(in_bytes) {}
+
+Encoder::~Encoder() {
+    for (auto& place : spare_) delete place.load();
+}
+
+void Encoder::set_embedding(const EmbeddingWeights& weights) {
+    embedding_ = weights;
+    // In 32 bits always: it is small, and all that follows rests on it.
+    if (!weights.projection.weights.empty())
+        projection_ = std::make_unique<PackedLinear>(weights.projection, kernels_, false);
+}
+
+void Encoder::add_layer(const LayerWeights& weights) {
+    const auto pack = [&](const LinearParts& parts) { return PackedLinear(parts, kernels_, in_bytes_); };
+    layers_.push_back({pack(weights.qkv), pack(weights.attended), pack(weights.inner), pack(weights.outer),
+                       weights.attended_norm, weights.outer_norm});
+}
+
+bool Encoder::is_current() const {
+    return std::all_of(layers_.begin(), layers_.end(), [](const Layer& layer) {
+               return layer.qkv.is_current() && layer.attended.is_current() && layer.inner.is_current() &&
+                      layer.outer.is_current();
+           }) &&
+           (!projection_ || projection_->is_current());
+}
+
+void Encoder::check(const Batch& batch) const {
+    const auto check_all = [&](const char* name, const std::int64_t* ids, long n_rows) {
+        for (long i = 0; i < batch.starts[batch.n_sequences]; ++i)
+            if (ids[i] < 0 || ids[i] >= n_rows)
+                throw std::out_of_range(std::string(name) + " must be in [0, " + std::to_string(n_rows) + "), got " +
+                                        std::to_string(ids[i]));
+    };
+    check_all("input_ids", batch.ids, embedding_.words.rows);
+    check_all("token_type_ids", batch.types, embedding_.types.rows);
+    check_all("position_ids", batch.positions, embedding_.positions.rows);
+}
+
+std::vector<Encoder::Chunk> Encoder::chunks_of(const Batch& batch, int n_threads) const {
+    std::vector<Chunk> chunks;
+    const long most = kChunkTokens * std::max(n_threads, 2);
+    const long n_chunks = std::max(1L, (batch.starts[batch.n_sequences] + most - 1) / most);
+    const long size = (batch.starts[batch.n_sequences] + n_chunks - 1) / n_chunks;
+    for (long i = 0; i < batch.n_sequences; ++i) {
+        const long length = batch.starts[i + 1] - batch.starts[i];
+        if (chunks.empty() || chunks.back().n_tokens + length / 2 > size)
+            chunks.push_back({i, 0, batch.starts[i], 0, 0});
+        Chunk& chunk = chunks.back();
+        chunk.n_sequences += 1;
+        chunk.n_tokens += length;
+        chunk.longest = std::max(chunk.longest, length);
+    }
+    return chunks;
+}
+
+void Encoder::run(const Batch& batch, int n_threads, float* out, float* states) const {
+    if (batch.ids) check(batch);
+    const long products = batch.starts[batch.n_sequences] * sizes_.hidden * (4 * sizes_.hidden + 2 * sizes_.intermediate);
+    n_threads = static_cast<int>(std::min<long>(n_threads, 1 + n_layers() * products / kThreadProducts));
+    const std::vector<Chunk> chunks = chunks_of(batch, n_threads);
+    long n_tokens = 0, longest = 1;
+    for (const Chunk& chunk : chunks) {
+        n_tokens = std::max(n_tokens, chunk.n_tokens);
+        longest = std::max(longest, chunk.longest);
+    }
+    if (n_tokens == 0) return;
+    std::unique_ptr<Workspace> space;
+    for (auto& place : spare_)
+        if (space.reset(place.exchange(nullptr)); space) break;
+    if (!space || space->capacity < n_tokens || space->longest < longest || space->n_threads < n_threads) {
+        if (space) {
+            n_tokens = std::max(n_tokens, space->capacity);
+            longest = std::max(longest, space->longest);
+        }
+        space.reset();  // before the larger one is taken
+        space = std::make_unique<Workspace>(kernels_, sizes_, n_tokens, longest, n_threads);
+    }
+    std::atomic<long> next_head{0};
+    const long n_all = batch.starts[batch.n_sequences];
+    run_team(n_threads, [&](int rank, Barrier& barrier) {
+        for (const Chunk& chunk : chunks)
+            run_chunk({batch, chunk, *space, next_head, rank, n_threads, barrier}, out, states, n_all);
+    });
+    for (auto& place : spare_) {
+        Workspace* expected = nullptr;
+        if (place.compare_exchange_strong(expected, space.get())) {
+            static_cast<void>(space.release());
+            break;
+        }
+    }
+}
+
+void Encoder::embed(const Step& step) const {
+    Workspace& space = step.space;
+    const Batch& batch = step.batch;
+    const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
+    const long width = sizes_.embedding;
+    float* const to = projection_ && batch.ids ? space.summed : space.hidden;
+    for (long row = rows.first; row < rows.last; ++row) {
+        const long token = step.chunk.first_token + row;
+        float* const x = to + row * space.ld_hidden;
+        if (!batch.ids) {
+            std::copy_n(batch.embedded + token * sizes_.hidden, sizes_.hidden, x);
+            continue;
+        }
+        const float* const word = embedding_.words.values + batch.ids[token] * width;
+        const float* const type = embedding_.types.values + batch.types[token] * width;
+        const float* const position = embedding_.positions.values + batch.positions[token] * width;
+        for (long i = 0; i < width; ++i) x[i] = word[i] + type[i] + position[i];
+        kernels_.norm(x, embedding_.norm.weight, embedding_.norm.bias, sizes_.eps, width, x);
+    }
+    if (to == space.hidden) return;
+    step.barrier.wait();
+    Product product;
+    product.c = space.hidden;
+    product.ldc = space.ld_hidden;
+    product.a = space.summed;
+    product.lda = space.ld_hidden;
+    projection_->complete(product);
+    const Share tiles(projection_->n_panels(), step.rank, step.n_threads);
+    for (long panel = tiles.first; panel < tiles.last; ++panel) kernels_.multiply(product, 0, step.chunk.n_tokens, panel);
+}
+
+void Encoder::attend(const Step& step) const {
+    Workspace& space = step.space;
+    const long head_size = sizes_.hidden / sizes_.heads;
+    AttentionHead head{};
+    head.ld = space.ld_qkv;
+    head.to_keys = sizes_.hidden;
+    head.to_values = 2 * sizes_.hidden;
+    head.ldo = space.ld_hidden;
+    head.head_size = head_size;
+    head.scale = 1.0f / std::sqrt(static_cast<float>(head_size));
+    head.causal = step.batch.causal;
+    // A sequence's heads, or, where they are fewer than the threads need to be busy, parts of them.
+    const long n_heads = step.chunk.n_sequences * sizes_.heads;
+    const long n_parts = std::max(1L, std::min(4L * step.n_threads / n_heads, step.chunk.longest / 32));
+    for (;;) {
+        const long task = step.next_head.fetch_add(1, std::memory_order_relaxed);
+        if (task >= n_heads * n_parts) return;
+        const long part = task % n_parts, number = task / n_parts;
+        const long sequence = step.chunk.first_sequence + number / sizes_.heads, column = number % sizes_.heads * head_size;
+        const long start = step.batch.starts[sequence] - step.chunk.first_token;
+        head.length = step.batch.starts[sequence + 1] - step.batch.starts[sequence];
+        head.first_query = head.length * part / n_parts;
+        head.last_query = head.length * (part + 1) / n_parts;
+        if (head.first_query == head.last_query) continue;
+        head.qkv = space.qkv + start * space.ld_qkv + column;
+        head.out = space.attended + start * space.ld_hidden + column;
+        kernels_.attend(head, space.scratch + step.rank * space.scratch_size);
+    }
+}
+
+// product.c = ending(a W' + bias) for all rows of the chunk.
+void Encoder::multiply(
+    const Step& step, const PackedLinear& linear, Product product, const float* a, long lda, long k) const {
+    Workspace& space = step.space;
+    const long n_rows = step.chunk.n_tokens;
+    linear.complete(product);
+    product.a = a;
+    product.lda = lda;
+    if (in_bytes_) {
+        const Share rows(n_rows, step.rank, step.n_threads);
+        for (long row = rows.first; row < rows.last; ++row)
+            kernels_.quantize(a + row * lda, k, space.bytes + row * space.ld_bytes, space.row_scale + row,
+                              space.row_zero + row);
+        step.barrier.wait();
+        product.bytes = space.bytes;
+        product.lda = space.ld_bytes;
+        product.row_scale = space.row_scale;
+        product.row_zero = space.row_zero;
+    }
+    const long row_bytes = product.k * (in_bytes_ ? 1 : 4);
+    const long most = std::clamp(kBlockBytes / row_bytes / kernels_.tile_rows * kernels_.tile_rows, kernels_.tile_rows,
+                                 kMostBlockRows);
+    const long n_blocks = (n_rows + most - 1) / most;
+    const long block = round_up((n_rows + n_blocks - 1) / n_blocks, kernels_.tile_rows);
+    // Neighbouring tiles, block by block: so a thread's rows are the same in every product, as long as there are many.
+    const long n_panels = linear.n_panels();
+    const Share tiles(n_blocks * n_panels, step.rank, step.n_threads);
+    const auto run = in_bytes_ ? kernels_.multiply_bytes : kernels_.multiply;
+    for (long tile = tiles.first; tile < tiles.last; ++tile) {
+        const long first = tile / n_panels * block, last = std::min(first + block, n_rows);
+        if (first < last) run(product, first, last, tile % n_panels);
+    }
+}
+
+void Encoder::norm(const Step& step, const Norm& norm, float* to, long ld_to) const {
+    Workspace& space = step.space;
+    const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
+    for (long row = rows.first; row < rows.last; ++row)
+        kernels_.norm(space.summed + row * space.ld_hidden, norm.weight, norm.bias, sizes_.eps, sizes_.hidden,
+                      to + row * ld_to);
+}
+
+void Encoder::run_chunk(const Step& step, float* out, float* states, long n_tokens) const {
+    Workspace& space = step.space;
+    Barrier& barrier = step.barrier;
+    const long width = sizes_.hidden, first = step.chunk.first_token;
+    const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
+    const auto copy_hidden = [&](float* to) {
+        for (long row = rows.first; row < rows.last; ++row)
+            std::copy_n(space.hidden + row * space.ld_hidden, width, to + (first + row) * width);
+    };
+    Product to_qkv, to_sum, to_inner;
+    to_qkv.c = space.qkv;
+    to_qkv.ldc = space.ld_qkv;
+    to_sum.c = space.summed;
+    to_sum.added = space.hidden;
+    to_sum.ldc = space.ld_hidden;
+    to_sum.ending = Ending::kAdd;
+    to_inner.c = space.inner;
+    to_inner.ldc = space.ld_inner;
+    to_inner.ending = Ending::kGelu;
+
+    embed(step);
+    barrier.wait();
+    if (states) copy_hidden(states);
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+        const Layer& layer = layers_[i];
+        multiply(step, layer.qkv, to_qkv, space.hidden, space.ld_hidden, width);
+        barrier.wait();
+        attend(step);
+        barrier.wait();
+        multiply(step, layer.attended, to_sum, space.attended, space.ld_hidden, width);
+        barrier.wait();
+        if (step.rank == 0) step.next_head.store(0, std::memory_order_relaxed);
+        norm(step, layer.attended_norm, space.hidden, space.ld_hidden);
+        barrier.wait();
+        multiply(step, layer.inner, to_inner, space.hidden, space.ld_hidden, width);
+        barrier.wait();
+        multiply(step, layer.outer, to_sum, space.inner, space.ld_inner, sizes_.intermediate);
+        barrier.wait();
+        const bool is_last = i + 1 == layers_.size();
+        norm(step, layer.outer_norm, is_last ? out + first * width : space.hidden, is_last ? width : space.ld_hidden);
+        barrier.wait();
+        if (states && !is_last) copy_hidden(states + static_cast<long>(i + 1) * n_tokens * width);
+    }
+    if (states)
+        for (long row = rows.first; row < rows.last; ++row)
+            std::copy_n(out + (first + row) * width, width,
+                        states + (static_cast<long>(layers_.size()) * n_tokens + first + row) * width);
+}
+
+}  // namespace electra_fast::cpu

@@ -1,0 +1,101 @@
+// ELECTRA's encoder on a CPU: from token ids, or embedded tokens, to hidden states, in one call and without padding.
+
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "cpu/kernels.h"
+#include "cpu/team.h"
+#include "cpu/weights.h"
+
+namespace electra_fast::cpu {
+
+struct Sizes {
+    long hidden, heads, intermediate, embedding;
+    float eps;
+};
+
+struct Norm {
+    const float *weight, *bias;
+};
+
+struct LayerWeights {
+    LinearParts qkv, attended, inner, outer;
+    Norm attended_norm, outer_norm;
+};
+
+// What is looked up for a token, [rows, embedding] each, and the projection to the hidden size, of no parts where the
+// two sizes are one.
+struct EmbeddingWeights {
+    struct Table {
+        const float* values;
+        long rows;
+    };
+    Table words, positions, types;
+    Norm norm;
+    LinearParts projection;
+};
+
+// T tokens in B sequences: `starts` [B + 1]. Either ids, types and positions, [T] each, or `embedded`, [T, hidden].
+struct Batch {
+    long n_sequences;
+    const std::int32_t* starts;
+    const std::int64_t *ids, *types, *positions;
+    const float* embedded;
+    bool causal;
+};
+
+class Workspace;
+
+class Encoder {
+public:
+    Encoder(const Kernels& kernels, const Sizes& sizes, bool in_bytes);
+    ~Encoder();
+    Encoder(const Encoder&) = delete;
+    Encoder& operator=(const Encoder&) = delete;
+
+    // Linear layers are copied, all else is read where it is.
+    void set_embedding(const EmbeddingWeights& weights);
+    void add_layer(const LayerWeights& weights);
+    // See PackedLinear.
+    bool is_current() const;
+    long n_layers() const { return static_cast<long>(layers_.size()); }
+
+    // Writes the last hidden states to out [T, hidden]; and, unless it is null, those of the embedding and of every layer to
+    // states [layers + 1, T, hidden]. Throws std::out_of_range for a token that is not in a table.
+    void run(const Batch& batch, int n_threads, float* out, float* states) const;
+
+private:
+    struct Layer {
+        PackedLinear qkv, attended, inner, outer;
+        Norm attended_norm, outer_norm;
+    };
+    // Some whole sequences of a batch, computed from the first layer to the last before the next ones.
+    struct Chunk {
+        long first_sequence, n_sequences, first_token, n_tokens, longest;
+    };
+    struct Step;
+
+    void check(const Batch& batch) const;
+    std::vector<Chunk> chunks_of(const Batch& batch, int n_threads) const;
+    void embed(const Step& step) const;
+    void attend(const Step& step) const;
+    void multiply(const Step& step, const PackedLinear& linear, Product product, const float* a, long lda, long k) const;
+    void norm(const Step& step, const Norm& norm, float* to, long ld_to) const;
+    void run_chunk(const Step& step, float* out, float* states, long n_tokens) const;
+
+    const Kernels& kernels_;
+    const Sizes sizes_;
+    const bool in_bytes_;
+    EmbeddingWeights embedding_{};
+    std::unique_ptr<PackedLinear> projection_;
+    std::vector<Layer> layers_;
+    // Memory that calls borrow, without a lock.
+    mutable std::array<std::atomic<Workspace*>, 16> spare_{};
+};
+
+}  // namespace electra_fast::cpu

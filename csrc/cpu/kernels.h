@@ -1,0 +1,69 @@
+// What the encoder is made of, once for each instruction set: tiles of matrix products, rows, attention.
+
+#pragma once
+
+#include <cstdint>
+
+namespace electra_fast::cpu {
+
+enum class Ending { kNone, kGelu, kAdd };
+
+// C = ending(A W' + bias), by tiles: some rows of A by one panel of W'.
+//
+// W' [k, n] is cut into panels of `panel` columns, each [k, panel] in one piece; the last is filled up with zeros, and so
+// is the bias. C has room for all columns of the panels.
+struct Product {
+    const float* a = nullptr;  // [rows, k], lda from row to row
+    long lda = 0;
+    const float* weight = nullptr;
+    const float* bias = nullptr;
+    float* c = nullptr;  // [rows, n], ldc from row to row
+    long ldc = 0;
+    const float* added = nullptr;  // kAdd: [rows, n], ldc from row to row
+    long k = 0;
+    Ending ending = Ending::kNone;
+
+    // A in eight bits: row r of `a` is row_scale[r] (bytes[r] - row_zero[r]), column j of the weights is column_scale[j]
+    // times whole numbers from -127 to 127. Panels then are [k / 4, panel, 4], and k is a multiple of 4.
+    const std::uint8_t* bytes = nullptr;  // [rows, k], lda from row to row; null where A is `a`
+    const float* row_scale = nullptr;
+    const std::int32_t* row_zero = nullptr;
+    const std::int8_t* weight_bytes = nullptr;
+    const float* column_scale = nullptr;
+    const std::int32_t* column_sum = nullptr;  // of the whole numbers
+};
+
+// softmax(q k' scale) v of one head, for the queries first_query <= i < last_query of a sequence.
+struct AttentionHead {
+    const float* qkv;  // the head's queries in the sequence's first row
+    long ld;           // from row to row
+    long to_keys, to_values;  // from a row's queries to its keys and values
+    float* out;               // the head's columns in the sequence's first row of the result
+    long ldo;
+    long length, head_size, first_query, last_query;
+    float scale;
+    bool causal;
+};
+
+struct Kernels {
+    const char* name;
+    long panel;  // columns of a panel of weights
+    long tile_rows;  // rows of a tile are best a multiple of this
+
+    void (*multiply)(const Product&, long first_row, long last_row, long panel);
+    // Null where the processor has no instruction for it.
+    void (*multiply_bytes)(const Product&, long first_row, long last_row, long panel);
+    // LayerNorm of n numbers; out may be x.
+    void (*norm)(const float* x, const float* weight, const float* bias, float eps, long n, float* out);
+    // bytes of x as in Product, filled up with the byte of 0 to a multiple of 4.
+    void (*quantize)(const float* x, long n, std::uint8_t* bytes, float* scale, std::int32_t* zero);
+    // `scratch` holds attention_scratch(length, head_size) floats.
+    void (*attend)(const AttentionHead&, float* scratch);
+    long (*attention_scratch)(long length, long head_size);
+};
+
+// The best for this processor; null where it has neither AVX2 with FMA nor AVX-512. `limit` names the best to take:
+// "avx512" or "avx2".
+const Kernels* kernels_of(const char* limit);
+
+}  // namespace electra_fast::cpu

@@ -1,0 +1,35 @@
+// The kernels for AVX2 with FMA. It has no exact product of bytes: the sums of its own saturate.
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include "cpu/kernels.h"
+#include "cpu/variants.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#define TARGET "avx2,fma"
+#include "cpu/target_begin.h"
+
+namespace electra_fast::cpu {
+namespace {
+
+#include "cpu/simd_avx2.h"
+
+#include "cpu/kernels.inc"
+
+}  // namespace
+
+Kernels avx2_kernels() {
+    return {"AVX2", kPanel, kTileRows, multiply, nullptr, norm, nullptr, attend, attention_scratch};
+}
+
+}  // namespace electra_fast::cpu
+
+#include "cpu/target_end.h"
+
+#endif

@@ -1,0 +1,82 @@
+#include "cpu/weights.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace electra_fast::cpu {
+
+PackedLinear::PackedLinear(const LinearParts& parts, const Kernels& kernels, bool in_bytes) : k_(parts.k) {
+    for (const long rows : parts.rows) n_ += rows;
+    n_panels_ = (n_ + kernels.panel - 1) / kernels.panel;
+    bias_.reserve(static_cast<std::size_t>(n_panels_ * kernels.panel));
+    for (std::size_t i = 0; i < parts.rows.size(); ++i)
+        bias_.insert(bias_.end(), parts.biases[i], parts.biases[i] + parts.rows[i]);
+    bias_.resize(static_cast<std::size_t>(n_panels_ * kernels.panel));
+    for (std::size_t i = 0; i < parts.rows.size(); ++i) {
+        const long n = parts.rows[i] * k_;
+        for (const long place : {0L, n / 3, n - 1}) samples_.push_back({parts.weights[i] + place, parts.weights[i][place]});
+        samples_.push_back({parts.biases[i], parts.biases[i][0]});
+    }
+    in_bytes ? pack_bytes(parts, kernels.panel) : pack(parts, kernels.panel);
+}
+
+// f(column, row): each column of the product, and its row [k] of the weights.
+template <typename F>
+static void for_each_column(const LinearParts& parts, const F& f) {
+    long column = 0;
+    for (std::size_t part = 0; part < parts.rows.size(); ++part)
+        for (long row = 0; row < parts.rows[part]; ++row) f(column++, parts.weights[part] + row * parts.k);
+}
+
+void PackedLinear::pack(const LinearParts& parts, long panel) {
+    weight_ = std::make_unique<ZeroedPages<float>>(static_cast<std::size_t>(n_panels_ * panel * k_));
+    float* const packed = weight_->data();
+    for_each_column(parts, [&](long column, const float* row) {
+        float* const to = packed + column / panel * panel * k_ + column % panel;
+        for (long i = 0; i < k_; ++i) to[i * panel] = row[i];
+    });
+}
+
+void PackedLinear::pack_bytes(const LinearParts& parts, long panel) {
+    const long k4 = (k_ + 3) / 4 * 4;
+    bytes_ = std::make_unique<ZeroedPages<std::int8_t>>(static_cast<std::size_t>(n_panels_ * panel * k4));
+    column_scale_.resize(bias_.size());
+    column_sum_.resize(bias_.size());
+    std::int8_t* const packed = bytes_->data();
+    for_each_column(parts, [&](long column, const float* row) {
+        float most = 0;
+        for (long i = 0; i < k_; ++i) most = std::max(most, std::fabs(row[i]));
+        const float scale = most > 0 ? most / 127 : 1;
+        std::int8_t* const to = packed + column / panel * panel * k4 + column % panel * 4;
+        std::int32_t sum = 0;
+        for (long i = 0; i < k_; ++i) {
+            const auto whole = static_cast<std::int8_t>(std::nearbyint(row[i] / scale));
+            to[i / 4 * 4 * panel + i % 4] = whole;
+            sum += whole;
+        }
+        column_scale_[static_cast<std::size_t>(column)] = scale;
+        column_sum_[static_cast<std::size_t>(column)] = sum;
+    });
+    k_ = k4;
+}
+
+bool PackedLinear::is_current() const {
+    return std::all_of(samples_.begin(), samples_.end(), [](const Sample& sample) {
+        return std::memcmp(sample.place, &sample.value, sizeof(float)) == 0;  // NaN equals itself
+    });
+}
+
+void PackedLinear::complete(Product& product) const {
+    product.k = k_;
+    product.bias = bias_.data();
+    if (weight_) {
+        product.weight = weight_->data();
+        return;
+    }
+    product.weight_bytes = bytes_->data();
+    product.column_scale = column_scale_.data();
+    product.column_sum = column_sum_.data();
+}
+
+}  // namespace electra_fast::cpu

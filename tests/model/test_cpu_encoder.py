@@ -1,0 +1,367 @@
+"""The encoder in C++ against the reference in torch: results, what it serves, and that it notices changes."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from electra_fast import (
+    ElectraConfig,
+    ElectraForPreTraining,
+    ElectraForSequenceClassification,
+    ElectraModel,
+    cpu_encoder,
+)
+from electra_fast.packing import PackedBatch, cu_seqlens_of
+
+pytestmark = pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cpu_encoder.obstacle()}")
+needs_bytes = pytest.mark.skipif(cpu_encoder.obstacle("int8") is not None, reason=f"{cpu_encoder.obstacle('int8')}")
+
+SMALL = dict(
+    vocab_size=50, embedding_size=24, hidden_size=48, num_hidden_layers=2, num_attention_heads=2, intermediate_size=72
+)
+
+
+def pair(seed: int = 0, **sizes) -> tuple[ElectraModel, ElectraModel]:
+    """(served, reference) with the same weights, far from their initial values so that every part counts."""
+    config = ElectraConfig(**{**SMALL, **sizes})
+    torch.manual_seed(seed)
+    served, reference = ElectraModel(config).eval(), ElectraModel(config, impl="torch").eval()
+    with torch.no_grad():
+        for parameter in served.parameters():
+            parameter.add_(torch.randn_like(parameter) * (0.2 if parameter.dim() == 1 else 0.08))
+    reference.load_state_dict(served.state_dict())
+    return served, reference
+
+
+def tokens(lengths: list[int], vocab_size: int = 50) -> tuple[torch.Tensor, PackedBatch]:
+    starts = cu_seqlens_of(lengths)
+    return torch.randint(vocab_size, (sum(lengths),)), PackedBatch.from_cu_seqlens(
+        1, sum(lengths), starts, max(lengths)
+    )
+
+
+@pytest.fixture(params=["avx512", "avx2"])
+def instruction_set(request, monkeypatch):
+    if request.param == "avx512" and not cpu_encoder.instructions().startswith("AVX-512"):
+        pytest.skip("the processor has no AVX-512")
+    monkeypatch.setattr(cpu_encoder._cpu, "Encoder", partial(cpu_encoder._cpu.Encoder, limit=request.param))
+    return request.param
+
+
+@pytest.mark.parametrize(
+    ("hidden_size", "heads", "embedding_size", "intermediate_size"),
+    [(48, 2, 24, 72), (64, 1, 64, 128), (40, 5, 40, 33), (96, 3, 16, 200), (256, 2, 128, 64), (6, 2, 3, 5)],
+)
+@torch.inference_mode()
+def test_sizes_that_fill_no_register(instruction_set, hidden_size, heads, embedding_size, intermediate_size):
+    served, reference = pair(
+        hidden_size=hidden_size,
+        num_attention_heads=heads,
+        embedding_size=embedding_size,
+        intermediate_size=intermediate_size,
+    )
+    ids, packed = tokens([1, 2, 7, 70, 13, 64, 1])
+    assert served.cpu_encoder.serves(served, ids)
+    torch.testing.assert_close(
+        served.encode_packed(ids, packed), reference.encode_packed(ids, packed), rtol=0, atol=2e-5
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=30), st.integers(1, 5), st.integers(0, 2**31))
+def test_any_lengths_on_any_number_of_threads(lengths, n_threads, seed):
+    served, reference = pair(seed)
+    ids, packed = tokens(lengths)
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        with torch.inference_mode():
+            found, expected = served.encode_packed(ids, packed), reference.encode_packed(ids, packed)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+
+@torch.inference_mode()
+def test_a_batch_of_many_chunks(instruction_set):
+    served, reference = pair()
+    ids, packed = tokens([300, 5, 512, 90, 511, 1, 256, 400, 33, 120, 512])
+    torch.testing.assert_close(
+        served.encode_packed(ids, packed), reference.encode_packed(ids, packed), rtol=0, atol=2e-5
+    )
+
+
+@torch.inference_mode()
+def test_error_against_fp64_is_within_twice_that_of_torch(instruction_set):
+    served, reference = pair(hidden_size=128, num_attention_heads=4, intermediate_size=512, num_hidden_layers=6)
+    ids, packed = tokens([100, 17, 64, 200])
+    oracle = copy.deepcopy(reference).double().encode_packed(ids, packed)
+    found, theirs = (model.encode_packed(ids, packed).double() - oracle for model in (served, reference))
+    assert found.norm() <= 2 * theirs.norm()
+    assert found.abs().max() <= 2 * theirs.abs().max()
+
+
+@torch.inference_mode()
+def test_padding_on_either_side_and_states_of_all_layers():
+    served, reference = pair()
+    ids, mask = torch.randint(50, (3, 20)), torch.ones(3, 20, dtype=torch.long)
+    mask[0, :15], mask[1, 4:] = 0, 0
+    for inputs in ({"input_ids": ids}, {"inputs_embeds": torch.randn(3, 20, 24)}):
+        options = dict(inputs, attention_mask=mask, token_type_ids=torch.randint(2, (3, 20)), output_hidden_states=True)
+        found, expected = served(**options), reference(**options)
+        assert len(found.hidden_states) == len(expected.hidden_states) == 3
+        for a, b in zip(found.hidden_states, expected.hidden_states, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+        torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state, rtol=0, atol=2e-5)
+
+
+@torch.inference_mode()
+def test_a_decoder_sees_no_later_token():
+    served, reference = pair(is_decoder=True)
+    ids, packed = tokens([3, 40, 1, 17])
+    torch.testing.assert_close(
+        served.encode_packed(ids, packed), reference.encode_packed(ids, packed), rtol=0, atol=2e-5
+    )
+
+
+@torch.inference_mode()
+def test_ids_outside_of_their_tables_are_refused():
+    served, _ = pair()
+    ids, packed = tokens([4, 4])
+    ids[5] = 50
+    with pytest.raises(IndexError, match=r"input_ids must be in \[0, 50\), got 50"):
+        served.encode_packed(ids, packed)
+
+
+def changed_by(model: ElectraModel, change) -> bool:
+    """Whether a change shows in the result, which is compared with the reference's."""
+    ids, packed = tokens([9, 5])
+    with torch.inference_mode():
+        before = model.encode_packed(ids, packed)
+    change(model)
+    reference = ElectraModel(model.config, impl="torch").eval()
+    reference.load_state_dict(model.state_dict())
+    with torch.inference_mode():
+        after = model.encode_packed(ids, packed)
+        torch.testing.assert_close(after, reference.encode_packed(ids, packed), rtol=0, atol=2e-5)
+    return not torch.equal(before, after)
+
+
+@torch.no_grad()
+def test_changed_weights_are_noticed():
+    def in_place(model):
+        model.encoder.layer[1].output.dense.weight[3, 5] += 1
+
+    def behind_torchs_back(model):
+        model.encoder.layer[0].intermediate.dense.weight.data.mul_(1.5)
+
+    def other_data(model):
+        weight = model.encoder.layer[0].attention.self.qkv.weight
+        weight.data = weight.data * 1.5
+
+    def other_parameter(model):
+        old = model.encoder.layer[0].output.LayerNorm
+        old.weight = torch.nn.Parameter(old.weight * 1.5)
+
+    def other_module(model):
+        size = model.config.hidden_size
+        model.encoder.layer[1].attention.output.dense = torch.nn.Linear(size, size)
+
+    def table(model):
+        model.embeddings.word_embeddings.weight.mul_(1.5)
+
+    def loaded(model):
+        model.load_state_dict(pair(seed=5)[0].state_dict())
+
+    for change in (in_place, behind_torchs_back, other_data, other_parameter, other_module, table, loaded):
+        assert changed_by(pair()[0], change), change.__name__
+    assert not changed_by(pair()[0], lambda model: None)
+
+
+def why(model: ElectraModel, change=lambda model: None) -> str | None:
+    change(model)
+    return model.cpu_encoder.why_not(model, torch.zeros(1, dtype=torch.long))
+
+
+@torch.inference_mode()
+def test_what_is_not_served_says_why():
+    def hooked(model):
+        model.encoder.layer[0].output.register_forward_hook(lambda *_: None)
+
+    def dropping(model):
+        model.encoder.layer[0].output.dropout.train()
+
+    def replaced(model):
+        class Adapter(torch.nn.Linear): ...
+
+        model.encoder.layer[0].output.dense = Adapter(72, 48)
+
+    def with_forward(model):
+        model.encoder.layer[0].forward = lambda *args: args
+
+    assert why(pair()[0]) is None
+    assert "hooks" in why(pair()[0], hooked)
+    assert "training" in why(pair()[0], dropping)
+    assert "Adapter" in why(pair()[0], replaced)
+    assert "forward" in why(pair()[0], with_forward)
+    assert "fp32" in why(pair()[0], lambda model: model.bfloat16())
+    assert "relu" in why(pair(hidden_act="relu")[0])
+    # The same after it has served.
+    for change in (hooked, dropping, replaced, with_forward):
+        model = pair()[0]
+        assert why(model) is None
+        assert why(model, change) is not None, change.__name__
+    with torch.autocast("cpu"):
+        assert "autocast" in why(pair()[0])
+    with torch.inference_mode(False), torch.enable_grad():
+        assert "gradients" in why(pair()[0])
+    assert ElectraModel(ElectraConfig(**SMALL), impl="torch").cpu_encoder is None
+
+
+def test_hooks_run_and_gradients_flow():
+    served, _ = pair()
+    seen = []
+    served.encoder.layer[0].register_forward_hook(lambda *_: seen.append(1))
+    with torch.inference_mode():
+        served(torch.ones(1, 4, dtype=torch.long))
+    assert seen == [1]
+    served(torch.ones(1, 4, dtype=torch.long)).last_hidden_state.sum().backward()
+    assert served.embeddings.word_embeddings.weight.grad is not None
+
+
+def test_copies_are_apart_from_each_other():
+    served, reference = pair()
+    ids, packed = tokens([8, 3])
+    with torch.inference_mode():
+        expected = served.encode_packed(ids, packed)
+    for other in (copy.deepcopy(served), pickle.loads(pickle.dumps(served))):
+        with torch.no_grad():
+            served.encoder.layer[0].output.dense.weight.zero_()
+            torch.testing.assert_close(other.encode_packed(ids, packed), expected, rtol=0, atol=0)
+            assert not torch.equal(served.encode_packed(ids, packed), expected)
+            served.load_state_dict(reference.state_dict())
+
+
+def test_calls_from_many_threads():
+    served, _ = pair()
+    inputs = [tokens([n, 2 * n, 30]) for n in range(1, 13)]
+    with torch.inference_mode():
+        expected = [served.encode_packed(*x) for x in inputs]
+    wrong = []
+
+    def work(i):
+        with torch.inference_mode():
+            for _ in range(20):
+                if not torch.equal(served.encode_packed(*inputs[i]), expected[i]):
+                    wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(inputs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@torch.inference_mode()
+def test_not_a_number_stays_one():
+    served, _ = pair()
+    served.embeddings.word_embeddings.weight[7] = torch.nan
+    ids, packed = tokens([5, 6])
+    ids[:] = 1
+    ids[2] = 7
+    found = served.encode_packed(ids, packed).isnan()
+    assert found[:5].all()
+    assert not found[5:].any()
+
+
+# Eight bits
+
+
+@needs_bytes
+@torch.inference_mode()
+def test_eight_bits_are_near_and_the_model_stays_as_it_was():
+    served, reference = pair(hidden_size=128, num_attention_heads=4, intermediate_size=512, num_hidden_layers=4)
+    ids, packed = tokens([1, 60, 7, 130])
+    expected = reference.encode_packed(ids, packed)
+    assert served.quantize("int8") is served
+    found = served.encode_packed(ids, packed)
+    assert 1e-4 < (found - expected).norm() / expected.norm() < 0.03
+    assert all(
+        torch.equal(a, b) for a, b in zip(served.state_dict().values(), reference.state_dict().values(), strict=True)
+    )
+    torch.testing.assert_close(served.quantize("fp32").encode_packed(ids, packed), expected, rtol=0, atol=2e-5)
+
+
+@needs_bytes
+@torch.inference_mode()
+def test_eight_bits_are_those_of_the_formula():
+    """One product by hand: weights rounded by column, activations by row with 0 among their values."""
+    served, reference = pair(num_hidden_layers=1)
+    ids, packed = tokens([1])  # attention to itself alone: the values
+    served.quantize()
+
+    def rounded(x, low, high):
+        step = torch.where(high > low, (high - low) / 255, 1)
+        zero = (-low / step).round()
+        return (((x / step).round() + zero).clamp(0, 255) - zero) * step
+
+    def linear(module, x):
+        step = module.weight.abs().amax(1, keepdim=True) / 127
+        weight = (module.weight / step).round() * step
+        x = rounded(x, x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0))
+        return torch.nn.functional.linear(x, weight, module.bias)
+
+    position = packed.position_ids(1)
+    hidden = reference.embeddings(ids, torch.zeros_like(ids), position, None, reference.embeddings_project)
+    layer = reference.encoder.layer[0]
+    values = linear(layer.attention.self.qkv, hidden)[:, -48:]
+    hidden = layer.attention.output.LayerNorm(hidden + linear(layer.attention.output.dense, values))
+    inner = torch.nn.functional.gelu(linear(layer.intermediate.dense, hidden))
+    expected = layer.output.LayerNorm(hidden + linear(layer.output.dense, inner))
+    # A value that lies between two bytes may go to either.
+    torch.testing.assert_close(served.encode_packed(ids, packed), expected, rtol=0, atol=2e-2)
+    assert (served.encode_packed(ids, packed) - expected).abs().median() < 1e-4
+
+
+@needs_bytes
+def test_an_eight_bit_model_refuses_what_it_cannot_serve():
+    model = ElectraForSequenceClassification(ElectraConfig(**SMALL)).eval().quantize()
+    ids = torch.ones(1, 5, dtype=torch.long)
+    with pytest.raises(RuntimeError, match=r"int8.*gradients are enabled"):
+        model(ids)
+    with torch.inference_mode():
+        assert model(ids).logits.shape == (1, 2)
+        with pytest.raises(RuntimeError, match=r"int8.*padded form"):
+            model(ids, output_attentions=True)
+        with pytest.raises(RuntimeError, match=r"int8.*training"):
+            model.train()(ids)
+    with pytest.raises(ValueError, match="precision must be one of fp32, int8, got 'int4'"):
+        model.quantize("int4")
+
+
+@needs_bytes
+@torch.inference_mode()
+def test_eight_bits_from_a_directory(tmp_path):
+    model = ElectraForPreTraining(ElectraConfig(**SMALL)).eval()
+    model.save_pretrained(tmp_path)
+    ids = torch.randint(50, (2, 9))
+    loaded = ElectraForPreTraining.from_pretrained(tmp_path, dtype="int8")
+    assert loaded.dtype == torch.float32
+    torch.testing.assert_close(loaded(ids).logits, model.quantize()(ids).logits, rtol=0, atol=0)
+
+
+def test_a_processor_without_vnni_says_so(monkeypatch):
+    monkeypatch.setattr(cpu_encoder._cpu, "instructions", lambda: ("AVX2", False))
+    with pytest.raises(
+        ValueError, match="int8 cannot run here: products of bytes need AVX-512 with VNNI, the processor"
+    ):
+        ElectraModel(ElectraConfig(**SMALL)).quantize()

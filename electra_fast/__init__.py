@@ -1,4 +1,4 @@
-"""ELECTRA, fast. Names are those of transformers; each is imported on first use, which keeps the import cheap."""
+"""ELECTRA, fast. Classes are called as in transformers; each is imported on first use, which keeps the import cheap."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ _HOME = {
     "ElectraForMultipleChoice": "modeling",
     "ElectraForQuestionAnswering": "modeling",
     "ElectraForPreTrainingOutput": "outputs",
+    "embed": "embedding",
+    "embed_stream": "embedding",
 }
 
 __all__ = [
@@ -38,6 +40,8 @@ __all__ = [
     "ElectraTokenizer",
     "ElectraTokenizerFast",
     "__version__",
+    "embed",
+    "embed_stream",
 ]
 
 
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
     from .backbone import ElectraModel
     from .base import ElectraPreTrainedModel
     from .config import ElectraConfig
+    from .embedding import embed, embed_stream
     from .modeling import (
         ElectraForCausalLM,
         ElectraForMaskedLM,

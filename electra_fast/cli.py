@@ -7,12 +7,15 @@ that goes wrong is ours, and keeps its traceback.
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -28,11 +31,13 @@ if TYPE_CHECKING:
 Commands = dict[str, tuple["str | Commands", str]]
 
 BENCHMARKS: Commands = {
-    "model": ("electra_fast.benchmarks.model:ModelBench", "inference beside transformers"),
+    "model": ("electra_fast.benchmarks.model:ModelBench", "inference beside transformers, ONNX Runtime and OpenVINO"),
     "ops": ("electra_fast.benchmarks.ops:OpsBench", "every op beside eager and compiled torch"),
     "tokenizer": ("electra_fast.benchmarks.tokenizer:TokenizerBench", "the tokenizer beside other libraries"),
+    "embed": ("electra_fast.benchmarks.embed:EmbedBench", "from texts to embeddings, beside other libraries"),
     "pretrain": ("electra_fast.benchmarks.pretrain:PretrainBench", "pre-training beside transformers"),
     "finetune": ("electra_fast.benchmarks.finetune:FinetuneBench", "fine-tuning beside transformers' Trainer"),
+    "report": ("electra_fast.benchmarks.report:ReportCommand", "tables and plots of what has been measured"),
 }
 COMMANDS: Commands = {
     "info": ("electra_fast.cli:InfoCommand", "versions, device, which impl serves each op and why"),
@@ -42,6 +47,7 @@ COMMANDS: Commands = {
     "prepare": ("electra_fast.pretraining.prepare_cli:PrepareCommand", "tokenise text into shards, once for many runs"),
     "finetune": ("electra_fast.finetuning.cli:FinetuneCommand", "train a network on a task, and measure it"),
     "predict": ("electra_fast.finetuning.predict_cli:PredictCommand", "say what a fine-tuned network predicts"),
+    "embed": ("electra_fast.embed_cli:EmbedCommand", "turn texts into vectors"),
     "export": ("electra_fast.export_cli:ExportCommand", "write a network as ONNX or as a torch.export program"),
     "cost": ("electra_fast.pretraining.cost_cli:CostCommand", "tell what pre-training takes, in hours on GPUs"),
     "train-vocab": ("electra_fast.pretraining.cli:TrainVocabCommand", "make a WordPiece vocabulary from raw text"),
@@ -191,9 +197,23 @@ def _run(parent: str, commands: Commands, name: str, *arguments: str) -> int:
     def run() -> None:
         module, attribute = target.split(":")
         command = getattr(importlib.import_module(module), attribute)
-        tyro.cli(command, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,)).run()
+        _parse(command, program, arguments).run()
 
     return exit_code(program, run)
+
+
+def _parse(command: type, program: str, arguments: Sequence[str]) -> Any:
+    """The command with its options. tyro draws its errors as a box; the message is what comes before its first rule."""
+    drawn = io.StringIO()
+    try:
+        with redirect_stderr(drawn):
+            return tyro.cli(command, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as stop:
+        if stop.code != 2:
+            raise
+    lines = [line.strip("│ ") for line in drawn.getvalue().splitlines()[1:]]
+    message = " ".join(takewhile(lambda line: line.strip("─╰╯"), lines))
+    raise ValueError(f"{message}; {program} --help tells more")
 
 
 def exit_code(program: str, run: Callable[[], None]) -> int:

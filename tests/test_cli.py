@@ -82,10 +82,7 @@ def test_wrong_options_exit_with_2(capsys):
         ["detect", "--modle", "x"],
         ["fill-mask", "--model", "x", "--top-k", "many", "a"],
     ):
-        with pytest.raises(SystemExit) as exit:
-            main(argv)
-        assert exit.value.code == 2
-        assert capsys.readouterr().err
+        fail(capsys, *argv)
 
 
 def test_module_runs_without_heavy_imports():

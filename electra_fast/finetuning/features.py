@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..batching import ranges
 from ..packing import PackedBatch
 
 
@@ -81,9 +82,9 @@ class Features:
         """The items of these numbers, in this order; at least one."""
         items = np.asarray(items)
         first_rows, end_rows = self.item_rows[items], self.item_rows[items + 1]
-        rows = _ranges(first_rows, end_rows)
-        tokens = _ranges(self.row_starts[rows], self.row_starts[rows + 1])
+        rows = ranges(first_rows, end_rows - first_rows)
         lengths = np.diff(self.row_starts)[rows]
+        tokens = ranges(self.row_starts[rows], lengths)
         cu_seqlens = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int32)).to(device)
         targets = {name: values[items] for name, values in self.item_targets.items()}
         targets |= {name: values[tokens] for name, values in self.token_targets.items()}
@@ -109,10 +110,3 @@ def flat_rows(encoded: dict[str, list[list[int]]]) -> dict[str, np.ndarray]:
 
 def _flat(rows: list[list[int]], dtype: type) -> np.ndarray:
     return np.fromiter((x for row in rows for x in row), dtype)
-
-
-def _ranges(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """starts[0], ..., ends[0] - 1, starts[1], ..."""
-    lengths = ends - starts
-    before = np.concatenate([[0], lengths.cumsum()])[:-1]
-    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
+from ..batching import BATCH_TOKENS, Counts
+
 if TYPE_CHECKING:
     from .tasks import Columns
 
@@ -47,7 +49,7 @@ class PredictCommand:
     """The first line of a table is an example, and columns are numbers."""
     output: Path | None = None
     """The file to write, whole or not at all. Default: the standard output."""
-    batch_tokens: int = 8192
+    batch_tokens: int = BATCH_TOKENS
     """How many tokens to compute at once."""
     device: str = "auto"
     """Where to run: auto, cpu, cuda, cuda:1, ..."""
@@ -60,7 +62,7 @@ class PredictCommand:
         from ..training.distributed import join
         from ..training.precision import DTYPES, default_precision
         from .predict_inputs import read_examples
-        from .prediction import Counts, predict
+        from .prediction import predict
         from .saved import kind_name, load_finetuned
 
         if self.output is not None and not self.output.parent.is_dir():

@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import distributed
 from tqdm import tqdm
 
 from ..base import ElectraPreTrainedModel
+from ..batching import BATCH_TOKENS, Counts, batches_by_length, chunks, one_ahead
 from ..training.distributed import World
 from .examples import ChoiceExample, Example, QuestionExample, TaggedExample, TextExample
 from .features import Features
 from .kinds import Kind
 from .saved import Finetuned
 
-# What is read ahead and ordered by length at a time: whichever comes first.
-CHUNK_EXAMPLES = 16_384
-CHUNK_CHARS = 1 << 22
-
-_In, _Out = TypeVar("_In"), TypeVar("_Out")
-
-
-@dataclass
-class Counts:
-    """What has been predicted so far, by all processes; `tokens` are those that the network has read."""
-
-    examples: int = 0
-    tokens: int = 0
+_T = TypeVar("_T")
 
 
 def predict(
     finetuned: Finetuned,
     examples: Iterable[Example],
     *,
-    batch_tokens: int = 8192,
+    batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
     world: World | None = None,
     counts: Counts | None = None,
@@ -70,7 +56,7 @@ def predict(
 
     total = len(examples) if isinstance(examples, Sized) else None
     with tqdm(total=total, unit=" examples", unit_scale=True, disable=not progress or rank > 0) as bar:
-        for chunk, features in _one_ahead(tokenise, _own_chunks(examples, rank, size)):
+        for chunk, features in one_ahead(tokenise, _own_chunks(examples, rank, size)):
             done: tuple[list[dict], int] = ([], 0)
             if features is not None:
                 scores = score_features(model, kind, features, batch_tokens, model.device)
@@ -112,41 +98,12 @@ def score_features(
     return [score for _, score in sorted(found, key=lambda pair: pair[0])]
 
 
-def batches_by_length(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
-    """The numbers of all items in batches of at most `batch_tokens` tokens, or of one item; the longest come first.
-
-    A batch that does not fit into memory is then the first one, and what it took serves all others.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    first, n_tokens = 0, 0
-    for place, length in enumerate(lengths[order].tolist()):
-        if place > first and n_tokens + length > batch_tokens:
-            yield order[first:place]
-            first, n_tokens = place, 0
-        n_tokens += length
-    if len(order):
-        yield order[first:]
-
-
 def _own_chunks(examples: Iterable[Example], rank: int, size: int) -> Iterator[list[Example]]:
     """Every `size`-th chunk; an empty one where the input ended before this process's turn, so that all take part in
     as many rounds."""
-    chunks = _chunks(examples)
-    while taken := list(islice(chunks, size)):
+    all_chunks = chunks(examples, _n_chars)
+    while taken := list(islice(all_chunks, size)):
         yield taken[rank] if rank < len(taken) else []
-
-
-def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
-    chunk: list[Example] = []
-    n_chars = 0
-    for example in examples:
-        chunk.append(example)
-        n_chars += _n_chars(example)
-        if len(chunk) == CHUNK_EXAMPLES or n_chars >= CHUNK_CHARS:
-            yield chunk
-            chunk, n_chars = [], 0
-    if chunk:
-        yield chunk
 
 
 def _n_chars(example: Example) -> int:
@@ -161,23 +118,7 @@ def _n_chars(example: Example) -> int:
             return sum(len(text) + len(start) + len(ending) for ending in endings)
 
 
-def _one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
-    """function(item) of each item, in order; that of the next is computed by a thread meanwhile.
-
-    The items are read here, not there: a thread that waits for input could not be interrupted.
-    """
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting: Future[_Out] | None = None
-        for item in items:
-            following = pool.submit(function, item)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()
-
-
-def _gathered(value: _In, rank: int, size: int) -> Sequence[_In]:
+def _gathered(value: _T, rank: int, size: int) -> Sequence[_T]:
     """The values of all processes in order, in the first; none in the others."""
     values: list[Any] | None = [None] * size if rank == 0 else None
     distributed.gather_object(value, values)

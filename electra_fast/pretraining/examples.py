@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from ..batching import ranges
 from .windows import TokenWindow
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class GooglePacking:
     def plan(self, window: TokenWindow, random: np.random.Generator) -> Plan:
         documents, seed = random.permutation(window.n_documents), int(random.integers(2**62))
         offsets = window.document_offsets
-        lines = _ranges(offsets[:-1][documents], np.diff(offsets)[documents])
+        lines = ranges(offsets[:-1][documents], np.diff(offsets)[documents])
         lengths = np.diff(window.line_offsets)[lines]
         is_last = np.zeros(len(lines), bool)
         is_last[np.cumsum(np.diff(offsets)[documents]) - 1] = True
@@ -178,16 +179,10 @@ class GooglePacking:
         kept = np.clip(np.stack([first, second], 1)[row, segment] - place, 0, lengths)
         column = np.where(segment == 0, 1, first[row] + 2) + place
         input_ids = np.full((n_sequences, size), self.pad, np.int32)
-        input_ids.reshape(-1)[_ranges(row * size + column, kept)] = np.asarray(ids)[_ranges(starts, kept)]
+        input_ids.reshape(-1)[ranges(row * size + column, kept)] = np.asarray(ids)[ranges(starts, kept)]
         rows = np.arange(n_sequences)
         input_ids[:, 0], input_ids[rows, first + 1] = self.cls, self.sep
         has_second = second > 0
         input_ids[rows[has_second], (first + second + 2)[has_second]] = self.sep
         total = first + 2 + np.where(has_second, second + 1, 0)
         return Examples(input_ids, total.astype(np.int32), (first + 2).astype(np.int32))
-
-
-def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """starts[0], starts[0] + 1, ... for lengths[0] numbers, then from starts[1], and so on."""
-    before = np.cumsum(lengths) - lengths
-    return np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)

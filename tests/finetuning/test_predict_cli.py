@@ -1,7 +1,6 @@
 """The subcommand `predict`: what it reads, what it writes, and what it says of mistakes."""
 
 import gzip
-import importlib
 import io
 import json
 import os
@@ -15,6 +14,7 @@ import tyro
 from finetuned_models import write_finetuned
 from torch import distributed
 
+from electra_fast import batching
 from electra_fast.finetuning.predict_cli import PredictCommand
 
 SPEED = re.compile(r"^3 examples, [\d,]+ tokens in [\d.]+ s: [\d,]+ examples/s, [\d,]+ tokens/s\n$")
@@ -237,7 +237,7 @@ def predict_in(rank, port, commands, errors):
 
 def test_two_processes_share_the_work(models, tmp_path, monkeypatch, capfd):
     """Of an odd number of chunks, so that one has none in the last round. They cannot share the standard input."""
-    monkeypatch.setattr(importlib.import_module("electra_fast.finetuning.prediction"), "CHUNK_EXAMPLES", 2)
+    monkeypatch.setattr(batching, "CHUNK_ITEMS", 2)
     (tmp_path / "in.txt").write_text("\n".join(f"{'a ' * (i % 7)}b" for i in range(9)) + "\n")
     model, outputs = str(models / "classification"), [tmp_path / "1.jsonl", tmp_path / "2.jsonl"]
     one, two = (
@@ -270,6 +270,7 @@ PROGRAM = """
 import importlib, sys, tyro
 importlib.import_module("electra_fast.finetuning.prediction").CHUNK_EXAMPLES = 100
 from electra_fast.cli import exit_code
+from electra_fast import batching
 from electra_fast.finetuning.predict_cli import PredictCommand
 sys.exit(exit_code("predict", lambda: tyro.cli(PredictCommand).run()))
 """

@@ -1,7 +1,6 @@
 """Bulk inference: the same predictions as one by one, in order, in constant memory; and from several processes."""
 
 import gc
-import importlib
 import itertools
 import random
 import threading
@@ -10,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 from finetuned_models import LETTERS, MAX_LENGTH, write_finetuned
-from hypothesis import given
-from hypothesis import strategies as st
 
+from electra_fast import batching
+from electra_fast.batching import Counts
+from electra_fast.finetuning import prediction
 from electra_fast.finetuning.examples import ChoiceExample, QuestionExample, TaggedExample, TextExample
-from electra_fast.finetuning.prediction import Counts, batches_by_length, predict, score_features
-from electra_fast.finetuning.saved import load_finetuned
-
-module = importlib.import_module("electra_fast.finetuning.prediction")  # the package has a function of the same name
+from electra_fast.finetuning.prediction import predict, score_features
+from electra_fast.finetuning.saved import Finetuned, load_finetuned
 
 
 def words(draw: random.Random, most: int) -> tuple[str, ...]:
@@ -71,7 +69,7 @@ def test_many_at_once_are_predicted_as_one_by_one(finetuned, monkeypatch, name, 
     network, examples = finetuned(name, head), examples_of(name, 23)
     expected = [next(predict(network, [example])) for example in examples]
     assert [prediction["id"] for prediction in expected] == [f"id{i}" for i in range(23)]
-    monkeypatch.setattr(module, "CHUNK_EXAMPLES", 10)
+    monkeypatch.setattr(batching, "CHUNK_ITEMS", 10)
     for batch_tokens in (1, 100, 10_000):
         assert_close(list(predict(network, iter(examples), batch_tokens=batch_tokens)), expected)
 
@@ -87,26 +85,13 @@ def test_predictions_are_those_of_the_model_on_padded_batches(finetuned):
     assert expected.std(0).max() > 1e-3  # else their order would not show
 
 
-@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
-def test_batches_hold_every_item_once_and_are_as_full_as_they_may_be(lengths, batch_tokens):
-    lengths = np.array(lengths, np.int64)
-    batches = list(batches_by_length(lengths, batch_tokens))
-    items = [int(item) for batch in batches for item in batch]
-    assert sorted(items) == list(range(len(lengths)))
-    assert (np.diff(lengths[items]) <= 0).all()
-    for batch, following in itertools.pairwise([*batches, None]):
-        n_tokens = lengths[batch].sum()
-        assert n_tokens <= batch_tokens or len(batch) == 1
-        assert following is None or n_tokens + lengths[following[0]] > batch_tokens
-
-
 def live_examples() -> int:
     gc.collect()
     return sum(type(thing) is TextExample for thing in gc.get_objects())
 
 
 def test_an_endless_input_takes_constant_memory(finetuned, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK_EXAMPLES", 50)
+    monkeypatch.setattr(batching, "CHUNK_ITEMS", 50)
     n_read = 0
 
     def endless():
@@ -125,19 +110,19 @@ def test_an_endless_input_takes_constant_memory(finetuned, monkeypatch):
 
 
 def test_few_long_examples_are_read_at_a_time(monkeypatch):
-    monkeypatch.setattr(module, "CHUNK_CHARS", 100)
+    monkeypatch.setattr(batching, "CHUNK_CHARS", 100)
     examples = [TextExample(str(i), i, "a" * 30, "b" * 15) for i in range(10)]
-    assert [len(chunk) for chunk in module._chunks(examples)] == [3, 3, 3, 1]
+    assert [len(chunk) for chunk in batching.chunks(examples, prediction._n_chars)] == [3, 3, 3, 1]
     others = [
         TaggedExample("", 1, ("a" * 50, "b" * 50)),
         QuestionExample("", 1, "a" * 50, "b" * 50),
         ChoiceExample("", 1, "a" * 10, "b" * 10, ("c" * 30, "d" * 30)),
     ]
-    assert [len(chunk) for chunk in module._chunks(others)] == [1, 1, 1]
+    assert [len(chunk) for chunk in batching.chunks(others, prediction._n_chars)] == [1, 1, 1]
 
 
 def test_the_next_examples_are_tokenised_while_the_first_are_computed(finetuned, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK_EXAMPLES", 2)
+    monkeypatch.setattr(batching, "CHUNK_ITEMS", 2)
     network = finetuned("classification")
     tokenising, computing = ([threading.Event() for _ in range(3)] for _ in range(2))
     numbers = {"features": itertools.count(), "scores": itertools.count()}
@@ -157,12 +142,12 @@ def test_the_next_examples_are_tokenised_while_the_first_are_computed(finetuned,
             assert number == 2 or tokenising[number + 1].wait(timeout=10)
             return super().scores(*arguments)
 
-    network = module.Finetuned(network.model, Kind(network.kind.labels), network.tokenizer, network.max_length)
+    network = Finetuned(network.model, Kind(network.kind.labels), network.tokenizer, network.max_length)
     assert len(list(predict(network, examples_of("classification", 6)))) == 6
 
 
 def test_what_goes_wrong_while_reading_or_tokenising_is_told(finetuned, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK_EXAMPLES", 2)
+    monkeypatch.setattr(batching, "CHUNK_ITEMS", 2)
     network = finetuned("classification")
 
     def broken():
@@ -186,7 +171,7 @@ def test_no_examples_give_no_predictions(finetuned):
 
 
 def test_examples_and_tokens_are_counted(finetuned, monkeypatch, capsys):
-    monkeypatch.setattr(module, "CHUNK_EXAMPLES", 2)
+    monkeypatch.setattr(batching, "CHUNK_ITEMS", 2)
     texts = ["a", "b c", "d e f", " ".join("a" * 40)]
     counts = Counts()
     list(

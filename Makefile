@@ -90,6 +90,7 @@ bench: .venv/installed
 	$(BIN)/electra-fast bench model
 	$(BIN)/electra-fast bench pretrain
 	$(BIN)/electra-fast bench tokenizer
+	$(BIN)/python -m pytest benchmarks/suite --benchmark-autosave
 
 # Registers, spills and shared memory of every kernel, compiled for GPUs that need not be there; fails where one spills.
 resources: .venv/installed

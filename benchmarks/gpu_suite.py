@@ -43,9 +43,8 @@ def steps(tests: Path, out: Path) -> list[Step]:
         imports = f"from pathlib import Path; from electra_fast.benchmarks.{module} import {name}"
         return "-c", f"{imports}; {name}({arguments}, json=Path({path!r})).run()"
 
-    model = bench(
-        "model", "ModelBench", sizes=("base", "small"), device="cuda", dtype="bf16", compile=True, seconds=70.0
-    )
+    for_model = {"sizes": ("base", "small"), "device": "cuda", "dtype": "bf16", "cold_start": False}
+    model = bench("model", "ModelBench", against=("transformers", "compiled"), repeats=11, seconds=70.0, **for_model)
     pretrain = bench(
         "pretrain",
         "PretrainBench",

@@ -10,11 +10,13 @@ import platform
 import statistics
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -22,41 +24,74 @@ from tqdm import tqdm
 from ..tokenizer_native import default_threads
 from ..versions import installed_version
 
+T = TypeVar("T")
+
+# What decides how fast products of matrices are, on x86 and on ARM.
+CPU_FLAGS = (
+    "avx2 fma avx512f avx_vnni avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16 "
+    "asimd asimddp i8mm bf16 sve sve2"
+).split()
+
+_PAUSE = 0.02  # seconds; threads that spin for more work have gone to sleep by then
+
 
 def time_in_turn(
     make: Mapping[str, Callable[[], Callable[..., object]]], batches: Sequence[tuple], repeats: int, bar: tqdm
 ) -> dict[str, list[float]]:
-    """The seconds that each provider takes for all batches, once a round; providers take turns: A B A B ...
+    """The seconds that each provider takes for all batches, once a round, by `take_turns`.
 
-    What else the machine does falls on all alike, and runs of one round can be compared. Every batch is timed by itself
-    and its result deleted before the next one, outside of the timed region; the garbage collector is off.
+    Every batch is timed by itself and its result deleted before the next one, outside of the timed region.
 
     Args:
         make: by provider, what gives the function to time; called anew every round, and not timed.
         batches: the arguments of the function's calls.
         bar: moves on by one a run.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in make}
+    turns = {name: partial(_seconds_of, make_run, batches) for name, make_run in make.items()}
+    return take_turns(turns, repeats, bar)
+
+
+def take_turns(turns: Mapping[str, Callable[[], T]], repeats: int, bar: tqdm) -> dict[str, list[T]]:
+    """What each provider's turns give, one a round.
+
+    What else the machine does falls on all alike, and turns of one round can be compared. The one who begins changes
+    from round to round: A B C, B C A, ... Before each turn is a pause in which the threads of the one before come to
+    rest. The garbage collector is off.
+
+    Args:
+        turns: by provider, what measures one turn.
+        bar: moves on by one a turn.
+    """
+    results: dict[str, list[T]] = {name: [] for name in turns}
+    order = deque(turns)
     gc.collect()
     gc.disable()
     try:
         for _ in range(repeats):
-            for name, make_run in make.items():
-                seconds[name].append(_seconds(make_run(), batches))
+            for name in order:
+                time.sleep(_PAUSE)
+                results[name].append(turns[name]())
                 bar.update()
+            order.rotate(-1)
     finally:
         gc.enable()
-    return seconds
+    return results
 
 
-def _seconds(run: Callable[..., object], batches: Sequence[tuple]) -> float:
-    total = 0.0
+def _seconds_of(make_run: Callable[[], Callable[..., object]], batches: Sequence[tuple]) -> float:
+    run = make_run()
+    return sum(seconds_of_calls(run, batches))
+
+
+def seconds_of_calls(run: Callable[..., object], batches: Sequence[tuple]) -> list[float]:
+    """The seconds of each call; its result is deleted before the next one, outside of the timed region."""
+    seconds = []
     for batch in batches:
         start = time.perf_counter()
         result = run(*batch)
-        total += time.perf_counter() - start
+        seconds.append(time.perf_counter() - start)
         del result
-    return total
+    return seconds
 
 
 def quantiles(values: Iterable[float]) -> list[float]:
@@ -67,17 +102,25 @@ def quantiles(values: Iterable[float]) -> list[float]:
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
     """How many times as fast we are: the median of the ratios of neighbouring runs."""
-    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
+    return statistics.median(ratios(theirs, ours))
+
+
+def ratios(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
+    """How many times as fast we are, round by round."""
+    return [a / b for a, b in zip(theirs, ours, strict=True)]
 
 
 def machine(*distributions: str) -> dict[str, str | int | None]:
-    """What a figure depends on: date, processor, commit, and versions, also those of the distributions named."""
+    """What a figure depends on: date, processor and those of its `CPU_FLAGS` that it has, commit, and versions, also
+    those of the distributions named."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    has = set(about.get("flags", about.get("Features", "")).split())
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "cpu": names[0] if names else platform.processor(),
+        "cpu": about.get("model name") or platform.processor(),
+        "cpu_flags": " ".join(flag for flag in CPU_FLAGS if flag in has),
         "cores": default_threads(),
         "python": platform.python_version(),
         **{name: installed_version(name) for name in ("electra_fast", "numpy", *distributions)},
@@ -104,6 +147,15 @@ def require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(f"this benchmark needs {module} ({error}): pip install electra_fast[{extra}]") from error
+
+
+def import_error(module: str) -> str | None:
+    """Why a module cannot be imported, None where it can."""
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        return str(error)
+    return None
 
 
 def check_writable(*paths: Path | None) -> None:

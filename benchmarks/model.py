@@ -1,205 +1,258 @@
-"""Inference speed of the models beside transformers, side by side in one run.
+"""Inference speed of the models beside their peers, side by side in one run.
 
-Providers take turns (A B A B ...) on the same weights and the same padded batch; the ratio is the median of the ratios
-of neighbouring runs. A provider whose hidden states differ too much from transformers' eager ones in fp32 gets no time:
-in fp32 by over 1e-4 anywhere, in 16 bits by over twice what transformers' eager ones in the same dtype differ. Tokens a
-second counts real tokens only. On a GPU a run ends when the GPU is done, so launching counts where it takes longer.
+Providers (`model_peers`) take turns on the same weights and the same padded batches (`model_work`); one that computes
+something else gets no figure (`model_measure`). Tokens a second counts real tokens only. On a GPU a run ends when the
+GPU is done, so launching counts where it takes longer. Start and memory are those of a fresh process (`cold_start`).
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from ..backbone import ElectraModel
 from ..config import ElectraConfig
-from .gpu import device_names
-from .measure import append_rows, check_writable, machine, markdown, quantiles, ratio, require, time_in_turn
+from ..pretraining.run import cpu_threads
+from ..tokenizer import ElectraTokenizer
+from .cold_start import cold_start, write_batches
+from .gpu import Ceilings, device_names
+from .measure import append_rows, check_writable, import_error, machine, require
+from .model_cost import ceilings, forward_flops
+from .model_files import SHAPES, WRITERS, write_weights
+from .model_measure import Contest, failure
+from .model_peers import OURS, PEERS, TABLE, Entry, Setup
+from .model_table import tables
+from .model_work import (
+    TEXT_WORKLOADS,
+    WORKLOADS,
+    Workload,
+    fixed_workload,
+    needed_positions,
+    paragraphs_of_python,
+    read_lines,
+    sentences_of,
+    text_workload,
+)
 
-SHAPES = {
-    "tiny": dict(
-        hidden_size=128, embedding_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512
-    ),
-    "small": dict(),
-    "base": dict(hidden_size=768, embedding_size=768, num_attention_heads=12, intermediate_size=3072),
-    "large": dict(
-        hidden_size=1024,
-        embedding_size=1024,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        intermediate_size=4096,
-    ),
-}
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-EAGER, SDPA, OURS = "transformers eager", "transformers sdpa", "electra_fast"
-COMPILED, CAPTURED = "transformers sdpa, compiled", "electra_fast, captured"
+_DISTRIBUTIONS = ("torch", "triton", "transformers", "onnxruntime", "openvino", "nncf")
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 @dataclass(kw_only=True)
 class ModelBench:
-    """Measure inference of ElectraModel beside transformers."""
+    """Measure inference of ElectraModel beside its peers."""
 
     sizes: tuple[str, ...] = ("small",)
-    """Model sizes: tiny, small, base, large."""
+    """Model sizes with random weights: tiny, small, base, large."""
+    model: Path | None = None
+    """A directory with a checkpoint, ours or transformers', in place of sizes."""
+    against: tuple[str, ...] = PEERS
+    """The peers: transformers, compiled, onnxruntime, openvino. Those that are not installed are left out."""
+    workloads: tuple[str, ...] = ()
+    """latency-16, latency-128, full-128, full-512, mixed, sentences, paragraphs. Default: all that the model takes."""
+    dtype: Literal["fp32", "int8", "bf16", "fp16"] = "fp32"
+    """Of weights and activations."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to run; on cuda the batches are larger, and ours also runs captured in CUDA graphs."""
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of weights and activations."""
-    compile: bool = False
-    """Also compile transformers with torch.compile, for every batch anew."""
-    repeats: int = 11
-    """Timed rounds; each runs every provider once."""
+    texts: Path | None = None
+    """Sentences, one a line, or the first column of a .tsv file. Default: those of Python's documentation."""
+    paragraphs: Path | None = None
+    """The same for paragraphs."""
+    from_text: bool = False
+    """Count tokenising, too: the workloads of texts only."""
+    threads: int | None = None
+    """Threads of every provider. Default: as torch has them."""
+    repeats: int | None = None
+    """Timed rounds; each runs every provider once. Default: as many as fit into 12 s a workload, from 5 to 50."""
     seconds: float = float("inf")
     """When to stop: what has not begun by then is left out."""
+    cold_start: bool = True
+    """Measure start and memory in fresh processes."""
     json: Path | None = None
     """Append one row a provider and workload to this JSONL file."""
+    plot: Path | None = None
+    """Draw the ratios into this PNG file; needs matplotlib."""
 
     def run(self) -> None:
-        unknown = set(self.sizes) - set(SHAPES)
-        if unknown or self.repeats < 1:
-            raise ValueError(
-                f"sizes must be among {', '.join(SHAPES)} and repeats at least 1, "
-                f"got sizes {' '.join(self.sizes)} and repeats {self.repeats}"
-            )
+        self._check()
+        logging = require("transformers", "bench").utils.logging
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()  # else it lists the weights of a checkpoint's head
+        begin = time.perf_counter()
+        texts = self._texts()
+        rows: list[dict] = []
+        with cpu_threads(self.threads), tqdm(total=0, unit="turn", disable=None) as bar:
+            threads = torch.get_num_threads()
+            os.environ["RAYON_NUM_THREADS"] = str(threads)  # of the tokenizers; read once, when they first run
+            entries, left_out = choose(self.against, self.dtype, self.device)
+            for line in left_out:
+                tqdm.write(line, file=sys.stderr)
+            best = ceilings(torch.device(self.device), self._peak_dtype)
+            about = self._about(threads, best)
+            for model in (self.model,) if self.model else self.sizes:
+                with TemporaryDirectory() as folder:
+                    setup = Setup(Path(folder), self.device, threads)
+                    for row in self._measure(model, setup, entries, texts, begin, bar):
+                        row["gemm_share"] = row["gflops"] and round(row["gflops"] * 1e9 / best.flops_per_second, 3)
+                        rows.append(row | about)
+                        if self.json is not None:
+                            append_rows(self.json, rows[-1:])
+        self._show(rows)
+
+    def _check(self) -> None:
+        for name, known in (("sizes", SHAPES), ("against", PEERS), ("workloads", WORKLOADS)):
+            unknown = [value for value in getattr(self, name) if value not in known]
+            if unknown:
+                raise ValueError(f"{name} must be among {', '.join(known)}, got {unknown[0]}")
+        numbers = {"repeats": self.repeats, "threads": self.threads, "seconds": self.seconds}
+        for name, value in numbers.items():
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0, got {value}")
+        if self.from_text and not set(self.workloads) <= set(TEXT_WORKLOADS):
+            raise ValueError(f"from text there are {' and '.join(TEXT_WORKLOADS)}, got {' '.join(self.workloads)}")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device cuda needs a CUDA GPU, and torch sees none")
-        check_writable(self.json)
-        require("transformers", "hf")
-        begin = time.perf_counter()
-        batches = [(size, name, lengths) for size in self.sizes for name, lengths in workloads(self.device).items()]
-        about = {"threads": torch.get_num_threads(), **machine("torch", "triton", "transformers")}
-        about |= {"dtype": self.dtype, **device_names(torch.device(self.device))}
-        rows: list[dict] = []
-        left_out = []
-        with tqdm(total=len(batches) * self.repeats * len(self.providers), disable=None) as bar:
-            for size, name, lengths in batches:
-                if time.perf_counter() - begin > self.seconds:
-                    left_out.append(f"{size}, {name}")
-                    continue
-                new = [row | about for row in self.measure(size, name, lengths, bar)]
-                rows += new
-                if self.json is not None:
-                    append_rows(self.json, new)
-        print(table(rows))
-        if left_out:
-            print(f"left out after {self.seconds:g} s: {'; '.join(left_out)}")
-        wrong = [row for row in rows if row["milliseconds"] is None]
-        if wrong:
-            raise SystemExit("\n".join(f"{row['size']}, {row['workload']}: {row['status']}" for row in wrong))
+        if self.device == "cpu" and self.dtype == "bf16" and not _BF16_FLAGS & set(machine()["cpu_flags"].split()):
+            raise ValueError("dtype bf16 needs a processor that has it, and this one's flags name none")
+        check_writable(self.json, self.plot)
+        if self.plot is not None:
+            require("matplotlib", "bench")
+
+    def _texts(self) -> dict[str, list[str]]:
+        paragraphs = paragraphs_of_python()
+        texts = {"sentences": sentences_of(paragraphs), "paragraphs": paragraphs}
+        for name, path in (("sentences", self.texts), ("paragraphs", self.paragraphs)):
+            if path is not None:
+                texts[name], line = read_lines(path)
+                print(f"{name}: {line}", file=sys.stderr)
+        return texts
 
     @property
-    def providers(self) -> list[str]:
-        chosen = {EAGER: True, SDPA: True, COMPILED: self.compile, OURS: True, CAPTURED: self.device == "cuda"}
-        return [name for name, is_chosen in chosen.items() if is_chosen]
+    def _peak_dtype(self) -> torch.dtype:
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.dtype, torch.float32)
 
-    @torch.inference_mode()
-    def measure(self, size: str, workload: str, lengths: list[int], bar: tqdm) -> list[dict]:
-        device, dtype = torch.device(self.device), DTYPES[self.dtype]
-        models = load(size, self.providers, device)
-        torch.manual_seed(0)
-        ids = torch.randint(1000, 30000, (len(lengths), max(lengths)), device=device)
-        mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long().to(device)
-
-        def states(model: torch.nn.Module) -> Tensor:
-            return hidden_states(model, ids, mask)[mask.bool()].double()
-
-        expected = states(models[EAGER])
-        for model in models.values():
-            model.to(dtype)
-        allowed = (states(models[EAGER]) - expected).square().mean().sqrt().item() * 2
-        rows: dict[str, dict] = {}
-        for name, model in models.items():
-            rows[name] = row = {"provider": name, "status": "right", "milliseconds": None}
-            try:
-                error = states(model) - expected
-            except Exception as problem:  # the others shall have their times
-                row["status"] = f"{name} fails: {type(problem).__name__}: {problem}"[:300]
-                continue
-            largest, rms = error.abs().max().item(), error.square().mean().sqrt().item()
-            if not (largest <= 1e-4 if dtype == torch.float32 else rms <= allowed):
-                row["status"] = f"{name} is wrong by up to {largest:.1e}, {rms:.1e} RMS: it gets no time"
-        right = [name for name, row in rows.items() if row["status"] == "right"]
-        runs = {name: partial(hidden_states, models[name]) for name in right}
-        make: dict[str, Callable] = {name: lambda run=run: run for name, run in runs.items()}
-        times = time_in_turn(make, [(ids, mask)], self.repeats, bar)
-        for name, seconds in times.items():
-            rows[name] |= {
-                "tokens_per_second": round(sum(lengths) / quantiles(seconds)[1]),
-                "milliseconds": [round(1e3 * q, 2) for q in quantiles(seconds)],
-                "ratio": round(ratio(seconds, times[OURS]), 3) if OURS in times else None,
-            }
-        return [{"bench": "model", "size": size, "workload": workload, **row} for row in rows.values()]
-
-
-def workloads(device: str = "cpu") -> dict[str, list[int]]:
-    """Lengths of each batch: one sentence, full rows, and lengths N(256, 64) and N(32, 16) as texts have them."""
-    torch.manual_seed(0)
-
-    def normal(n: int, mean: float, std: float) -> list[int]:
-        return (torch.randn(n) * std + mean).round().clamp(8, 512).int().tolist()
-
-    if device == "cuda":
+    def _about(self, threads: int, best: Ceilings) -> dict[str, Any]:
         return {
-            "batch 1, 32 tokens": [32],
-            "batch 128, full 128": [128] * 128,
-            "batch 64, N(256, 64)": normal(64, 256, 64),
-            "batch 32, full 512": [512] * 32,
-            "batch 256, N(32, 16)": normal(256, 32, 16),
+            "dtype": self.dtype,
+            "from_text": self.from_text,
+            "threads": threads,
+            "gemm_gflops": round(best.flops_per_second / 1e9, 1),
+            "copy_gb_per_second": round(best.bytes_per_second / 1e9, 1),
+            **machine(*_DISTRIBUTIONS),
+            **device_names(torch.device(self.device)),
         }
-    return {
-        "batch 1, 32 tokens": [32],
-        "batch 8, full 128": [128] * 8,
-        "batch 16, N(256, 64)": normal(16, 256, 64),
-        "batch 32, N(32, 16)": normal(32, 32, 16),
-    }
+
+    def _measure(
+        self,
+        model: str | Path,
+        setup: Setup,
+        entries: list[Entry],
+        texts: dict[str, list[str]],
+        begin: float,
+        bar: tqdm,
+    ) -> Iterator[dict]:
+        """The rows of one model, workload by workload."""
+        size = model if isinstance(model, str) else model.name
+        bar.set_description(f"{size}: files")
+        config, tokenizer = write_weights(model, setup.folder)
+        sentences = self._workload("sentences", config, texts, tokenizer)
+        needed = {file for entry in entries for file in entry.files}
+        for file, write in WRITERS.items():
+            if file in needed:
+                write(setup.folder, sentences.batches)
+        starts = self._starts(setup, entries, sentences, bar)
+        torch.compiler.reset()  # what was compiled for another size
+        max_length = config.max_position_embeddings if self.from_text else None
+        contest = Contest(entries, setup, self.dtype, max_length)
+        for name in self.workloads or (TEXT_WORKLOADS if self.from_text else WORKLOADS):
+            where = f"{size}, {name}"
+            if time.perf_counter() - begin > self.seconds:
+                tqdm.write(f"{where} is left out: {self.seconds:g} s are over", file=sys.stderr)
+                continue
+            if needed_positions(name) > config.max_position_embeddings:
+                limit = config.max_position_embeddings
+                tqdm.write(f"{where} is left out: the model takes {limit} tokens", file=sys.stderr)
+                continue
+            bar.set_description(where)
+            workload = self._workload(name, config, texts, tokenizer)
+            gflop = forward_flops(config, workload.lengths) / len(workload.batches) / 1e9
+            for row in contest.measure(workload, self.repeats, bar):
+                milliseconds = row["milliseconds"]
+                yield {
+                    "bench": "model",
+                    "size": size,
+                    "workload": name,
+                    "real_share": round(workload.real_share, 3),
+                    **dict.fromkeys(("p99", "tokens_per_second", "ratio", "ratios_20_80", "rounds")),
+                    **row,
+                    "gflops": milliseconds and round(gflop / milliseconds[1] * 1e3, 1),
+                    **starts.get(row["provider"], {"cold_start": None, "peak_mb": None}),
+                }
+
+    def _workload(
+        self, name: str, config: ElectraConfig, texts: dict[str, list[str]], tokenizer: ElectraTokenizer
+    ) -> Workload:
+        if name in TEXT_WORKLOADS:
+            return text_workload(name, self.device, texts[name], tokenizer, config.max_position_embeddings)
+        return fixed_workload(name, self.device, config.vocab_size)
+
+    def _starts(self, setup: Setup, entries: list[Entry], sentences: Workload, bar: tqdm) -> dict[str, dict]:
+        starts: dict[str, dict] = {}
+        if not self.cold_start:
+            return starts
+        batch = sentences.batches[0]
+        write_batches(setup.folder, batch.ids, batch.mask)
+        for entry in entries:
+            bar.set_description(f"start of {entry.name}")
+            try:
+                seconds, peak = cold_start(entry.name, self.dtype, setup)
+            except RuntimeError as error:
+                tqdm.write(failure(entry.name, error), file=sys.stderr)
+                continue
+            starts[entry.name] = {"cold_start": round(seconds, 3), "peak_mb": peak and round(peak)}
+        return starts
+
+    def _show(self, rows: list[dict]) -> None:
+        if not rows:
+            raise ValueError("nothing was measured: every workload was left out")
+        print(tables(rows))
+        wrong = [row for row in rows if row["milliseconds"] is None]
+        for row in wrong:
+            print(f"{row['size']}, {row['workload']}: {row['status']}", file=sys.stderr)
+        if self.plot is not None:
+            self._draw(rows)
+        if any(row["provider"] == OURS for row in wrong):
+            raise SystemExit(1)
+
+    def _draw(self, rows: list[dict]) -> None:
+        from .plots import plot_ratios
+
+        figure = plot_ratios(rows)
+        if figure is None:
+            raise ValueError(f"{self.plot} is not written: no row has a ratio")
+        figure.savefig(self.plot, dpi=150)
 
 
-def load(size: str, providers: list[str], device: torch.device) -> dict[str, torch.nn.Module]:
-    """The same fp32 weights in every provider."""
-    import transformers
-
-    torch.manual_seed(0)
-    torch.compiler.reset()  # else, after some batches, torch.compile gives up and runs eagerly
-    models: dict[str, torch.nn.Module] = {}
-    for name in providers:
-        if name.startswith(OURS):
-            models[name] = ElectraModel(ElectraConfig(**SHAPES[size]))
-        else:  # a config each: the choice of attention is written into it
-            config, attention = transformers.ElectraConfig(**SHAPES[size]), "eager" if name == EAGER else "sdpa"
-            models[name] = transformers.AutoModel.from_config(config, attn_implementation=attention)
-    state = models[EAGER].state_dict()
-    for name, model in models.items():
-        model.load_state_dict(state)
-        model.eval().to(device)
-        if name == COMPILED:
-            model.compile(dynamic=False)
-        if name == CAPTURED:
-            model.capture(max_tokens=1 << 20)
-    return models
-
-
-def hidden_states(model: torch.nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
-    out = model(input_ids=ids, attention_mask=mask).last_hidden_state
-    if out.is_cuda:
-        torch.cuda.synchronize()
-    return out
-
-
-def table(rows: list[dict]) -> str:
-    lines = []
-    for row in rows:
-        name, times, tokens, speed = f"{row['size']}, {row['workload']}", "no time", "", ""
-        if row["milliseconds"] is not None:
-            times, tokens = " / ".join(f"{t:g}" for t in row["milliseconds"]), f"{row['tokens_per_second']:,}"
-            speed = "" if row["provider"] == OURS or row["ratio"] is None else f"{row['ratio']:.2f} x as fast"
-        lines.append((name, row["provider"], times, tokens, speed))
-    header = ("model, workload", "provider", "ms (20 / 50 / 80 %)", "real tokens/s", "electra_fast is")
-    return markdown(header, lines)
+def choose(against: Sequence[str], dtype: str, device: str) -> tuple[list[Entry], list[str]]:
+    """(the providers that take part, a line for each that is left out, and why)."""
+    asked = [entry for entry in TABLE if entry.against is None or entry.against in against]
+    able = [entry for entry in asked if dtype in entry.dtypes and device in entry.devices]
+    absent = set(against) - {entry.against for entry in able}
+    lines = [f"{peer} takes no part in {dtype} on {device}" for peer in against if peer in absent]
+    chosen = []
+    for entry in able:
+        missing = [module for module in entry.modules if import_error(module) is not None]
+        if missing:
+            names = " and ".join(missing)
+            lines.append(f"{entry.name} is left out, {names} not installed: pip install 'electra_fast[bench]'")
+        else:
+            chosen.append(entry)
+    return chosen, lines

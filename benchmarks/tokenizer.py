@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import lzma
 import os
@@ -35,6 +34,7 @@ from ..tokenizer_native import default_threads
 from .measure import (
     append_rows,
     check_writable,
+    import_error,
     machine,
     markdown,
     plot_bars,
@@ -146,15 +146,6 @@ def head(texts: Sequence[str], megabytes: float) -> list[str]:
 
 def n_megabytes(texts: Sequence[str]) -> float:
     return sum(len(text.encode()) for text in texts) / 1e6
-
-
-def import_error(module: str) -> str | None:
-    """Why a module cannot be imported, None where it can."""
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        return str(error)
-    return None
 
 
 @dataclass(frozen=True)

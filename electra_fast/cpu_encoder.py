@@ -8,8 +8,11 @@ torch's back (`parameter.data`); a model that has changed is copied again.
 
 from __future__ import annotations
 
+import ctypes
+from contextlib import suppress
 from itertools import repeat
 from operator import attrgetter, contains, is_, itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -28,6 +31,19 @@ if TYPE_CHECKING:
     from .backbone import ElectraModel
 
 Precision = Literal["fp32", "int8"]
+
+
+def _share_threads() -> None:
+    """Has the extension work on the threads that torch's ops work on; on its own where torch has no OpenMP."""
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+    with suppress(OSError, AttributeError):
+        runtime = ctypes.CDLL(str(library))  # which is loaded; what it is linked with is found through it
+        _cpu.use_openmp(*(ctypes.cast(getattr(runtime, name), ctypes.c_void_p).value for name in names))
+
+
+if _cpu is not None:
+    _share_threads()
 
 _version = attrgetter("_version")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -100,6 +100,14 @@ PYBIND11_MODULE(_cpu, module) {
         },
         py::arg("limit") = "avx512",
         "The instruction set in use, empty where there is none, and whether it multiplies bytes.");
+    module.def(
+        "use_openmp",
+        [](Address parallel, Address thread_number, Address n_threads) {
+            openmp = {reinterpret_cast<decltype(OpenMp::parallel)>(parallel),
+                      reinterpret_cast<decltype(OpenMp::thread_number)>(thread_number),
+                      reinterpret_cast<decltype(OpenMp::n_threads)>(n_threads), getpid()};
+        },
+        "Takes GOMP_parallel, omp_get_thread_num and omp_get_num_threads, by address, of the runtime whose threads to use.");
     py::class_<PyEncoder>(module, "Encoder")
         .def(py::init<long, long, long, long, float, bool, const std::string&>(), py::arg("hidden"), py::arg("heads"),
              py::arg("intermediate"), py::arg("embedding"), py::arg("eps"), py::arg("in_bytes"),

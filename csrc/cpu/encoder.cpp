@@ -77,8 +77,10 @@ struct Encoder::Step {
     const Chunk& chunk;
     Workspace& space;
     std::atomic<long>& next_head;
-    int rank, n_threads;
     Barrier& barrier;
+    int rank, n_threads;
+
+    void wait_for_all() const { barrier.wait(n_threads); }
 };
 
 Encoder::Encoder(const Kernels& kernels, const Sizes& sizes, bool in_bytes)
@@ -162,9 +164,10 @@ void Encoder::run(const Batch& batch, int n_threads, float* out, float* states) 
     }
     std::atomic<long> next_head{0};
     const long n_all = batch.starts[batch.n_sequences];
-    run_team(n_threads, [&](int rank, Barrier& barrier) {
+    Barrier barrier;
+    run_team(n_threads, [&](int rank, int size) {
         for (const Chunk& chunk : chunks)
-            run_chunk({batch, chunk, *space, next_head, rank, n_threads, barrier}, out, states, n_all);
+            run_chunk({batch, chunk, *space, next_head, barrier, rank, size}, out, states, n_all);
     });
     for (auto& place : spare_) {
         Workspace* expected = nullptr;
@@ -195,7 +198,7 @@ void Encoder::embed(const Step& step) const {
         kernels_.norm(x, embedding_.norm.weight, embedding_.norm.bias, sizes_.eps, width, x);
     }
     if (to == space.hidden) return;
-    step.barrier.wait();
+    step.wait_for_all();
     Product product;
     product.c = space.hidden;
     product.ldc = space.ld_hidden;
@@ -249,7 +252,7 @@ void Encoder::multiply(
         for (long row = rows.first; row < rows.last; ++row)
             kernels_.quantize(a + row * lda, k, space.bytes + row * space.ld_bytes, space.row_scale + row,
                               space.row_zero + row);
-        step.barrier.wait();
+        step.wait_for_all();
         product.bytes = space.bytes;
         product.lda = space.ld_bytes;
         product.row_scale = space.row_scale;
@@ -260,13 +263,13 @@ void Encoder::multiply(
                                  kMostBlockRows);
     const long n_blocks = (n_rows + most - 1) / most;
     const long block = round_up((n_rows + n_blocks - 1) / n_blocks, kernels_.tile_rows);
-    // Neighbouring tiles, block by block: so a thread's rows are the same in every product, as long as there are many.
+    // Neighbouring tiles, panel by panel: so a weight, which comes from afar, is read once, by one thread.
     const long n_panels = linear.n_panels();
     const Share tiles(n_blocks * n_panels, step.rank, step.n_threads);
     const auto run = in_bytes_ ? kernels_.multiply_bytes : kernels_.multiply;
     for (long tile = tiles.first; tile < tiles.last; ++tile) {
-        const long first = tile / n_panels * block, last = std::min(first + block, n_rows);
-        if (first < last) run(product, first, last, tile % n_panels);
+        const long first = tile % n_blocks * block, last = std::min(first + block, n_rows);
+        if (first < last) run(product, first, last, tile / n_blocks);
     }
 }
 
@@ -280,7 +283,6 @@ void Encoder::norm(const Step& step, const Norm& norm, float* to, long ld_to) co
 
 void Encoder::run_chunk(const Step& step, float* out, float* states, long n_tokens) const {
     Workspace& space = step.space;
-    Barrier& barrier = step.barrier;
     const long width = sizes_.hidden, first = step.chunk.first_token;
     const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
     const auto copy_hidden = [&](float* to) {
@@ -299,26 +301,26 @@ void Encoder::run_chunk(const Step& step, float* out, float* states, long n_toke
     to_inner.ending = Ending::kGelu;
 
     embed(step);
-    barrier.wait();
+    step.wait_for_all();
     if (states) copy_hidden(states);
     for (std::size_t i = 0; i < layers_.size(); ++i) {
         const Layer& layer = layers_[i];
         multiply(step, layer.qkv, to_qkv, space.hidden, space.ld_hidden, width);
-        barrier.wait();
+        step.wait_for_all();
         attend(step);
-        barrier.wait();
+        step.wait_for_all();
         multiply(step, layer.attended, to_sum, space.attended, space.ld_hidden, width);
-        barrier.wait();
+        step.wait_for_all();
         if (step.rank == 0) step.next_head.store(0, std::memory_order_relaxed);
         norm(step, layer.attended_norm, space.hidden, space.ld_hidden);
-        barrier.wait();
+        step.wait_for_all();
         multiply(step, layer.inner, to_inner, space.hidden, space.ld_hidden, width);
-        barrier.wait();
+        step.wait_for_all();
         multiply(step, layer.outer, to_sum, space.inner, space.ld_inner, sizes_.intermediate);
-        barrier.wait();
+        step.wait_for_all();
         const bool is_last = i + 1 == layers_.size();
         norm(step, layer.outer_norm, is_last ? out + first * width : space.hidden, is_last ? width : space.ld_hidden);
-        barrier.wait();
+        step.wait_for_all();
         if (states && !is_last) copy_hidden(states + static_cast<long>(i + 1) * n_tokens * width);
     }
     if (states)

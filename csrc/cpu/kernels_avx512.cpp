@@ -91,11 +91,10 @@ INLINE void byte_tile(const Product& product, const std::int8_t* weight, long ro
 template <Ending ending>
 INLINE void multiply_byte_rows(const Product& product, long first_row, long last_row, long panel) {
     const std::int8_t* const weight = product.weight_bytes + panel * product.k * kPanel;
-    for (long row = first_row; row < last_row; row += kTileRows) {
-        const long n_rows = last_row - row < kTileRows ? last_row - row : kTileRows;
-        with_rows(n_rows, [&](auto rows) INLINE_LAMBDA { byte_tile<rows(), ending>(product, weight, row, panel); });
-        if constexpr (ending == Ending::kGelu) gelu_rows(product, row, n_rows, panel);
-    }
+    for_tiles(first_row, last_row, [&](long row, auto rows) INLINE_LAMBDA {
+        byte_tile<rows(), ending>(product, weight, row, panel);
+        if constexpr (ending == Ending::kGelu) gelu_rows(product, row, rows(), panel);
+    });
 }
 
 void multiply_bytes(const Product& product, long first_row, long last_row, long panel) {

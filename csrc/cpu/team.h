@@ -1,7 +1,8 @@
-// Threads that work through the steps of one call together, and end with it: a child that is forked later finds nothing
-// taken and waits for nobody.
+// Threads that work through the steps of one call together.
 
 #pragma once
+
+#include <unistd.h>
 
 #include <atomic>
 #include <system_error>
@@ -14,11 +15,9 @@ namespace electra_fast::cpu {
 // more threads than cores run, lets others go first.
 class Barrier {
 public:
-    explicit Barrier(int n_threads) : n_threads_(n_threads) {}
-
-    void wait() {
+    void wait(int n_threads) {
         const int round = round_.load(std::memory_order_acquire);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == n_threads_) {
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == n_threads) {
             arrived_.store(0, std::memory_order_relaxed);
             round_.store(round + 1, std::memory_order_release);
             return;
@@ -41,32 +40,48 @@ private:
 #endif
     }
 
-    const int n_threads_;
     alignas(64) std::atomic<int> arrived_{0};
     alignas(64) std::atomic<int> round_{0};
 };
 
-// Calls work(rank, barrier) on n_threads threads, this one among them as rank 0, or on as many as the system gives; work
-// must not throw. The size of the team is in `n_threads` before work begins.
+// The OpenMP runtime that torch has loaded. Its idle threads stay awake for some milliseconds after each of torch's ops, so
+// threads of our own would have to share the cores with them.
+struct OpenMp {
+    void (*parallel)(void (*work)(void*), void* data, unsigned n_threads, unsigned flags) = nullptr;  // GOMP_parallel
+    int (*thread_number)() = nullptr;
+    int (*n_threads)() = nullptr;
+    pid_t process = 0;  // a child that is forked has none of the threads, and would wait for them
+
+    bool is_usable() const { return parallel && process == getpid(); }
+};
+
+inline OpenMp openmp;
+
+// Calls work(rank, size) once on each of `most` threads, this one among them, or on as many as the system gives; `size` is
+// their number. work must not throw.
 template <typename Work>
-void run_team(int& n_threads, const Work& work) {
-    std::atomic<Barrier*> ready{nullptr};
+void run_team(int most, const Work& work) {
+    if (most > 1 && openmp.is_usable()) {
+        const auto enter = [](void* data) {
+            (*static_cast<const Work*>(data))(openmp.thread_number(), openmp.n_threads());
+        };
+        openmp.parallel(enter, const_cast<Work*>(&work), static_cast<unsigned>(most), 0);
+        return;
+    }
+    std::atomic<int> size{0};
     std::vector<std::thread> threads;
-    threads.reserve(static_cast<std::size_t>(n_threads));
+    threads.reserve(static_cast<std::size_t>(most));
     try {
-        for (int rank = 1; rank < n_threads; ++rank)
+        for (int rank = 1; rank < most; ++rank)
             threads.emplace_back([&, rank] {
-                Barrier* barrier = nullptr;
-                while (!(barrier = ready.load(std::memory_order_acquire))) std::this_thread::yield();
-                work(rank, *barrier);
+                while (!size.load(std::memory_order_acquire)) std::this_thread::yield();
+                work(rank, size.load(std::memory_order_relaxed));
             });
     } catch (const std::system_error&) {
         // No more threads are to be had: those that run, and this one, do the work.
     }
-    n_threads = static_cast<int>(threads.size()) + 1;
-    Barrier barrier(n_threads);
-    ready.store(&barrier, std::memory_order_release);
-    work(0, barrier);
+    size.store(static_cast<int>(threads.size()) + 1, std::memory_order_release);
+    work(0, static_cast<int>(threads.size()) + 1);
     for (std::thread& thread : threads) thread.join();
 }
 

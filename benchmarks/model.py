@@ -135,6 +135,13 @@ class ModelBench:
                 print(f"{name}: {line}", file=sys.stderr)
         return texts
 
+    def _source(self, workload: str) -> str | None:
+        """Where a workload's texts are from; None where it has none."""
+        if workload not in TEXT_WORKLOADS:
+            return None
+        path = self.texts if workload == "sentences" else self.paragraphs
+        return "Python's documentation" if path is None else str(path)
+
     @property
     def _peak_dtype(self) -> torch.dtype:
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.dtype, torch.float32)
@@ -190,6 +197,7 @@ class ModelBench:
                     "bench": "model",
                     "size": size,
                     "workload": name,
+                    "texts": self._source(name),
                     "real_share": round(workload.real_share, 3),
                     **dict.fromkeys(("p99", "tokens_per_second", "ratio", "ratios_20_80", "rounds")),
                     **row,

@@ -40,7 +40,7 @@ class Bench:
 
 
 BENCHES = {
-    "model": Bench(("size", "dtype", "from_text", "threads"), ("workload",), "milliseconds", "ms"),
+    "model": Bench(("size", "dtype", "from_text", "threads"), ("workload", "texts"), "milliseconds", "ms"),
     "embed": Bench(("texts", "n_texts", "threads"), ("model",), "seconds", "s"),
     "tokenizer": Bench(("corpus", "n_texts", "threads"), ("work",), "mb_per_second", "MB/s"),
     "finetune": Bench(

@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: bundled demo test test-slow gpu sanitize fuzz lint bench resources clean
 
 # One environment for everything; rebuilt when the requirements or the C++ sources change.
-.venv/installed: pyproject.toml setup.py constraints.txt $(wildcard csrc/*/*.cpp csrc/*/*.h csrc/*/*.inc)
+.venv/installed: pyproject.toml setup.py constraints.txt $(wildcard csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inc)
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@

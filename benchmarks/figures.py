@@ -159,7 +159,7 @@ BLOCKS = {
         ("size", "workload", "threads"),
         {"real tokens/s": _number("tokens_per_second")},
         _ratio,
-        "electra-fast bench model --sizes small base",
+        "electra-fast bench model --sizes small base --texts SST-2/dev.tsv",
     ),
     "model-int8": Block(
         "model",
@@ -167,7 +167,7 @@ BLOCKS = {
         ("size", "workload", "threads"),
         {"real tokens/s": _number("tokens_per_second")},
         _ratio,
-        "electra-fast bench model --sizes small base --dtype int8",
+        "electra-fast bench model --sizes small base --dtype int8 --texts SST-2/dev.tsv",
     ),
     "latency": Block(
         "model",
@@ -175,7 +175,7 @@ BLOCKS = {
         ("size", "workload", "dtype", "threads"),
         {"ms, 50 / 99 %": _latency},
         _latency_and_ratio,
-        "electra-fast bench model --sizes small base",
+        "electra-fast bench model --sizes small base --texts SST-2/dev.tsv",
         beside="{}: ms, ratio",
     ),
     "embed": Block(
@@ -184,7 +184,7 @@ BLOCKS = {
         ("model", "texts", "n_texts", "threads"),
         {"texts/s": _number("texts_per_second")},
         _ratio,
-        "electra-fast bench embed",
+        "electra-fast bench embed --texts SST-2/train.tsv --n 20000",
     ),
     "finetune": Block(
         "finetune",

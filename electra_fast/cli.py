@@ -69,6 +69,8 @@ class InfoCommand:
     def run(self) -> None:
         import torch
 
+        from .cpu_encoder import instructions
+        from .cpu_encoder import obstacle as cpu_obstacle
         from .integrations.limits import LIMITS, version_obstacle
         from .ops import explain
 
@@ -77,16 +79,22 @@ class InfoCommand:
         versions |= {name: installed_version(name) for name in ("torch", "triton", "transformers")}
         device = torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads"
         ops = [dict(zip(("op", "impl", "reason"), row, strict=True)) for row in explain("auto")]
+        encoder = {name: cpu_obstacle(name) or instructions() for name in ("fp32", "int8")}
         obstacle = version_obstacle()
         if self.json:
             served = {"obstacle": obstacle, "limits": LIMITS}
-            _print_json({"versions": versions, "device": device, "ops": ops, "transformers": served})
+            _print_json(
+                {"versions": versions, "device": device, "ops": ops, "cpu_inference": encoder, "transformers": served}
+            )
             return
         for name, value in {**versions, "device": device}.items():
             print(f"{name:<20}{value or 'not installed'}")
         print()
         for op in ops:
             print(f"{op['op']:<20}{op['impl']:<8}{op['reason']}")
+        print()
+        for name, by in encoder.items():
+            print(f"{f'CPU inference, {name}':<28}{by}")
         print(f"\nelectra_fast.integrations.transformers.enable() {obstacle or 'serves ELECTRA, but not these calls:'}")
         for name, why in ({} if obstacle else LIMITS).items():
             print(f"  {name:<24}{why}")

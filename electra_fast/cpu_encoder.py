@@ -9,7 +9,10 @@ torch's back (`parameter.data`); a model that has changed is copied again.
 from __future__ import annotations
 
 import ctypes
+import platform
+import warnings
 from contextlib import suppress
+from functools import cache
 from itertools import repeat
 from operator import attrgetter, contains, is_, itemgetter
 from pathlib import Path
@@ -28,7 +31,11 @@ except ImportError:  # built for Linux and macOS; elsewhere torch serves
     _cpu = None
 
 if TYPE_CHECKING:
-    from .backbone import ElectraModel
+    from transformers import ElectraModel as TheirModel
+
+    from .backbone import ElectraModel as OurModel
+
+    ElectraModel = OurModel | TheirModel
 
 Precision = Literal["fp32", "int8"]
 
@@ -95,6 +102,8 @@ class CpuEncoder:
         reason = self.why_not(model, tensor)
         if reason is not None:
             self.refuse(reason)
+            if tensor.is_cpu:
+                _warn_if_slow(model.dtype)
         return reason is None
 
     def refuse(self, reason: str) -> None:
@@ -143,12 +152,24 @@ class CpuEncoder:
         return self._copy.run(packed, input_ids, token_type_ids, position_ids, embedded, keep_states)
 
 
+@cache
+def _warn_if_slow(dtype: torch.dtype) -> None:
+    """Says, once, that this processor has no instructions for a 16-bit dtype."""
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    is_fast = {torch.bfloat16: has_bf16, torch.float16: torch.cpu._is_amx_fp16_supported()}
+    if not is_fast.get(dtype, True) and platform.machine() == "x86_64":
+        warnings.warn(
+            f"this processor does not multiply {dtype}: a model in float32 is several times as fast", stacklevel=2
+        )
+
+
 class _Copy:
     """The C++ encoder of a model's present weights."""
 
     def __init__(self, model: ElectraModel, precision: Precision):
         config = model.config
-        self._n_states, self._width, self._causal = config.num_hidden_layers + 1, config.hidden_size, config.is_decoder
+        self._n_states, self._width = config.num_hidden_layers + 1, config.hidden_size
+        self._causal = getattr(config, "is_decoder", False)
         self._watch(model)
         self._encoder = _cpu.Encoder(
             config.hidden_size,
@@ -165,12 +186,12 @@ class _Copy:
                 for table in (tables.word_embeddings, tables.position_embeddings, tables.token_type_embeddings)
             ),
             _pair(tables.LayerNorm),
-            [] if model._project is None else _linear(model._project),
+            _linear(model.embeddings_project) if hasattr(model, "embeddings_project") else [],
         )
         for layer in model.encoder.layer:
             attended, outer = layer.attention.output, layer.output
             self._encoder.add_layer(
-                _linear(layer.attention.self.qkv),
+                _queries_keys_values(layer.attention.self),
                 _linear(attended.dense),
                 _pair(attended.LayerNorm),
                 _linear(layer.intermediate.dense),
@@ -245,6 +266,13 @@ def _linear(linear: nn.Linear) -> list[tuple[int, int, int]]:
     return [(linear.weight.data_ptr(), linear.bias.data_ptr(), linear.out_features)]
 
 
+def _queries_keys_values(attention: nn.Module) -> list[tuple[int, int, int]]:
+    """One matrix in our classes, three in transformers'."""
+    if hasattr(attention, "qkv"):
+        return _linear(attention.qkv)
+    return [part for name in ("query", "key", "value") for part in _linear(getattr(attention, name))]
+
+
 def _pair(norm: nn.LayerNorm) -> tuple[int, int]:
     return norm.weight.data_ptr(), norm.bias.data_ptr()
 
@@ -268,7 +296,7 @@ def _why_not_copied(model: ElectraModel) -> str | None:
     config = model.config
     if config.hidden_act not in ("gelu", "gelu_python"):
         return f"the activation is {config.hidden_act}"
-    if config.add_cross_attention:
+    if getattr(config, "add_cross_attention", False):
         return "the model has cross-attention"
     if _has_global_hooks():
         return "all modules have hooks"
@@ -276,7 +304,7 @@ def _why_not_copied(model: ElectraModel) -> str | None:
         own = part.__dict__
         if own["training"] or "forward" in own or any(own[name] for name in _HOOKS):
             return f"a {type(part).__name__} is in training mode, has hooks or a forward of its own"
-        if type(part).__module__ not in (f"{__package__}.layers", *_TORCH_MODULES):
+        if type(part).__module__ not in _KNOWN_MODULES:
             return f"a part is a {type(part).__module__}.{type(part).__name__}"
         for parameter in part._parameters.values():
             if type(parameter) is not nn.Parameter or parameter.dtype != torch.float32 or not parameter.is_cpu:
@@ -286,4 +314,10 @@ def _why_not_copied(model: ElectraModel) -> str | None:
     return None
 
 
-_TORCH_MODULES = tuple(kind.__module__ for kind in (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList))
+# Where classes are from whose formula is known. transformers' have parts of the same names as ours.
+_KNOWN_MODULES = (
+    f"{__package__}.layers",
+    "transformers.models.electra.modeling_electra",
+    "transformers.activations",
+    *(kind.__module__ for kind in (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList)),
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from transformers.models.electra import modeling_electra as theirs
 from transformers.utils import output_capturing
 
 from .. import ops
+from ..cpu_encoder import CpuEncoder
 from ..encoding import is_recorded
 from ..packing import PackedBatch
 
@@ -164,6 +166,10 @@ def _is_plain_table(module: nn.Module) -> bool:
     return module.max_norm is None and not module.scale_grad_by_freq and not module.sparse
 
 
+# What serves inference on a CPU, by model.
+_ON_CPU: WeakKeyDictionary[theirs.ElectraModel, CpuEncoder] = WeakKeyDictionary()
+
+
 def hidden_states(
     model: theirs.ElectraModel,
     packed: PackedBatch,
@@ -171,9 +177,21 @@ def hidden_states(
     token_type_ids: Tensor,
     position_ids: Tensor,
     inputs_embeds: Tensor | None,
+    keep_states: bool,
 ) -> Iterator[Tensor]:
-    """Packed ids [T] (or `inputs_embeds` [T, E]) -> the states [T, H]: of the embeddings, then of every layer."""
+    """Packed ids [T] (or `inputs_embeds` [T, E]) -> the states [T, H]: of the embeddings, then of every layer.
+
+    Where they are not to be kept, the last may be the only one.
+    """
     bound = ops.select("auto", model.encoder.layer[0].attention.self.attention_head_size)
+    on_cpu = _ON_CPU.setdefault(model, CpuEncoder())
+    if ops.resolve("auto") == "auto" and on_cpu.serves(model, position_ids):
+        embedded = None
+        if inputs_embeds is not None:
+            embedded = _embed(model, bound, None, None, token_type_ids, position_ids, inputs_embeds)
+        last, states = on_cpu(packed, input_ids, token_type_ids, position_ids, embedded, keep_states)
+        yield from states or [last]
+        return
     seeds = _draw_seeds(model, bound, position_ids.device)
     hidden = _embed(model, bound, seeds[0], input_ids, token_type_ids, position_ids, inputs_embeds)
     yield hidden

@@ -156,7 +156,7 @@ def _packed_output(model: theirs.ElectraModel, packed: PackedBatch, inputs: Inpu
         for x in (ids, token_type_ids.expand(shape), position_ids.expand(shape), embeds)
     )
     wanted, restored = wanted_states(model, inputs), []
-    for number, states in enumerate(hidden_states(model, packed, ids, types, positions, embeds)):
+    for number, states in enumerate(hidden_states(model, packed, ids, types, positions, embeds, bool(wanted))):
         restored.append(packed.unpack(states) if number in wanted else None)
     last = packed.unpack(states) if restored[-1] is None else restored[-1]
     output = BaseModelOutputWithPastAndCrossAttentions(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from electra_fast import cpu_encoder
 from electra_fast.integrations import packed_electra
 from electra_fast.integrations.transformers import disable, enable
 
@@ -17,6 +18,13 @@ class LayerCount:
             return run(*args)
 
         monkeypatch.setattr(packed_electra, "_run_layer", counted)
+        run_all = cpu_encoder.CpuEncoder.__call__
+
+        def counted_all(encoder, *args):
+            self._count += encoder._copy._n_states - 1
+            return run_all(encoder, *args)
+
+        monkeypatch.setattr(cpu_encoder.CpuEncoder, "__call__", counted_all)
 
     def read(self) -> int:
         count, self._count = self._count, 0

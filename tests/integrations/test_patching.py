@@ -12,7 +12,8 @@ import torch
 from electra_calls import CLASSES, assert_same, padded_batch, results, tiny, transformers
 
 import electra_fast.integrations.transformers as integration
-from electra_fast.integrations import limits
+from electra_fast import cpu_encoder
+from electra_fast.integrations import limits, packed_electra
 from electra_fast.integrations.transformers import disable, enable, patch, unpatch, why_not
 
 
@@ -246,3 +247,23 @@ def test_outputs_collected_once_leave_hooks_that_do_no_harm():
     model(**call, output_attentions=True)
     assert why_not(patch(model), **call) is None
     assert_same(results(model, call), expected)
+
+
+@pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cpu_encoder.obstacle()}")
+@pytest.mark.parametrize("states", [False, True])
+def test_inference_on_a_cpu_is_that_of_the_c_plus_plus_encoder(states):
+    model, call = tiny("ElectraModel").eval(), padded_batch() | {"output_hidden_states": states}
+    mask = call["attention_mask"] != 0
+    with torch.inference_mode():
+        # Of a copy: transformers leaves hooks on a model that was asked for states, and hooked layers go through torch.
+        expected = copy.deepcopy(model)(**call)
+        patch(model)
+        found = model(**call)
+        assert packed_electra._ON_CPU[model].why_not(model, call["input_ids"]) is None
+        for a, b in zip(found.hidden_states or (), expected.hidden_states or (), strict=True):
+            torch.testing.assert_close(a[mask], b[mask], rtol=0, atol=2e-5)
+        torch.testing.assert_close(found[0][mask], expected[0][mask], rtol=0, atol=2e-5)
+        model.encoder.layer[0].output.dense.weight.mul_(2)  # which is noticed
+        changed = model(**call)[0]
+        unpatch(model)
+        torch.testing.assert_close(changed[mask], model(**call)[0][mask], rtol=0, atol=2e-5)

@@ -90,6 +90,24 @@ def test_any_lengths_on_any_number_of_threads(lengths, n_threads, seed):
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(1, 150), min_size=2, max_size=12), st.integers(1, 4))
+def test_a_sequence_has_the_same_bits_in_any_batch_on_any_number_of_threads(lengths, n_threads):
+    served, _ = pair(hidden_size=64, num_attention_heads=4)
+    ids, packed = tokens(lengths)
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        with torch.inference_mode():
+            together = served.encode_packed(ids, packed)
+    finally:
+        torch.set_num_threads(before)
+    with torch.inference_mode():
+        for part, states in zip(ids.split(lengths), together.split(lengths), strict=True):
+            alone = served.encode_packed(part, PackedBatch.full(1, len(part), ids.device))
+            torch.testing.assert_close(alone, states, rtol=0, atol=0)
+
+
 @torch.inference_mode()
 def test_a_batch_of_many_chunks(instruction_set):
     served, reference = pair()
@@ -281,6 +299,18 @@ def test_not_a_number_stays_one():
     found = served.encode_packed(ids, packed).isnan()
     assert found[:5].all()
     assert not found[5:].any()
+
+
+def test_a_slow_dtype_is_said_once(recwarn, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_fp16_supported", lambda: False)
+    cpu_encoder._warn_if_slow.cache_clear()
+    model = pair()[0].half()
+    with torch.inference_mode():
+        for _ in range(2):
+            model(torch.ones(1, 4, dtype=torch.long))
+    assert [str(w.message) for w in recwarn] == [
+        "this processor does not multiply torch.float16: a model in float32 is several times as fast"
+    ]
 
 
 # Eight bits

@@ -8,9 +8,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 Network = Literal["generator", "discriminator"]
 
@@ -37,7 +35,7 @@ def bundled(network: Network) -> Path:
 class MakeBundled:
     """Put the networks of a finished run into the package: weights in fp16, and a model card that lists the texts."""
 
-    run_directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run_directory: Path
     """What `pretrain` wrote."""
 
     def run(self) -> None:
@@ -91,9 +89,14 @@ class MakeBundled:
 
 def main() -> int:
     """Makes it; returns the exit code."""
+    import tyro  # not above: benchmarks read the model where there is no tyro
+
     from .cli import exit_code
 
-    return exit_code("bundled", lambda: tyro.cli(MakeBundled, prog="python -m electra_fast.bundled").run())
+    config = (tyro.conf.PositionalRequiredArgs,)
+    return exit_code(
+        "bundled", lambda: tyro.cli(MakeBundled, prog="python -m electra_fast.bundled", config=config).run()
+    )
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ class CpuEncoder:
         reason = self.why_not(model, tensor)
         if reason is not None:
             self.refuse(reason)
-            if tensor.is_cpu:
+            if tensor.is_cpu and not torch.compiler.is_compiling():
                 _warn_if_slow(model.dtype)
         return reason is None
 

@@ -142,7 +142,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, monkeypatch):
         (("--json", tmp_path / "none" / "rows"), "the directory of the output does not exist"),
         (("--texts", tmp_path / "none.txt"), "no such file of texts"),
         (("--texts", tmp_path / "blank.txt"), "line 2: expected a text, got a blank line"),
-        (("--model", tmp_path / "none"), "none"),
+        (("--model", tmp_path / "none", "--against", "transformers"), "none"),
     ):
         assert message in fail(capsys, *argv)
     monkeypatch.setitem(sys.modules, "transformers", None)

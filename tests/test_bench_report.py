@@ -295,7 +295,7 @@ def test_a_block_has_figures_of_one_machine_and_commit():
         ["mixed", "777", "no figure"],
     ]
     where = "small, fp32, 2 threads; 2026-01-02; 2 cores of CPU A; torch 2.13.0; commit aaaaaaa"
-    assert made.splitlines()[-1] == f"{where}; `electra-fast bench model --sizes small base`."
+    assert made.splitlines()[-1] == f"{where}; `electra-fast bench model --sizes small base --texts SST-2/dev.tsv`."
     again = row(workload="full-512", cpu="CPU B", date="2026-01-03")
     assert [line[0] for line in cells(make(BLOCKS["model"], [before, *rows, again]))[1:]] == ["full-512"]
 

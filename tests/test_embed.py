@@ -22,6 +22,7 @@ from electra_fast import (
     ElectraModel,
     ElectraTokenizer,
     batching,
+    cpu_encoder,
     embedding,
 )
 from electra_fast.embed_cli import EmbedCommand, written_rows
@@ -256,7 +257,7 @@ def test_an_unknown_dtype_is_refused(directory):
         load_encoder(directory, dtype="fp8")
 
 
-@pytest.mark.skipif(not hasattr(ElectraModel, "quantize"), reason="no int8 products in this version")
+@pytest.mark.skipif(cpu_encoder.obstacle("int8") is not None, reason=f"{cpu_encoder.obstacle('int8')}")
 def test_int8_is_close_to_fp32(directory):
     model, tokenizer = load_encoder(directory, device="cpu", dtype="int8")
     found, expected = embed(texts_of(20), model, tokenizer), embed(texts_of(20), directory)

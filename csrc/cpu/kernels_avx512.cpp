@@ -22,6 +22,13 @@ namespace {
 
 #include "cpu/kernels.inc"
 
+// What is left of x after whole registers, filled up with zeros.
+INLINE Vector load_some(const float* x, long n) {
+    alignas(64) float some[kLanes];
+    for (long i = 0; i < kLanes; ++i) some[i] = i < n ? x[i] : 0.0f;
+    return load(some);
+}
+
 // The least and the largest are found first; 0 is a byte, so that padding costs no accuracy.
 void quantize(const float* x, long n, std::uint8_t* bytes, float* scale, std::int32_t* zero_byte) {
     const long whole = n / kLanes * kLanes;
@@ -31,8 +38,8 @@ void quantize(const float* x, long n, std::uint8_t* bytes, float* scale, std::in
         high = max(high, load(x + i));
     }
     if (whole < n) {
-        low = min(low, load_some(x + whole, n - whole, 0));
-        high = max(high, load_some(x + whole, n - whole, 0));
+        low = min(low, load_some(x + whole, n - whole));
+        high = max(high, load_some(x + whole, n - whole));
     }
     const float least = smallest(low), range = largest(high) - least;
     const float step = range > 0 ? range / 255 : 1;
@@ -41,7 +48,7 @@ void quantize(const float* x, long n, std::uint8_t* bytes, float* scale, std::in
     const Vector factor = all(1 / step);
     const __m512i shift = _mm512_set1_epi32(*zero_byte);
     for (long i = 0; i < n; i += kLanes) {
-        const Vector some = i < whole ? load(x + i) : load_some(x + i, n - i, 0);
+        const Vector some = i < whole ? load(x + i) : load_some(x + i, n - i);
         const __m512i numbers = _mm512_add_epi32(_mm512_cvtps_epi32(mul(some, factor)), shift);
         const __m128i packed = _mm512_cvtusepi32_epi8(_mm512_max_epi32(numbers, _mm512_setzero_si512()));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + i), packed);

@@ -41,7 +41,6 @@ INLINE float largest(Vector x) {
     half = _mm_max_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
 }
-INLINE float smallest(Vector x) { return -largest(_mm256_xor_ps(x, _mm256_set1_ps(-0.0f))); }
 // The lanes before n of x, and of y from there on.
 INLINE Vector first(Vector x, int n, Vector y) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

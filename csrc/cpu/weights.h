@@ -24,7 +24,6 @@ public:
     // -127 to 127, of which the largest is one of these two.
     PackedLinear(const LinearParts& parts, const Kernels& kernels, bool in_bytes);
 
-    long n() const { return n_; }
     long n_panels() const { return n_panels_; }
     // Whether the parts, which must still be there, hold what was copied: looks at a few numbers of each only, for changes
     // of all of them.

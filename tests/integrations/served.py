@@ -21,7 +21,7 @@ class LayerCount:
         run_all = cpu_encoder.CpuEncoder.__call__
 
         def counted_all(encoder, *args):
-            self._count += encoder._copy._n_states - 1
+            self._count += encoder._copy.n_states - 1
             return run_all(encoder, *args)
 
         monkeypatch.setattr(cpu_encoder.CpuEncoder, "__call__", counted_all)

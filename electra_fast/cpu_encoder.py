@@ -24,6 +24,7 @@ from torch.nn.modules import module as all_modules
 
 from .encoding import is_recorded
 from .packing import PackedBatch
+from .processor import INSTRUCTION_SETS, fastest_allowed
 
 try:
     from . import _cpu
@@ -60,11 +61,11 @@ def obstacle(precision: Precision = "fp32") -> str | None:
     """Why this processor cannot run the encoder in C++; None where it can."""
     if _cpu is None:
         return "the extension electra_fast._cpu is not built"
-    name, multiplies_bytes = _cpu.instructions()
+    name, multiplies_bytes = _cpu.instructions(fastest_allowed())
     if not name:
-        return "the processor has neither AVX-512 nor AVX2 with FMA"
+        return f"the processor has neither AVX-512 nor AVX2 with FMA{_limited()}"
     if precision == "int8" and not multiplies_bytes:
-        return f"products of bytes need AVX-512 with VNNI, the processor has {name}"
+        return f"products of bytes need AVX-512 with VNNI, the processor has {name}{_limited()}"
     return None
 
 
@@ -72,7 +73,12 @@ def instructions() -> str:
     """The instruction set in use; raises RuntimeError where there is an `obstacle`."""
     if reason := obstacle():
         raise RuntimeError(reason)
-    return _cpu.instructions()[0]
+    return _cpu.instructions(fastest_allowed())[0] + _limited()
+
+
+def _limited() -> str:
+    allowed = fastest_allowed()
+    return "" if allowed == INSTRUCTION_SETS[0] else f", limited by ELECTRA_FAST_ISA={allowed}"
 
 
 class CpuEncoder:
@@ -194,6 +200,7 @@ class _Copy:
             config.embedding_size,
             config.layer_norm_eps,
             precision == "int8",
+            fastest_allowed(),
         )
         tables = model.embeddings
         self.encoder.set_embedding(

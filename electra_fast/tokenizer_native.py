@@ -18,13 +18,21 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from ._tokenizer import INSTRUCTION_SETS as AVAILABLE_SETS
 from ._tokenizer import Batch, Encoder, Rules, Side, Strategy, Truncation
+from .processor import INSTRUCTION_SETS, fastest_allowed
 from .tokenizer_inputs import Lengths
 
 Bulk = tuple[np.ndarray, ...]  # ids, row offsets, and what else was asked for
 FramePiece = tuple[int, int, int]  # sequence 0 or 1, or -1 for a special token; its id; type id
 
 _SLAB = 1 << 24  # characters of an iterator's texts that are encoded at once
+
+
+def _instruction_set() -> str:
+    """The fastest that this processor has of those that are allowed."""
+    allowed = INSTRUCTION_SETS[INSTRUCTION_SETS.index(fastest_allowed()) :]
+    return next(name for name in AVAILABLE_SETS if name in allowed)
 
 
 def default_threads() -> int:
@@ -110,7 +118,7 @@ class NativeEncoder:
             raw_tokens=list(raw.values()),
             normalized_tokens=list(normalized.values()),
             split_special=backend.encode_special_tokens,
-            instruction_set="",
+            instruction_set=_instruction_set(),
         )
         self._single, self._pair = _frames(backend)
 

@@ -1,6 +1,7 @@
 """The benchmark of the ops: what it counts, what it refuses to time, and its rows; on a GPU also its times."""
 
 import json
+import math
 import time
 from types import SimpleNamespace
 
@@ -134,7 +135,9 @@ def test_a_wrong_kernel_gets_no_time(op, monkeypatch):
             assert row["error_ratio"] is None or row["error_ratio"] > 2
         else:
             low, median, high = row["milliseconds"]
-            assert 0 < low <= median <= high and row["percent_of_ceiling"] > 0 and row["gb_per_second"] >= 0
+            assert 0 < low <= median <= high
+            # Rounded: of an op that moves some bytes a slow processor reaches less than a tenth of a percent.
+            assert 0 <= row["percent_of_ceiling"] < math.inf and 0 <= row["gb_per_second"] < math.inf
 
 
 def test_a_kernel_that_gives_no_number_or_fails_gets_no_time(monkeypatch):

@@ -40,8 +40,8 @@ using Pair = std::pair<Address, Address>;
 using Table = std::pair<Address, long>;
 
 const Kernels& needed_kernels(const std::string& limit) {
-    const Kernels* const kernels = kernels_of(limit.c_str());
-    if (!kernels) throw std::runtime_error("this processor has neither AVX-512 nor AVX2 with FMA");
+    const Kernels* const kernels = kernels_of(limit);
+    if (!kernels) throw std::runtime_error("this processor has no instruction set up to " + limit + " that kernels are written for");
     return *kernels;
 }
 
@@ -94,12 +94,11 @@ PYBIND11_MODULE(_cpu, module) {
     module.def(
         "instructions",
         [](const std::string& limit) -> std::pair<std::string, bool> {
-            const Kernels* const kernels = kernels_of(limit.c_str());
+            const Kernels* const kernels = kernels_of(limit);
             return kernels ? std::pair(std::string(kernels->name), kernels->multiply_bytes != nullptr)
                            : std::pair(std::string(), false);
         },
-        py::arg("limit") = "avx512",
-        "The instruction set in use, empty where there is none, and whether it multiplies bytes.");
+        py::arg("limit"), "The instruction set in use, empty where there is none, and whether it multiplies bytes.");
     module.def(
         "use_openmp",
         [](Address parallel, Address thread_number, Address n_threads) {
@@ -111,7 +110,7 @@ PYBIND11_MODULE(_cpu, module) {
     py::class_<PyEncoder>(module, "Encoder")
         .def(py::init<long, long, long, long, float, bool, const std::string&>(), py::arg("hidden"), py::arg("heads"),
              py::arg("intermediate"), py::arg("embedding"), py::arg("eps"), py::arg("in_bytes"),
-             py::arg("limit") = "avx512")
+             py::arg("limit"))
         .def("set_embedding", &PyEncoder::set_embedding)
         .def("add_layer", &PyEncoder::add_layer)
         .def("is_current", &PyEncoder::is_current)

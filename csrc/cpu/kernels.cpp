@@ -2,21 +2,19 @@
 
 #include "cpu/kernels.h"
 
-#include <cstring>
-
 #include "cpu/variants.h"
 
 namespace electra_fast::cpu {
 
-const Kernels* kernels_of(const char* limit) {
+const Kernels* kernels_of(std::string_view limit) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && std::strcmp(limit, "avx2") != 0) {
+        __builtin_cpu_supports("avx512vl") && limit == "avx512") {
         static const Kernels kernels = avx512_kernels(__builtin_cpu_supports("avx512vnni"));
         return &kernels;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && (limit == "avx512" || limit == "avx2")) {
         static const Kernels kernels = avx2_kernels();
         return &kernels;
     }

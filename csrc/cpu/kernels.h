@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace electra_fast::cpu {
 
@@ -62,8 +63,8 @@ struct Kernels {
     long (*attention_scratch)(long length, long head_size);
 };
 
-// The best for this processor; null where it has neither AVX2 with FMA nor AVX-512. `limit` names the best to take:
-// "avx512" or "avx2".
-const Kernels* kernels_of(const char* limit);
+// The best for this processor; null where it has neither AVX2 with FMA nor AVX-512. `limit` names the best to take,
+// "avx512" or "avx2"; below these there are none.
+const Kernels* kernels_of(std::string_view limit);
 
 }  // namespace electra_fast::cpu

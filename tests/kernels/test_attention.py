@@ -5,7 +5,7 @@ import torch
 
 from electra_fast import philox, reference
 from electra_fast.custom_ops import attention
-from electra_fast.testing import assert_within_budget
+from electra_fast.testing import assert_within_budget, compare
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -18,7 +18,6 @@ def make(lengths, n_heads, head_size, dtype, device):
 
 # Tiles of 16, 32, 64 and 128 in one program, then several blocks; the blocks of fp32 are smaller.
 SHAPES = [
-    ([1], 1, 64),
     ([5], 3, 16),
     ([3, 7, 1], 2, 24),
     ([17, 0, 33], 1, 64),
@@ -47,6 +46,35 @@ def test_errors_are_within_the_budget(dtype, lengths, n_heads, head_size, causal
         dropout_p=dropout_p,
         seed=torch.tensor([2**62 + 12345], device=device),
     )
+
+
+@pytest.mark.parametrize("dropout_p", [0.0, 0.1])
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_one_token_attends_to_itself(dtype, causal, dropout_p, device):
+    """Its score has no influence, so the gradients of query and key are zero: what is left there is the rounding of two
+    equal sums of 64 products, and has no size of its own that it could be held against. So it is held against dv's."""
+
+    def of_three(op):
+        return lambda query, key, value, **options: op(torch.stack([query, key, value], 1), **options)
+
+    n_heads, head_size = 16, 64
+    tensors = {name: torch.randn(1, n_heads, head_size, device=device).to(dtype) for name in ("query", "key", "value")}
+    errors = compare(
+        of_three(attention.attention),
+        of_three(reference.attention),
+        tensors,
+        cu_seqlens=torch.tensor([0, 1], dtype=torch.int32, device=device),
+        max_seqlen=1,
+        causal=causal,
+        dropout_p=dropout_p,
+        seed=torch.tensor([2**62 + 12345], device=device),
+    )
+    found = {error.name: error for error in errors}
+    assert found["out"].is_within and found["dvalue"].is_within
+    # `rounding` is half an ulp of the size; a sum of n products is off by about sqrt(n) of these, on either side.
+    allowed = 2 * head_size**0.5 * found["dvalue"].rounding
+    assert max(found["dquery"].kernel, found["dkey"].kernel) <= allowed
 
 
 def test_errors_of_a_long_sequence(device):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
-from functools import partial
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from electra_fast import (
     ElectraForPreTraining,
     ElectraForSequenceClassification,
     ElectraModel,
+    ElectraTokenizer,
     cpu_encoder,
 )
 from electra_fast.packing import PackedBatch, cu_seqlens_of
@@ -50,9 +50,9 @@ def tokens(lengths: list[int], vocab_size: int = 50) -> tuple[torch.Tensor, Pack
 
 @pytest.fixture(params=["avx512", "avx2"])
 def instruction_set(request, monkeypatch):
+    monkeypatch.setenv("ELECTRA_FAST_ISA", request.param)
     if request.param == "avx512" and not cpu_encoder.instructions().startswith("AVX-512"):
         pytest.skip("the processor has no AVX-512")
-    monkeypatch.setattr(cpu_encoder._cpu, "Encoder", partial(cpu_encoder._cpu.Encoder, limit=request.param))
     return request.param
 
 
@@ -390,8 +390,20 @@ def test_eight_bits_from_a_directory(tmp_path):
 
 
 def test_a_processor_without_vnni_says_so(monkeypatch):
-    monkeypatch.setattr(cpu_encoder._cpu, "instructions", lambda: ("AVX2", False))
+    monkeypatch.setattr(cpu_encoder._cpu, "instructions", lambda limit: ("AVX2", False))
     with pytest.raises(
         ValueError, match="int8 cannot run here: products of bytes need AVX-512 with VNNI, the processor"
     ):
         ElectraModel(ElectraConfig(**SMALL)).quantize()
+
+
+def test_the_environment_limits_the_instruction_set(monkeypatch):
+    monkeypatch.setenv("ELECTRA_FAST_ISA", "scalar")
+    assert cpu_encoder.obstacle() == (
+        "the processor has neither AVX-512 nor AVX2 with FMA, limited by ELECTRA_FAST_ISA=scalar"
+    )
+    monkeypatch.setenv("ELECTRA_FAST_ISA", "mmx")
+    with pytest.raises(ValueError, match="ELECTRA_FAST_ISA must be one of avx512, avx2, neon, scalar, got 'mmx'"):
+        cpu_encoder.obstacle()
+    with pytest.raises(ValueError, match="ELECTRA_FAST_ISA"):
+        ElectraTokenizer({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4})("a")

@@ -1,0 +1,22 @@
+"""What this process may use of the processor: cores, torch's threads, instruction sets of the C++ extensions."""
+
+from __future__ import annotations
+
+import os
+
+# The fastest first. A processor has some of them; "scalar" is what every compiler makes.
+INSTRUCTION_SETS = ("avx512", "avx2", "neon", "scalar")
+
+
+def fastest_allowed() -> str:
+    """The fastest instruction set that C++ may use where the processor has it: the environment's ELECTRA_FAST_ISA.
+
+    Without it that is the first of `INSTRUCTION_SETS`. With it a machine runs what a lesser one would.
+
+    Raises:
+        ValueError: an instruction set that is not known.
+    """
+    name = os.environ.get("ELECTRA_FAST_ISA") or INSTRUCTION_SETS[0]
+    if name not in INSTRUCTION_SETS:
+        raise ValueError(f"ELECTRA_FAST_ISA must be one of {', '.join(INSTRUCTION_SETS)}, got {name!r}")
+    return name

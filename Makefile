@@ -11,7 +11,7 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/installed
-	$(BIN)/python -m electra_fast.demo $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m electra_fast.cli.demo $(if $(DATA),--data $(DATA))
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
@@ -94,7 +94,7 @@ bench: .venv/installed
 
 # Registers, spills and shared memory of every kernel, compiled for GPUs that need not be there; fails where one spills.
 resources: .venv/installed
-	$(BIN)/python -m electra_fast.benchmarks.resources --write kernels/README.md
+	$(BIN)/python -m electra_fast.benchmarks.ops.resources --write kernels/README.md
 
 clean:
 	rm -rf .venv build dist *.egg-info electra_fast/*.so demo

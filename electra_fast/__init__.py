@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOME = {
-    "ElectraConfig": "config",
+    "ElectraConfig": "model.config",
     "ElectraTokenizer": "tokenizer",
     "ElectraTokenizerFast": "tokenizer",
-    "ElectraPreTrainedModel": "base",
-    "ElectraModel": "backbone",
-    "ElectraForPreTraining": "modeling",
-    "ElectraForMaskedLM": "modeling",
-    "ElectraForCausalLM": "modeling",
-    "ElectraForSequenceClassification": "modeling",
-    "ElectraForTokenClassification": "modeling",
-    "ElectraForMultipleChoice": "modeling",
-    "ElectraForQuestionAnswering": "modeling",
-    "ElectraForPreTrainingOutput": "outputs",
-    "embed": "embedding",
-    "embed_stream": "embedding",
+    "ElectraPreTrainedModel": "model.base",
+    "ElectraModel": "model.backbone",
+    "ElectraForPreTraining": "model.modeling",
+    "ElectraForMaskedLM": "model.modeling",
+    "ElectraForCausalLM": "model.modeling",
+    "ElectraForSequenceClassification": "model.modeling",
+    "ElectraForTokenClassification": "model.modeling",
+    "ElectraForMultipleChoice": "model.modeling",
+    "ElectraForQuestionAnswering": "model.modeling",
+    "ElectraForPreTrainingOutput": "model.outputs",
+    "embed": "inference.embed",
+    "embed_stream": "inference.embed",
 }
 
 __all__ = [
@@ -58,11 +58,11 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from .backbone import ElectraModel
-    from .base import ElectraPreTrainedModel
-    from .config import ElectraConfig
-    from .embedding import embed, embed_stream
-    from .modeling import (
+    from .inference.embed import embed, embed_stream
+    from .model.backbone import ElectraModel
+    from .model.base import ElectraPreTrainedModel
+    from .model.config import ElectraConfig
+    from .model.modeling import (
         ElectraForCausalLM,
         ElectraForMaskedLM,
         ElectraForMultipleChoice,
@@ -71,5 +71,5 @@ if TYPE_CHECKING:
         ElectraForSequenceClassification,
         ElectraForTokenClassification,
     )
-    from .outputs import ElectraForPreTrainingOutput
+    from .model.outputs import ElectraForPreTrainingOutput
     from .tokenizer import ElectraTokenizer, ElectraTokenizerFast

@@ -39,11 +39,11 @@ class MakeBundled:
     """What `pretrain` wrote."""
 
     def run(self) -> None:
-        from .config import ElectraConfig
-        from .modeling import ElectraForMaskedLM, ElectraForPreTraining
+        from .model.config import ElectraConfig
+        from .model.modeling import ElectraForMaskedLM, ElectraForPreTraining
         from .pretraining.evaluate import Evaluation
         from .pretraining.model_card import write_model_card
-        from .pretraining.presets import Recipe
+        from .pretraining.recipes import Recipe
         from .pretraining.run_directory import RunDirectory
         from .tokenizer import ElectraTokenizer
         from .training.progress import read_records
@@ -91,7 +91,7 @@ def main() -> int:
     """Makes it; returns the exit code."""
     import tyro  # not above: benchmarks read the model where there is no tyro
 
-    from .cli import exit_code
+    from .cli.main import exit_code
 
     config = (tyro.conf.PositionalRequiredArgs,)
     return exit_code(

@@ -12,7 +12,7 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
-    from electra_fast.testing import repair_interpreter
+    from electra_fast.ops.testing import repair_interpreter
 
     repair_interpreter()
 torch.set_num_threads(1)

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from electra_fast import ElectraForMaskedLM, ElectraForPreTraining, ElectraTokenizer, bundled
-from electra_fast.cli import main
-from electra_fast.detection import detect, fill_mask
+from electra_fast.cli.main import main
+from electra_fast.inference.detect import detect, fill_mask
 from electra_fast.pretraining import Corpus, preset, pretrain
 
 

@@ -13,9 +13,9 @@ from tiny_models import TINY, edit, random_model
 
 import electra_fast
 from electra_fast import export
-from electra_fast.cli import main
+from electra_fast.cli.main import main
 from electra_fast.export import ONNX_FILE, PROGRAM_FILE, Exportable, export_onnx, export_program, load_network
-from electra_fast.finetuning.paper_heads import ElectraPaperForQuestionAnswering
+from electra_fast.finetuning.kinds.paper_heads import ElectraPaperForQuestionAnswering
 
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "fox"]
 SHAPES = [(1, 1), (1, 7), (5, 1), (9, 33), (2, 64)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from electra_fast import ElectraConfig, ElectraForPreTraining, ElectraTokenizer
-from electra_fast.cli import COMMANDS
+from electra_fast.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from electra_fast import ops
+from electra_fast.ops import registry as ops
 
 HIDDEN = {"small": 256, "base": 768}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..backbone import ElectraModel
-from ..checkpoint import write_checkpoint
-from ..modeling import ElectraForMaskedLM, ElectraForPreTraining
+from ..hub.weights import write_checkpoint
+from ..model.backbone import ElectraModel
+from ..model.modeling import ElectraForMaskedLM, ElectraForPreTraining
 from . import tf1_names
 from .network import Network
 from .sources import Checkpoint, read_checkpoint

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backbone import ElectraModel
-from ..base import ElectraPreTrainedModel
-from ..checkpoint import differing_ties, fit, merge_ties
-from ..config import ElectraConfig
-from ..modeling import (
+from ..hub.weights import differing_ties, fit, merge_ties
+from ..model.backbone import ElectraModel
+from ..model.base import ElectraPreTrainedModel
+from ..model.config import ElectraConfig
+from ..model.modeling import (
     ElectraForMaskedLM,
     ElectraForMultipleChoice,
     ElectraForPreTraining,

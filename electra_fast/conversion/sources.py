@@ -18,10 +18,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoint import file_names, modern_names, read_state_dict
-from ..hub import find_file
+from ..hub.files import find_file
+from ..hub.weights import file_names, modern_names, read_state_dict
 from ..tokenizer import ElectraTokenizer
-from ..tokenizer_files import TOKENIZER_FILE, VOCAB_FILE, read_vocab
+from ..tokenizer.files import TOKENIZER_FILE, VOCAB_FILE, read_vocab
 from . import tf1_names
 from .foreign_weights import FLAX_FILE, TF_FILE, read_flax, read_keras
 from .network import Network, build_network

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 # Each is imported on first use: what predicts needs nothing of what trains.
 _HOME = {
-    "ElectraPaperForQuestionAnswering": "paper_heads",
-    "ElectraPaperForSequenceClassification": "paper_heads",
-    "TaskFiles": "data",
-    "custom_task": "tasks",
+    "ElectraPaperForQuestionAnswering": "kinds.paper_heads",
+    "ElectraPaperForSequenceClassification": "kinds.paper_heads",
+    "TaskFiles": "task_data",
+    "custom_task": "data.tasks",
     "finetune": "run",
     "load_finetuned": "saved",
     "predict": "prediction",
-    "task": "tasks",
+    "task": "data.tasks",
 }
 
 __all__ = [
@@ -42,9 +42,9 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from .data import TaskFiles
-    from .paper_heads import ElectraPaperForQuestionAnswering, ElectraPaperForSequenceClassification
+    from .data.tasks import custom_task, task
+    from .kinds.paper_heads import ElectraPaperForQuestionAnswering, ElectraPaperForSequenceClassification
     from .prediction import predict
     from .run import finetune
     from .saved import load_finetuned
-    from .tasks import custom_task, task
+    from .task_data import TaskFiles

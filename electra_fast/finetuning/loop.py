@@ -12,7 +12,7 @@ from ..ops import Impl
 from ..training.distributed import World
 from ..training.loop import Loop, mixed_seed
 from ..training.optim import Adam, AdamW
-from .features import Batch, Features
+from .data.features import Batch, Features
 from .layer_rates import parameter_groups
 from .networks import TaskNetworks
 from .recipe import Recipe

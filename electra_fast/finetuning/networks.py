@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..base import ElectraPreTrainedModel
+from ..model.base import ElectraPreTrainedModel
 from ..ops import Impl
-from .features import Batch
-from .kinds import Kind
+from .data.features import Batch
+from .kinds.kind import Kind
 from .recipe import Recipe
 
 

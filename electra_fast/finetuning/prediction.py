@@ -10,12 +10,12 @@ import torch
 from torch import distributed
 from tqdm import tqdm
 
-from ..base import ElectraPreTrainedModel
-from ..batching import BATCH_TOKENS, Counts, batches_by_length, chunks, one_ahead
+from ..inference.batching import BATCH_TOKENS, Counts, batches_by_length, chunks, one_ahead
+from ..model.base import ElectraPreTrainedModel
 from ..training.distributed import World
-from .examples import ChoiceExample, Example, QuestionExample, TaggedExample, TextExample
-from .features import Features
-from .kinds import Kind
+from .data.examples import ChoiceExample, Example, QuestionExample, TaggedExample, TextExample
+from .data.features import Features
+from .kinds.kind import Kind
 from .saved import Finetuned
 
 _T = TypeVar("_T")

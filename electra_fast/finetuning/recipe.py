@@ -11,9 +11,9 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..config import ElectraConfig
-from .kinds import Head
-from .tasks import Task
+from ..model.config import ElectraConfig
+from .data.tasks import Task
+from .kinds.kind import Head
 
 # By hidden size, up to: (learning rate, layer decay) of the paper's small, base and large (Clark et al. 2020, table 7).
 _RATES = ((512, 3e-4, 0.8), (896, 1e-4, 0.8))

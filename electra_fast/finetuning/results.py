@@ -11,13 +11,13 @@ from ..training.plot import OPTIMIZER_PANELS, plot_run
 from ..training.progress import read_records
 from ..training.run_directory import RunDirectory
 from .confusion import confusion_matrix, plot_confusion
-from .data import TaskData
-from .examples import answer_of
+from .data.examples import answer_of
+from .data.tasks import is_labelled
 from .networks import TaskNetworks
 from .recipe import Recipe
 from .saved import save_finetuned
 from .submission import write_glue, write_squad
-from .tasks import is_labelled
+from .task_data import TaskData
 
 # A larger matrix cannot be read.
 _MAX_CONFUSED_LABELS = 30

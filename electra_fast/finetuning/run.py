@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..config import ElectraConfig
+from ..model.config import ElectraConfig
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
 from ..training.distributed import join
 from ..training.precision import DTYPES, default_precision
 from ..training.run_directory import RunDirectory
-from .data import TaskFiles
 from .recipe import recipe_for
 from .seed_run import Interrupted, SeedDirectory, SeedRun
 from .summary import format_summary, summarize
+from .task_data import TaskFiles
 
 
 def finetune(

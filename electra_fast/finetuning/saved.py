@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from ..base import ElectraPreTrainedModel
-from ..config import ElectraConfig
-from ..hub import find_file, load_complete
-from ..modeling import (
+from ..hub.files import find_file, load_complete
+from ..model.base import ElectraPreTrainedModel
+from ..model.config import ElectraConfig
+from ..model.modeling import (
     ElectraForMultipleChoice,
     ElectraForQuestionAnswering,
     ElectraForSequenceClassification,
@@ -22,12 +22,12 @@ from ..modeling import (
 )
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
-from .choice import MultipleChoice
-from .classification import Classification, MultiLabel, Regression
-from .kinds import Kind
-from .paper_heads import ElectraPaperForQuestionAnswering, ElectraPaperForSequenceClassification
-from .question_answering import QuestionAnswering
-from .tagging import Tagging
+from .kinds.choice import MultipleChoice
+from .kinds.classification import Classification, MultiLabel, Regression
+from .kinds.kind import Kind
+from .kinds.paper_heads import ElectraPaperForQuestionAnswering, ElectraPaperForSequenceClassification
+from .kinds.question_answering import QuestionAnswering
+from .kinds.tagging import Tagging
 
 FILE_NAME = "finetuning.json"
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..layers import checkpoint_activations
+from ..model.layers import checkpoint_activations
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
 from ..training.checkpoint import Checkpoints
@@ -24,14 +24,14 @@ from ..training.loop import stopped_by_signals
 from ..training.progress import read_records
 from ..training.report import RunReport
 from ..training.run_directory import RunDirectory
-from .data import TaskData
+from .data.tasks import is_labelled
 from .failure import FailedRun, FailureGuard
 from .loop import FinetuningLoop
 from .networks import TaskNetworks, load_networks
 from .prediction import score_features
 from .recipe import Recipe
 from .results import save_results
-from .tasks import is_labelled
+from .task_data import TaskData
 
 # What the line shows: label, metric, format.
 _SHOWN = (("loss", "loss", ".4f"), ("tokens/s", "tokens_per_second", ",.0f"))

@@ -18,10 +18,10 @@ from transformers.activations import GELUActivation
 from transformers.models.electra import modeling_electra as theirs
 from transformers.utils import output_capturing
 
-from .. import ops
-from ..cpu_encoder import CpuEncoder
-from ..encoding import is_recorded
-from ..packing import PackedBatch
+from ..model.arguments import is_recorded
+from ..model.cpu_encoder import CpuEncoder
+from ..model.packing import PackedBatch
+from ..ops import registry as ops
 
 # Keywords that mean nothing to an encoder, or that are read here.
 _KNOWN_KEYWORDS = {

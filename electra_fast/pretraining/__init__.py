@@ -2,14 +2,14 @@
 
 from .build import build_model, parameter_groups
 from .collator import PretrainingCollator
-from .corpus import Corpus
-from .initialize import fitted_recipe
-from .objective import ElectraPretrainingModel, ElectraPretrainingOutput
-from .presets import PRESETS, Recipe, preset
+from .continued import fitted_recipe
+from .joint import ElectraForJointPreTraining, JointPreTrainingOutput
+from .networks.objective import ElectraPretrainingModel, ElectraPretrainingOutput
+from .recipes import PRESETS, Recipe, preset
 from .run import pretrain
-from .shards import ShardedCorpus
-from .stream import SequenceStream
-from .trainer_model import ElectraForJointPreTraining, JointPreTrainingOutput
+from .text.corpus import Corpus
+from .text.shards import ShardedCorpus
+from .text.stream import SequenceStream
 
 __all__ = [
     "PRESETS",

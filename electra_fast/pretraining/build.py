@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ..backbone import ElectraModel
+from ..model.backbone import ElectraModel
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
 from ..training.optim import decay_groups
-from .neighbours import look_beside
-from .objective import ElectraPretrainingModel
-from .presets import Recipe
+from .networks.neighbours import look_beside
+from .networks.objective import ElectraPretrainingModel
+from .recipes import Recipe
 
 
 def build_model(recipe: Recipe, tokenizer: ElectraTokenizer, impl: Impl = "auto") -> ElectraPretrainingModel:

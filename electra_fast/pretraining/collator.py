@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..tokenizer import ElectraTokenizer
-from .windows import word_start_table
+from .text.windows import word_start_table
 
 _COLUMNS = ("input_ids", "token_type_ids", "attention_mask")
 

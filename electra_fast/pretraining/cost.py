@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import floor
 
-from ..config import ElectraConfig
-from .presets import Recipe
+from ..model.config import ElectraConfig
+from .recipes import Recipe
 
 
 @dataclass(frozen=True)

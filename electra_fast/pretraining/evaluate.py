@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..packing import PackedBatch
-from .objective import ElectraPretrainingModel, ElectraPretrainingOutput
+from ..model.packing import PackedBatch
+from .networks.objective import ElectraPretrainingModel, ElectraPretrainingOutput
 
 # Enough for two digits of an AUC; a pass over all held-out text of a large corpus would tell no more.
 MAX_TOKENS = 32_768

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ..tokenizer import ElectraTokenizer
-from .vocab import train_vocab
+from .text.vocab import train_vocab
 
 
 def extended_tokenizer(tokenizer: ElectraTokenizer, documents: Sequence[str], n_new: int) -> ElectraTokenizer:

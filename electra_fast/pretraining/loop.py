@@ -11,8 +11,8 @@ from collections import deque
 import torch
 from torch import Tensor, distributed
 
+from ..model.packing import PackedBatch
 from ..ops import Impl
-from ..packing import PackedBatch
 from ..training.capture import CapturedStep
 from ..training.distributed import World
 from ..training.gpus import peak_flops
@@ -21,9 +21,9 @@ from ..training.optim import LAMB, Adam, AdamW
 from .build import parameter_groups
 from .cost import mfu
 from .evaluate import auc
-from .objective import ElectraPretrainingModel
-from .presets import Recipe
-from .stream import SequenceStream
+from .networks.objective import ElectraPretrainingModel
+from .recipes import Recipe
+from .text.stream import SequenceStream
 
 _MEANS = ("loss", "generator_loss", "discriminator_loss", "generator_accuracy")
 _SCORES = ("logits", "is_replaced", "is_candidate")

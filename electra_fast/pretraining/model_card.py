@@ -13,7 +13,7 @@ from typing import Any, Literal
 from huggingface_hub import ModelCardData
 
 from .evaluate import Evaluation
-from .presets import Recipe
+from .recipes import Recipe
 
 Network = Literal["generator", "discriminator"]
 

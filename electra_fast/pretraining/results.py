@@ -16,8 +16,8 @@ from ..training.progress import read_records
 from .build import build_model
 from .evaluate import Evaluation
 from .model_card import write_model_card
-from .objective import ElectraPretrainingModel
-from .presets import Recipe
+from .networks.objective import ElectraPretrainingModel
+from .recipes import Recipe
 from .run_directory import RunDirectory
 
 PANELS: tuple[Panel, ...] = (

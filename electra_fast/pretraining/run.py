@@ -12,7 +12,7 @@ from dataclasses import asdict
 import torch
 
 from .. import __version__
-from ..layers import checkpoint_activations
+from ..model.layers import checkpoint_activations
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
 from ..training.checkpoint import Checkpoints
@@ -22,19 +22,19 @@ from ..training.loop import stopped_by_signals
 from ..training.precision import DTYPES, default_precision
 from ..training.report import RunReport
 from .build import build_model
-from .corpus import Corpus
+from .continued import load_pretrained, pretrained_tokenizer
 from .evaluate import MAX_TOKENS, evaluate
 from .extend_vocab import extended_tokenizer
-from .initialize import load_pretrained, pretrained_tokenizer
 from .loop import TrainingLoop
-from .objective import ElectraPretrainingModel
-from .presets import Recipe
+from .networks.objective import ElectraPretrainingModel
+from .recipes import Recipe
 from .results import export, save_results
 from .run_directory import RunDirectory
-from .shards import ShardedCorpus
-from .stream import SequenceStream, held_out_sequences
-from .vocab import train_vocab, vocabulary_texts
-from .windows import vocabulary_fingerprint
+from .text.corpus import Corpus
+from .text.shards import ShardedCorpus
+from .text.stream import SequenceStream, held_out_sequences
+from .text.vocab import train_vocab, vocabulary_texts
+from .text.windows import vocabulary_fingerprint
 
 # What the line shows: label, metric, format.
 _SHOWN = (

@@ -13,8 +13,8 @@ from typing import Any, get_args
 
 from ..tokenizer import ElectraTokenizer
 from ..training import run_directory
-from .options import NetworkName
-from .presets import Recipe
+from .networks.options import NetworkName
+from .recipes import Recipe
 
 # What a recipe did not have yet when a run began was as it now is by default.
 _DEFAULTS = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}

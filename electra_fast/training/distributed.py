@@ -17,7 +17,7 @@ import torch
 from torch import distributed, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from ..layers import ElectraLayer
+from ..model.layers import ElectraLayer
 
 PARALLEL = ("ddp", "fsdp")
 

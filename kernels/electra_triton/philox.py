@@ -3,7 +3,7 @@
 Philox 4x32 of 7 rounds (Salmon et al. 2011; the fewest that pass BigCrush) turns a key and a counter into 128 bits. The
 key is the 64-bit seed; the counter is (column // 8, row, head, 0), so a call serves eight neighbouring columns with 16
 bits each: an element is dropped where its 16 bits are below round(65536 p). Nothing is stored: the backward draws the
-same bits again from the same seed. `electra_fast.philox` is this file in torch, bit for bit.
+same bits again from the same seed. `electra_fast.ops.philox` is this file in torch, bit for bit.
 
 A seed is a tensor [1] int64 on the device: a CUDA graph that draws it with torch's generator draws another at each
 replay.

@@ -16,7 +16,7 @@ from electra_fast import (
     ElectraModel,
     ElectraTokenizer,
 )
-from electra_fast.cli import main
+from electra_fast.cli.main import main
 from electra_fast.conversion import Tf1Bundle, convert_to_hub, convert_to_tf1, write_bundle
 from electra_fast.conversion.convert import tf1_variables
 from electra_fast.conversion.sources import read_checkpoint

@@ -7,7 +7,7 @@ from finetuning_runs import GOOD, write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electra_fast.finetuning.features import Features, flat_rows
+from electra_fast.finetuning.data.features import Features, flat_rows
 from electra_fast.finetuning.loop import FinetuningLoop, ItemOrder
 from electra_fast.finetuning.networks import load_networks
 from electra_fast.finetuning.recipe import Recipe
@@ -93,7 +93,7 @@ def checkpoint(tmp_path_factory):
 def loss_and_gradients(checkpoint, n_processes, accumulate, step):
     """Of two tasks on one encoder, as all processes together see them, one after the other."""
     from electra_fast import ElectraTokenizer
-    from electra_fast.finetuning.examples import TaggedExample, TextExample
+    from electra_fast.finetuning.data.examples import TaggedExample, TextExample
 
     tokenizer = ElectraTokenizer.from_pretrained(checkpoint)
     kinds = {"verdict": make_kind("classification", ("bad", "good")), "tags": make_kind("tagging", ("O", "GOOD"))}

@@ -10,12 +10,12 @@ import pytest
 import torch
 from finetuned_models import LETTERS, MAX_LENGTH, write_finetuned
 
-from electra_fast import batching
-from electra_fast.batching import Counts
 from electra_fast.finetuning import prediction
-from electra_fast.finetuning.examples import ChoiceExample, QuestionExample, TaggedExample, TextExample
+from electra_fast.finetuning.data.examples import ChoiceExample, QuestionExample, TaggedExample, TextExample
 from electra_fast.finetuning.prediction import predict, score_features
 from electra_fast.finetuning.saved import Finetuned, load_finetuned
+from electra_fast.inference import batching
+from electra_fast.inference.batching import Counts
 
 
 def words(draw: random.Random, most: int) -> tuple[str, ...]:

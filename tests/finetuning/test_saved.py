@@ -9,8 +9,8 @@ from finetuned_models import KINDS, MAX_LENGTH, TINY, tokenizer, write_finetuned
 from tiny_models import assert_same_weights, edit, random_model
 
 from electra_fast import ElectraForPreTraining
-from electra_fast.finetuning.classification import Classification, Regression
-from electra_fast.finetuning.question_answering import QuestionAnswering
+from electra_fast.finetuning.kinds.classification import Classification, Regression
+from electra_fast.finetuning.kinds.question_answering import QuestionAnswering
 from electra_fast.finetuning.saved import KINDS as KIND_CLASSES
 from electra_fast.finetuning.saved import kind_name, load_finetuned, make_kind
 

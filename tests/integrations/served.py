@@ -2,9 +2,9 @@
 
 import pytest
 
-from electra_fast import cpu_encoder
 from electra_fast.integrations import packed_electra
 from electra_fast.integrations.transformers import disable, enable
+from electra_fast.model import cpu_encoder
 
 
 class LayerCount:

@@ -49,7 +49,7 @@ def test_models_give_the_same(kind, rows, length, padding, seed):
 
 
 def test_it_is_our_attention_that_runs(monkeypatch):
-    from electra_fast import ops
+    from electra_fast.ops import registry as ops
 
     seen = []
     bound = ops.select("auto", 8)

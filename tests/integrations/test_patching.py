@@ -12,9 +12,9 @@ import torch
 from electra_calls import CLASSES, assert_same, padded_batch, results, tiny, transformers
 
 import electra_fast.integrations.transformers as integration
-from electra_fast import cpu_encoder
 from electra_fast.integrations import limits, packed_electra
 from electra_fast.integrations.transformers import disable, enable, patch, unpatch, why_not
+from electra_fast.model import cpu_encoder
 
 
 @pytest.fixture

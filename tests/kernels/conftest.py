@@ -7,7 +7,7 @@ into the report of a test, where tests/conftest.py takes the largest from.
 import pytest
 import torch
 
-from electra_fast import testing
+from electra_fast.ops import testing
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from electra_fast import philox, reference
-from electra_fast.custom_ops import attention
-from electra_fast.testing import assert_within_budget, compare
+from electra_fast.ops import philox, reference
+from electra_fast.ops.contracts import attention
+from electra_fast.ops.testing import assert_within_budget, compare
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from electra_fast.kernels.segments import KEY_OF_ROW_0, key_dtype, sum_segments
 
-from electra_fast import reference
-from electra_fast.custom_ops import embedding
-from electra_fast.testing import assert_within_budget
+from electra_fast.ops import reference
+from electra_fast.ops.contracts import embedding
+from electra_fast.ops.testing import assert_within_budget
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SHAPES = [

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from electra_fast import reference
-from electra_fast.custom_ops import linear
-from electra_fast.testing import assert_within_budget
+from electra_fast.ops import reference
+from electra_fast.ops.contracts import linear
+from electra_fast.ops.testing import assert_within_budget
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # (tokens, H, F)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from electra_fast import reference
-from electra_fast.custom_ops import masking
-from electra_fast.packing import cu_seqlens_of
+from electra_fast.model.packing import cu_seqlens_of
+from electra_fast.ops import reference
+from electra_fast.ops.contracts import masking
 
 MASK = 103
 LENGTHS = [[1], [7], [128, 128], [5, 0, 130, 1, 0, 31], [0, 0, 3], [513], [20] * 9]

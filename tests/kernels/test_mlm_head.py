@@ -6,10 +6,10 @@ from electra_fast.kernels import mlm_head as kernels
 from scipy.stats import chisquare
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from electra_fast import reference
-from electra_fast.custom_ops import mlm_head as ops
-from electra_fast.custom_ops.mlm_head import mlm_head
-from electra_fast.testing import assert_within_budget
+from electra_fast.ops import reference
+from electra_fast.ops.contracts import mlm_head as ops
+from electra_fast.ops.contracts.mlm_head import mlm_head
+from electra_fast.ops.testing import assert_within_budget
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SHAPES = [(1, 64, 50), (13, 128, 700), (131, 64, 256), (513, 64, 50), (3, 768, 257), (5, 1024, 129), (7, 100, 301)]

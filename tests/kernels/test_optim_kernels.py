@@ -6,9 +6,9 @@ import pytest
 import torch
 from electra_fast.kernels import optim as kernels
 
-from electra_fast import reference
-from electra_fast.custom_ops import optim
-from electra_fast.testing import assert_within_budget
+from electra_fast.ops import reference
+from electra_fast.ops.contracts import optim
+from electra_fast.ops.testing import assert_within_budget
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SHAPES = [(1,), (3,), (100, 10), (0,), (70001,), (2, 1024), (4, 512)]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from electra_fast import reference, testing
-from electra_fast.custom_ops import rtd_head as ops
-from electra_fast.custom_ops.rtd_head import rtd_head
+from electra_fast.ops import reference, testing
+from electra_fast.ops.contracts import rtd_head as ops
+from electra_fast.ops.contracts.rtd_head import rtd_head
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SHAPES = [(1, 64), (13, 256), (513, 64), (3, 768), (5, 1024), (7, 100)]

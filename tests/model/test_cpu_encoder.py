@@ -17,9 +17,9 @@ from electra_fast import (
     ElectraForSequenceClassification,
     ElectraModel,
     ElectraTokenizer,
-    cpu_encoder,
 )
-from electra_fast.packing import PackedBatch, cu_seqlens_of
+from electra_fast.model import cpu_encoder
+from electra_fast.model.packing import PackedBatch, cu_seqlens_of
 
 pytestmark = pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cpu_encoder.obstacle()}")
 needs_bytes = pytest.mark.skipif(cpu_encoder.obstacle("int8") is not None, reason=f"{cpu_encoder.obstacle('int8')}")

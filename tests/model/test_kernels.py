@@ -11,8 +11,8 @@ from tiny_models import TINY, random_model
 
 import electra_fast
 from electra_fast import ElectraConfig, ElectraModel
-from electra_fast.capture import Bucket, CapturedEncoder
-from electra_fast.packing import PackedBatch, cu_seqlens_of
+from electra_fast.model.captured import Bucket, CapturedEncoder
+from electra_fast.model.packing import PackedBatch, cu_seqlens_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FIELDS = {"embedding_size": 16, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 40}

@@ -95,7 +95,7 @@ def test_copies_and_pickles_stay_tied():
     "act", sorted(set(transformers.activations.ACT2FN) - {"laplace", "sqrtsoftplus", "prelu", "xielu"})
 )
 def test_every_activation_is_transformers(act):
-    from electra_fast.reference import activation_of
+    from electra_fast.ops.reference import activation_of
 
     x = torch.linspace(-12, 12, 1001, dtype=torch.float64)
     assert_close(act, activation_of(act)(x), transformers.activations.ACT2FN[act](x), 1e-6)

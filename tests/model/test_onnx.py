@@ -11,7 +11,7 @@ from tiny_models import random_model
 
 import electra_fast
 from electra_fast.export import INPUTS, ONNX_FILE, OPSETS, OUTPUTS, TOLERANCE, export_onnx
-from electra_fast.finetuning.paper_heads import ElectraPaperForSequenceClassification
+from electra_fast.finetuning.kinds.paper_heads import ElectraPaperForSequenceClassification
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from electra_fast import philox, reference
+from electra_fast.ops import philox, reference
 
 ZERO = torch.zeros(1, dtype=torch.long)
 ONES = torch.tensor([0xFFFFFFFF])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from electra_fast import reference
-from electra_fast.packing import cu_seqlens_of
+from electra_fast.model.packing import cu_seqlens_of
+from electra_fast.ops import reference
 
 LENGTHS = [[5], [1], [3, 7, 1], [4, 4, 4], [2, 0, 3], [0]]
 

@@ -5,8 +5,10 @@ import pickle
 import pytest
 import torch
 
-from electra_fast import ElectraConfig, ElectraModel, ops, reference
-from electra_fast.custom_ops import library
+from electra_fast import ElectraConfig, ElectraModel
+from electra_fast.ops import reference
+from electra_fast.ops import registry as ops
+from electra_fast.ops.contracts import library
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import torch
 
 from electra_fast import ElectraConfig
-from electra_fast.packing import PackedBatch, cu_seqlens_of
-from electra_fast.pretraining.objective import ElectraPretrainingModel
+from electra_fast.model.packing import PackedBatch, cu_seqlens_of
+from electra_fast.pretraining.networks.objective import ElectraPretrainingModel
 
 PAD, CLS, SEP, MASK, VOCAB = 0, 1, 2, 3, 50
 SPECIAL = (PAD, CLS, SEP, MASK)

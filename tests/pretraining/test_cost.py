@@ -8,12 +8,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from electra_fast import ElectraTokenizer
-from electra_fast.packing import PackedBatch
+from electra_fast.cli.cost import CostCommand
+from electra_fast.model.packing import PackedBatch
 from electra_fast.pretraining import PRESETS
 from electra_fast.pretraining.build import build_model
 from electra_fast.pretraining.cost import mfu, papers_flops, training_flops
-from electra_fast.pretraining.cost_cli import CostCommand
-from electra_fast.pretraining.vocab import SPECIAL_TOKENS
+from electra_fast.pretraining.text.vocab import SPECIAL_TOKENS
 from electra_fast.training.gpus import GPUS, peak_flops
 
 

@@ -11,8 +11,8 @@ from texts import documents
 
 from electra_fast.pretraining.build import build_model
 from electra_fast.pretraining.evaluate import auc, evaluate
-from electra_fast.pretraining.objective import ElectraPretrainingOutput
-from electra_fast.pretraining.presets import PRESETS, preset
+from electra_fast.pretraining.networks.objective import ElectraPretrainingOutput
+from electra_fast.pretraining.recipes import PRESETS, preset
 from electra_fast.pretraining.run import new_tokenizer
 
 

@@ -10,7 +10,7 @@ from tokenizers.models import WordPiece
 
 from electra_fast import ElectraTokenizer
 from electra_fast.pretraining.extend_vocab import extended_rows, extended_tokenizer, pieces_of_new
-from electra_fast.pretraining.vocab import train_vocab
+from electra_fast.pretraining.text.vocab import train_vocab
 
 DOMAIN = ["Immunoglobulin binds the Überträger and immunoglobulins bind überall.\n" * 4] * 3
 N_NEW = 6

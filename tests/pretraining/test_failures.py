@@ -13,7 +13,7 @@ import zstandard
 from runs import RECIPE, checkpoints, curve, launch, sigterm_in, steps_done
 from texts import text
 
-from electra_fast.cli import main
+from electra_fast.cli.main import main
 from electra_fast.pretraining.loop import TrainingLoop
 from electra_fast.training.progress import read_records
 

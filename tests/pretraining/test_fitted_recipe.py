@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from electra_fast import ElectraConfig
 from electra_fast.pretraining import preset
-from electra_fast.pretraining.initialize import fitted_recipe
+from electra_fast.pretraining.continued import fitted_recipe
 
 # Shapes that no checkpoint here has.
 OTHER = dataclasses.replace(preset("tiny"), hidden_size=64, num_attention_heads=4, embedding_size=24)

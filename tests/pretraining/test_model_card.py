@@ -13,7 +13,7 @@ from texts import documents
 from electra_fast.pretraining.build import build_model
 from electra_fast.pretraining.evaluate import Evaluation
 from electra_fast.pretraining.model_card import model_card, write_model_card
-from electra_fast.pretraining.presets import preset
+from electra_fast.pretraining.recipes import preset
 from electra_fast.pretraining.run import new_tokenizer
 
 RECIPE = replace(preset("tiny"), num_hidden_layers=1)

@@ -9,7 +9,7 @@ import pytest
 from electra_fast import ElectraForMaskedLM, ElectraForPreTraining, ElectraTokenizer
 from electra_fast.pretraining import Corpus, build_model, preset, pretrain
 from electra_fast.pretraining.evaluate import evaluate
-from electra_fast.pretraining.stream import held_out_sequences
+from electra_fast.pretraining.text.stream import held_out_sequences
 from electra_fast.training.progress import read_records
 
 PROSE = Path(__file__).parents[3] / "shared" / "data" / "prose.txt.xz"

@@ -8,10 +8,10 @@ import torch
 from pretraining_models import FULL, MASK, SMALL, SPECIAL, batch, forward, make
 
 from electra_fast import ElectraConfig, ElectraTokenizer
-from electra_fast.packing import PackedBatch
+from electra_fast.model.packing import PackedBatch
 from electra_fast.pretraining.build import build_model, parameter_groups
-from electra_fast.pretraining.objective import ElectraPretrainingModel
-from electra_fast.pretraining.presets import PRESETS, preset
+from electra_fast.pretraining.networks.objective import ElectraPretrainingModel
+from electra_fast.pretraining.recipes import PRESETS, preset
 from electra_fast.training.optim import AdamW
 from electra_fast.training.precision import lower_precision
 

@@ -14,7 +14,7 @@ import torch
 from texts import documents, text
 
 from electra_fast import ElectraForMaskedLM, ElectraForPreTraining
-from electra_fast.cli import main
+from electra_fast.cli.main import main
 from electra_fast.pretraining import Corpus, preset
 from electra_fast.pretraining import pretrain as pretrain_on
 from electra_fast.pretraining.loop import TrainingLoop
@@ -247,7 +247,9 @@ def test_a_vocabulary_trained_before_is_used(data, monkeypatch, capsys):
         assert (data / name / "discriminator" / "vocab.txt").read_text(encoding="utf-8") == vocab
 
 
-@pytest.mark.parametrize("arguments", [["-m", "electra_fast.demo"], ["-m", "electra_fast", "pretrain"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["-m", "electra_fast.cli.demo"], ["-m", "electra_fast", "pretrain"]], ids=" ".join
+)
 def test_help_reads_well(arguments):
     done = subprocess.run(
         [sys.executable, *arguments, "--help"],

@@ -130,7 +130,7 @@ def test_added_tokens_that_reach_across_space_keep_texts_whole():
 
 
 def test_iterators_and_threads_give_the_same(tokenizer, monkeypatch):
-    monkeypatch.setattr("electra_fast.tokenizer_native._SLAB", 5000)
+    monkeypatch.setattr("electra_fast.tokenizer.native._SLAB", 5000)
     texts = SENTENCES * 2000
     expected = expected_rows(tokenizer, texts)
     for num_threads in (1, 2, None):

@@ -87,7 +87,7 @@ def test_every_script(rules):
 
 @pytest.mark.parametrize("rules", ["uncased", "cased"])
 def test_real_vocabulary(rules):
-    from electra_fast.tokenizer_files import read_vocab
+    from electra_fast.tokenizer.files import read_vocab
 
     both = build_both(read_vocab(data_file("vocab.txt")), **RULES[rules])
     for texts in sentences().values():

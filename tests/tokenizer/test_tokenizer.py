@@ -14,8 +14,8 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer, BertTokenizer, DataCollatorForLanguageModeling, DataCollatorWithPadding
 from vocabularies import SENTENCES, small_vocab
 
-from electra_fast.batch_encoding import BatchEncoding
 from electra_fast.tokenizer import ElectraTokenizer, ElectraTokenizerFast
+from electra_fast.tokenizer.batch_encoding import BatchEncoding
 
 TEXTS = [*SENTENCES, "The [MASK] <ent> dog", "ÀÉ"]
 
@@ -90,7 +90,7 @@ def test_a_vocabulary_with_crlf_and_gaps(tmp_path):
 def test_push_to_hub(tmp_path, tokenizer, monkeypatch):
     pushed = []
     monkeypatch.setattr(
-        "electra_fast.hub.push_directory",
+        "electra_fast.hub.files.push_directory",
         lambda directory, repo_id, **options: pushed.append(
             (sorted(p.name for p in Path(directory).iterdir()), repo_id)
         ),

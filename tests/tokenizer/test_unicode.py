@@ -56,7 +56,7 @@ def test_all_planes(plane):
 
 
 def test_real_vocabulary():
-    from electra_fast.tokenizer_files import read_vocab
+    from electra_fast.tokenizer.files import read_vocab
 
     both = build_both(read_vocab(data_file("vocab.txt")))
     for case in ("alone", "between letters"):

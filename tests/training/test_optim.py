@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from electra_fast import reference
+from electra_fast.ops import reference
 from electra_fast.training.optim import LAMB, AdamW, decay_groups
 from electra_fast.training.precision import LossScale
 from electra_fast.training.schedule import warmup_decay

@@ -1,0 +1,156 @@
+"""Tables, plots and the README's figures from the rows that the benchmarks have written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..measure import check_writable, require
+from .figures import rewrite
+from .history import history_tables
+from .plots import plot_history, plot_ratios
+from .rows import (
+    BENCHES,
+    OURS,
+    RESULTS,
+    Row,
+    commit_of,
+    digits,
+    grouped,
+    machine_of,
+    newest,
+    origin,
+    read_rows,
+    settings_words,
+    table,
+    times,
+    workload_words,
+)
+
+
+@dataclass(kw_only=True)
+class ReportCommand:
+    """Make tables and plots of what the benchmarks have measured.
+
+    The report has the newest row of each case, provider and machine. It is printed unless --markdown, --plots or
+    --readme says where results go.
+    """
+
+    results: Path = RESULTS
+    """The directory with the rows, *.jsonl. Default: that of the checkout."""
+    bench: tuple[str, ...] = tuple(BENCHES)
+    """Report these benches only."""
+    markdown: Path | None = None
+    """Write the report to this Markdown file."""
+    plots: Path | None = None
+    """Draw a PNG file for each bench into this directory; needs matplotlib."""
+    history: bool = False
+    """Also show how each ratio went from commit to commit."""
+    readme: Path | None = None
+    """Rewrite the blocks between `<!-- figures: NAME -->` and `<!-- end figures -->` of this file, from all benches."""
+
+    def run(self) -> None:
+        if unknown := [name for name in self.bench if name not in BENCHES]:
+            raise ValueError(f"unknown bench {unknown[0]!r}; the benches are {', '.join(BENCHES)}")
+        check_writable(self.markdown, self.plots)
+        rows = read_rows(self.results)
+        chosen = {name: [row for row in rows if row["bench"] == name] for name in self.bench}
+        chosen = {name: some for name, some in chosen.items() if some}
+        if not chosen:
+            raise ValueError(f"{self.results} has no rows of {', '.join(self.bench)}")
+        if self.plots is not None:
+            require("matplotlib", "bench")
+            self.plots.mkdir(exist_ok=True)
+            for path in (path for name, some in chosen.items() for path in self._draw(name, some, self.plots)):
+                print(path)
+        if self.readme is not None:
+            _write(self.readme, rewrite(self.readme.read_text(encoding="utf-8"), rows))
+            print(self.readme)
+        if self.markdown is not None:
+            _write(self.markdown, self._text(chosen))
+            print(self.markdown)
+        elif self.plots is None and self.readme is None:
+            print(self._text(chosen), end="")
+
+    def _draw(self, name: str, rows: list[Row], directory: Path) -> list[Path]:
+        """The files that were drawn: where there is nothing to compare, there is none."""
+        drawn = {directory / f"{name}.png": plot_ratios(newest(rows))}
+        if self.history:
+            drawn[directory / f"{name}-history.png"] = plot_history(rows)
+        for path, figure in drawn.items():
+            if figure is not None:
+                temporary = Path(f"{path}.tmp")
+                figure.savefig(temporary, format="png", dpi=120)
+                os.replace(temporary, path)
+        return [path for path, figure in drawn.items() if figure is not None]
+
+    def _text(self, chosen: dict[str, list[Row]]) -> str:
+        parts = ["# Benchmarks"]
+        for name, rows in chosen.items():
+            parts += [f"## {name}", *tables(newest(rows))]
+            if self.history:
+                parts += [f"### {name}, commit by commit", history_tables(rows)]
+        return "\n\n".join(parts) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = Path(f"{path}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+# The tables
+
+
+def tables(rows: Iterable[Row]) -> list[str]:
+    """A Markdown table of one bench's rows for each machine, with date, machine, versions and commit below.
+
+    A column is left out where no row has anything in it; that of the commit, where there is one commit only.
+    """
+    parts = []
+    for some in grouped(rows, machine_of).values():
+        columns = {header: [write(row) for row in some] for header, write in _columns(some).items()}
+        columns = {header: cells for header, cells in columns.items() if any(cells)}
+        parts += [table(columns, zip(*columns.values(), strict=True)), origin(some)]
+    return parts
+
+
+def _columns(rows: list[Row]) -> dict[str, Callable[[Row], str]]:
+    bench = BENCHES[rows[0]["bench"]]
+    has_commits = len({commit_of(row) for row in rows}) > 1
+
+    def value(row: Row) -> str:
+        values = row.get(bench.value)
+        return f"no figure: {row.get('status')}" if values is None else " / ".join(f"{v:.4g}" for v in values)
+
+    def number(name: str, form: str) -> Callable[[Row], str]:
+        return lambda row: "" if row.get(name) is None else format(row[name], form)
+
+    return {
+        "settings": settings_words,
+        "workload": workload_words,
+        "provider": lambda row: row["provider"],
+        f"{bench.unit} (20 / 50 / 80 %)": value,
+        "99 %": number("p99", ".4g"),
+        "tokens/s": number("tokens_per_second", ",.0f"),
+        "texts/s": number("texts_per_second", ",.0f"),
+        "electra_fast is": ratio_words,
+        "GFLOP/s": number("gflops", ".0f"),
+        "of GEMM": number("gemm_share", ".0%"),
+        "of ceiling, %": number("percent_of_ceiling", ".0f"),
+        "MFU": number("mfu", ".1%"),
+        "cold start, s": number("cold_start", ".3g"),
+        "peak MB": number("peak_mb", ",.0f"),
+        "differing texts": number("differing_share", ".2%"),
+        "commit": lambda row: " ".join(commit_of(row)) if has_commits else "",
+    }
+
+
+def ratio_words(row: Row) -> str:
+    """How many times as fast we are as a peer; with 20 to 80 % where the row has them."""
+    if row["provider"] == OURS or row.get("ratio") is None:
+        return ""
+    spread = row.get("ratios_20_80")
+    return times(row["ratio"]) + (f" ({' to '.join(map(digits, spread))})" if spread else "")

@@ -1,0 +1,54 @@
+"""The subcommand `convert`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from ..conversion.convert import convert_to_hub, convert_to_tf1
+from ..conversion.sources import NETWORKS
+
+
+@dataclass
+class ConvertCommand:
+    """Turn a checkpoint of any origin into directories of the Hub, or back into a TensorFlow checkpoint.
+
+    Reads Google's TensorFlow checkpoints of ELECTRA and BERT (no TensorFlow needed), and models of the Hub: ELECTRA in
+    safetensors, .bin, tf_model.h5 or flax_model.msgpack, and BERT, whose encoder becomes an ElectraModel. The sizes of
+    the networks are found in the tensors.
+    """
+
+    source: tyro.conf.Positional[str]
+    """model.ckpt-1000, or the directory it is in; a directory or a repository of the Hub; a directory with the
+    directories discriminator and generator."""
+    out: tyro.conf.Positional[Path]
+    """A new directory: the network, or discriminator and generator in it."""
+    network: Literal["discriminator", "generator", "both"] | None = None
+    """What to convert. Default: what is there."""
+    config: tuple[Path, ...] = ()
+    """A config.json for each network of a TensorFlow checkpoint, the discriminator's first. It must not contradict the
+    tensors, and adds what they do not tell: the number of heads, if it is not one for every 64 of the hidden size."""
+    vocab: Path | None = None
+    """A vocab.txt. Default: what is beside the weights, if anything."""
+    to: Literal["hub", "tf1"] = "hub"
+    """What to write."""
+
+    def run(self) -> None:
+        networks = {None: None, "both": NETWORKS}.get(self.network, (self.network,))
+        convert = convert_to_hub if self.to == "hub" else convert_to_tf1
+        checkpoint = convert(self.source, self.out, networks, self.config, self.vocab)
+        at = f" at step {checkpoint.step:,}" if checkpoint.step is not None else ""
+        print(f"read {self.source}{at}")
+        for network in checkpoint.networks:
+            print(network)
+            for note in network.notes:
+                print(f"  {note}")
+        if checkpoint.tokenizer is None:
+            print("no vocabulary was found: give one with --vocab, or add a vocab.txt")
+        else:
+            case = "lower-cased" if checkpoint.tokenizer.do_lower_case else "cased"
+            print(f"vocabulary of {len(checkpoint.tokenizer):,} entries, {case}")
+        print(f"written to {self.out}")

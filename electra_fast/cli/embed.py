@@ -1,0 +1,111 @@
+"""The subcommand `embed`, and the .npy file that it writes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+
+from ..inference.batching import BATCH_TOKENS, Counts
+
+
+@dataclass(kw_only=True)
+class EmbedCommand:
+    """Turn texts into vectors: a NumPy file with a row for each line, in order.
+
+    Lines are ordered by length among some thousands and computed without padding, in constant memory. At the end stderr
+    says how fast that was.
+    """
+
+    model: str | None = None
+    """A directory, or a model on the Hub. Default: the small English one that comes with the package."""
+    input: Path
+    """Lines of UTF-8 text, which may be packed: .gz, .xz, .zst. A blank line is a text too, an empty one."""
+    output: Path
+    """The .npy file to write, fp32 [lines, hidden size], whole or not at all."""
+    pooling: Literal["mean", "cls"] = "mean"
+    """The mean of all tokens' last hidden states, or that of the first token alone."""
+    normalize: bool = False
+    """Divide each vector by its Euclidean length."""
+    max_length: int | None = None
+    """Cut longer texts to so many tokens. Default: what tokenizer and model can take."""
+    batch_tokens: int = BATCH_TOKENS
+    """How many tokens to compute at once."""
+    device: str = "auto"
+    """Where to run: auto, cpu, cuda, cuda:1, ..."""
+    impl: Literal["auto", "triton", "torch"] = "auto"
+    """Which code serves the ops."""
+    dtype: Literal["fp32", "bf16", "fp16", "int8"] | None = None
+    """Of weights and activations; int8 is for CPUs. Default: bf16 on a GPU, fp32 on a CPU."""
+
+    def run(self) -> None:
+        from ..bundled import bundled
+        from ..finetuning.data.lines import numbered_lines
+        from ..inference.embed import Embedder, load_encoder
+
+        if self.output.suffix != ".npy":
+            raise ValueError(f"the output must be a .npy file, got {self.output}")
+        if not self.output.absolute().parent.is_dir():
+            raise FileNotFoundError(f"the directory of the output does not exist: {self.output.parent}")
+        encoder, tokenizer = load_encoder(
+            self.model or bundled("discriminator"), device=self.device, dtype=self.dtype, impl=self.impl
+        )
+        embedder = Embedder(
+            encoder=encoder,
+            tokenizer=tokenizer,
+            pooling=self.pooling,
+            normalize=self.normalize,
+            max_length=self.max_length,
+            batch_tokens=self.batch_tokens,
+        )
+        texts = (line for _, line in numbered_lines(self.input))  # their ends are white space
+        counts, begun = Counts(), time.perf_counter()
+        with written_rows(self.output, embedder.size) as write:
+            for vectors in embedder.stream(texts, progress=sys.stderr.isatty(), counts=counts):
+                write(vectors)
+        seconds = time.perf_counter() - begun
+        print(
+            f"{counts.examples:,} texts, {counts.tokens:,} tokens in {seconds:.1f} s: "
+            f"{counts.examples / seconds:,.0f} texts/s, {counts.tokens / seconds:,.0f} tokens/s",
+            file=sys.stderr,
+        )
+
+
+@contextmanager
+def written_rows(path: Path, size: int) -> Iterator[Callable[[np.ndarray], None]]:
+    """Writes an fp32 [n, size] array whose n is known at the end; yields what appends rows.
+
+    The file gets its name when all of it is written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    n_rows = 0
+
+    def write(rows: np.ndarray) -> None:
+        nonlocal n_rows
+        file.write(np.ascontiguousarray(rows, np.float32).data)
+        n_rows += len(rows)
+
+    try:
+        with temporary.open("wb") as file:
+            _write_header(file, (0, size))
+            begin = file.tell()
+            yield write
+            # NumPy leaves room in a header for its first axis to grow.
+            file.seek(0)
+            _write_header(file, (n_rows, size))
+            assert file.tell() == begin
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype("<f4")), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)

@@ -1,0 +1,172 @@
+"""The subcommand `finetune`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from ..finetuning.data.tasks import Task
+
+
+@dataclass(kw_only=True)
+class FinetuneCommand:
+    """Train a network on a task, and measure it.
+
+    Writes OUT/model, which transformers loads too (but for --head paper), OUT/results.json with the median over seeds
+    and its spread, predictions, and pictures. The same command again goes on where a run stopped; under torchrun all
+    processes train together.
+    """
+
+    model: str | None = None
+    """The checkpoint to begin with: a directory, or a model on the Hub. Default: the small English discriminator that
+    comes with the package."""
+    task: tuple[str, ...]
+    """A task of GLUE (cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli), squad1, squad2, newsqa, naturalqs, triviaqa,
+    searchqa, chunking, ner, pos, swag; or a kind of task, on files of your own: classification, regression, multilabel,
+    tagging, qa, choice. Several share an encoder."""
+    data: Path | None = None
+    """A directory with the files of the task (train, dev, test), or one file, of which a tenth is held out. Of several
+    tasks: a directory with a directory for each."""
+    train: Path | None = None
+    """The file to train on."""
+    dev: Path | None = None
+    """The file to measure on. Default: a tenth of the file to train on."""
+    test: Path | None = None
+    """A file to predict; measured too where it has labels."""
+    out: Path
+    """Directory to write to: empty, not there yet, or that of the run to go on with."""
+    overwrite: bool = False
+    """Replace the results of an earlier run in OUT."""
+    text: str | None = None
+    """Of your own files: the column of the text, by name, or by number from 0 with --no-header."""
+    pair: str | None = None
+    """The column of the second text of a pair."""
+    label: str | None = None
+    """The column of the class, number or classes."""
+    words: str | None = None
+    """For tagging: the column of the words, by number from 0 or by its name in CoNLL-U. Default: the first, or FORM."""
+    tags: str | None = None
+    """For tagging: the column of the tags: -1 is the last."""
+    start: str | None = None
+    """For choice: the column of what every ending begins with."""
+    endings: tuple[str, ...] = ()
+    """For choice: the columns of the endings."""
+    no_header: bool = False
+    """The first line of a table is an example, and columns are numbers."""
+    labels: tuple[str, ...] = ()
+    """The classes or tags. Default: those of the training examples."""
+    metric: str | None = None
+    """The metric that counts. Default: the task's."""
+    has_unanswerable: bool = False
+    """For qa: a question may have no answer."""
+    head: Literal["transformers", "paper"] = "transformers"
+    """transformers' head, or the paper's: no dense layer for classification; for questions start and end together, and
+    whether there is an answer."""
+    trials: int = 1
+    """Seeds to train with; more tell how much of a result is chance."""
+    retries: int = 2
+    """How many runs that do not learn are given up for others."""
+    seed: int = 0
+    """The first seed."""
+    epochs: float | None = None
+    """Passes over the training examples. Default: the task's."""
+    batch_size: int | None = None
+    """Items an update, of all processes together. Default: 32."""
+    learning_rate: float | None = None
+    """Of the head; layers below have less. Default: the paper's for the model's size."""
+    max_length: int | None = None
+    """Tokens of a row. Default: the task's."""
+    n_train: int | None = None
+    """Train on so many examples, drawn at random. Default: on all."""
+    set: tuple[str, ...] = ()
+    """Any other field of the recipe as NAME=VALUE: layer_decay=0.9 google_layer_decay=True dropout=0.0."""
+    log_every: int = 10
+    """Updates between two records."""
+    checkpoint_every: int | None = None
+    """Updates between two checkpoints; a multiple of log-every. Default: 50 times that."""
+    keep_all: bool = False
+    """Keep the networks of all seeds, and not of the best alone."""
+    accumulate: int = 1
+    """Forwards and backwards an update, where a batch does not fit at once."""
+    gradient_checkpointing: bool = False
+    """Less memory for a third more work."""
+    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Where else records go."""
+    device: str = "auto"
+    """Where to run: auto, cpu, cuda, cuda:1, ..."""
+    impl: Literal["auto", "triton", "torch"] = "auto"
+    """Which code serves the ops."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Of parameters and activations; the optimizer keeps fp32. Default: bf16 on a GPU, fp32 on a CPU."""
+
+    def run(self) -> None:
+        from ..bundled import bundled
+        from ..finetuning.recipe import Recipe
+        from ..finetuning.run import finetune
+        from ..finetuning.task_data import TaskFiles, folder_of
+        from .assignments import assigned_fields
+
+        tasks = [self._task(name) for name in self.task]
+        files = {name: path for name in ("train", "dev", "test") if (path := getattr(self, name)) is not None}
+        if self.data is None and "train" not in files:
+            raise ValueError("--data or --train is needed: a directory or a file to train on")
+        if len(tasks) > 1 and files:
+            raise ValueError("several tasks need --data, a directory with one for each, and no --train, --dev, --test")
+        changes = {"n_epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if self.max_length is not None:
+            changes["max_length"] = self.max_length
+        changes |= {"head": self.head, **assigned_fields(Recipe, self.set)}
+        finetune(
+            self.model or bundled("discriminator"),
+            [
+                TaskFiles(task, self.data if len(tasks) == 1 else folder_of(task, self.data), files, self.n_train)
+                for task in tasks
+            ],
+            self.out,
+            n_trials=self.trials,
+            n_retries=self.retries,
+            seed=self.seed,
+            log_every=self.log_every,
+            checkpoint_every=self.checkpoint_every,
+            keep_all=self.keep_all,
+            overwrite=self.overwrite,
+            device=self.device,
+            impl=self.impl,
+            precision=self.precision,
+            accumulate=self.accumulate,
+            gradient_checkpointing=self.gradient_checkpointing,
+            track=self.track,
+            **changes,
+        )
+
+    def _task(self, name: str) -> Task:
+        """The task of this name, or of this kind on files of one's own."""
+        from ..finetuning.data.tasks import KindName, custom_task, task
+
+        columns: Mapping[str, object] = {
+            "text": self.text,
+            "pair": self.pair,
+            "label": self.label,
+            "words": self.words,
+            "tags": self.tags,
+            "start": self.start,
+            "endings": self.endings or None,
+            "labels": self.labels or None,
+            "metric": self.metric,
+        }
+        given = {name: value for name, value in columns.items() if value is not None}
+        if name in get_args(KindName):
+            return custom_task(
+                name, name=name, has_header=not self.no_header, has_unanswerable=self.has_unanswerable, **given
+            )
+        given |= {name: True for name in ("no_header", "has_unanswerable") if getattr(self, name)}
+        if given:
+            raise ValueError(
+                f"--{', --'.join(given).replace('_', '-')}: of files of your own, with --task classification and the "
+                f"like; the files of {name} are known"
+            )
+        return task(name)

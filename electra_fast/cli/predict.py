@@ -1,0 +1,125 @@
+"""The subcommand `predict`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal
+
+from ..inference.batching import BATCH_TOKENS, Counts
+
+if TYPE_CHECKING:
+    from ..finetuning.data.tasks import Columns
+
+
+@dataclass(kw_only=True)
+class PredictCommand:
+    """Say what a fine-tuned network predicts of a text, or of millions.
+
+    Prints a JSON object for each example, in the order of the input, and at the end on stderr how fast that was.
+    Examples are ordered by length among some thousands, so results come in portions. Under torchrun all processes share
+    the work.
+    """
+
+    model: str
+    """A directory that `finetune` or transformers wrote, or a model on the Hub."""
+    input: Path | None = None
+    """Lines of text (a tab separates a pair); or, by column, .tsv, .csv or .jsonl; for tagging, CoNLL or CoNLL-U; for
+    questions, SQuAD's JSON. Each may be packed: .gz, .xz, .zst. Default: lines of the standard input: texts, sentences
+    with white space between words, or {"question": ..., "context": ...}."""
+    text: str | None = None
+    """The column of the text: a name, or a number from 0 with --no-header."""
+    pair: str | None = None
+    """The column of the second text of a pair."""
+    words: str | None = None
+    """The column of the words to tag: of CoNLL a number (default: 0), of JSONL the name of lists."""
+    start: str | None = None
+    """For choices, the column of what every ending begins with."""
+    endings: tuple[str, ...] = ()
+    """For choices, their columns. Default: those of SWAG."""
+    id: str | None = None
+    """The column of the examples' ids. Default: their numbers, from 0."""
+    no_header: bool = False
+    """The first line of a table is an example, and columns are numbers."""
+    output: Path | None = None
+    """The file to write, whole or not at all. Default: the standard output."""
+    batch_tokens: int = BATCH_TOKENS
+    """How many tokens to compute at once."""
+    device: str = "auto"
+    """Where to run: auto, cpu, cuda, cuda:1, ..."""
+    impl: Literal["auto", "triton", "torch"] = "auto"
+    """Which code serves the ops."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Of weights and activations. Default: bf16 on a GPU, fp32 on a CPU."""
+
+    def run(self) -> None:
+        from ..finetuning.data.predict_inputs import read_examples
+        from ..finetuning.prediction import predict
+        from ..finetuning.saved import kind_name, load_finetuned
+        from ..training.distributed import join
+        from ..training.precision import DTYPES, default_precision
+
+        if self.output is not None and not self.output.parent.is_dir():
+            raise FileNotFoundError(f"the directory of the output does not exist: {self.output.parent}")
+        with join(self.device) as world:
+            if world.size > 1 and (self.input is None or not self.input.is_file()):
+                raise ValueError(f"several processes need a file that each can read (--input), got {self.input}")
+            dtype = DTYPES[self.precision or default_precision(world.device)]
+            finetuned = load_finetuned(self.model, device=world.device, impl=self.impl, dtype=dtype)
+            examples = read_examples(kind_name(finetuned.kind), self.input, self._columns())
+            counts, begun = Counts(), time.perf_counter()
+            shows_bar = sys.stderr.isatty() and not (self.output is None and sys.stdout.isatty())
+            predictions = predict(
+                finetuned,
+                examples,
+                batch_tokens=self.batch_tokens,
+                progress=shows_bar,
+                world=world,
+                counts=counts,
+            )
+            with _opened(self.output) if world.is_main else nullcontext() as out:
+                for prediction in predictions:
+                    out.write(json.dumps(prediction, ensure_ascii=False, allow_nan=False) + "\n")
+            if world.is_main:
+                seconds = time.perf_counter() - begun
+                print(
+                    f"{counts.examples:,} examples, {counts.tokens:,} tokens in {seconds:.1f} s: "
+                    f"{counts.examples / seconds:,.0f} examples/s, {counts.tokens / seconds:,.0f} tokens/s",
+                    file=sys.stderr,
+                )
+
+    def _columns(self) -> Columns:
+        from ..finetuning.data.tasks import Columns
+
+        names = {name: getattr(self, name) for name in ("text", "pair", "id", "start")}
+        endings = self.endings
+        if self.no_header:
+            names = {name: None if column is None else _number(column) for name, column in names.items()}
+            endings = tuple(map(_number, endings))
+        words = None if self.words is None else _number(self.words)
+        return Columns(**names, words=words, endings=endings, has_header=not self.no_header)
+
+
+def _number(column: str) -> int | str:
+    return int(column) if column.removeprefix("-").isdecimal() else column
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[IO[str]]:
+    """The standard output; or a file, which gets its name when all of it is written."""
+    if path is None:
+        yield sys.stdout
+        return
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,105 @@
+"""What a task is trained and measured on: its kind, its splits, and their features, made once for all seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..tokenizer import ElectraTokenizer
+from .data.examples import answer_of
+from .data.features import Features
+from .data.splits import fingerprint, labels_of, open_splits, swapped
+from .data.tasks import Task
+from .kinds.kind import Kind
+from .recipe import Recipe
+from .saved import make_kind
+
+
+@dataclass(frozen=True)
+class TaskFiles:
+    """A task and where its examples are.
+
+    Attributes:
+        data: a directory with the files that the task names, or one file.
+        files: files by split, in place of those.
+        n_train: train on so many examples, drawn by the seed of the run; None on all.
+    """
+
+    task: Task
+    data: Path | None = None
+    files: Mapping[str, Path] | None = None
+    n_train: int | None = None
+
+    def open(self, tokenizer: ElectraTokenizer, recipe: Recipe, seed: int) -> TaskData:
+        """Reads and checks everything; raises ValueError and FileNotFoundError as `open_splits` does."""
+        splits = open_splits(self.task, self.data, self.files, seed=seed, n_train=self.n_train)
+        return TaskData(self.task, splits, labels_of(self.task, splits), tokenizer, recipe)
+
+
+def folder_of(task: Task, data: Path) -> Path:
+    """The folder of a task among those of several: its name, whatever the case and without hyphens, as in SST-2.
+
+    Raises FileNotFoundError where there is none, or no such directory.
+    """
+    if not data.is_dir():
+        raise FileNotFoundError(f"no such directory: {data}")
+    for path in sorted(data.iterdir()):
+        if path.is_dir() and path.name.lower().replace("-", "").replace("_", "") == task.name:
+            return path
+    raise FileNotFoundError(f"{data} must hold a directory for each task, got none for {task.name}")
+
+
+class TaskData:
+    """A task's splits as the network reads them.
+
+    Attributes:
+        kind: of the task, with its labels.
+        train: the features to train on.
+    """
+
+    def __init__(self, task: Task, splits: dict, labels: tuple[str, ...], tokenizer: ElectraTokenizer, recipe: Recipe):
+        self.task, self.splits = task, splits
+        self.kind: Kind = make_kind(task.kind, labels, task.options)
+        if task.metric is not None and task.metric not in self.kind.metric_names:
+            names = ", ".join(self.kind.metric_names)
+            raise ValueError(f"the metric of {task.name} must be one of {names}, got {task.metric!r}")
+        self.kind.model_class(recipe.head)  # one that the kind does not have is refused now
+        self._tokenizer, self._recipe = tokenizer, recipe
+        self._features: dict[str, Features] = {}
+
+    @cached_property
+    def train(self) -> Features:
+        examples = self.splits["train"].examples
+        if self._recipe.swap_pairs:
+            examples = [*examples, *swapped(examples)]
+        return self.kind.features(examples, self._tokenizer, self._recipe.max_length)
+
+    def features(self, split: str) -> Features:
+        """Of a split to measure on."""
+        if split not in self._features:
+            examples = self.splits[split].examples
+            self._features[split] = self.kind.features(examples, self._tokenizer, self._recipe.max_length)
+        return self._features[split]
+
+    @property
+    def measured_splits(self) -> list[str]:
+        return [name for name in self.splits if name != "train"]
+
+    def has_labels(self, split: str) -> bool:
+        """Whether a split can be measured on: every example has what is to be predicted."""
+        return all(answer_of(example) is not None for example in self.splits[split].examples)
+
+    def metrics(self, split: str, predictions: Sequence[dict]) -> dict[str, float]:
+        """The metrics of a split's predictions, the one that counts first."""
+        found = self.kind.metrics(self.splits[split].examples, predictions)
+        first = self.task.metric or self.kind.metric_names[0]
+        return {first: found[first], **found}
+
+    def title(self, split: str, tasks: Mapping[str, TaskData]) -> str:
+        """What a split is called among those of all tasks."""
+        return split if len(tasks) == 1 else f"{self.task.name} {split}"
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.splits)

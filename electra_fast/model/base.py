@@ -1,0 +1,244 @@
+"""ElectraPreTrainedModel: what every model class has besides its forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..hub.files import HubMixin
+from ..ops import Impl
+from ..ops import registry as ops
+from .captured import CapturedEncoder
+from .config import ElectraConfig
+from .cpu_encoder import CpuEncoder, Precision
+from .layers import checkpoint_activations
+from .outputs import ModelOutput
+
+
+class ElectraPreTrainedModel(HubMixin, nn.Module):
+    """Base of all classes: `from_pretrained`, `save_pretrained` and `push_to_hub` come from HubMixin.
+
+    Args:
+        config: the model's shape.
+        impl: which code serves the ops, "auto", "triton" or "torch"; fixed at construction.
+    """
+
+    config_class = ElectraConfig
+    base_model_prefix = "electra"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("ElectraLayer", "ElectraEmbeddings")
+    _tied_weights_keys: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed, by subclasses
+
+    def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
+        super().__init__()
+        if not isinstance(config, ElectraConfig):
+            raise TypeError(f"config must be an electra_fast.ElectraConfig, got {type(config).__name__}")
+        self.config = config
+        self.ops = ops.select(impl)
+
+    @classmethod
+    def from_config(cls, config: ElectraConfig, dtype: torch.dtype | None = None, impl: Impl = "auto"):
+        """A model with fresh weights."""
+        model = cls(config, impl=impl)
+        return model if dtype is None else model.to(dtype)
+
+    _from_config = from_config
+
+    # Weights
+
+    def post_init(self) -> None:
+        """Called last in each constructor: fresh weights, ties."""
+        self.apply(self._init_weights)
+        self.tie_weights()
+
+    def init_weights(self) -> None:
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Normal of std `initializer_range` for matrices and tables; zero biases and padding row; LayerNorm 1 and 0."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            with torch.no_grad():
+                module.weight[module.padding_idx].zero_()
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+    def tie_weights(self) -> None:
+        """Makes the output embeddings the same Parameter as the word table, where the config ties them."""
+        head = self.get_output_embeddings()
+        if head is not None and self.config.tie_word_embeddings:
+            head.weight = self.get_input_embeddings().weight
+
+    # Embeddings
+
+    @property
+    def base_model(self) -> nn.Module:
+        return getattr(self, self.base_model_prefix, self)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.base_model.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.base_model.embeddings.word_embeddings = value
+
+    def get_output_embeddings(self) -> nn.Linear | None:
+        return getattr(self, "generator_lm_head", None)
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        self.generator_lm_head = new_embeddings
+
+    def get_position_embeddings(self) -> nn.Embedding:
+        return self.base_model.embeddings.position_embeddings
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """Changes the number of rows of the word table, and of the vocabulary head with it.
+
+        Rows that stay keep their values; new ones are the mean of the old rows, or fresh where `mean_resizing` is
+        false. Sets `config.vocab_size`; returns the table.
+        """
+        old = self.get_input_embeddings()
+        n_rows = old.num_embeddings if new_num_tokens is None else new_num_tokens
+        if pad_to_multiple_of is not None:
+            n_rows = -(-n_rows // pad_to_multiple_of) * pad_to_multiple_of
+        if n_rows < 1:
+            raise ValueError(f"new_num_tokens must be at least 1, got {new_num_tokens}")
+        if n_rows == old.num_embeddings:
+            return old
+        padding_idx = old.padding_idx if old.padding_idx is not None and old.padding_idx < n_rows else None
+        new = nn.Embedding(n_rows, old.embedding_dim, padding_idx, device=old.weight.device, dtype=old.weight.dtype)
+        self._init_weights(new)
+        _copy_rows(new.weight, old.weight, mean_resizing)
+        self.set_input_embeddings(new.requires_grad_(old.weight.requires_grad))
+
+        head = self.get_output_embeddings()
+        if head is not None:
+            new_head = nn.Linear(head.in_features, n_rows, device=head.weight.device, dtype=head.weight.dtype)
+            self._init_weights(new_head)
+            _copy_rows(new_head.weight, head.weight, mean_resizing)
+            _copy_rows(new_head.bias, head.bias, mean_resizing)
+            new_head.weight.requires_grad_(head.weight.requires_grad)
+            new_head.bias.requires_grad_(head.bias.requires_grad)
+            self.set_output_embeddings(new_head)
+        self.config.vocab_size = n_rows
+        self.tie_weights()
+        return new
+
+    # Facts
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(p.dtype for p in self.parameters() if p.is_floating_point())
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def name_or_path(self) -> str:
+        return getattr(self.config, "_name_or_path", "")
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        return {"input_ids": torch.tensor([[1, 2, 3], [1, 2, 0]], device=self.device)}
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Number of parameters, tied ones counted once; `exclude_embeddings` leaves out the three tables."""
+        tables = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)} if exclude_embeddings else set()
+        return sum(
+            p.numel() for p in self.parameters() if (p.requires_grad or not only_trainable) and id(p) not in tables
+        )
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """Bytes of the parameters, and of the buffers unless told otherwise."""
+        tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    def can_generate(self) -> bool:
+        return hasattr(self, "generate")
+
+    # CUDA graphs
+
+    def capture(self, max_tokens: int = 8192) -> ElectraPreTrainedModel:
+        """From now on inference replays CUDA graphs, for small batches the larger part of the time; returns self.
+
+        Serves calls in eval mode under `torch.no_grad()` or `torch.inference_mode()` with at most `max_tokens` tokens.
+        A graph is recorded when a bucket of sizes is met for the first time, which takes a moment.
+
+        Raises:
+            ValueError: a model that is not on a CUDA device.
+        """
+        if self.device.type != "cuda":
+            raise ValueError(
+                f"capture() records CUDA graphs: the model must be on a CUDA device, it is on {self.device}"
+            )
+        self.base_model.captured = CapturedEncoder(max_tokens)
+        return self
+
+    # Eight bits
+
+    def quantize(self, precision: Precision = "int8") -> ElectraPreTrainedModel:
+        """From now on the encoder computes its linear layers in eight bits, for inference on a CPU; returns self.
+
+        Weights are rounded by output column and activations by token, when they are used: nothing is calibrated. The
+        parameters stay as they are, so the model is saved as it was; "fp32" undoes it. A call that cannot be served in
+        eight bits (gradients, attentions as an output) raises RuntimeError.
+
+        Raises:
+            ValueError: the processor has no VNNI, or an unknown precision.
+        """
+        self.base_model.cpu_encoder = CpuEncoder(precision)
+        return self
+
+    # Activation checkpointing, and transformers' older name for it
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        return self.base_model.encoder.gradient_checkpointing
+
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: dict[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Recomputes each layer in the backward instead of keeping its activations: `checkpoint_activations`."""
+        checkpoint_activations(self, activation_checkpointing_kwargs, every_n_layers, offload)
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        self.base_model.encoder.gradient_checkpointing = False
+
+    def enable_input_require_grads(self) -> None:
+        """Makes the embeddings' output require gradients, for training adapters on frozen weights."""
+        embeddings = self.base_model.embeddings
+        self._input_grads_hook = embeddings.register_forward_hook(lambda _m, _i, output: output.requires_grad_(True))
+
+    def disable_input_require_grads(self) -> None:
+        self._input_grads_hook.remove()
+
+    # Forward
+
+    def _result(self, kind: type[ModelOutput], encoded, options: dict[str, Any], **values: Any) -> ModelOutput | tuple:
+        """The named result, or the tuple of what is not None where `return_dict` is false."""
+        output = kind(**values, hidden_states=encoded.hidden_states, attentions=encoded.attentions)
+        return_dict = options.get("return_dict")
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+
+@torch.no_grad()
+def _copy_rows(new: Tensor, old: Tensor, mean_resizing: bool) -> None:
+    n_rows = min(len(new), len(old))
+    new[:n_rows] = old[:n_rows]
+    if mean_resizing:
+        new[n_rows:] = old.mean(0)

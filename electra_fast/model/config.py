@@ -1,0 +1,230 @@
+"""ElectraConfig: the Hub's config.json as a Python object.
+
+Field names, defaults and meaning are those of transformers 5's ElectraConfig. Keys that ELECTRA does not know are kept
+as attributes and written back, so that a config from the wild survives a round trip.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+# Read and written by every config of the transformers family; left out of the file while they hold these values.
+_COMMON_DEFAULTS: dict[str, Any] = {
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "return_dict": True,
+    "chunk_size_feed_forward": 0,
+    "is_encoder_decoder": False,
+    "problem_type": None,
+    "architectures": None,
+    "dtype": None,
+}
+
+
+class ElectraConfig:
+    """Shape and behaviour of an ELECTRA model.
+
+    Args:
+        vocab_size: rows of the word table.
+        embedding_size: width E of the embedding tables; a projection E -> H is added where it differs from the hidden
+            size.
+        hidden_size: width H of the encoder; a multiple of `num_attention_heads`.
+        num_hidden_layers, num_attention_heads, intermediate_size: the encoder's shape.
+        hidden_act: name of the activation (see `electra_fast.ops.reference.ACTIVATIONS`) or a function on tensors.
+        hidden_dropout_prob, attention_probs_dropout_prob: dropout rates in training.
+        max_position_embeddings: the longest sequence.
+        num_labels, id2label, label2id: the labels of a task head (default: two, `LABEL_0` and `LABEL_1`).
+        **kwargs: any other key of a config.json; kept as an attribute and written back.
+
+    Raises:
+        ValueError: a size that is not positive, a hidden size that the heads do not divide, a rate outside [0, 1).
+    """
+
+    model_type = "electra"
+
+    def __init__(
+        self,
+        vocab_size: int = 30522,
+        embedding_size: int = 128,
+        hidden_size: int = 256,
+        num_hidden_layers: int = 12,
+        num_attention_heads: int = 4,
+        intermediate_size: int = 1024,
+        hidden_act: str = "gelu",
+        hidden_dropout_prob: float = 0.1,
+        attention_probs_dropout_prob: float = 0.1,
+        max_position_embeddings: int = 512,
+        type_vocab_size: int = 2,
+        initializer_range: float = 0.02,
+        layer_norm_eps: float = 1e-12,
+        summary_type: str = "first",
+        summary_use_proj: bool = True,
+        summary_activation: str | None = "gelu",
+        summary_last_dropout: float = 0.1,
+        pad_token_id: int | None = 0,
+        use_cache: bool = True,
+        classifier_dropout: float | None = None,
+        is_decoder: bool = False,
+        add_cross_attention: bool = False,
+        bos_token_id: int | None = None,
+        eos_token_id: int | list[int] | None = None,
+        tie_word_embeddings: bool = True,
+        num_labels: int | None = None,
+        id2label: dict[int, str] | None = None,
+        label2id: dict[str, int] | None = None,
+        **kwargs: Any,
+    ):
+        fields = {
+            k: v for k, v in locals().items() if k not in ("self", "kwargs", "num_labels", "id2label", "label2id")
+        }
+        fields.pop("__class__", None)
+        self.__dict__.update(fields)
+        self.__dict__.update(copy.deepcopy(_COMMON_DEFAULTS))
+        if "torch_dtype" in kwargs:  # version 4's name
+            kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
+        kwargs.pop("model_type", None)
+        if id2label is not None:
+            self.id2label = {int(k): v for k, v in id2label.items()}
+            self.label2id = dict(label2id) if label2id else {v: k for k, v in self.id2label.items()}
+            if num_labels is not None and num_labels != len(self.id2label):
+                self.num_labels = num_labels
+        else:
+            self.num_labels = 2 if num_labels is None else num_labels
+        for key, value in kwargs.items():
+            setattr(self, key, value)
+        self._check()
+
+    def _check(self) -> None:
+        for name in ("vocab_size", "embedding_size", "hidden_size", "num_attention_heads", "intermediate_size",
+                     "max_position_embeddings", "type_vocab_size"):  # fmt: skip
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        if not isinstance(self.num_hidden_layers, int) or self.num_hidden_layers < 0:
+            raise ValueError(f"num_hidden_layers must be an integer of at least 0, got {self.num_hidden_layers!r}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size must be a multiple of num_attention_heads, got {self.hidden_size} and "
+                f"{self.num_attention_heads}"
+            )
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {value!r}")
+        if self.add_cross_attention and not self.is_decoder:
+            raise ValueError("add_cross_attention needs is_decoder=True")
+        position = getattr(self, "position_embedding_type", "absolute")
+        if position not in (None, "absolute"):
+            raise ValueError(f"position_embedding_type must be 'absolute', got {position!r}: relative positions of "
+                             "transformers 4 are not supported")  # fmt: skip
+
+    # Labels: their number is the size of id2label, as in transformers.
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, num_labels: int) -> None:
+        self.id2label = {i: f"LABEL_{i}" for i in range(num_labels)}
+        self.label2id = {label: i for i, label in self.id2label.items()}
+
+    @property
+    def use_return_dict(self) -> bool:
+        return self.return_dict
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    # Reading
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> ElectraConfig:
+        """Reads config.json from a directory, a file or the Hub; keyword arguments that are fields override it.
+
+        Accepts the Hub options of `electra_fast.hub.files.find_file` (revision, token, cache_dir, subfolder, ...).
+        """
+        from ..hub.files import HUB_OPTIONS, find_file
+
+        options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+        source = Path(pretrained_model_name_or_path)
+        path = source if source.is_file() else find_file(pretrained_model_name_or_path, "config.json", **options)
+        return cls.from_dict({**_read_json(path), **kwargs})
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> ElectraConfig:
+        """Builds a config from a dictionary; raises ValueError where it is another model's."""
+        model_type = config_dict.get("model_type", "electra")
+        if model_type != "electra":
+            raise ValueError(
+                f"config.json must have model_type 'electra', got {model_type!r}: this is another model's config"
+                + ("; `electra-fast convert` makes an ElectraModel of a BERT" if model_type == "bert" else "")
+            )
+        return cls(**{**config_dict, **kwargs})
+
+    @classmethod
+    def from_json_file(cls, json_file: str | os.PathLike) -> ElectraConfig:
+        return cls.from_dict(_read_json(json_file))
+
+    # Writing
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as JSON values."""
+        output = {k: copy.deepcopy(v) for k, v in self.__dict__.items() if k != "_name_or_path"}
+        output["model_type"] = self.model_type
+        if output["dtype"] is not None:
+            output["dtype"] = str(output["dtype"]).removeprefix("torch.")
+        if callable(output["hidden_act"]):
+            output["hidden_act"] = output["hidden_act"].__name__
+        return output
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """`to_dict` without the keys common to all models that hold their defaults."""
+        output = self.to_dict()
+        default_labels = {i: f"LABEL_{i}" for i in range(2)}
+        common = {**_COMMON_DEFAULTS, "id2label": default_labels, "label2id": {v: k for k, v in default_labels.items()}}
+        return {k: v for k, v in output.items() if k not in common or v != common[k]}
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        return json.dumps(self.to_diff_dict() if use_diff else self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = True) -> None:
+        Path(json_file_path).write_text(self.to_json_string(use_diff), encoding="utf-8")
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Writes config.json into a directory, which is created."""
+        from ..hub.files import push_directory
+
+        os.makedirs(save_directory, exist_ok=True)
+        self.to_json_file(Path(save_directory) / "config.json")
+        if push_to_hub:
+            push_directory(save_directory, files=["config.json"], **kwargs)
+
+    def update(self, config_dict: dict[str, Any]) -> None:
+        for key, value in config_dict.items():
+            setattr(self, key, value)
+        self._check()
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> ElectraConfig:
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ElectraConfig) and self.to_dict() == other.to_dict()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.to_json_string()}"
+
+
+def _read_json(path: str | os.PathLike) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must hold JSON, got: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content

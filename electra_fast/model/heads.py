@@ -1,0 +1,94 @@
+"""The heads. Names and mathematics are transformers'; the two of pre-training go through their ops."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import Impl, reference
+from ..ops import registry as ops
+from .config import ElectraConfig
+
+
+class ElectraDiscriminatorPredictions(nn.Module):
+    """The replaced-token head: one logit a token, above zero where the token looks replaced."""
+
+    def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense_prediction = nn.Linear(config.hidden_size, 1)
+        self.rtd_head = ops.select(impl).rtd_head
+        if config.hidden_act != "gelu":
+            self.rtd_head = partial(reference.rtd_head, activation=reference.activation_of(config.hidden_act))
+
+    def forward(self, hidden: Tensor, labels: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+        """hidden [..., H], labels [...] -> (mean loss or None, logits [...])."""
+        dense, prediction = self.dense, self.dense_prediction
+        return self.rtd_head(hidden, dense.weight, dense.bias, prediction.weight, prediction.bias, labels)
+
+
+class ElectraGeneratorPredictions(nn.Module):
+    """LayerNorm(gelu(dense)), from which the vocabulary logits are computed; GELU whatever `hidden_act` says."""
+
+    def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
+        super().__init__()
+        self.LayerNorm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_eps)
+        self.dense = nn.Linear(config.hidden_size, config.embedding_size)
+        self.linear_gelu = ops.select(impl).linear_gelu
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[..., H] -> [..., E]"""
+        return self.LayerNorm(self.linear_gelu(hidden, self.dense.weight, self.dense.bias))
+
+
+def classifier_dropout(config: ElectraConfig) -> nn.Dropout:
+    rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+    return nn.Dropout(rate)
+
+
+class ElectraClassificationHead(nn.Module):
+    """dropout, dense, GELU, dropout, labels; on the hidden state of the first token."""
+
+    def __init__(self, config: ElectraConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = classifier_dropout(config)
+        self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features [B, S, H] -> [B, num_labels]"""
+        x = reference.linear_gelu(self.dropout(features[:, 0]), self.dense.weight, self.dense.bias)
+        return self.out_proj(self.dropout(x))
+
+
+class ElectraSequenceSummary(nn.Module):
+    """One vector a sequence, by `config.summary_type`: "first", "last", "mean" or "cls_index"."""
+
+    TYPES = ("first", "last", "mean", "cls_index")
+
+    def __init__(self, config: ElectraConfig):
+        super().__init__()
+        if config.summary_type not in self.TYPES:
+            raise ValueError(f"summary_type must be one of {', '.join(self.TYPES)}, got {config.summary_type!r}")
+        self.summary_type = config.summary_type
+        self.summary: nn.Module = nn.Identity()
+        if config.summary_use_proj:
+            to_labels = getattr(config, "summary_proj_to_labels", False) and config.num_labels > 0
+            self.summary = nn.Linear(config.hidden_size, config.num_labels if to_labels else config.hidden_size)
+        self.activation = reference.activation_of(config.summary_activation or "linear")
+        self.first_dropout = nn.Dropout(getattr(config, "summary_first_dropout", 0.0))
+        self.last_dropout = nn.Dropout(config.summary_last_dropout)
+
+    def forward(self, hidden: Tensor, cls_index: Tensor | None = None) -> Tensor:
+        """hidden [B, S, H], cls_index [B] (default: the last position) -> [B, H]"""
+        if self.summary_type == "mean":
+            x = hidden.mean(dim=1)
+        elif self.summary_type == "first":
+            x = hidden[:, 0]
+        elif self.summary_type == "last" or cls_index is None:
+            x = hidden[:, -1]
+        else:
+            x = hidden[torch.arange(len(hidden), device=hidden.device), cls_index]
+        return self.last_dropout(self.activation(self.summary(self.first_dropout(x))))

@@ -1,0 +1,335 @@
+"""The model classes with heads: names, arguments, results and numbers of transformers 5, on packed tokens.
+
+Per-token results hold zeros at padding positions, where transformers has values that mean nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops import Impl
+from .arguments import Reads
+from .backbone import ElectraModel
+from .base import ElectraPreTrainedModel
+from .config import ElectraConfig
+from .generation import GenerationMixin
+from .heads import (
+    ElectraClassificationHead,
+    ElectraDiscriminatorPredictions,
+    ElectraGeneratorPredictions,
+    ElectraSequenceSummary,
+    classifier_dropout,
+)
+from .layers import KeyValueCache
+from .outputs import (
+    CausalLMOutputWithCrossAttentions,
+    ElectraForPreTrainingOutput,
+    MaskedLMOutput,
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+
+
+class ElectraForPreTraining(ElectraPreTrainedModel):
+    """The discriminator: which tokens were replaced?"""
+
+    def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
+        super().__init__(config, impl)
+        self.electra = ElectraModel(config, impl)
+        self.discriminator_predictions = ElectraDiscriminatorPredictions(config, impl)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple | ElectraForPreTrainingOutput:
+        """labels: [B, S], 1 where the token was replaced; the loss is the mean over real tokens. logits: [B, S]."""
+        encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
+        if labels is not None:
+            labels = encoded.pack(labels)
+        if labels is not None and encoded.packed is None and attention_mask is not None:
+            is_real = attention_mask != 0
+            _, logits = self.discriminator_predictions(encoded.hidden)
+            loss = F.binary_cross_entropy_with_logits(logits[is_real], labels[is_real].to(logits.dtype))
+        else:
+            loss, logits = self.discriminator_predictions(encoded.hidden, labels)
+        return self._result(
+            ElectraForPreTrainingOutput, encoded, kwargs, loss=loss, logits=encoded.restore(logits)
+        )  # fmt: skip
+
+
+class ElectraForMaskedLM(ElectraPreTrainedModel):
+    """The generator: what stands at [MASK]?"""
+
+    _tied_weights_keys = {"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"}  # noqa: RUF012
+
+    def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
+        super().__init__(config, impl)
+        self.electra = ElectraModel(config, impl)
+        self.generator_predictions = ElectraGeneratorPredictions(config, impl)
+        self.generator_lm_head = nn.Linear(config.embedding_size, config.vocab_size)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple | MaskedLMOutput:
+        """labels: [B, S] token ids, -100 where nothing is predicted. logits: [B, S, V]."""
+        encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
+        logits = self.generator_lm_head(self.generator_predictions(encoded.hidden))
+        loss = None if labels is None else _token_loss(logits, encoded.pack(labels))
+        return self._result(MaskedLMOutput, encoded, kwargs, loss=loss, logits=encoded.restore(logits))
+
+
+class ElectraForCausalLM(GenerationMixin, ElectraPreTrainedModel):
+    """Left-to-right language modelling with the generator's head; use a config with `is_decoder=True`."""
+
+    _tied_weights_keys = ElectraForMaskedLM._tied_weights_keys
+
+    def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
+        super().__init__(config, impl)
+        if not config.is_decoder:
+            warnings.warn("ElectraForCausalLM sees the tokens to the right too unless config.is_decoder is True")
+        self.electra = ElectraModel(config, impl)
+        self.generator_predictions = ElectraGeneratorPredictions(config, impl)
+        self.generator_lm_head = nn.Linear(config.embedding_size, config.vocab_size)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        past_key_values: KeyValueCache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> tuple | CausalLMOutputWithCrossAttentions:
+        """labels: [B, S] token ids, shifted here: position i predicts label i + 1. logits: [B, S, V].
+
+        `logits_to_keep`: logits of the last so many positions only (0: all), or of the positions [n] given.
+        """
+        encoded = self.electra.encode(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            past_key_values,
+            use_cache if labels is None else False,
+            # With padding on the left, transformers' loss has its last padding position predict the first token.
+            reads="tokens" if labels is None else "first",
+            **kwargs,
+        )
+        hidden = encoded.padded_hidden
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.generator_lm_head(self.generator_predictions(hidden[:, keep]))
+        loss = None
+        if labels is not None:
+            shifted = F.pad(labels, (0, 1), value=-100)[:, 1:]
+            loss = _token_loss(logits, shifted, kwargs.get("num_items_in_batch"))
+        return self._result(
+            CausalLMOutputWithCrossAttentions,
+            encoded,
+            kwargs,
+            loss=loss,
+            logits=logits,
+            past_key_values=encoded.past_key_values,
+            cross_attentions=encoded.cross_attentions,
+        )
+
+
+class ElectraForSequenceClassification(ElectraPreTrainedModel):
+    """One prediction a sequence; `config.problem_type` is inferred from the first labels where it is not set."""
+
+    def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
+        super().__init__(config, impl)
+        self.num_labels = config.num_labels
+        self.electra = ElectraModel(config, impl)
+        self.classifier = ElectraClassificationHead(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple | SequenceClassifierOutput:
+        """labels: [B] classes or values, or [B, num_labels] floating for several labels. logits: [B, num_labels]."""
+        encoded = self.electra.encode(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, reads="first", **kwargs
+        )
+        logits = self.classifier(encoded.padded_hidden)
+        loss = None if labels is None else self._loss(logits, labels)
+        return self._result(SequenceClassifierOutput, encoded, kwargs, loss=loss, logits=logits)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.config.problem_type is None:
+            if self.num_labels == 1:
+                self.config.problem_type = "regression"
+            elif labels.dtype in (torch.long, torch.int):
+                self.config.problem_type = "single_label_classification"
+            else:
+                self.config.problem_type = "multi_label_classification"
+        if self.config.problem_type == "regression":
+            return (
+                F.mse_loss(logits.squeeze(), labels.squeeze()) if self.num_labels == 1 else F.mse_loss(logits, labels)
+            )
+        if self.config.problem_type == "single_label_classification":
+            return F.cross_entropy(logits.view(-1, self.num_labels), labels.view(-1).long())
+        if self.config.problem_type == "multi_label_classification":
+            return F.binary_cross_entropy_with_logits(logits, labels)
+        known = "regression, single_label_classification or multi_label_classification"
+        raise ValueError(f"config.problem_type must be {known}, got {self.config.problem_type!r}")
+
+
+class ElectraForTokenClassification(ElectraPreTrainedModel):
+    """One prediction a token."""
+
+    def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
+        super().__init__(config, impl)
+        self.num_labels = config.num_labels
+        self.electra = ElectraModel(config, impl)
+        self.dropout = classifier_dropout(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple | TokenClassifierOutput:
+        """labels: [B, S], -100 where there is none. logits: [B, S, num_labels]."""
+        encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
+        logits = self.classifier(self.dropout(encoded.hidden))
+        loss = None if labels is None else _token_loss(logits, encoded.pack(labels))
+        return self._result(TokenClassifierOutput, encoded, kwargs, loss=loss, logits=encoded.restore(logits))
+
+
+class ElectraForMultipleChoice(ElectraPreTrainedModel):
+    """Which of several continuations? Inputs are [B, C, S]."""
+
+    def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
+        super().__init__(config, impl)
+        self.electra = ElectraModel(config, impl)
+        self.sequence_summary = ElectraSequenceSummary(config)
+        self.classifier = nn.Linear(config.hidden_size, 1)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple | MultipleChoiceModelOutput:
+        """labels: [B], the index of the right choice. logits: [B, C]."""
+        n_choices = (input_ids if input_ids is not None else inputs_embeds).shape[1]
+        flat = [
+            None if x is None else x.flatten(0, 1)
+            for x in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        ]
+        reads: Reads = "first" if self.config.summary_type == "first" else "all"
+        encoded = self.electra.encode(*flat, reads=reads, **kwargs)
+        logits = self.classifier(self.sequence_summary(encoded.padded_hidden)).view(-1, n_choices)
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        return self._result(MultipleChoiceModelOutput, encoded, kwargs, loss=loss, logits=logits)
+
+
+class ElectraForQuestionAnswering(ElectraPreTrainedModel):
+    """Where does the answer start and end?"""
+
+    def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
+        super().__init__(config, impl)
+        if config.num_labels != 2:
+            raise ValueError(f"question answering needs num_labels 2 (start and end), got {config.num_labels}")
+        self.num_labels = config.num_labels
+        self.electra = ElectraModel(config, impl)
+        self.qa_outputs = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple | QuestionAnsweringModelOutput:
+        """start_positions, end_positions: [B]; those outside the sequence are ignored. Logits: [B, S] each.
+
+        Without positions, logits at padding are the lowest number: no answer is found there. transformers' loss sums
+        over padding positions too, so with positions the batch stays padded.
+        """
+        has_labels = start_positions is not None and end_positions is not None
+        encoded = self.electra.encode(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            reads="all" if has_labels else "tokens",
+            **kwargs,
+        )
+        logits = self.qa_outputs(encoded.hidden)
+        start_logits, end_logits = encoded.restore(logits, torch.finfo(logits.dtype).min).unbind(-1)
+        loss = None
+        if has_labels:
+            length = start_logits.shape[1]
+            losses = [
+                F.cross_entropy(scores, positions.view(-1).clamp(0, length), ignore_index=length)
+                for scores, positions in ((start_logits, start_positions), (end_logits, end_positions))
+            ]
+            loss = sum(losses) / 2
+        return self._result(
+            QuestionAnsweringModelOutput, encoded, kwargs, loss=loss, start_logits=start_logits, end_logits=end_logits
+        )
+
+
+def _token_loss(logits: Tensor, labels: Tensor, n_items: Tensor | int | None = None) -> Tensor:
+    """Mean cross-entropy over labels that are not -100 (or their sum over `n_items`), in fp32 or better."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    reduction = "mean" if n_items is None else "sum"
+    loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction=reduction)
+    return loss if n_items is None else loss / n_items

@@ -1,0 +1,164 @@
+"""THE registry: one entry per op, and the choice of the code that serves it.
+
+An op's name says what it computes; `impl` says which code does it. "torch" is `ops.reference`; "triton" is the op of
+the same name in `ops.contracts`, on the kernels of `electra_fast.kernels`; "auto" takes the kernels for CUDA tensors
+where there is a GPU that runs them, and torch for all others. The choice is made once, when a module is built: layers
+hold the functions themselves. A named impl that cannot be served raises; nothing falls back in silence.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from . import reference
+
+Impl = Literal["auto", "triton", "torch"]
+
+# The kernels' dots need the matrix units of Ampere, and bfloat16.
+MIN_CAPABILITY = (8, 0)
+MAX_HEAD_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Op:
+    """One op: its implementations have one signature.
+
+    Attributes:
+        torch: the reference.
+        module: the file of `electra_fast.ops.contracts` that has the op on Triton kernels.
+    """
+
+    torch: Callable
+    module: str
+
+    @property
+    def triton(self) -> Callable:
+        """The op on its kernels."""
+        return getattr(importlib.import_module(f"{__package__}.contracts.{self.module}"), self.torch.__name__)
+
+
+OPS: dict[str, Op] = {
+    op.torch.__name__: op
+    for op in (
+        Op(reference.embed_norm_project, "embedding"),
+        Op(reference.attention, "attention"),
+        Op(reference.dropout_add_norm, "norm"),
+        Op(reference.linear_gelu, "linear"),
+        Op(reference.rtd_head, "rtd_head"),
+        Op(reference.mlm_head, "mlm_head"),
+        Op(reference.mask_tokens, "masking"),
+        Op(reference.place_samples, "masking"),
+        Op(reference.grad_norm, "optim"),
+        Op(reference.adamw, "optim"),
+        Op(reference.lamb, "optim"),
+    )
+}
+
+
+def resolve(impl: Impl) -> Impl:
+    """The impl that is asked for: the environment's ELECTRA_FAST_IMPL stands in for "auto"."""
+    if impl == "auto":
+        impl = os.environ.get("ELECTRA_FAST_IMPL", "auto")  # type: ignore[assignment]
+    if impl not in get_args(Impl):
+        raise ValueError(f"impl must be one of {', '.join(get_args(Impl))}, got {impl!r}")
+    return impl
+
+
+@cache
+def obstacle() -> str | None:
+    """Why the Triton kernels cannot run on this machine; None where they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if not torch.cuda.is_available():
+        return "no CUDA GPU"
+    capability = torch.cuda.get_device_capability()
+    if capability < MIN_CAPABILITY:
+        return f"the GPU is sm_{capability[0]}{capability[1]}, the kernels need sm_80 or newer"
+    return None
+
+
+def choose(name: str, impl: Impl, head_size: int | None = None) -> tuple[Impl, str]:
+    """(implementation, reason) for one op; raises ValueError where the impl asked for cannot run.
+
+    "auto" as an implementation means: by the device of the tensors.
+    """
+    if impl == "torch":
+        return "torch", "asked for"
+    reason = obstacle()
+    if name == "attention" and head_size is not None and head_size > MAX_HEAD_SIZE:
+        reason = f"heads of size {head_size}; the kernels go up to {MAX_HEAD_SIZE}"
+    if reason is None:
+        return impl, "asked for" if impl == "triton" else "the kernels on the GPU, torch elsewhere"
+    if impl == "auto":
+        return "torch", reason
+    from .contracts.library import IS_INTERPRETED
+
+    if reason == "no CUDA GPU" and IS_INTERPRETED:
+        return "triton", "in Triton's interpreter"
+    raise ValueError(f"impl='triton' was asked for, but {name} cannot run on it: {reason}; use 'auto' or 'torch'")
+
+
+@dataclass(frozen=True)
+class ByDevice:
+    """An op on its kernels where its first tensor is on CUDA, else on torch; an object, for models are pickled."""
+
+    torch: Callable
+    triton: Callable
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        first = next(_tensors((*args, *kwargs.values())))
+        return (self.triton if first.is_cuda else self.torch)(*args, **kwargs)
+
+
+def _tensors(args: Iterable[Any]) -> Iterable[Tensor]:
+    for arg in args:
+        if isinstance(arg, Tensor):
+            yield arg
+        elif isinstance(arg, list | tuple):
+            yield from _tensors(arg)
+
+
+def no_seeds(n: int, device: torch.device) -> None:
+    """The reference's dropouts draw from torch's generator themselves, which is faster on a CPU."""
+
+
+def draw_seeds(n: int, device: torch.device) -> Tensor | None:
+    """[n] int64 seeds for the kernels' dropouts, in one launch from torch's generator; None where torch serves."""
+    from .contracts import library
+
+    return library.draw_seeds(n, device) if device.type == "cuda" or library.IS_INTERPRETED else None
+
+
+@cache
+def _bind(impl: Impl, head_size: int | None) -> SimpleNamespace:
+    bound: dict[str, Callable] = {}
+    for name, op in OPS.items():
+        served, _ = choose(name, impl, head_size)
+        bound[name] = op.torch if served == "torch" else op.triton
+        if served == "auto":
+            bound[name] = ByDevice(op.torch, op.triton)
+    has_kernels = choose("dropout_add_norm", impl)[0] != "torch"
+    return SimpleNamespace(**bound, draw_seeds=draw_seeds if has_kernels else no_seeds)
+
+
+def select(impl: Impl = "auto", head_size: int | None = None) -> SimpleNamespace:
+    """All ops as attributes, each bound to the implementation that serves `impl`.
+
+    `draw_seeds(n, device)` is there too, for the dropouts of a forward. `head_size` is what the attention will get.
+    """
+    return _bind(resolve(impl), head_size)
+
+
+def explain(impl: Impl = "auto") -> list[tuple[str, str, str]]:
+    """(op, implementation, reason) for every op: what `electra-fast info` prints."""
+    return [(name, *choose(name, resolve(impl))) for name in OPS]

@@ -1,0 +1,169 @@
+"""Where replacements come from: a masked language model, a two-tower cloze model, or evenly from the vocabulary."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ...model.backbone import ElectraModel
+from ...model.config import ElectraConfig
+from ...model.heads import ElectraGeneratorPredictions
+from ...model.modeling import ElectraForMaskedLM
+from ...model.packing import PackedBatch
+from ...ops import Impl
+from ...ops import registry as ops
+
+
+@dataclass(frozen=True)
+class MaskedBatch:
+    """T packed tokens of which up to N are masked.
+
+    Attributes:
+        input_ids: [T] int64, the original text.
+        packed: where the sequences start.
+        token_type_ids: [T] int64, or None for zeros.
+        is_candidate: [T] bool, tokens that may be masked.
+        masked_ids: [T] int64, the text with [MASK] in it.
+        positions, targets, is_used: [N], the masked tokens' places and ids, and which slots are in use.
+    """
+
+    input_ids: Tensor
+    packed: PackedBatch
+    token_type_ids: Tensor | None
+    is_candidate: Tensor
+    masked_ids: Tensor
+    positions: Tensor
+    targets: Tensor
+    is_used: Tensor
+
+    def place(self, values: Tensor, over: Tensor) -> Tensor:
+        """[N] values of the used slots, written over [T]; of several for one token the largest."""
+        # Slots that are not in use write to one entry more than there are tokens.
+        index = torch.where(self.is_used, self.positions, len(over))
+        values = values.to(over.dtype)
+        return torch.cat([over, over[:1]]).scatter_reduce(0, index, values, "amax", include_self=False)[:-1]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a generator samples: `uniform` [T] fp32 in [0, 1), None for no samples; the rest as in `ops.mlm_head`."""
+
+    uniform: Tensor | None
+    temperature: float
+    never_label: bool
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """What a generator says about a masked batch.
+
+    Attributes:
+        samples: [N] int64, the replacements; None where none were asked for.
+        loss: scalar; None where no network was asked.
+        is_correct: [N] bool, whether the likeliest token is the true one; None where no network was asked.
+        log_q: [T], the log-probability of each token of the corrupted text given the others, without gradient; only
+            from a cloze model.
+    """
+
+    samples: Tensor | None
+    loss: Tensor | None = None
+    is_correct: Tensor | None = None
+    log_q: Tensor | None = None
+
+
+def guess_masked(generator: ElectraForMaskedLM, batch: MaskedBatch, sampling: Sampling) -> Guesses:
+    """A masked language model's samples; its loss is the mean over the masked tokens."""
+    hidden = generator.electra.encode_packed(batch.masked_ids, batch.packed, batch.token_type_ids)
+    head = generator.generator_lm_head
+    losses, is_correct, samples = generator.ops.mlm_head(
+        generator.generator_predictions(hidden.index_select(0, batch.positions)),
+        head.weight,
+        head.bias,
+        batch.targets,
+        None if sampling.uniform is None else sampling.uniform[batch.positions],
+        sampling.temperature,
+        sampling.never_label,
+    )
+    return Guesses(samples, _mean(losses, batch.is_used), is_correct & batch.is_used)
+
+
+class UniformGenerator(nn.Module):
+    """No network: every token of the vocabulary but the special ones is equally likely.
+
+    Args:
+        is_special: [V] bool.
+    """
+
+    def __init__(self, is_special: Tensor):
+        super().__init__()
+        self.register_buffer("tokens", (~is_special).nonzero().squeeze(1), persistent=False)
+        self.register_buffer("rank", (~is_special).cumsum(0) - 1, persistent=False)
+
+    def guess(self, batch: MaskedBatch, sampling: Sampling) -> Guesses:
+        n_tokens = len(self.tokens) - sampling.never_label
+        index = (sampling.uniform[batch.positions] * n_tokens).long().clamp(max=n_tokens - 1)
+        if sampling.never_label:
+            index = index + (index >= self.rank[batch.targets])
+        return Guesses(self.tokens[index])
+
+
+class TwoTowerGenerator(nn.Module):
+    """Electric's noise distribution: every token given all others, in one pass over the text without masks.
+
+    A causal encoder reads from the left, another from the right. A token is predicted from the left one's state before
+    it and the right one's after it, by one head whose matrix is the word table (Clark et al. 2020, "Pre-Training
+    Transformers as Energy-Based Cloze Models", section 2; google-research/electra, TwoTowerClozeTransformer). Both
+    towers have the same embeddings. At the ends of a sequence the state is taken around, from the other end; these
+    tokens are special and not predicted.
+    """
+
+    def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
+        super().__init__()
+        causal = copy.deepcopy(config)
+        causal.is_decoder = True
+        joined = copy.deepcopy(config)
+        joined.hidden_size = 2 * config.hidden_size
+        self.left, self.right = ElectraModel(causal, impl), ElectraModel(causal, impl)
+        self.generator_predictions = ElectraGeneratorPredictions(joined, impl)
+        self.generator_predictions.apply(self.left._init_weights)
+        self.generator_lm_bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.ops = ops.select(impl)
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """Gives the right tower the left one's embeddings."""
+        for name, module in self.left.embeddings.named_children():
+            setattr(self.right.embeddings, name, module)
+
+    def guess(self, batch: MaskedBatch, sampling: Sampling) -> Guesses:
+        """The loss is the mean over all tokens that may be masked; samples are drawn where they are."""
+        hidden = self._encode(batch.input_ids, batch.packed, batch.token_type_ids)
+        head = self.left.embeddings.word_embeddings.weight, self.generator_lm_bias
+        losses, is_correct, samples = self.ops.mlm_head(hidden, *head, batch.input_ids, sampling.uniform)
+        samples = samples[batch.positions]
+        with torch.no_grad():
+            # Only at the masked tokens the corrupted text is another.
+            losses_of_samples, _, _ = self.ops.mlm_head(hidden.index_select(0, batch.positions), *head, samples)
+            log_q = batch.place(-losses_of_samples, -losses)
+        return Guesses(samples, _mean(losses, batch.is_candidate), is_correct[batch.positions] & batch.is_used, log_q)
+
+    def _encode(self, input_ids: Tensor, packed: PackedBatch, token_type_ids: Tensor | None) -> Tensor:
+        """[T] -> [T, E], from which the vocabulary's logits are computed."""
+        tokens, places = torch.arange(len(input_ids), device=input_ids.device), packed.position_ids(len(input_ids))
+        first = tokens - places
+        last = first + packed.cu_seqlens.diff().long()[torch.bucketize(tokens, packed.cu_seqlens[1:], right=True)] - 1
+        backwards = first + last - tokens
+        types = None if token_type_ids is None else token_type_ids[backwards]
+        left = self.left.encode_packed(input_ids, packed, token_type_ids)
+        right = self.right.encode_packed(input_ids[backwards], packed, types, places[backwards])
+        before = torch.where(tokens == first, last, tokens - 1)
+        after = torch.where(tokens == last, first, tokens + 1)
+        states = [left.index_select(0, before), right.index_select(0, backwards[after])]
+        return self.generator_predictions(torch.cat(states, -1))
+
+
+def _mean(losses: Tensor, counts: Tensor) -> Tensor:
+    return losses.masked_fill(~counts, 0).sum() / counts.sum().clamp(min=1)

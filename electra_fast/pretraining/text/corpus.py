@@ -1,0 +1,162 @@
+"""Text for pre-training: documents, split once into training and held-out text.
+
+`Corpus` reads them as a stream, so that it may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .sources import DocumentsBy, Source, TextList, cut_documents, find_sources, fingerprint
+from .windows import WINDOW_CHARS, TokenWindow, token_windows
+
+if TYPE_CHECKING:
+    from ...tokenizer import ElectraTokenizer
+
+_HELD_OUT_SHARE = 0.05
+_MAX_NAMES = 20
+
+
+class Corpus:
+    """Documents of files, directories and Hugging Face datasets, read anew whenever they are asked for.
+
+    About 1 in 20 documents is held out. Which side a document is on depends on its text alone: it stays there when
+    others are added, and copies of it never stand on both sides.
+
+    Args:
+        paths: text and JSONL files, plain, .gz, .xz or .zst, directories of them, or datasets; see `find_sources`.
+        documents_by: what separates the documents of text files, "blank-line" or "file". A document longer than 16,384
+            characters is cut at line ends in any case.
+        text_key: where the text is in a line of JSONL and in a dataset.
+
+    Attributes:
+        windows_are_fixed: whether every epoch has the same windows: with one source there is one order to read in.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: from `find_sources`. A damaged file is reported when it is read.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], documents_by: DocumentsBy = "blank-line", text_key: str = "text"):
+        self._sources: list[Source] = [
+            source for path in paths for source in find_sources(path, documents_by, text_key)
+        ]
+
+    @classmethod
+    def from_texts(cls, texts: Sequence[str]) -> Corpus:
+        """A corpus of documents that are in memory."""
+        corpus = cls([])
+        corpus._sources = [TextList(texts)]
+        return corpus
+
+    @property
+    def windows_are_fixed(self) -> bool:
+        return len(self._sources) == 1
+
+    def training(self, random: np.random.Generator | None = None) -> Iterator[str]:
+        """The documents to train on; `random` orders the files, None leaves them as given."""
+        return (document for document in self._documents(random) if not is_held_out(document))
+
+    def held_out(self, random: np.random.Generator | None = None) -> Iterator[str]:
+        """The documents to evaluate on."""
+        return (document for document in self._documents(random) if is_held_out(document))
+
+    def training_windows(
+        self,
+        tokenizer: ElectraTokenizer,
+        random: np.random.Generator | None,
+        window_chars: int = WINDOW_CHARS,
+        threads: int | None = None,
+    ) -> Iterator[TokenWindow]:
+        """The training documents of one epoch, tokenised; files in an order drawn from `random`, or as given."""
+        return token_windows(self.training(random), tokenizer, window_chars, threads)
+
+    def held_out_window(self, tokenizer: ElectraTokenizer, threads: int | None = None) -> TokenWindow:
+        """Held-out documents, 32 million characters of them at most; files in an order that is always the same.
+
+        Raises:
+            ValueError: nothing is held out.
+        """
+        documents = self.held_out(np.random.default_rng(0))
+        window = next(token_windows(documents, tokenizer, WINDOW_CHARS, threads), None)
+        if window is None:
+            raise ValueError(
+                f"the corpus must be large enough that some of its documents, about {_HELD_OUT_SHARE:.0%}, are held "
+                f"out; got none. Blank lines separate documents"
+            )
+        return window
+
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that change when files are added, renamed, resized, or changed near their ends."""
+        return fingerprint(self._sources)
+
+    def description(self) -> dict[str, Any]:
+        """What a model card says about the text."""
+        names = [source.name for source in self._sources]
+        shown = names if len(names) <= _MAX_NAMES else [*names[:_MAX_NAMES], f"and {len(names) - _MAX_NAMES} more"]
+        return {"sources": ", ".join(shown), "fingerprint": self.fingerprint()}
+
+    def _documents(self, random: np.random.Generator | None) -> Iterator[str]:
+        sources = self._sources
+        if random is not None:
+            sources = [sources[i] for i in random.permutation(len(sources))]
+        for source in sources:
+            yield from source.documents()
+
+
+def is_held_out(document: str) -> bool:
+    """Whether a document is for evaluation, by a hash of its text."""
+    digest = hashlib.blake2b(document.encode(), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64 <= _HELD_OUT_SHARE
+
+
+def take(documents: Iterable[str], max_chars: int) -> list[str]:
+    """Documents until that many characters are there."""
+    taken, n_chars = [], 0
+    for document in documents:
+        taken.append(document)
+        n_chars += len(document)
+        if n_chars >= max_chars:
+            break
+    return taken
+
+
+def builtin_documents() -> list[str]:
+    """The text that every Python installation carries: the language reference, and the standard library's docstrings.
+
+    One document a topic and one a module, about 2 MB. Sources are parsed, not imported. Examples (>>>) and rules of
+    punctuation are left out, and so is a docstring that occurred before.
+    """
+    from pydoc_data.topics import topics
+
+    root = Path(sysconfig.get_path("stdlib"))
+    skipped = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo"}
+    seen: set[str] = set()
+    documents = [_prose(topics[name]) for name in sorted(topics)]
+    for file in sorted(root.rglob("*.py")):
+        if skipped.isdisjoint(file.relative_to(root).parts):
+            docstrings = [_prose(text) for text in _docstrings(file)]
+            documents.append("\n".join(text for text in docstrings if not (text in seen or seen.add(text))))
+    return [part for document in documents for part in cut_documents(document.splitlines(keepends=True), True)]
+
+
+def _docstrings(file: Path) -> Iterator[str]:
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # templates of sources
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+
+
+def _prose(text: str) -> str:
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if re.search(r"\w", line) and not line.startswith((">>>", "...")))

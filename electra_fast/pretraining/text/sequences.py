@@ -1,0 +1,188 @@
+"""Packing: how the documents of a window become sequences of one length.
+
+`dense` lays the documents end to end, [SEP] after each, and cuts: every sequence is full, no token is padding. `google`
+is the original's way: pairs of segments from one document, padded.
+"""
+
+from __future__ import annotations
+
+import random as python_random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from ...inference.batching import ranges
+from .windows import TokenWindow
+
+if TYPE_CHECKING:
+    from ...tokenizer import ElectraTokenizer
+
+PackingName = Literal["dense", "google"]
+
+_SINGLE_SEGMENT_SHARE = 0.1
+_SHORT_TARGET_SHARE = 0.05
+_SHORTEST_TARGET = 5
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Sequences of one window.
+
+    Attributes:
+        input_ids: [n, S] int32.
+        lengths: [n] int32, tokens before the padding; None where there is none.
+        first_lengths: [n] int32, tokens of the first segment, with its [CLS] and [SEP]; None where there is but one.
+    """
+
+    input_ids: np.ndarray
+    lengths: np.ndarray | None = None
+    first_lengths: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many sequences a window gives, known before they are built."""
+
+    n_sequences: int
+    build: Callable[[], Examples]
+
+
+class Packing(Protocol):
+    """A way to make sequences of a window; what it draws comes from `random` alone."""
+
+    size_is_random: bool  # whether the number of sequences depends on what is drawn
+
+    def plan(self, window: TokenWindow, random: np.random.Generator) -> Plan: ...
+
+
+def make_packing(name: PackingName, tokenizer: ElectraTokenizer, seq_length: int) -> Packing:
+    """The packing of that name, with the special tokens of a tokenizer; raises ValueError for an unknown one."""
+    cls, sep, pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+    if seq_length < _SHORTEST_TARGET:
+        raise ValueError(f"seq_length must be at least {_SHORTEST_TARGET}, got {seq_length}")
+    if name == "dense":
+        return DensePacking(seq_length, cls, sep)
+    if name == "google":
+        return GooglePacking(seq_length, cls, sep, pad)
+    raise ValueError(f"packing must be 'dense' or 'google', got {name!r}")
+
+
+@dataclass(frozen=True)
+class DensePacking:
+    """[CLS] ... [SEP] of exactly `seq_length` tokens; the tail of a window that fills no sequence is left out."""
+
+    seq_length: int
+    cls: int
+    sep: int
+    size_is_random = False
+
+    def plan(self, window: TokenWindow, random: np.random.Generator | None) -> Plan:
+        """`random` orders documents, then sequences; None keeps both as they are."""
+        n_sequences = (window.n_tokens + window.n_documents) // (self.seq_length - 2)
+        return Plan(n_sequences, lambda: self._build(window, random, n_sequences))
+
+    def _build(self, window: TokenWindow, random: np.random.Generator | None, n_sequences: int) -> Examples:
+        offsets = window.line_offsets[window.document_offsets]
+        documents, order = np.arange(window.n_documents), np.arange(n_sequences)
+        if random is not None:
+            documents, order = random.permutation(window.n_documents), random.permutation(n_sequences)
+        ids, sep, offsets = np.asarray(window.ids), np.array([self.sep], window.ids.dtype), offsets.tolist()
+        # [SEP] ends every document: what follows in the same sequence is another text.
+        parts = (part for i in documents.tolist() for part in (ids[offsets[i] : offsets[i + 1]], sep))
+        text = np.concatenate(list(parts))
+        body = text[: n_sequences * (self.seq_length - 2)].reshape(n_sequences, self.seq_length - 2)
+        input_ids = np.empty((n_sequences, self.seq_length), np.int32)
+        input_ids[:, 0], input_ids[:, -1] = self.cls, self.sep
+        input_ids[:, 1:-1] = body[order]
+        return Examples(input_ids)
+
+
+@dataclass(frozen=True)
+class GooglePacking:
+    """[CLS] A [SEP] B [SEP], padded: the ExampleBuilder of google-research/electra, build_pretraining_dataset.py.
+
+    Lines of a document gather until they have the target length, which is `seq_length`, or in 5 % of the examples a
+    number drawn from 5 up to it. The first line goes to segment A, and so does any line that leaves A below half the
+    target; the first one that does not goes there at every second time, all others go to B. In 10 % of the examples all
+    go to A. What is too long for the sequence is cut off and lost.
+    """
+
+    seq_length: int
+    cls: int
+    sep: int
+    pad: int
+    size_is_random = True
+
+    def plan(self, window: TokenWindow, random: np.random.Generator) -> Plan:
+        documents, seed = random.permutation(window.n_documents), int(random.integers(2**62))
+        offsets = window.document_offsets
+        lines = ranges(offsets[:-1][documents], np.diff(offsets)[documents])
+        lengths = np.diff(window.line_offsets)[lines]
+        is_last = np.zeros(len(lines), bool)
+        is_last[np.cumsum(np.diff(offsets)[documents]) - 1] = True
+        segments = self._assign(lengths.tolist(), is_last.tolist(), python_random.Random(seed))
+        n_sequences = segments[-1][0] + 1 if segments else 0
+        kept = lengths > 0
+        starts = np.asarray(window.line_offsets[:-1])[lines][kept]
+        order = random.permutation(n_sequences)
+        return Plan(n_sequences, lambda: self._build(window.ids, starts, lengths[kept], segments, order))
+
+    def _assign(
+        self, lengths: list[int], is_last: list[bool], chance: python_random.Random
+    ) -> list[tuple[int, int, int]]:
+        """For every line that has tokens: (its example, its segment, where in the segment it starts)."""
+        placed: list[tuple[int, int, int]] = []
+        pending: list[int] = []
+        total, target, example = 0, self.seq_length, 0
+        for length, ends_document in zip(lengths, is_last, strict=True):
+            if length:
+                pending.append(length)
+                total += length
+            if total >= target or (ends_document and pending):
+                single = chance.random() < _SINGLE_SEGMENT_SHARE
+                first_target = 100_000 if single else (target - 3) // 2
+                first = second = 0
+                for n in pending:
+                    if (
+                        first == 0
+                        or first + n < first_target
+                        or (second == 0 and first < first_target and chance.random() < 0.5)
+                    ):
+                        placed.append((example, 0, first))
+                        first += n
+                    else:
+                        placed.append((example, 1, second))
+                        second += n
+                pending, total, example = [], 0, example + 1
+                is_short = chance.random() < _SHORT_TARGET_SHARE
+                target = chance.randint(_SHORTEST_TARGET, self.seq_length) if is_short else self.seq_length
+        return placed
+
+    def _build(
+        self,
+        ids: np.ndarray,
+        starts: np.ndarray,
+        lengths: np.ndarray,
+        segments: list[tuple[int, int, int]],
+        order: np.ndarray,
+    ) -> Examples:
+        n_sequences, size = len(order), self.seq_length
+        row, segment, place = np.array(segments, np.int64).reshape(-1, 3).T
+        row = np.argsort(order)[row]
+        totals = np.zeros((n_sequences, 2), np.int64)
+        np.add.at(totals, (row, segment), lengths)
+        # Room is what [CLS] and the [SEP]s leave; the second segment gets what the first one does not take.
+        first = np.minimum(totals[:, 0], size - 2)
+        second = np.minimum(totals[:, 1], np.maximum(0, size - 3 - first))
+        kept = np.clip(np.stack([first, second], 1)[row, segment] - place, 0, lengths)
+        column = np.where(segment == 0, 1, first[row] + 2) + place
+        input_ids = np.full((n_sequences, size), self.pad, np.int32)
+        input_ids.reshape(-1)[ranges(row * size + column, kept)] = np.asarray(ids)[ranges(starts, kept)]
+        rows = np.arange(n_sequences)
+        input_ids[:, 0], input_ids[rows, first + 1] = self.cls, self.sep
+        has_second = second > 0
+        input_ids[rows[has_second], (first + second + 2)[has_second]] = self.sep
+        total = first + 2 + np.where(has_second, second + 1, 0)
+        return Examples(input_ids, total.astype(np.int32), (first + 2).astype(np.int32))

@@ -1,0 +1,200 @@
+"""Token shards: a corpus that has been tokenised once, mapped into memory instead of read.
+
+A directory of shards has, for each window, three arrays (`TokenWindow`) as .npy files, the held-out documents likewise,
+and meta.json, which says what they were made from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from .corpus import Corpus, builtin_documents
+from .sources import DocumentsBy
+from .windows import WINDOW_CHARS, TokenWindow, vocabulary_fingerprint
+
+if TYPE_CHECKING:
+    from ...tokenizer import ElectraTokenizer
+
+META_NAME = "meta.json"
+FORMAT_VERSION = 1
+_ARRAYS = ("ids", "line_offsets", "document_offsets")
+_HELD_OUT = "held-out"
+
+
+def write_shards(
+    corpus: Corpus,
+    tokenizer: ElectraTokenizer,
+    out: str | os.PathLike,
+    window_chars: int = WINDOW_CHARS,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Tokenises a corpus into a directory for `ShardedCorpus`, which appears whole or not at all; shows its progress.
+
+    Args:
+        out: a directory that is empty, or not there yet.
+        window_chars: characters of text a shard.
+        threads: that tokenise; None: as many as the process has cores.
+
+    Returns:
+        What meta.json holds.
+
+    Raises:
+        FileExistsError: an output that holds something.
+        ValueError: a damaged file, or no text to train on or to hold out.
+        OSError: a file that cannot be written.
+    """
+    out = Path(out)
+    check_empty(out)
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
+    try:
+        held_out = _save(temporary, _HELD_OUT, corpus.held_out_window(tokenizer, threads), dtype)
+        shards = []
+        with tqdm(desc="tokens", unit="", unit_scale=True) as bar:
+            for window in corpus.training_windows(tokenizer, None, window_chars, threads):
+                shards.append(_save(temporary, f"shard-{len(shards):05}", window, dtype))
+                bar.update(window.n_tokens)
+                bar.set_postfix(shards=len(shards))
+        if not shards:
+            raise ValueError("the corpus must hold documents to train on, got none besides those held out")
+        meta = {
+            "version": FORMAT_VERSION,
+            "vocabulary": vocabulary_fingerprint(tokenizer),
+            "vocabulary_size": len(tokenizer),
+            "data": corpus.fingerprint(),
+            "tokens": sum(shard["tokens"] for shard in shards),
+            "documents": sum(shard["documents"] for shard in shards),
+            "held_out": held_out,
+            "shards": shards,
+        }
+        (temporary / META_NAME).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return meta
+
+
+def check_empty(out: Path) -> None:
+    """Raises FileExistsError where `out` is a file, or a directory that holds something."""
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"the output must be a directory, but {out} is a file")
+    if out.is_dir() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty: shards need a directory of their own")
+
+
+def _save(directory: Path, name: str, window: TokenWindow, dtype: type) -> dict[str, Any]:
+    arrays = {field: getattr(window, field) for field in _ARRAYS}
+    arrays["ids"] = arrays["ids"].astype(dtype)
+    for field, array in arrays.items():
+        path = directory / f"{name}.{field}.npy"
+        try:
+            np.save(path, array)
+        except OSError as error:  # numpy's message does not name the file
+            raise OSError(f"{path} cannot be written: {error}") from error
+    return {"name": name, "tokens": window.n_tokens, "documents": window.n_documents}
+
+
+def open_corpus(
+    paths: Sequence[str | Path], documents_by: DocumentsBy = "blank-line", text_key: str = "text"
+) -> Corpus | ShardedCorpus:
+    """The corpus that paths stand for: a directory of shards, or what `Corpus` takes; without paths the built-in one.
+
+    Raises:
+        ValueError: a directory of shards beside other data.
+    """
+    sharded = [path for path in paths if (Path(path) / META_NAME).is_file()]
+    if sharded and len(paths) > 1:
+        raise ValueError(f"a directory of shards must be the only data, got {sharded[0]} and {len(paths) - 1} more")
+    if sharded:
+        return ShardedCorpus(sharded[0])
+    return Corpus(paths, documents_by, text_key) if paths else Corpus.from_texts(builtin_documents())
+
+
+class ShardedCorpus:
+    """A directory that `write_shards` wrote, for `SequenceStream` and `held_out_sequences`.
+
+    The windows of an epoch are the shards, in an order drawn anew. How many sequences they give by dense packing is
+    known without reading them.
+
+    Raises:
+        FileNotFoundError: a directory without meta.json.
+        ValueError: a format that is not known here.
+    """
+
+    windows_are_fixed = True
+
+    def __init__(self, directory: str | os.PathLike):
+        self.directory = Path(directory)
+        path = self.directory / META_NAME
+        if not path.is_file():
+            raise FileNotFoundError(f"{self.directory} must be a directory of token shards, but has no {META_NAME}")
+        try:
+            self.meta = json.loads(path.read_text(encoding="utf-8"))
+            version = self.meta["version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} must be the JSON that describes token shards, got: {error!r}") from error
+        if version != FORMAT_VERSION:
+            raise ValueError(f"{path} must have format version {FORMAT_VERSION}, got {version!r}")
+
+    def training_windows(
+        self,
+        tokenizer: ElectraTokenizer,
+        random: np.random.Generator | None,
+        window_chars: int = WINDOW_CHARS,
+        threads: int | None = None,
+    ) -> Iterator[TokenWindow]:
+        """The shards in an order drawn from `random`, or as they are; `window_chars` and `threads` change nothing.
+
+        Raises:
+            ValueError: another vocabulary than the shards were made with, a damaged shard.
+        """
+        self._check_vocabulary(tokenizer)
+        shards = self.meta["shards"]
+        for i in range(len(shards)) if random is None else random.permutation(len(shards)):
+            yield self._load(shards[i])
+
+    def held_out_window(self, tokenizer: ElectraTokenizer, threads: int | None = None) -> TokenWindow:
+        """The held-out documents."""
+        self._check_vocabulary(tokenizer)
+        return self._load(self.meta["held_out"])
+
+    def fingerprint(self) -> str:
+        """That of the data which the shards were made from."""
+        return self.meta["data"]
+
+    def description(self) -> dict[str, Any]:
+        """What a model card says about the text."""
+        return {name: self.meta[name] for name in ("documents", "tokens")} | {"fingerprint": self.fingerprint()}
+
+    def _check_vocabulary(self, tokenizer: ElectraTokenizer) -> None:
+        if vocabulary_fingerprint(tokenizer) != self.meta["vocabulary"]:
+            raise ValueError(
+                f"the shards in {self.directory} must be used with the vocabulary and the normalization they were made "
+                f"with, {self.meta['vocabulary_size']} tokens; got another tokenizer, of {len(tokenizer)} tokens"
+            )
+
+    def _load(self, shard: dict[str, Any]) -> TokenWindow:
+        arrays = {}
+        for field in _ARRAYS:
+            path = self.directory / f"{shard['name']}.{field}.npy"
+            try:
+                arrays[field] = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (ValueError, EOFError, FileNotFoundError) as error:
+                raise ValueError(f"{path} must be an array of a token shard, got: {error}") from error
+        window = TokenWindow(**arrays)
+        if (window.n_tokens, window.n_documents) != (shard["tokens"], shard["documents"]):
+            raise ValueError(
+                f"{shard['name']} in {self.directory} must have {shard['tokens']} tokens and {shard['documents']} "
+                f"documents, got {window.n_tokens} and {window.n_documents}"
+            )
+        return window

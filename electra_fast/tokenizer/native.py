@@ -1,0 +1,257 @@
+"""The C++ encoder of a `tokenizers.Tokenizer`: what it is made from, and what it makes of many texts.
+
+The backend stays the one that knows the vocabulary, the added tokens and the files; encoding is the C++ code's alone.
+So a backend with a component that the C++ code does not know is refused by name, never encoded by other rules.
+
+A ragged batch is (ids [N], row_offsets [rows + 1]): row i is ids[row_offsets[i]:row_offsets[i + 1]].
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from .._tokenizer import INSTRUCTION_SETS as AVAILABLE_SETS
+from .._tokenizer import Batch, Encoder, Rules, Side, Strategy, Truncation
+from ..processor import INSTRUCTION_SETS, fastest_allowed
+from .arguments import Lengths
+
+Bulk = tuple[np.ndarray, ...]  # ids, row offsets, and what else was asked for
+FramePiece = tuple[int, int, int]  # sequence 0 or 1, or -1 for a special token; its id; type id
+
+_SLAB = 1 << 24  # characters of an iterator's texts that are encoded at once
+
+
+def _instruction_set() -> str:
+    """The fastest that this processor has of those that are allowed."""
+    allowed = INSTRUCTION_SETS[INSTRUCTION_SETS.index(fastest_allowed()) :]
+    return next(name for name in AVAILABLE_SETS if name in allowed)
+
+
+def default_threads() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def fingerprint(backend: Tokenizer) -> tuple:
+    """What a native encoder depends on; another value means that the backend has been changed since."""
+    model = backend.model
+    return (
+        repr(backend.normalizer),
+        repr(backend.pre_tokenizer),
+        repr(backend.post_processor),
+        repr(backend.get_added_tokens_decoder()),
+        backend.get_vocab_size(),
+        backend.encode_special_tokens,
+        model.unk_token,
+        model.max_input_chars_per_word,
+    )
+
+
+def check_components(backend: Tokenizer) -> None:
+    """Raises ValueError, naming the component, where a backend is not BERT's WordPiece."""
+    expected = {
+        "model": ("WordPiece",),
+        "normalizer": ("BertNormalizer",),
+        "pre_tokenizer": ("BertPreTokenizer",),
+        "post_processor": ("TemplateProcessing", "BertProcessing", "none"),
+    }
+    for name, kinds in expected.items():
+        kind = _component(backend, name)["type"]
+        if kind not in kinds:
+            raise ValueError(f"the tokenizer's {name} must be {' or '.join(kinds)}, got {kind}, which is not supported")
+
+
+def _component(backend: Tokenizer, name: str) -> dict[str, Any]:
+    component = getattr(backend, name)
+    if component is None:
+        return {"type": "none"}
+    if name == "model":  # its state holds the vocabulary
+        return {"type": type(component).__name__}
+    return json.loads(component.__getstate__())
+
+
+class NativeEncoder:
+    """Encodes as a backend of BERT's form would.
+
+    Args:
+        backend: see `check_components`.
+        final_sigma: lower-case a word's last capital sigma to the final form.
+
+    Raises:
+        ValueError: a backend of another form.
+    """
+
+    def __init__(self, backend: Tokenizer, final_sigma: bool):
+        check_components(backend)
+        self.fingerprint = fingerprint(backend)
+        model, normalizer = backend.model, backend.normalizer
+        strips = normalizer.lowercase if normalizer.strip_accents is None else normalizer.strip_accents
+        # Special tokens come first: of two with the same content the library takes the first.
+        added = sorted(backend.get_added_tokens_decoder().items(), key=lambda item: (not item[1].special, item[0]))
+        raw, normalized = {}, {}
+        for index, token in added:
+            content = normalizer.normalize_str(token.content) if token.normalized else token.content
+            flags = (token.single_word, token.lstrip, token.rstrip, token.special)
+            if not content:
+                raise ValueError(f"the added token {token.content!r} must not be empty once it is normalized")
+            (normalized if token.normalized else raw).setdefault(content, (content, index, *flags))
+        self._encoder = Encoder(
+            vocabulary=list(backend.get_vocab(with_added_tokens=False).items()),
+            continuing_prefix=model.continuing_subword_prefix,
+            unknown_id=backend.token_to_id(model.unk_token),
+            longest_word=model.max_input_chars_per_word,
+            rules=Rules(
+                clean_text=normalizer.clean_text,
+                handle_chinese_chars=normalizer.handle_chinese_chars,
+                strip_accents=strips,
+                lowercase=normalizer.lowercase,
+                final_sigma=final_sigma,
+            ),
+            raw_tokens=list(raw.values()),
+            normalized_tokens=list(normalized.values()),
+            split_special=backend.encode_special_tokens,
+            instruction_set=_instruction_set(),
+        )
+        self._single, self._pair = _frames(backend)
+
+    def encode_batch(
+        self, firsts: list, seconds: list | None, is_split_into_words: bool, add_special_tokens: bool, lengths: Lengths
+    ) -> Batch:
+        """Encodes texts and pairs, cut as `lengths` says, into rows without overflow and without padding."""
+        truncation = None
+        if lengths.truncates:
+            truncation = Truncation(
+                strategy=getattr(Strategy, lengths.truncation),
+                max_length=lengths.max_length,
+                stride=lengths.stride,
+                side=getattr(Side, lengths.truncation_side),
+            )
+        frames = [self._single, self._pair]
+        if not add_special_tokens:
+            frames = [[piece for piece in frame if piece[0] >= 0] for frame in frames]
+        return self._encoder.encode_batch(
+            firsts, seconds, is_split_into_words, *frames, truncation, n_threads=default_threads()
+        )
+
+    def encode_bulk(
+        self,
+        texts: Iterable[str],
+        add_special_tokens: bool,
+        num_threads: int | None,
+        word_starts: bool,
+        spans: bool,
+        dtype: Any,
+    ) -> Bulk:
+        """See `ElectraTokenizer.encode_bulk`."""
+        slabs = [texts] if isinstance(texts, (list, tuple)) else _slabs(texts)
+        prefix, suffix = self._ends(add_special_tokens)
+        threads = _check_threads(num_threads)
+        parts, n_texts = [], 0
+        for slab in slabs:
+            parts.append(self._encoder.encode_texts(slab, prefix, suffix, threads, word_starts, spans, n_texts))
+            n_texts += len(slab)
+        return _join(parts, dtype)
+
+    def encode_files(
+        self,
+        paths: Sequence[str | os.PathLike],
+        separator: str,
+        add_special_tokens: bool,
+        num_threads: int | None,
+        word_starts: bool,
+        spans: bool,
+        dtype: Any,
+    ) -> Bulk:
+        """See `ElectraTokenizer.encode_files`."""
+        if not separator or not paths:
+            raise ValueError(f"paths and separator must not be empty, got {paths!r} and {separator!r}")
+        prefix, suffix = self._ends(add_special_tokens)
+        threads = _check_threads(num_threads)
+        parts = []
+        for path in paths:
+            with _mapped(path) as content:
+                try:
+                    part = self._encoder.encode_utf8(content, separator, prefix, suffix, threads, word_starts, spans)
+                except ValueError as error:
+                    raise ValueError(f"{path} {error}") from None
+            parts.append(part)
+        return _join(parts, dtype)
+
+    def _ends(self, add_special_tokens: bool) -> tuple[list[int], list[int]]:
+        """The ids before and behind a single text."""
+        if not add_special_tokens:
+            return [], []
+        place = next(index for index, piece in enumerate(self._single) if piece[0] == 0)
+        return [piece[1] for piece in self._single[:place]], [piece[1] for piece in self._single[place + 1 :]]
+
+
+def _frames(backend: Tokenizer) -> tuple[list[FramePiece], list[FramePiece]]:
+    """How a single text and a pair are framed."""
+    processor = _component(backend, "post_processor")
+    if processor["type"] == "none":
+        return [(0, 0, 0)], [(0, 0, 0), (1, 0, 1)]
+    if processor["type"] == "BertProcessing":
+        cls, sep = processor["cls"][1], processor["sep"][1]
+        single = [(-1, cls, 0), (0, 0, 0), (-1, sep, 0)]
+        return single, [*single, (1, 0, 1), (-1, sep, 1)]
+
+    def pieces(template: list[dict[str, Any]]) -> Iterator[FramePiece]:
+        for piece in template:
+            ((kind, content),) = piece.items()
+            if kind == "Sequence":
+                yield "AB".index(content["id"]), 0, content["type_id"]
+            else:
+                for index in processor["special_tokens"][content["id"]]["ids"]:
+                    yield -1, index, content["type_id"]
+
+    return list(pieces(processor["single"])), list(pieces(processor["pair"]))
+
+
+def _check_threads(num_threads: int | None) -> int:
+    if num_threads is None:
+        return default_threads()
+    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
+        raise ValueError(f"num_threads must be an integer of at least 1 or None, got {num_threads!r}")
+    return num_threads
+
+
+def _slabs(texts: Iterable[str]) -> Iterator[list[str]]:
+    slab, size = [], 0
+    for text in texts:
+        slab.append(text)
+        size += len(text) if isinstance(text, str) else 0  # what is no text is reported by the encoder
+        if size >= _SLAB:
+            yield slab
+            slab, size = [], 0
+    yield slab
+
+
+def _mapped(path: str | os.PathLike) -> Any:
+    """A file's bytes, mapped rather than read; a context manager."""
+    with Path(path).open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:  # cannot be mapped
+            return memoryview(b"")
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _join(parts: list[tuple[np.ndarray | None, ...]], dtype: Any) -> Bulk:
+    """One ragged batch of several: ids, row offsets, and what else the parts have."""
+    ids, offsets, *extras = parts[0] if len(parts) == 1 else _concatenate(parts)
+    ids = ids if ids.dtype == dtype else ids.astype(dtype)
+    return (ids, offsets, *(extra for extra in extras if extra is not None))
+
+
+def _concatenate(parts: list[tuple[np.ndarray | None, ...]]) -> tuple[np.ndarray | None, ...]:
+    ids, offsets, *extras = zip(*parts, strict=True)
+    firsts = np.cumsum([0, *(len(part) for part in ids)])
+    rows = [part[1:] + first for part, first in zip(offsets, firsts[:-1], strict=True)]
+    joined = (None if column[0] is None else np.concatenate(column) for column in extras)
+    return np.concatenate(ids), np.concatenate([np.zeros(1, np.int64), *rows]), *joined

@@ -1,0 +1,435 @@
+"""ElectraTokenizer: text to ids and back, behind the interface of transformers 5's BertTokenizer.
+
+Two sides meet here. A `tokenizers` backend knows the vocabulary, the added tokens and the files, and turns ids into
+text. The C++ code (`tokenizer_native.py`) is made from it and turns text into tokens, by the same rules, many times
+faster; what it makes does not change, so that any number of threads may share a tokenizer.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer
+
+from . import files
+from .arguments import OPTION_NAMES, Lengths, Options, as_batch, as_lists, pad_row, resolve_lengths
+from .batch_encoding import BatchEncoding
+from .native import Bulk, NativeEncoder, check_components, fingerprint
+from .rows import Padding, Rows
+from .vocabulary import Vocabulary
+
+VERY_LARGE_INTEGER = int(1e30)  # transformers' model_max_length where none is known
+
+
+class ElectraTokenizer(Vocabulary, files.Files):
+    """WordPiece with [CLS] and [SEP], as ELECTRA and BERT use it.
+
+    Args:
+        vocab: path of a vocab.txt, or token -> id. Default: the five special tokens alone.
+        do_lower_case, strip_accents, tokenize_chinese_chars: BERT's normalization; accents are stripped by default
+            where text is lower-cased.
+        max_input_chars_per_word: longer words are unknown. Default: the file's, or 100; Google's own code has 200.
+        final_sigma: lower-case a word's last capital sigma to the final form, as Google's own code does.
+        unk_token, sep_token, pad_token, cls_token, mask_token: added to the vocabulary where missing, save unk_token.
+        vocab_file: another name of `vocab`.
+        tokenizer_file: a tokenizer.json, which also settles the normalization; instead of `vocab`.
+        tokenizer_object: a `tokenizers.Tokenizer`, instead of `vocab`.
+        model_max_length: the longest sequence that the model takes.
+        padding_side, truncation_side: "right" or "left".
+        model_input_names: which columns a call returns by default.
+        **kwargs: any other key of a tokenizer_config.json; kept and written back.
+
+    Raises:
+        FileNotFoundError: a file that does not exist.
+        ValueError: a vocabulary without unk_token, a damaged file, a side that is neither "right" nor "left".
+    """
+
+    is_fast = True
+
+    def __init__(
+        self,
+        vocab: str | os.PathLike | dict[str, int] | None = None,
+        do_lower_case: bool = True,
+        unk_token: str | AddedToken = "[UNK]",
+        sep_token: str | AddedToken = "[SEP]",
+        pad_token: str | AddedToken = "[PAD]",
+        cls_token: str | AddedToken = "[CLS]",
+        mask_token: str | AddedToken = "[MASK]",
+        tokenize_chinese_chars: bool = True,
+        strip_accents: bool | None = None,
+        *,
+        max_input_chars_per_word: int | None = None,
+        final_sigma: bool = False,
+        vocab_file: str | os.PathLike | None = None,
+        tokenizer_file: str | os.PathLike | None = None,
+        tokenizer_object: Tokenizer | None = None,
+        model_max_length: int | None = None,
+        padding_side: str = "right",
+        truncation_side: str = "right",
+        model_input_names: Iterable[str] = ("input_ids", "token_type_ids", "attention_mask"),
+        clean_up_tokenization_spaces: bool = False,
+        bos_token: str | AddedToken | None = None,
+        eos_token: str | AddedToken | None = None,
+        extra_special_tokens: Iterable[str | AddedToken] | None = None,
+        additional_special_tokens: Iterable[str | AddedToken] | None = None,
+        added_tokens_decoder: dict[int | str, AddedToken] | None = None,
+        name_or_path: str = "",
+        **kwargs: Any,
+    ):
+        for name, side in (("padding_side", padding_side), ("truncation_side", truncation_side)):
+            if side not in ("right", "left"):
+                raise ValueError(f"{name} must be 'right' or 'left', got {side!r}")
+        vocab = vocab_file if vocab is None else vocab
+        if tokenizer_object is not None:
+            backend = Tokenizer.from_str(tokenizer_object.to_str())
+        elif tokenizer_file is not None:
+            backend = files.read_backend(tokenizer_file)
+        else:
+            if vocab is None:
+                names = (pad_token, unk_token, cls_token, sep_token, mask_token)
+                vocab = {str(token): index for index, token in enumerate(names)}
+            backend = files.build_backend(
+                vocab if isinstance(vocab, Mapping) else files.read_vocab(vocab),
+                str(unk_token),
+                do_lower_case,
+                tokenize_chinese_chars,
+                strip_accents,
+            )
+        if str(unk_token) not in backend.get_vocab():
+            raise ValueError(
+                f"the vocabulary must hold unk_token {str(unk_token)!r}; "
+                f"none of its {backend.get_vocab_size()} tokens is that"
+            )
+        check_components(backend)
+        if max_input_chars_per_word is not None:
+            backend.model.max_input_chars_per_word = max_input_chars_per_word
+        backend.no_truncation()
+        backend.no_padding()
+        self._tokenizer = backend
+        self._native: NativeEncoder | None = None
+        self._backend_is_shared = False
+        self.final_sigma = bool(final_sigma)
+        self.name_or_path = str(name_or_path)
+        self.model_max_length = VERY_LARGE_INTEGER if model_max_length is None else model_max_length
+        self.padding_side, self.truncation_side = padding_side, truncation_side
+        self.model_input_names = list(model_input_names)
+        self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
+        self.init_kwargs = kwargs
+        self.deprecation_warnings: dict[str, bool] = {}  # transformers' collators write into it
+        for _, token in sorted((added_tokens_decoder or {}).items(), key=lambda item: int(item[0])):
+            if str(token) not in self.added_tokens_encoder:
+                backend.add_tokens([token])
+        named = {
+            "bos_token": bos_token,
+            "eos_token": eos_token,
+            "unk_token": unk_token,
+            "sep_token": sep_token,
+            "pad_token": pad_token,
+            "cls_token": cls_token,
+            "mask_token": mask_token,
+        }
+        self._init_special_tokens(named, extra_special_tokens or additional_special_tokens or [])
+        if backend.post_processor is None:
+            files.frame_with(backend, self.cls_token, self.sep_token)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_native": None}
+
+    def _settings(self) -> dict[str, Any]:
+        """The constructor's arguments that make an equal tokenizer of this one's backend."""
+        return {
+            **self.init_kwargs,
+            **self._special_tokens_map,
+            "final_sigma": self.final_sigma or None,
+            "extra_special_tokens": self._extra_special_tokens,
+            "model_max_length": self.model_max_length,
+            "padding_side": self.padding_side,
+            "truncation_side": self.truncation_side,
+            "model_input_names": self.model_input_names,
+            "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
+        }
+
+    # Text to ids
+
+    def __call__(
+        self,
+        text: str | list | None = None,
+        text_pair: str | list | None = None,
+        text_target: str | list | None = None,
+        text_pair_target: str | list | None = None,
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        stride: int = 0,
+        is_split_into_words: bool = False,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_tensors: str | None = None,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        return_overflowing_tokens: bool = False,
+        return_special_tokens_mask: bool = False,
+        return_offsets_mapping: bool = False,
+        return_length: bool = False,
+        verbose: bool = True,
+        tokenizer_kwargs: dict[str, Any] | None = None,
+        max_target_length: int | None = None,
+    ) -> BatchEncoding:
+        """Encodes a text, a pair, or a batch of either.
+
+        Args:
+            text, text_pair: a str each, or lists of them; lists of words with `is_split_into_words=True`.
+            text_target, text_pair_target: texts that become the column `labels`, cut to `max_target_length`.
+            add_special_tokens: whether to frame rows with [CLS] and [SEP].
+            padding: False, True or "longest", or "max_length".
+            truncation: False, True or "longest_first", "only_first", "only_second".
+            max_length: default: the model's. Given alone, it truncates.
+            stride: tokens that a part has in common with the one before, with `return_overflowing_tokens=True`.
+            pad_to_multiple_of: rounds the padded length up.
+            padding_side: default: `self.padding_side`.
+            return_tensors: "pt", "np", or None for lists.
+            return_*: further columns. `return_overflowing_tokens` makes rows of what truncation cut off, and a column
+                `overflow_to_sample_mapping`.
+            tokenizer_kwargs: more of these arguments, which win over those given here.
+
+        Raises:
+            TypeError: a text that is no str.
+            ValueError: an option that makes no sense, or rows of unequal length with `return_tensors`.
+        """
+        given = locals()
+        keywords = {name: given[name] for name in OPTION_NAMES} | (tokenizer_kwargs or {})
+        if text is None and text_target is None:
+            raise ValueError("text must be given, or text_target, or both; got neither")
+        output = None if text is None else self._encode(text, text_pair, Options(**keywords))
+        if text_target is None:
+            return output
+        if max_target_length is not None:
+            keywords["max_length"] = max_target_length
+        target = self._encode(text_target, text_pair_target, Options(**keywords))
+        if output is None:
+            return target
+        output["labels"] = target["input_ids"]
+        return output
+
+    def encode_plus(self, text: str | list, text_pair: str | list | None = None, **kwargs: Any) -> BatchEncoding:
+        """Version 4's name of a call with one text."""
+        return self(text, text_pair, **kwargs)
+
+    def batch_encode_plus(self, batch_text_or_text_pairs: list, **kwargs: Any) -> BatchEncoding:
+        """Version 4's name of a call with a batch."""
+        return self(batch_text_or_text_pairs, **kwargs)
+
+    def encode(self, text: str | list, text_pair: str | list | None = None, **kwargs: Any) -> Any:
+        """The ids alone of `self(text, text_pair, **kwargs)`."""
+        return self(text, text_pair, **kwargs)["input_ids"]
+
+    def tokenize(
+        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
+    ) -> list[str]:
+        """The tokens of a text, as strings."""
+        return self(text, pair, add_special_tokens=add_special_tokens, **kwargs).tokens()
+
+    def encode_bulk(
+        self,
+        texts: Iterable[str],
+        add_special_tokens: bool = True,
+        *,
+        num_threads: int | None = None,
+        word_starts: bool = False,
+        spans: bool = False,
+        dtype: Any = np.int32,
+    ) -> Bulk:
+        """Encodes many texts into arrays: no Python object for a text or a token, and the GIL released.
+
+        Args:
+            texts: a list of str, or anything that yields them, which is read a few megabytes at a time.
+            add_special_tokens: whether to frame each text with [CLS] and [SEP].
+            num_threads: default: the cores that the process may use. Small inputs take fewer.
+            word_starts: whether to tell which tokens begin a word, as whole-word masking needs.
+            spans: whether to tell which characters of its text each token stands for.
+            dtype: int32, or uint16 where the vocabulary allows it.
+
+        Returns:
+            ids: dtype [N], all rows one after the other, never truncated.
+            row_offsets: int64 [texts + 1]; row i is ids[row_offsets[i]:row_offsets[i + 1]].
+            word_starts: bool [N], if asked for; True for special tokens too.
+            spans: int32 [N, 2], if asked for: begin and end, in characters; zeros for special tokens.
+
+        Raises:
+            TypeError: a text that is no str.
+            ValueError: a text with half of a surrogate pair, or a dtype too small for the vocabulary.
+        """
+        if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+            raise TypeError(f"texts must be a list of str or an iterable of them, got {type(texts).__name__}")
+        return self._encoder().encode_bulk(
+            texts, add_special_tokens, num_threads, word_starts, spans, self._id_dtype(dtype)
+        )
+
+    def encode_files(
+        self,
+        paths: str | os.PathLike | Sequence[str | os.PathLike],
+        *,
+        separator: str = "\n",
+        add_special_tokens: bool = True,
+        num_threads: int | None = None,
+        word_starts: bool = False,
+        spans: bool = False,
+        dtype: Any = np.int32,
+    ) -> Bulk:
+        """Encodes the texts between the separators of UTF-8 files, as `encode_bulk` does those of a list.
+
+        The files are mapped into memory, not read. A separator at a file's end has no text behind it.
+
+        Raises:
+            FileNotFoundError: a file that does not exist.
+            ValueError: a file that is not UTF-8; the message names it and the byte.
+        """
+        paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+        return self._encoder().encode_files(
+            paths, separator, add_special_tokens, num_threads, word_starts, spans, self._id_dtype(dtype)
+        )
+
+    def _id_dtype(self, dtype: Any) -> np.dtype:
+        dtype = np.dtype(dtype)
+        if dtype not in (np.int32, np.uint16) or (dtype == np.uint16 and len(self) > 1 << 16):
+            raise ValueError(f"dtype must be int32, or uint16 for up to 65,536 tokens, got {dtype} for {len(self):,}")
+        return dtype
+
+    def _encoder(self) -> NativeEncoder:
+        """The encoder of the backend as it is now: whoever holds `backend_tokenizer` may have changed it."""
+        if self._native is None or (
+            self._backend_is_shared and self._native.fingerprint != fingerprint(self._tokenizer)
+        ):
+            self._native = NativeEncoder(self._tokenizer, self.final_sigma)
+        return self._native
+
+    def _encode(self, text: str | list, text_pair: str | list | None, options: Options) -> BatchEncoding:
+        lengths = resolve_lengths(options, self.model_max_length, self.padding_side, self.truncation_side)
+        if lengths.pads and self.pad_token is None:
+            raise ValueError("padding needs a pad_token, but the tokenizer has none; set one with add_special_tokens")
+        firsts, seconds, batched = as_batch(text, text_pair, options.is_split_into_words)
+        if lengths.truncates:
+            self._check_room(options, lengths, seconds is not None)
+        batch = self._encoder().encode_batch(
+            firsts, seconds, options.is_split_into_words, options.add_special_tokens, lengths
+        )
+        if options.return_overflowing_tokens:
+            batch = batch.with_overflow(True)
+        width = lengths.width(int(batch.lengths().max(initial=0))) if lengths.pads else 0
+        pad_id = self.pad_token_id if lengths.pads else 0
+        rows = Rows(
+            batch, Padding(width, lengths.padding_side, pad_id, self.pad_token_type_id), self._tokenizer.id_to_token
+        )
+        if options.max_length is None and options.verbose:
+            self._warn_if_too_long(int(rows.sizes.max(initial=0)))
+        columns = self._columns(rows, options)
+        output = BatchEncoding(columns, rows.encodings, tensor_type=options.return_tensors)
+        if batched or options.return_tensors is not None or options.return_overflowing_tokens:
+            return output
+        row = {name: value[0] if isinstance(value[0], list) else value for name, value in columns.items()}
+        return BatchEncoding(row, rows.encodings)
+
+    def _check_room(self, options: Options, lengths: Lengths, pair: bool) -> None:
+        special = self.num_special_tokens_to_add(pair) if options.add_special_tokens else 0
+        if lengths.max_length < special:
+            raise ValueError(f"max_length must leave room for {special} special tokens, got {lengths.max_length}")
+        if lengths.stride and lengths.stride >= lengths.max_length - special:
+            room = lengths.max_length - special
+            raise ValueError(f"stride must be below max_length without special tokens, {room}, got {lengths.stride}")
+
+    def _wants(self, column: str, asked: bool | None) -> bool:
+        return column in self.model_input_names if asked is None else asked
+
+    def _columns(self, rows: Rows, options: Options) -> dict[str, Any]:
+        """Columns as arrays where tensors are asked for and rows are of one length, else as lists."""
+        wanted = {
+            "input_ids": True,
+            "token_type_ids": self._wants("token_type_ids", options.return_token_type_ids),
+            "attention_mask": self._wants("attention_mask", options.return_attention_mask),
+            "special_tokens_mask": options.return_special_tokens_mask,
+            "offset_mapping": options.return_offsets_mapping,
+        }
+        columns: dict[str, Any] = {}
+        for name in (name for name, is_wanted in wanted.items() if is_wanted):
+            array = None if options.return_tensors is None else rows.array(name)
+            columns[name] = rows.lists(name) if array is None else array
+        if options.return_length:
+            columns["length"] = rows.sizes.tolist()
+        if options.return_overflowing_tokens:
+            columns["overflow_to_sample_mapping"] = rows.samples
+        return columns
+
+    def _warn_if_too_long(self, length: int) -> None:
+        seen = "sequence-length-is-longer-than-the-specified-maximum"  # transformers' key: its code silences it by this
+        if length > self.model_max_length and not self.deprecation_warnings.get(seen):
+            self.deprecation_warnings[seen] = True
+            warnings.warn(
+                f"{length} tokens are more than the model takes ({self.model_max_length}); truncation=True cuts"
+            )
+
+    def pad(
+        self,
+        encoded_inputs: Any,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+        verbose: bool = True,
+    ) -> BatchEncoding:
+        """Pads rows that have been encoded before, as collators do.
+
+        Args:
+            encoded_inputs: columns by name, of one row or of many, or a list of such mappings with one row each; lists,
+                arrays or tensors. Columns other than a call's own are kept as they are.
+            return_tensors: default: what the columns are.
+        """
+        options = Options(
+            padding=padding,
+            truncation=False,
+            max_length=max_length,
+            pad_to_multiple_of=pad_to_multiple_of,
+            padding_side=padding_side,
+            verbose=verbose,
+        )
+        lengths = resolve_lengths(options, self.model_max_length, self.padding_side, self.truncation_side)
+        columns, kind = as_lists(encoded_inputs)
+        ids = columns["input_ids"]
+        single = bool(ids) and not isinstance(ids[0], list)
+        rows = {name: [value] for name, value in columns.items()} if single else columns
+        sizes = [len(row) for row in rows["input_ids"]]
+        if self._wants("attention_mask", return_attention_mask):
+            rows.setdefault("attention_mask", [[1] * size for size in sizes])
+        if lengths.pads:
+            width = lengths.width(max(sizes, default=0))
+            fills = {
+                "input_ids": self.pad_token_id,
+                "token_type_ids": self.pad_token_type_id,
+                "attention_mask": 0,
+                "special_tokens_mask": 1,
+            }
+            for name in fills.keys() & rows.keys():
+                rows[name] = [pad_row(row, width, fills[name], lengths.padding_side) for row in rows[name]]
+        columns = {name: value[0] for name, value in rows.items()} if single else rows
+        return BatchEncoding(columns, tensor_type=return_tensors or kind)
+
+    @property
+    def do_lower_case(self) -> bool:
+        return self._tokenizer.normalizer.lowercase
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(name_or_path={self.name_or_path!r}, vocab_size={self.vocab_size}, "
+            f"model_max_length={self.model_max_length}, padding_side={self.padding_side!r}, "
+            f"truncation_side={self.truncation_side!r}, special_tokens={self.special_tokens_map})"
+        )
+
+
+class ElectraTokenizerFast(ElectraTokenizer):
+    """transformers 4's name of the same tokenizer."""

@@ -1,0 +1,160 @@
+"""Questions are read back as they were written, and one whose answer is not in its context is named."""
+
+import gzip
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from electra_fast.finetuning.data.examples import QuestionExample
+from electra_fast.finetuning.data.squad_files import read_questions
+
+CONTEXT = 'Ada Lovelace was born in London. She wrote of "id": "q1", in 1843.'
+
+
+def squad(*questions, context=CONTEXT):
+    return {"version": "v2.0", "data": [{"title": "t", "paragraphs": [{"context": context, "qas": list(questions)}]}]}
+
+
+def question(id="q1", text="London", start=25, **others):
+    return {"id": id, "question": "Where?", "answers": [{"text": text, "answer_start": start}]} | others
+
+
+def read(path, content, **options):
+    if not isinstance(content, str):
+        content = json.dumps(content, indent=1)
+    path.write_text(content, encoding="utf-8")
+    return list(read_questions(path, **options))
+
+
+@st.composite
+def contexts(draw):
+    """Contexts, and spans of them that have something in them."""
+    context = draw(st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).filter(str.strip))
+    span = st.tuples(st.integers(0, len(context)), st.integers(0, len(context))).map(sorted)
+    return context, draw(st.lists(span.filter(lambda s: context[s[0] : s[1]].strip()), min_size=1, max_size=3))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(contexts(), min_size=1, max_size=4), st.sampled_from([None, 2]), st.booleans())
+def test_squad_is_read_as_written(tmp_path_factory, paragraphs, indent, ascii):
+    path = tmp_path_factory.mktemp("squad") / "a.json"
+    data = [
+        {
+            "context": context,
+            "qas": [
+                {
+                    "id": f"é{i}",
+                    "question": "?",
+                    "answers": [{"text": context[a:b], "answer_start": a} for a, b in spans],
+                }
+            ],
+        }
+        for i, (context, spans) in enumerate(paragraphs)
+    ]
+    content = json.dumps({"data": [{"paragraphs": data}]}, indent=indent, ensure_ascii=ascii)
+    for i, (found, (context, spans)) in enumerate(zip(read(path, content), paragraphs, strict=True)):
+        assert (found.id, found.context) == (f"é{i}", context)
+        assert [text for text, _ in found.answers] == [context[a:b].strip() for a, b in spans]
+        assert all(context.startswith(text, start) for text, start in found.answers)
+        line = content.split("\n")[found.line - 1]
+        assert json.dumps(f"é{i}", ensure_ascii=ascii) in line
+
+
+def test_squad(tmp_path):
+    path = tmp_path / "a.json"
+    found = read(path, squad(question(), question("q2", start=0, text="Ada"), question("q3", is_impossible=True)))
+    assert found == [
+        QuestionExample("q1", 11, "Where?", CONTEXT, (("London", 25),)),
+        QuestionExample("q2", 21, "Where?", CONTEXT, (("Ada", 0),)),
+        QuestionExample("q3", 31, "Where?", CONTEXT, ()),
+    ]
+    # Off by white space.
+    for text, start in [(" London ", 25), ("London ", 24), (" London", 24), ("London", 24)]:
+        assert read(path, squad(question(text=text, start=start)))[0].answers == (("London", 25),)
+    assert read(path, squad(question(7)))[0].id == "7"
+    plain = {"id": "q1", "question": "Where?"}
+    assert read(path, squad(plain), needs_answers=False)[0].answers is None
+    with pytest.raises(ValueError, match=r"a\.json, line 11: question q1: must have answers, got none"):
+        read(path, squad(plain))
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", r", line 1: the file must hold questions, got none"),
+        ("\n\n", r", line 1: the file must hold questions, got none"),
+        (squad(), r", line 1: the file must hold questions, got none"),
+        ('{"data": [\n{"paragraphs"]}', r", line 2: must be JSON, got: "),
+        ([], r": must have a list as data, got null"),
+        ({"data": [{"paragraphs": [{"context": "x"}]}]}, r": must have a list as data\[0\]\.paragraphs\[0\]\.qas"),
+        ({"data": [{"paragraphs": ["x"]}]}, r": data\[0\]\.paragraphs\[0\] must be an object, got \"x\""),
+        (squad({"question": "?"}), r": data\[0\]\.paragraphs\[0\]\.qas\[0\] must have text as 'id', got null"),
+        (squad(question(), question()), r", line 21: each id must occur once, got 'q1' again"),
+        (
+            squad(question(), question("b", "Paris")),
+            r", line 21: question b: the answer \"Paris\" must stand in .* at 25",
+        ),
+        (squad(question(start=26)), r", line 11: question q1: the answer \"London\" .* at 26, got \"ondon\.\""),
+        (squad(question(start=999)), r", line 11: question q1: the answer \"London\" .* at 999, got \"\""),
+        (squad(question(start=-1)), r", line 11: question q1: answer_start must be the number of a character"),
+        (squad(question(start="25")), r", line 11: question q1: answer_start must be the number of a character"),
+        (squad(question(text=" ")), r", line 11: question q1: an answer must not be empty"),
+        (squad(question(answers=[])), r", line 11: question q1: must have answers, got none"),
+        (squad(question(answers="London")), r", line 11: question q1: answers must be a list of objects"),
+        (squad(question(question=None)), r", line 11: question q1: the question must be text, got null"),
+        (squad(question(), context=" "), r", line 11: question q1: the context must not be empty"),
+    ],
+)
+def test_a_bad_file_is_named_with_line_and_id(tmp_path, content, message):
+    with pytest.raises(ValueError, match=rf"a\.json{message}"):
+        read(tmp_path / "a.json", content)
+
+
+def mrqa(*questions, context=CONTEXT):
+    header = {"header": {"dataset": "NewsQA", "split": "dev"}}
+    return "\n".join(map(json.dumps, [header, {"id": "", "context": context, "qas": list(questions)}])) + "\n"
+
+
+def detected(qid="q1", spans=((25, 30),), answers=("London",), **others):
+    answer = {"text": "london", "char_spans": [list(span) for span in spans], "token_spans": [[5, 5]]}
+    return {"qid": qid, "question": "Where?", "answers": list(answers), "detected_answers": [answer]} | others
+
+
+def test_mrqa(tmp_path):
+    path = tmp_path / "a.jsonl"
+    # Both ends of a span are in it, its text is the context's, and answers without a place only count.
+    assert read(path, mrqa(detected(answers=("London", "the capital", "the capital")))) == [
+        QuestionExample("q1", 2, "Where?", CONTEXT, (("London", 25), ("the capital", -1)))
+    ]
+    assert read(path, mrqa(detected(spans=((24, 31), (0, 2)), answers=())))[0].answers == (("London.", 25), ("Ada", 0))
+    packed = tmp_path / "a.jsonl.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert list(read_questions(packed)) == list(read_questions(path))
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", "line 1: the file must hold questions"),
+        (mrqa(detected(), detected()), "line 2: each id must occur once, got 'q1' again"),
+        (mrqa(detected()) + "{", "line 3: must be a JSON object"),
+        (mrqa(detected(qid=None)), r"line 2: qas\[0\] must have text as 'qid', got null"),
+        (mrqa(detected(spans=((60, len(CONTEXT)),))), "line 2: question q1: char_spans must be of text within"),
+        (mrqa(detected(spans=((3, 2),))), "line 2: question q1: char_spans must be of text within"),
+        (mrqa(detected(spans=((3,),))), "line 2: question q1: char_spans must be of text within"),
+        (mrqa(detected(detected_answers=[])), "line 2: question q1: must have answers, got none"),
+        ('{"context": "x"}', "line 1: must have a list as qas, got null"),
+    ],
+)
+def test_a_bad_line_of_mrqa_is_named(tmp_path, content, message):
+    with pytest.raises(ValueError, match=rf"a\.jsonl, {message}"):
+        read(tmp_path / "a.jsonl", content)
+
+
+def test_names_that_do_not_say_what_they_are(tmp_path):
+    with pytest.raises(ValueError, match=r"must end with \.json or \.jsonl, got .*a\.txt"):
+        read(tmp_path / "a.txt", "")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        list(read_questions(tmp_path / "b.json"))

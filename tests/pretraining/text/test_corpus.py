@@ -1,0 +1,148 @@
+"""From files to batches."""
+
+import gzip
+import lzma
+
+import numpy as np
+import pytest
+from texts import documents, text
+
+from electra_fast.pretraining.text.corpus import Corpus, builtin_documents, take
+from electra_fast.pretraining.text.sources import MAX_DOCUMENT_CHARS, find_sources
+from electra_fast.pretraining.text.vocab import SPECIAL_TOKENS, train_vocab, write_vocab
+from electra_fast.tokenizer import ElectraTokenizer
+
+
+def split(texts):
+    corpus = Corpus.from_texts(texts)
+    return list(corpus.training()), list(corpus.held_out())
+
+
+def read(path):
+    return [document for source in find_sources(path) for document in source.documents()]
+
+
+# Reading
+
+
+def test_blank_lines_separate_documents(tmp_path):
+    (tmp_path / "a.txt").write_text("one\ntwo\n\n \n\nthree\n", encoding="utf-8")
+    assert read(tmp_path / "a.txt") == ["one\ntwo\n", "three\n"]
+
+
+def test_directories_are_read_in_order_and_compressed_files_too(tmp_path):
+    (tmp_path / "b").mkdir()
+    with gzip.open(tmp_path / "b" / "2.gz", "wt", encoding="utf-8") as file:
+        file.write("zwei\n")
+    with lzma.open(tmp_path / "a.xz", "wt", encoding="utf-8") as file:
+        file.write("one\n")
+    (tmp_path / "c.txt").write_text("trois\n", encoding="utf-8")
+    (tmp_path / "notes.pdf").write_bytes(b"\xff\xfe")
+    assert read(tmp_path) == ["one\n", "zwei\n", "trois\n"]
+    assert take(read(tmp_path), 5) == ["one\n", "zwei\n"]
+
+
+def test_a_long_document_is_cut_at_a_line_end(tmp_path):
+    line = "x" * 999 + "\n"
+    (tmp_path / "book.txt").write_text(line * 40, encoding="utf-8")
+    parts = read(tmp_path / "book.txt")
+    assert "".join(parts) == line * 40
+    assert len(parts) == 3
+    assert all(len(part) <= MAX_DOCUMENT_CHARS and part.endswith("\n") for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("binary.txt", b"\xff\xfe\x00\x80", "binary.txt must be UTF-8 text"),
+        ("damaged.gz", b"no gzip at all", "damaged.gz must be UTF-8 text, plain, .gz, .xz or .zst"),
+        (
+            "short.gz",
+            gzip.compress(b"hello " * 1000, mtime=0)[:-20],
+            "short.gz must be UTF-8 text, plain, .gz, .xz or .zst",
+        ),
+        ("damaged.xz", b"no xz at all", "damaged.xz must be UTF-8 text, plain, .gz, .xz or .zst"),
+    ],
+)
+def test_files_that_hold_no_text_are_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / name)
+
+
+def test_paths_that_lead_nowhere_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such data file or directory: .*missing"):
+        read(tmp_path / "missing")
+    with pytest.raises(ValueError, match=r"must hold files named \*.txt"):
+        read(tmp_path)
+
+
+def test_the_builtin_corpus_is_prose():
+    corpus = builtin_documents()
+    assert sum(map(len, corpus)) > 1_000_000
+    assert not any(">>>" in line[:3] for document in corpus for line in document.splitlines())
+    _, held_out = split(corpus)
+    assert 0.01 < len(held_out) / len(corpus) < 0.12
+
+
+# Splitting
+
+
+def test_a_document_keeps_its_side_when_others_are_added():
+    training, held_out = split(documents(200))
+    more_training, more_held_out = split(documents(200) + documents(200, seed=1))
+    assert set(training) <= set(more_training)
+    assert set(held_out) <= set(more_held_out)
+    assert 2 <= len(held_out) <= 25
+    assert set(training).isdisjoint(held_out)
+
+
+def test_a_corpus_is_split_by_the_text_of_its_documents(tmp_path):
+    (tmp_path / "a.txt").write_text(text(300), encoding="utf-8")
+    (tmp_path / "b.txt").write_text(text(300, seed=1), encoding="utf-8")
+    (tmp_path / "copy.txt").write_text(text(300), encoding="utf-8")
+    corpus = Corpus([tmp_path])
+    training, held_out = list(corpus.training()), list(corpus.held_out())
+    assert len(training) + len(held_out) == 900
+    assert set(training).isdisjoint(held_out)
+    assert 20 <= len(held_out) <= 80
+    # Read again it is the same; a generator orders its files.
+    assert list(corpus.training()) == training
+    shuffled = [list(corpus.training(np.random.default_rng(seed))) for seed in range(4)]
+    assert all(sorted(one) == sorted(training) for one in shuffled)
+    assert any(one != training for one in shuffled)
+
+
+def test_a_corpus_knows_whether_its_order_can_change(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('{"body": "three"}\n', encoding="utf-8")
+    one, two = Corpus([tmp_path / "a.txt"]), Corpus([tmp_path], documents_by="file", text_key="body")
+    assert one.windows_are_fixed and not two.windows_are_fixed
+    assert [*two.training(), *two.held_out()] == ["one\ntwo\n", "three"]
+    assert one.fingerprint() == Corpus([tmp_path / "a.txt"]).fingerprint() != two.fingerprint()
+
+
+# Vocabulary
+
+
+def test_the_vocabulary_is_the_same_every_time_and_covers_its_text(tmp_path):
+    vocab = train_vocab(documents(), 200)
+    assert vocab == train_vocab(documents(), 200)
+    assert tuple(vocab[:5]) == SPECIAL_TOKENS
+    assert len(vocab) == len(set(vocab)) <= 200
+    assert "function" in vocab
+    write_vocab(vocab, tmp_path / "vocab.txt")
+    tokenizer = ElectraTokenizer(vocab=tmp_path / "vocab.txt")
+    assert tokenizer.unk_token_id not in tokenizer(text())["input_ids"]
+    assert [path.name for path in tmp_path.iterdir()] == ["vocab.txt"]
+
+
+def test_case_is_kept_on_request():
+    assert "The" in train_vocab(["The " * 50 + "the dog"], 100, lowercase=False)
+
+
+def test_a_vocabulary_without_room_or_words_is_refused():
+    with pytest.raises(ValueError, match=r"must have at least [0-9]+ entries for this text, got size 10"):
+        train_vocab(documents(), 10)
+    with pytest.raises(ValueError, match="at least one word"):
+        train_vocab([" \n"], 100)

@@ -43,7 +43,7 @@ with mock.patch.object(Resources, "compile", return_value=found):
 OTHER_BATCHES = """
 import torch
 from electra_fast.benchmarks.ops import resources, resources_calls
-from electra_fast.ops import OPS
+from electra_fast.ops.registry import OPS
 
 def compiled(n_tokens):
     with resources.compiling_for(90) as found:

@@ -80,7 +80,7 @@ bundled: .venv/installed
 	$(BIN)/electra-fast pretrain --preset tiny --data $(PROSE) --out build/bundled --device cpu --minutes 62 \
 		--vocab-size 8000 --log-every 200 --checkpoint-every 2000 --set num_hidden_layers=6 num_attention_heads=4 \
 		generator_size=1 generator_layers=0.5 batch_size=16 warmup_steps=500
-	$(BIN)/python -m electra_fast.bundled build/bundled
+	$(BIN)/python -m electra_fast.cli.bundle build/bundled
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from ..tokenizer.native import default_threads
+from ..processor import default_threads
 from ..versions import installed_version
 
 T = TypeVar("T")

@@ -7,7 +7,6 @@ gets its name.
 from __future__ import annotations
 
 import copy
-import importlib
 import importlib.util
 import logging
 import math
@@ -22,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .hub.files import load_complete
 from .model.base import ElectraPreTrainedModel
 from .model.config import ElectraConfig
+from .model.pretrained import load_complete
 from .tokenizer import ElectraTokenizer
 
 ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
@@ -122,7 +121,10 @@ def load_network(name_or_path: str | os.PathLike, network: str = "auto") -> Elec
         network = (config.architectures or ["nothing of its architecture"])[0]
     if network not in OUTPUTS:
         raise ValueError(f"{name_or_path}: the network to export must be one of {', '.join(OUTPUTS)}, got {network}")
-    home = importlib.import_module(".finetuning.kinds.paper_heads" if "Paper" in network else __package__, __package__)
+    if "Paper" in network:
+        from .finetuning.kinds import paper_heads as home
+    else:
+        from .model import modeling as home
     options = {"config": config, "dtype": torch.float32, "device_map": "cpu", "impl": "torch"}
     return load_complete(getattr(home, network), name_or_path, f"an {network}", **options)
 

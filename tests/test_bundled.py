@@ -7,13 +7,14 @@ import torch
 from safetensors.torch import load_file
 
 from electra_fast import ElectraForMaskedLM, ElectraForPreTraining, ElectraTokenizer, bundled
+from electra_fast.cli import bundle
 from electra_fast.cli.main import main
 from electra_fast.inference.detect import detect, fill_mask
 from electra_fast.pretraining import Corpus, preset, pretrain
 
 
 def test_it_is_small_and_complete():
-    files = [path for path in bundled._DIRECTORY.rglob("*") if path.is_file()]
+    files = [path for path in bundled.DIRECTORY.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 12_000_000
     for network in ("generator", "discriminator"):
         names = {path.name for path in files if path.parent.name == network}
@@ -69,9 +70,9 @@ def test_it_is_made_of_a_run(tmp_path, monkeypatch, capsys):
     text = "\n\n".join(f"the {word} of number {i} is a text" for i in range(400) for word in ("end", "name"))
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     pretrain(preset("tiny"), Corpus([tmp_path / "text.txt"]), tmp_path / "run", n_steps=2, log_every=1)
-    monkeypatch.setattr(bundled, "_DIRECTORY", tmp_path / "bundled_model")
+    monkeypatch.setattr(bundle, "DIRECTORY", tmp_path / "bundled_model")
     monkeypatch.setattr("sys.argv", ["bundled", str(tmp_path / "run")])
-    assert bundled.main() == 0
+    assert bundle.main() == 0
     for network in ("generator", "discriminator"):
         path = tmp_path / "bundled_model" / network
         weights = load_file(path / "model.safetensors")
@@ -82,5 +83,5 @@ def test_it_is_made_of_a_run(tmp_path, monkeypatch, capsys):
 
 def test_a_run_that_is_not_done_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["bundled", str(tmp_path)])
-    assert bundled.main() == 2
+    assert bundle.main() == 2
     assert "must be a run that is done" in capsys.readouterr().err

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ...hub.files import load_complete
 from ...inference.embed import embed
 from ...model.backbone import ElectraModel
-from ...pretraining.run import cpu_threads
-from ...pretraining.text.corpus import builtin_documents
+from ...model.pretrained import load_complete
+from ...pretraining.text.builtin import builtin_documents
+from ...processor import cpu_threads
 from ..measure import (
     append_rows,
     check_writable,

@@ -34,9 +34,9 @@ from ...finetuning.networks import TaskNetworks
 from ...finetuning.prediction import score_features
 from ...finetuning.seed_run import make_precise
 from ...finetuning.task_data import TaskFiles
-from ...pretraining.run import cpu_threads
+from ...model.precision import default_precision
+from ...processor import cpu_threads
 from ...training.distributed import World
-from ...training.precision import default_precision
 from ...training.report import RunReport
 from ..gpu import device_names
 from ..measure import append_rows, check_writable, machine, markdown, quantiles, ratio, require, time_in_turn

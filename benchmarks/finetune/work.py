@@ -18,7 +18,7 @@ from ...finetuning.task_data import TaskData, TaskFiles
 from ...model.base import ElectraPreTrainedModel
 from ...model.config import ElectraConfig
 from ...model.modeling import ElectraForPreTraining
-from ...pretraining.text.corpus import builtin_documents
+from ...pretraining.text.builtin import builtin_documents
 from ...tokenizer import ElectraTokenizer
 
 # Those of which every item is one row.

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from ...model.config import ElectraConfig
-from ...pretraining.run import cpu_threads
+from ...processor import cpu_threads
 from ...tokenizer import ElectraTokenizer
 from ..gpu import Ceilings, device_names
 from ..measure import append_rows, check_writable, import_error, machine, require

@@ -25,7 +25,7 @@ from ...ops.contracts.library import IS_INTERPRETED
 from ...ops.registry import OPS
 from ...ops.testing import poisoned, repair_interpreter
 from ...pretraining.recipes import PRESETS
-from ...tokenizer.native import default_threads
+from ...processor import default_threads
 from ..gpu import Ceilings, device_names, milliseconds_in_turn, peak_bytes, record
 from ..measure import append_rows, check_writable, machine, markdown, quantiles, ratio
 from . import cases as op_cases

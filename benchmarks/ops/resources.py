@@ -35,12 +35,12 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from ... import kernels
-from ...cli.main import exit_code
+from ...cli.console import exit_code
 from ...kernels import attention_short
 from ...model.config import ElectraConfig
 from ...ops.contracts import library
 from ...ops.registry import OPS
-from ...tokenizer.native import default_threads
+from ...processor import default_threads
 from ..measure import check_writable, markdown
 from . import resources_calls
 

@@ -31,18 +31,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ...model.precision import default_precision
 from ...pretraining.build import build_model
 from ...pretraining.cost import mfu
 from ...pretraining.loop import TrainingLoop
 from ...pretraining.networks.objective import ElectraPretrainingModel
 from ...pretraining.recipes import Recipe, preset
-from ...pretraining.run import as_tokenizer, cpu_threads
+from ...pretraining.run import as_tokenizer
 from ...pretraining.text.stream import Rows
+from ...processor import cpu_threads
 from ...tokenizer import ElectraTokenizer
 from ...training.distributed import World
 from ...training.gpus import peak_flops
 from ...training.guard import Guard
-from ...training.precision import default_precision
 from ...training.report import RunReport
 from ..gpu import device_names
 from ..measure import append_rows, check_writable, machine, markdown, quantiles, ratio, require, time_in_turn

@@ -26,11 +26,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ...cli.pretrain import load_tokenizer
-from ...pretraining.text.corpus import builtin_documents
-from ...pretraining.text.vocab import train_vocab
+from ...pretraining.text.builtin import builtin_documents
+from ...pretraining.text.vocab import load_tokenizer, train_vocab
+from ...processor import default_threads
 from ...tokenizer import ElectraTokenizer
-from ...tokenizer.native import default_threads
 from ..measure import (
     append_rows,
     check_writable,

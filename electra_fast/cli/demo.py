@@ -24,12 +24,15 @@ from ..inference.detect import Detection, detect, format_table
 from ..model.modeling import ElectraForPreTraining
 from ..pretraining import preset, pretrain
 from ..pretraining.evaluate import auc
-from ..pretraining.run import cpu_threads, new_tokenizer
+from ..pretraining.run import new_tokenizer
 from ..pretraining.run_directory import RunDirectory
-from ..pretraining.text.corpus import Corpus, builtin_documents, take
+from ..pretraining.text.builtin import builtin_documents
+from ..pretraining.text.corpus import Corpus
+from ..pretraining.text.documents import take
+from ..processor import cpu_threads
 from ..tokenizer import ElectraTokenizer
 from ..training.progress import JsonLines, format_duration, read_records
-from .main import exit_code
+from .console import exit_code
 
 # More text would take its time to read and tokenize, and two minutes do not get through it.
 _MAX_CHARS = 20_000_000
@@ -144,11 +147,9 @@ class Demo:
         if not sentences:
             print("   skipped: no held-out sentences")
             return
-        from transformers import AutoModelForPreTraining
-        from transformers.utils import logging
+        from ..integrations.peer import load_theirs
 
-        logging.disable_progress_bar()
-        theirs = AutoModelForPreTraining.from_pretrained(self.out / "discriminator").eval()
+        theirs = load_theirs(self.out / "discriminator")
         texts = [" ".join(sentences[i : i + 1 + i % 4]) for i in range(min(32, len(sentences)))]
         limit = model.config.max_position_embeddings
         batch = dict(tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt"))

@@ -47,7 +47,7 @@ class EmbedCommand:
 
     def run(self) -> None:
         from ..bundled import bundled
-        from ..finetuning.data.lines import numbered_lines
+        from ..disk import numbered_lines
         from ..inference.embed import Embedder, load_encoder
 
         if self.output.suffix != ".npy":

@@ -8,24 +8,16 @@ from __future__ import annotations
 
 import importlib
 import io
-import json
-import os
-import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr
-from dataclasses import asdict, dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any
 
 import tyro
 
-from .. import __version__
-from ..versions import installed_version
-
-if TYPE_CHECKING:
-    from ..bundled import Network
-    from ..tokenizer import ElectraTokenizer
+from ..versions import __version__
+from .console import exit_code, fail
 
 # name: (where its dataclass is, or the table of its own subcommands; its line in the overview)
 Commands = dict[str, tuple["str | Commands", str]]
@@ -43,9 +35,9 @@ BENCHMARKS: Commands = {
     "report": ("electra_fast.benchmarks.report.report:ReportCommand", "tables and plots of what has been measured"),
 }
 COMMANDS: Commands = {
-    "info": ("electra_fast.cli.main:InfoCommand", "versions, device, which impl serves each op and why"),
-    "detect": ("electra_fast.cli.main:DetectCommand", "tell which tokens of a text look replaced"),
-    "fill-mask": ("electra_fast.cli.main:FillMaskCommand", "give the likeliest tokens at every [MASK] of a text"),
+    "info": ("electra_fast.cli.info:InfoCommand", "versions, device, which impl serves each op and why"),
+    "detect": ("electra_fast.cli.detect:DetectCommand", "tell which tokens of a text look replaced"),
+    "fill-mask": ("electra_fast.cli.detect:FillMaskCommand", "give the likeliest tokens at every [MASK] of a text"),
     "pretrain": ("electra_fast.cli.pretrain:PretrainCommand", "train a generator and a discriminator from raw text"),
     "prepare": ("electra_fast.cli.prepare:PrepareCommand", "tokenise text into shards, once for many runs"),
     "finetune": ("electra_fast.cli.finetune:FinetuneCommand", "train a network on a task, and measure it"),
@@ -53,134 +45,12 @@ COMMANDS: Commands = {
     "embed": ("electra_fast.cli.embed:EmbedCommand", "turn texts into vectors"),
     "export": ("electra_fast.cli.export:ExportCommand", "write a network as ONNX or as a torch.export program"),
     "cost": ("electra_fast.cli.cost:CostCommand", "tell what pre-training takes, in hours on GPUs"),
-    "train-vocab": ("electra_fast.cli.pretrain:TrainVocabCommand", "make a WordPiece vocabulary from raw text"),
+    "train-vocab": ("electra_fast.cli.train_vocab:TrainVocabCommand", "make a WordPiece vocabulary from raw text"),
     "convert": ("electra_fast.cli.convert:ConvertCommand", "bring checkpoints of any origin to the Hub's form"),
     "bench": (BENCHMARKS, "measure speed beside other libraries"),
 }
 
 _HELP = ("-h", "--help")
-_MISTAKES = (ValueError, TypeError, ImportError, OSError)
-
-
-@dataclass(kw_only=True)
-class InfoCommand:
-    """Show versions, the device, which implementation serves each op and why, and what transformers keeps to itself."""
-
-    json: bool = False
-    """Print one JSON document."""
-
-    def run(self) -> None:
-        import torch
-
-        from ..integrations.limits import LIMITS, version_obstacle
-        from ..model.cpu_encoder import instructions
-        from ..model.cpu_encoder import obstacle as cpu_obstacle
-        from ..ops import explain
-
-        cuda = torch.cuda.is_available()
-        versions = {"electra_fast": __version__, "python": platform.python_version()}
-        versions |= {name: installed_version(name) for name in ("torch", "triton", "transformers")}
-        device = torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads"
-        ops = [dict(zip(("op", "impl", "reason"), row, strict=True)) for row in explain("auto")]
-        encoder = {name: cpu_obstacle(name) or instructions() for name in ("fp32", "int8")}
-        obstacle = version_obstacle()
-        if self.json:
-            served = {"obstacle": obstacle, "limits": LIMITS}
-            _print_json(
-                {"versions": versions, "device": device, "ops": ops, "cpu_inference": encoder, "transformers": served}
-            )
-            return
-        for name, value in {**versions, "device": device}.items():
-            print(f"{name:<20}{value or 'not installed'}")
-        print()
-        for op in ops:
-            print(f"{op['op']:<20}{op['impl']:<8}{op['reason']}")
-        print()
-        for name, by in encoder.items():
-            print(f"{f'CPU inference, {name}':<28}{by}")
-        print(f"\nelectra_fast.integrations.transformers.enable() {obstacle or 'serves ELECTRA, but not these calls:'}")
-        for name, why in ({} if obstacle else LIMITS).items():
-            print(f"  {name:<24}{why}")
-
-
-@dataclass(kw_only=True)
-class _ModelCommand:
-    model: str | None = None
-    """A directory, or a model on the Hub. Default: the small English one that comes with the package."""
-    device: str = "auto"
-    """Where to run: auto, cpu, cuda, cuda:1, ..."""
-    impl: Literal["auto", "triton", "torch"] = "auto"
-    """Which code serves the ops."""
-    json: bool = False
-    """Print one JSON document."""
-    texts: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT...", help_behavior_hint="")
-    ] = ()
-    """The texts; without any, one is read from each line of the standard input."""
-
-    def load(self, class_name: str, network: Network) -> tuple[Any, ElectraTokenizer]:
-        """The model and its tokenizer; a checkpoint that lacks a part of the model is refused."""
-        import electra_fast
-
-        from ..bundled import bundled
-        from ..hub.files import load_complete
-
-        path, model_class = self.model or bundled(network), getattr(electra_fast, class_name)
-        model = load_complete(model_class, path, f"an {class_name}", device_map=self.device, impl=self.impl)
-        return model, electra_fast.ElectraTokenizer.from_pretrained(path)
-
-    def read_texts(self) -> list[str]:
-        texts = list(self.texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
-        if not texts:
-            raise ValueError("a text is needed, as an argument or a line of the standard input; got none")
-        return texts
-
-
-@dataclass(kw_only=True)
-class DetectCommand(_ModelCommand):
-    """Tell which tokens of a text look replaced.
-
-    Prints each text's tokens over 1 where the discriminator takes the token for a replacement, and 0 elsewhere.
-    """
-
-    threshold: float = 0.5
-    """The probability above which a token counts as replaced."""
-
-    def run(self) -> None:
-        from ..inference.detect import detect, format_table
-
-        texts = self.read_texts()
-        detections = detect(*self.load("ElectraForPreTraining", "discriminator"), texts, self.threshold)
-        if self.json:
-            _print_json([asdict(detection) for detection in detections])
-        else:
-            print("\n\n".join(map(format_table, detections)))
-
-
-@dataclass(kw_only=True)
-class FillMaskCommand(_ModelCommand):
-    """Give the likeliest tokens, by the generator, at every [MASK] of a text."""
-
-    top_k: int = 5
-    """How many tokens to give for each mask."""
-
-    def run(self) -> None:
-        from ..inference.detect import fill_mask
-
-        texts = self.read_texts()
-        fillings = fill_mask(*self.load("ElectraForMaskedLM", "generator"), texts, self.top_k)
-        if self.json:
-            keys = ("token", "probability")
-            masks = [[[dict(zip(keys, best, strict=True)) for best in mask] for mask in f.masks] for f in fillings]
-            _print_json([{"text": f.text, "masks": m} for f, m in zip(fillings, masks, strict=True)])
-            return
-        for filling in fillings:
-            print(filling.text)
-            for number, mask in enumerate(filling.masks, start=1):
-                if len(filling.masks) > 1:
-                    print(f"  mask {number}")
-                for token, probability in mask:
-                    print(f"    {probability:6.4f}  {token}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -197,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(parent: str, commands: Commands, name: str, *arguments: str) -> int:
     if name not in commands:
-        return _fail(parent, f"unknown subcommand {name!r}; the subcommands are {', '.join(commands)}")
+        return fail(parent, f"unknown subcommand {name!r}; the subcommands are {', '.join(commands)}")
     program, target = f"{parent} {name}", commands[name][0]
     if isinstance(target, dict):
         if not arguments or arguments[0] in _HELP:
@@ -227,31 +97,7 @@ def _parse(command: type, program: str, arguments: Sequence[str]) -> Any:
     raise ValueError(f"{message}; {program} --help tells more")
 
 
-def exit_code(program: str, run: Callable[[], None]) -> int:
-    """Runs a command: 0, 2 and one line on stderr for a user's mistake, 130 for Ctrl-C."""
-    try:
-        run()
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader (`head`, say) has enough; what is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except _MISTAKES as error:
-        return _fail(program, str(error) or type(error).__name__)
-    return 0
-
-
 def _overview(program: str, commands: Commands) -> str:
     lines = [f"  {name:<14}{line}" for name, (_, line) in commands.items()]
     more = f"{program} SUBCOMMAND --help tells more."
     return "\n".join([f"usage: {program} SUBCOMMAND ...", "", *lines, "", more])
-
-
-def _fail(program: str, message: str) -> int:
-    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
-    return 2
-
-
-def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, ensure_ascii=False))

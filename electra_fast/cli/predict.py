@@ -60,10 +60,11 @@ class PredictCommand:
 
     def run(self) -> None:
         from ..finetuning.data.predict_inputs import read_examples
+        from ..finetuning.kinds.table import kind_name
         from ..finetuning.prediction import predict
-        from ..finetuning.saved import kind_name, load_finetuned
+        from ..finetuning.saved import load_finetuned
+        from ..model.precision import DTYPES, default_precision
         from ..training.distributed import join
-        from ..training.precision import DTYPES, default_precision
 
         if self.output is not None and not self.output.parent.is_dir():
             raise FileNotFoundError(f"the directory of the output does not exist: {self.output.parent}")

@@ -32,7 +32,7 @@ class PrepareCommand:
     def run(self) -> None:
         from ..pretraining.text.corpus import Corpus
         from ..pretraining.text.shards import check_empty, write_shards
-        from .pretrain import load_tokenizer
+        from ..pretraining.text.vocab import load_tokenizer
 
         check_empty(self.out)
         corpus = Corpus(self.data, self.documents_by, self.text_key)

@@ -12,10 +12,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ..model.config import ElectraConfig
+from ..model.precision import DTYPES, default_precision
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
 from ..training.distributed import join
-from ..training.precision import DTYPES, default_precision
 from ..training.run_directory import RunDirectory
 from .recipe import recipe_for
 from .seed_run import Interrupted, SeedDirectory, SeedRun

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..hub.files import find_file, load_complete
+from ..hub.files import find_file
 from ..model.base import ElectraPreTrainedModel
 from ..model.config import ElectraConfig
 from ..model.modeling import (
@@ -20,26 +20,14 @@ from ..model.modeling import (
     ElectraForSequenceClassification,
     ElectraForTokenClassification,
 )
+from ..model.pretrained import load_complete
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
-from .kinds.choice import MultipleChoice
-from .kinds.classification import Classification, MultiLabel, Regression
 from .kinds.kind import Kind
 from .kinds.paper_heads import ElectraPaperForQuestionAnswering, ElectraPaperForSequenceClassification
-from .kinds.question_answering import QuestionAnswering
-from .kinds.tagging import Tagging
+from .kinds.table import make_kind
 
 FILE_NAME = "finetuning.json"
-
-KINDS: dict[str, Callable[..., Kind]] = {
-    "classification": Classification,
-    "regression": Regression,
-    "multilabel": MultiLabel,
-    "tagging": Tagging,
-    "choice": MultipleChoice,
-    "qa": QuestionAnswering,
-}
-_KINDS_WITH_LABELS = ("classification", "multilabel", "tagging")
 
 # What each network can be for.
 _OF_TEXT = ("classification", "regression", "multilabel")
@@ -71,30 +59,6 @@ class Finetuned:
     kind: Kind
     tokenizer: ElectraTokenizer
     max_length: int
-
-
-def make_kind(name: str, labels: tuple[str, ...] = (), options: Mapping[str, Any] | None = None) -> Kind:
-    """The kind of this name.
-
-    Args:
-        labels: of its classes or tags; kinds without any take no notice.
-        options: further arguments of the kind's class.
-
-    Raises:
-        ValueError: a name or an option that is not known.
-    """
-    if name not in KINDS:
-        raise ValueError(f"the kind of a task must be one of {', '.join(KINDS)}, got {name!r}")
-    arguments = (labels,) if name in _KINDS_WITH_LABELS else ()
-    try:
-        return KINDS[name](*arguments, **(options or {}))
-    except TypeError as error:
-        raise ValueError(f"the options must be those of the kind {name!r}, got: {error}") from error
-
-
-def kind_name(kind: Kind) -> str:
-    """The kind's key in `KINDS`."""
-    return next(name for name, kind_class in KINDS.items() if type(kind) is kind_class)
 
 
 def save_finetuned(

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from .. import __version__
 from ..model.layers import checkpoint_activations
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
@@ -24,6 +23,7 @@ from ..training.loop import stopped_by_signals
 from ..training.progress import read_records
 from ..training.report import RunReport
 from ..training.run_directory import RunDirectory
+from ..versions import __version__
 from .data.tasks import is_labelled
 from .failure import FailedRun, FailureGuard
 from .loop import FinetuningLoop

@@ -13,8 +13,8 @@ from .data.features import Features
 from .data.splits import fingerprint, labels_of, open_splits, swapped
 from .data.tasks import Task
 from .kinds.kind import Kind
+from .kinds.table import make_kind
 from .recipe import Recipe
-from .saved import make_kind
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .files import SAVING_PREFIX
+
 # (name of a single file, name of the index of its shards).
 _FORMATS = {
     "safetensors": ("model.safetensors", "model.safetensors.index.json"),
     "bin": ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 }
-# What a save in progress writes into, inside the directory it saves to; left behind by a killed process only.
-SAVING_PREFIX = ".saving-"
 _OLD_NAMES = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 _OLD_BUFFERS = re.compile(r"(^|\.)(embeddings\.token_type_ids|position_ids)$")
 

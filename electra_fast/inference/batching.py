@@ -70,9 +70,3 @@ def batches_by_length(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.nda
         n_tokens += length
     if len(order):
         yield order[first:]
-
-
-def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """starts[0], ..., starts[0] + lengths[0] - 1, starts[1], ...; all int64."""
-    before = lengths.cumsum() - lengths
-    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())

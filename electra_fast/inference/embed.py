@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..hub.files import load_complete
 from ..model.backbone import ElectraModel
 from ..model.base import ElectraPreTrainedModel
-from ..model.packing import PackedBatch
+from ..model.packing import PackedBatch, ranges
+from ..model.precision import DTYPES, default_precision
+from ..model.pretrained import load_complete
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
-from ..training.precision import DTYPES, default_precision
-from .batching import BATCH_TOKENS, Counts, batches_by_length, chunks, one_ahead, ranges
+from .batching import BATCH_TOKENS, Counts, batches_by_length, chunks, one_ahead
 
 Pooling = Literal["mean", "cls"]
 

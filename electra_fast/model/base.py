@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..hub.files import HubMixin
 from ..ops import Impl
 from ..ops import registry as ops
 from .captured import CapturedEncoder
@@ -15,6 +14,7 @@ from .config import ElectraConfig
 from .cpu_encoder import CpuEncoder, Precision
 from .layers import checkpoint_activations
 from .outputs import ModelOutput
+from .pretrained import HubMixin
 
 
 class ElectraPreTrainedModel(HubMixin, nn.Module):

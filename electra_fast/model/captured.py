@@ -11,15 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .packing import PackedBatch
-
-if TYPE_CHECKING:
-    from .backbone import ElectraModel
 
 _WARMUP_RUNS = 2
 
@@ -72,9 +68,12 @@ class CapturedEncoder:
     @torch.inference_mode(False)
     @torch.no_grad()
     def __call__(
-        self, model: ElectraModel, input_ids: Tensor, packed: PackedBatch, token_type_ids: Tensor, position_ids: Tensor
+        self, model: nn.Module, input_ids: Tensor, packed: PackedBatch, token_type_ids: Tensor, position_ids: Tensor
     ) -> Tensor:
-        """Packed tokens [T] -> hidden states [T, H], as `model.encode_packed`."""
+        """Packed tokens [T] -> hidden states [T, H], as `model.encode_packed`.
+
+        A `model` has that method, parameters and a `device`.
+        """
         weights = next(model.parameters()).data_ptr()
         if weights != self._weights:
             self._records, self._weights = {}, weights
@@ -101,7 +100,7 @@ class CapturedEncoder:
 class _Record:
     """Buffers of one bucket, and the recording that reads them."""
 
-    def __init__(self, bucket: Bucket, model: ElectraModel, record: Callable):
+    def __init__(self, bucket: Bucket, model: nn.Module, record: Callable):
         device = model.device
         self._ids, self._types, self._positions = torch.zeros(3, bucket.n_tokens, dtype=torch.long, device=device)
         self._cu_seqlens = torch.zeros(bucket.n_sequences + 1, dtype=torch.int32, device=device)

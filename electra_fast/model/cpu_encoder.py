@@ -16,7 +16,7 @@ from functools import cache
 from itertools import repeat
 from operator import attrgetter, contains, is_, itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +30,6 @@ try:
     from .. import _cpu
 except ImportError:  # built for Linux and macOS; elsewhere torch serves
     _cpu = None
-
-if TYPE_CHECKING:
-    from transformers import ElectraModel as TheirModel
-
-    from .backbone import ElectraModel as OurModel
-
-    ElectraModel = OurModel | TheirModel
 
 Precision = Literal["fp32", "int8"]
 
@@ -84,6 +77,8 @@ def _limited() -> str:
 class CpuEncoder:
     """Embeddings and encoder of an ElectraModel for inference on a CPU; made anew for each copy of a model.
 
+    A `model` is ours or transformers': it has `config`, `embeddings`, `encoder.layer` and perhaps `embeddings_project`.
+
     Args:
         precision: "fp32"; or "int8" for products of eight-bit weights, scaled by output column, and eight-bit
             activations, scaled by token, with results in fp32.
@@ -103,7 +98,7 @@ class CpuEncoder:
     def __reduce__(self) -> tuple:
         return CpuEncoder, (self.precision,)
 
-    def serves(self, model: ElectraModel, tensor: Tensor) -> bool:
+    def serves(self, model: nn.Module, tensor: Tensor) -> bool:
         """Whether `why_not` finds nothing; raises RuntimeError where it does and nothing else has this precision."""
         reason = self.why_not(model, tensor)
         if reason is not None:
@@ -119,7 +114,7 @@ class CpuEncoder:
                 f"this model is {self.precision}, for inference on a CPU; it cannot serve the call: {reason}"
             )
 
-    def why_not(self, model: ElectraModel, tensor: Tensor) -> str | None:
+    def why_not(self, model: nn.Module, tensor: Tensor) -> str | None:
         """What keeps a call with packed tokens, `tensor` one of them, from being served; None where nothing does."""
         if torch.is_grad_enabled():
             return "gradients are enabled: use torch.inference_mode() or torch.no_grad()"
@@ -188,7 +183,7 @@ def _warn_if_slow(dtype: torch.dtype) -> None:
 class _Copy:
     """The C++ encoder of a model's present weights."""
 
-    def __init__(self, model: ElectraModel, precision: Precision):
+    def __init__(self, model: nn.Module, precision: Precision):
         config = model.config
         self.n_states, self.width = config.num_hidden_layers + 1, config.hidden_size
         self.causal = getattr(config, "is_decoder", False)
@@ -222,7 +217,7 @@ class _Copy:
                 _pair(outer.LayerNorm),
             )
 
-    def _watch(self, model: ElectraModel) -> None:
+    def _watch(self, model: nn.Module) -> None:
         """Remembers all that the copy depends on, in columns."""
         edges = _edges(model)
         self._children_of, self._names, self._children = zip(
@@ -273,7 +268,7 @@ def _pair(norm: nn.LayerNorm) -> tuple[int, int]:
     return norm.weight.data_ptr(), norm.bias.data_ptr()
 
 
-def _edges(model: ElectraModel) -> list[tuple[nn.Module, str, nn.Module]]:
+def _edges(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
     """(parent, name, child) of every module below."""
     parts: list[nn.Module] = [model]
     edges = []
@@ -288,7 +283,7 @@ def _has_global_hooks() -> bool:
     return bool(all_modules._global_forward_hooks or all_modules._global_forward_pre_hooks)
 
 
-def _why_not_copied(model: ElectraModel) -> str | None:
+def _why_not_copied(model: nn.Module) -> str | None:
     config = model.config
     if config.hidden_act not in ("gelu", "gelu_python"):
         return f"the activation is {config.hidden_act}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,3 +98,9 @@ def packed_row(position_ids: Tensor) -> PackedBatch | None:
     first = starts.nonzero().squeeze(1)
     cu_seqlens = torch.cat([first, first.new_tensor([row.numel()])]).int()
     return PackedBatch.from_cu_seqlens(1, row.numel(), cu_seqlens, int(cu_seqlens.diff().max()))
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """starts[0], ..., starts[0] + lengths[0] - 1, starts[1], ...; all int64."""
+    before = lengths.cumsum() - lengths
+    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())

@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 import platform
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import torch
 
-from .. import __version__
 from ..model.layers import checkpoint_activations
+from ..model.precision import DTYPES, default_precision
 from ..ops import Impl
+from ..processor import cpu_threads
 from ..tokenizer import ElectraTokenizer
 from ..training.checkpoint import Checkpoints
 from ..training.distributed import PARALLEL, join
 from ..training.guard import Guard
 from ..training.loop import stopped_by_signals
-from ..training.precision import DTYPES, default_precision
 from ..training.report import RunReport
+from ..versions import __version__
 from .build import build_model
 from .continued import load_pretrained, pretrained_tokenizer
 from .evaluate import MAX_TOKENS, evaluate
@@ -251,14 +252,3 @@ def as_tokenizer(vocab: Sequence[str], recipe: Recipe) -> ElectraTokenizer:
     return ElectraTokenizer(
         vocab={token: i for i, token in enumerate(vocab)}, model_max_length=recipe.max_position_embeddings
     )
-
-
-@contextmanager
-def cpu_threads(n_threads: int | None) -> Iterator[None]:
-    """Torch computes on so many threads within; None changes nothing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

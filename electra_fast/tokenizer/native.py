@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from .._tokenizer import INSTRUCTION_SETS as AVAILABLE_SETS
 from .._tokenizer import Batch, Encoder, Rules, Side, Strategy, Truncation
-from ..processor import INSTRUCTION_SETS, fastest_allowed
+from ..processor import INSTRUCTION_SETS, default_threads, fastest_allowed
 from .arguments import Lengths
 
 Bulk = tuple[np.ndarray, ...]  # ids, row offsets, and what else was asked for
@@ -33,11 +33,6 @@ def _instruction_set() -> str:
     """The fastest that this processor has of those that are allowed."""
     allowed = INSTRUCTION_SETS[INSTRUCTION_SETS.index(fastest_allowed()) :]
     return next(name for name in AVAILABLE_SETS if name in allowed)
-
-
-def default_threads() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fingerprint(backend: Tokenizer) -> tuple:

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from ..model.precision import DTYPES
 from .checkpoint import State, round_parameters, training_state
 from .distributed import World, average_gradients, parallelize
 from .optim import Adam
-from .precision import DTYPES, LossScale, lower_precision
+from .precision import LossScale, lower_precision
 from .report import RunReport
 from .schedule import warmup_decay
 

@@ -9,13 +9,6 @@ from torch import Tensor
 
 from .optim import Adam
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def default_precision(device: torch.device) -> str:
-    """bf16 where the kernels run, fp32 elsewhere: a CPU is slower in bf16."""
-    return "bf16" if device.type == "cuda" else "fp32"
-
 
 def lower_precision(optimizer: Adam, dtype: torch.dtype) -> None:
     """Rounds an optimizer's parameters to `dtype`; what they were stays with it, as their masters."""

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from electra_fast import ElectraConfig, ElectraForPreTraining, ElectraTokenizer
 from electra_fast.bundled import bundled
-from electra_fast.cli.main import exit_code
+from electra_fast.cli.console import exit_code
 
 SHAPE = {
     "embedding_size": 16,

@@ -102,7 +102,7 @@ def test_interrupt_exits_with_130(monkeypatch):
     def interrupt(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("electra_fast.cli.main.InfoCommand.run", interrupt)
+    monkeypatch.setattr("electra_fast.cli.info.InfoCommand.run", interrupt)
     assert main(["info"]) == 130
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from tiny_models import TINY, random_model
 
 from electra_fast import ElectraTokenizer
-from electra_fast.finetuning.saved import make_kind, save_finetuned
+from electra_fast.finetuning.kinds.table import make_kind
+from electra_fast.finetuning.saved import save_finetuned
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 MAX_LENGTH = 24

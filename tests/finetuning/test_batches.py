@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from electra_fast.finetuning.data.features import Features, flat_rows
+from electra_fast.finetuning.kinds.table import make_kind
 from electra_fast.finetuning.loop import FinetuningLoop, ItemOrder
 from electra_fast.finetuning.networks import load_networks
 from electra_fast.finetuning.recipe import Recipe
-from electra_fast.finetuning.saved import make_kind
 from electra_fast.training.distributed import World
 
 

@@ -11,8 +11,9 @@ from tiny_models import assert_same_weights, edit, random_model
 from electra_fast import ElectraForPreTraining
 from electra_fast.finetuning.kinds.classification import Classification, Regression
 from electra_fast.finetuning.kinds.question_answering import QuestionAnswering
-from electra_fast.finetuning.saved import KINDS as KIND_CLASSES
-from electra_fast.finetuning.saved import kind_name, load_finetuned, make_kind
+from electra_fast.finetuning.kinds.table import KINDS as KIND_CLASSES
+from electra_fast.finetuning.kinds.table import kind_name, make_kind
+from electra_fast.finetuning.saved import load_finetuned
 
 WITH_HEADS = [(name, "transformers") for name in KINDS]
 WITH_HEADS += [(name, "paper") for name in ("classification", "regression", "multilabel", "qa")]

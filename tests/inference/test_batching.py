@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from electra_fast.inference import batching
-from electra_fast.inference.batching import batches_by_length, chunks, one_ahead, ranges
+from electra_fast.inference.batching import batches_by_length, chunks, one_ahead
+from electra_fast.model.packing import ranges
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))

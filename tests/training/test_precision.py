@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from electra_fast.model.precision import default_precision
 from electra_fast.training.optim import LAMB, AdamW
-from electra_fast.training.precision import LossScale, default_precision, lower_precision
+from electra_fast.training.precision import LossScale, lower_precision
 
 
 def network():

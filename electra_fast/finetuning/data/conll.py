@@ -13,8 +13,9 @@ from collections.abc import Collection, Iterator
 from itertools import chain
 from pathlib import Path
 
+from ...disk import numbered_lines, plain_suffix
 from .examples import TaggedExample
-from .lines import checked_text, numbered_lines, plain_suffix, without_end
+from .lines import checked_text, without_end
 from .tasks import Column, Columns
 
 CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")

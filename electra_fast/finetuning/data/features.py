@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...inference.batching import ranges
-from ...model.packing import PackedBatch
+from ...model.packing import PackedBatch, ranges
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from ...disk import numbered_lines, plain_suffix
 from .conll import read_conll
 from .examples import Example, QuestionExample, TaggedExample, TextExample
-from .lines import checked_text, json_object, numbered_lines, plain_suffix, without_end
+from .lines import checked_text, json_object, without_end
 from .squad_files import read_questions
 from .tables import JSON_SUFFIXES, TABLE_SUFFIXES, read_table
 from .tasks import TASKS, Columns, KindName

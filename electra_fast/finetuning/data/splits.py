@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ...disk import plain_name, plain_suffix
 from .conll import read_conll
 from .examples import Example, QuestionExample, Split, TextExample, answer_of
-from .lines import plain_name, plain_suffix
 from .squad_files import read_questions
 from .tables import JSON_SUFFIXES, read_table
 from .tasks import Task, is_labelled

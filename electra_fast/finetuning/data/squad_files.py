@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ...disk import numbered_lines, plain_suffix
 from .examples import QuestionExample
-from .lines import checked_text, json_object, numbered_lines, plain_suffix, shown
+from .lines import checked_text, json_object, shown
 
 _Answers = tuple[tuple[str, int], ...]
 # From the record of a question and its context.

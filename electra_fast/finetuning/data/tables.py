@@ -17,8 +17,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ...disk import numbered_lines, plain_suffix
 from .examples import ChoiceExample, Example, TaggedExample, TextExample
-from .lines import checked_text, json_object, numbered_lines, plain_suffix, shown, without_end
+from .lines import checked_text, json_object, shown, without_end
 from .tasks import Column, Columns, KindName
 
 JSON_SUFFIXES = (".jsonl", ".json")

@@ -5,23 +5,19 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import re
-import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .sources import DocumentsBy, Source, TextList, cut_documents, find_sources, fingerprint
+from .documents import _HELD_OUT_SHARE, Source, is_held_out
+from .sources import DocumentsBy, TextList, find_sources, fingerprint
 from .windows import WINDOW_CHARS, TokenWindow, token_windows
 
 if TYPE_CHECKING:
     from ...tokenizer import ElectraTokenizer
 
-_HELD_OUT_SHARE = 0.05
 _MAX_NAMES = 20
 
 
@@ -109,54 +105,3 @@ class Corpus:
             sources = [sources[i] for i in random.permutation(len(sources))]
         for source in sources:
             yield from source.documents()
-
-
-def is_held_out(document: str) -> bool:
-    """Whether a document is for evaluation, by a hash of its text."""
-    digest = hashlib.blake2b(document.encode(), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64 <= _HELD_OUT_SHARE
-
-
-def take(documents: Iterable[str], max_chars: int) -> list[str]:
-    """Documents until that many characters are there."""
-    taken, n_chars = [], 0
-    for document in documents:
-        taken.append(document)
-        n_chars += len(document)
-        if n_chars >= max_chars:
-            break
-    return taken
-
-
-def builtin_documents() -> list[str]:
-    """The text that every Python installation carries: the language reference, and the standard library's docstrings.
-
-    One document a topic and one a module, about 2 MB. Sources are parsed, not imported. Examples (>>>) and rules of
-    punctuation are left out, and so is a docstring that occurred before.
-    """
-    from pydoc_data.topics import topics
-
-    root = Path(sysconfig.get_path("stdlib"))
-    skipped = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo"}
-    seen: set[str] = set()
-    documents = [_prose(topics[name]) for name in sorted(topics)]
-    for file in sorted(root.rglob("*.py")):
-        if skipped.isdisjoint(file.relative_to(root).parts):
-            docstrings = [_prose(text) for text in _docstrings(file)]
-            documents.append("\n".join(text for text in docstrings if not (text in seen or seen.add(text))))
-    return [part for document in documents for part in cut_documents(document.splitlines(keepends=True), True)]
-
-
-def _docstrings(file: Path) -> Iterator[str]:
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):  # templates of sources
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield ast.get_docstring(node) or ""
-
-
-def _prose(text: str) -> str:
-    lines = (line.strip() for line in text.splitlines())
-    return "\n".join(line for line in lines if re.search(r"\w", line) and not line.startswith((">>>", "...")))

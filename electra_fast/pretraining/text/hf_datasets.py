@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .sources import cut_documents
+from .documents import cut_documents
 
 _BATCH = 1000
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from ...inference.batching import ranges
+from ...model.packing import ranges
 from .windows import TokenWindow
 
 if TYPE_CHECKING:

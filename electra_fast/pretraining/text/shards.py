@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from .corpus import Corpus, builtin_documents
+from .builtin import builtin_documents
+from .corpus import Corpus
 from .sources import DocumentsBy
 from .windows import WINDOW_CHARS, TokenWindow, vocabulary_fingerprint
 

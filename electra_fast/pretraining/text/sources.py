@@ -6,41 +6,21 @@ of text without blank ones.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import json
-import lzma
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import Literal
 
-import zstandard
+from ...disk import COMPRESSIONS, DAMAGE, open_packed
+from .documents import Source, cut_documents
 
 DocumentsBy = Literal["blank-line", "file"]
 
-# Longer documents are cut at line ends: a book without blank lines still gives text to train on and text to hold out.
-MAX_DOCUMENT_CHARS = 16_384
-
-COMPRESSIONS = (".gz", ".xz", ".zst")
 _ENDINGS = (".txt", ".jsonl", *COMPRESSIONS)
-DAMAGE = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError)
-_CHUNK = 1 << 20
 _EDGE = 1 << 16  # bytes at either end of a file that its fingerprint covers
-
-
-class Source(Protocol):
-    """Something that documents are read from."""
-
-    name: str
-
-    def documents(self) -> Iterator[str]:
-        """All documents, in an order that never changes; a ValueError names a source that is damaged."""
-
-    def identity(self) -> bytes:
-        """Bytes that change when the content does, so far as can be told without reading all of it."""
 
 
 @dataclass(frozen=True)
@@ -141,22 +121,6 @@ def find_sources(path: str | Path, documents_by: DocumentsBy = "blank-line", tex
     return sources
 
 
-def cut_documents(lines: Iterable[str], blank_separates: bool) -> Iterator[str]:
-    """Documents of at most 16,384 characters, or a single line; blank lines end one where they separate."""
-    document: list[str] = []
-    n_chars = 0
-    for line in lines:
-        is_blank = line.isspace()
-        if document and ((is_blank and blank_separates) or n_chars + len(line) > MAX_DOCUMENT_CHARS):
-            yield "".join(document)
-            document, n_chars = [], 0
-        if not is_blank:
-            document.append(line)
-            n_chars += len(line)
-    if document:
-        yield "".join(document)
-
-
 def fingerprint(sources: Iterable[Source]) -> str:
     """32 hexadecimal digits that change with names, sizes, and the first and last 64 KB of files."""
     digest = hashlib.blake2b(digest_size=16)
@@ -164,12 +128,6 @@ def fingerprint(sources: Iterable[Source]) -> str:
         for part in (source.name.encode(), source.identity()):
             digest.update(len(part).to_bytes(8) + part)
     return digest.hexdigest()
-
-
-def open_packed(file: Path) -> BinaryIO:
-    """The bytes of a file, plain, .gz, .xz or .zst; reading raises one of `DAMAGE` where it is damaged."""
-    openers = {".gz": gzip.open, ".xz": lzma.open, ".zst": _open_zstd}
-    return openers.get(file.suffix, open)(file, "rb")
 
 
 def _file_identity(path: Path, name: str) -> bytes:
@@ -192,42 +150,3 @@ def _lines(file: Path) -> Iterator[str]:
             yield from lines
     except (UnicodeDecodeError, *DAMAGE) as error:
         raise ValueError(f"{file} must be UTF-8 text, plain, .gz, .xz or .zst, got: {error}") from error
-
-
-def _open_zstd(path: Path, _mode: str) -> io.BufferedReader:
-    return io.BufferedReader(_ZstdFile(path), _CHUNK)
-
-
-class _ZstdFile(io.RawIOBase):
-    """The frames of a .zst file as one stream; zstandard's own reader takes a file that was cut off for a whole one."""
-
-    def __init__(self, path: Path):
-        self._file = path.open("rb")
-        # Files packed with --long=31 need that window.
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
-        self._frame: zstandard.ZstdDecompressionObj | None = None
-        self._packed, self._plain = b"", memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        while not self._plain:
-            self._packed = self._packed or self._file.read(_CHUNK)
-            if not self._packed:
-                if self._frame is not None:
-                    raise EOFError("the file ends before its last frame does")
-                return 0
-            self._frame = self._frame or self._decompressor.decompressobj()
-            self._plain = memoryview(self._frame.decompress(self._packed))
-            self._packed = b""
-            if self._frame.eof:
-                self._packed, self._frame = self._frame.unused_data, None
-        count = min(len(buffer), len(self._plain))
-        buffer[:count] = self._plain[:count]
-        self._plain = self._plain[count:]
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

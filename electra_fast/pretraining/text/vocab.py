@@ -8,9 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .corpus import Corpus, take
+from .corpus import Corpus
+from .documents import take
 
 if TYPE_CHECKING:
+    from ...tokenizer import ElectraTokenizer
     from .shards import ShardedCorpus
 
 # More text would not change which words are common.
@@ -81,3 +83,12 @@ def write_vocab(vocab: Iterable[str], path: str | Path) -> None:
     temporary = Path(f"{path}.tmp")
     temporary.write_text("".join(f"{token}\n" for token in vocab), encoding="utf-8")
     os.replace(temporary, path)
+
+
+def load_tokenizer(path: Path, model_max_length: int) -> ElectraTokenizer:
+    """A tokenizer from a vocab.txt or from a directory."""
+    from ...tokenizer import ElectraTokenizer
+
+    if path.is_dir():
+        return ElectraTokenizer.from_pretrained(path)
+    return ElectraTokenizer(vocab=path, model_max_length=model_max_length)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from texts import documents, text
 
-from electra_fast.pretraining.text.corpus import Corpus, builtin_documents, take
-from electra_fast.pretraining.text.sources import MAX_DOCUMENT_CHARS, find_sources
+from electra_fast.pretraining.text.builtin import builtin_documents
+from electra_fast.pretraining.text.corpus import Corpus
+from electra_fast.pretraining.text.documents import MAX_DOCUMENT_CHARS, take
+from electra_fast.pretraining.text.sources import find_sources
 from electra_fast.pretraining.text.vocab import SPECIAL_TOKENS, train_vocab, write_vocab
 from electra_fast.tokenizer import ElectraTokenizer
 

@@ -10,7 +10,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electra_fast.pretraining.text.sources import MAX_DOCUMENT_CHARS, TextList, cut_documents, find_sources, fingerprint
+from electra_fast.pretraining.text.documents import MAX_DOCUMENT_CHARS, cut_documents
+from electra_fast.pretraining.text.sources import TextList, find_sources, fingerprint
 
 PACK = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
 TEXT = "one\ntwo\n\nthrée\n"
@@ -49,7 +50,7 @@ def test_directories_are_read_by_name_and_to_the_bottom(tmp_path):
 @settings(deadline=None, max_examples=30)
 @given(parts=st.lists(st.binary(max_size=3000), max_size=5), repeats=st.integers(1, 800))
 def test_zstd_files_of_several_frames_are_read_to_their_end(tmp_path_factory, parts, repeats):
-    from electra_fast.pretraining.text.sources import _open_zstd
+    from electra_fast.disk import _open_zstd
 
     path = tmp_path_factory.mktemp("zstd") / "a.zst"
     parts = [part * repeats for part in parts]

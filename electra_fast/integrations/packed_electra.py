@@ -18,10 +18,10 @@ from transformers.activations import GELUActivation
 from transformers.models.electra import modeling_electra as theirs
 from transformers.utils import output_capturing
 
+from .. import ops
 from ..model.arguments import is_recorded
 from ..model.cpu_encoder import CpuEncoder
 from ..model.packing import PackedBatch
-from ..ops import registry as ops
 
 # Keywords that mean nothing to an encoder, or that are read here.
 _KNOWN_KEYWORDS = {
@@ -204,7 +204,7 @@ def hidden_states(
         yield hidden
 
 
-def _draw_seeds(model: theirs.ElectraModel, bound: Any, device: torch.device) -> list[Tensor | None]:
+def _draw_seeds(model: theirs.ElectraModel, bound: ops.Ops, device: torch.device) -> list[Tensor | None]:
     """One of the embeddings' dropout and three a layer; None where the ops draw from torch's generator."""
     n_seeds = 1 + 3 * len(model.encoder.layer)
     # The dropouts alone may be in training mode: Monte Carlo dropout.
@@ -216,7 +216,7 @@ def _draw_seeds(model: theirs.ElectraModel, bound: Any, device: torch.device) ->
 
 def _embed(
     model: theirs.ElectraModel,
-    bound: Any,
+    bound: ops.Ops,
     seed: Tensor | None,
     input_ids: Tensor | None,
     token_type_ids: Tensor,
@@ -250,7 +250,7 @@ def _embed(
 
 
 def _run_layer(
-    layer: theirs.ElectraLayer, bound: Any, packed: PackedBatch, seeds: tuple[Tensor | None, ...], hidden: Tensor
+    layer: theirs.ElectraLayer, bound: ops.Ops, packed: PackedBatch, seeds: tuple[Tensor | None, ...], hidden: Tensor
 ) -> Tensor:
     attention = layer.attention.self
     dropout_p = attention.dropout.p if attention.training else 0.0
@@ -265,7 +265,7 @@ def _run_layer(
     return torch.cat([_feed_forward(layer, bound, chunk, None) for chunk in hidden.split(chunk_size)])
 
 
-def _feed_forward(layer: theirs.ElectraLayer, bound: Any, hidden: Tensor, seed: Tensor | None) -> Tensor:
+def _feed_forward(layer: theirs.ElectraLayer, bound: ops.Ops, hidden: Tensor, seed: Tensor | None) -> Tensor:
     feed_forward = layer.intermediate
     if _is_plain_linear(feed_forward.dense) and type(feed_forward.intermediate_act_fn) is GELUActivation:
         inner = bound.linear_gelu(hidden, feed_forward.dense.weight, feed_forward.dense.bias)
@@ -285,7 +285,7 @@ def _queries_keys_values(attention: theirs.ElectraSelfAttention, hidden: Tensor)
     return qkv.unflatten(-1, (3, attention.num_attention_heads, attention.attention_head_size))
 
 
-def _end(end: nn.Module, bound: Any, x: Tensor, residual: Tensor, seed: Tensor | None) -> Tensor:
+def _end(end: nn.Module, bound: ops.Ops, x: Tensor, residual: Tensor, seed: Tensor | None) -> Tensor:
     """What ends both halves of a layer: LayerNorm(residual + dropout(dense(x)))."""
     norm = end.LayerNorm
     return bound.dropout_add_norm(

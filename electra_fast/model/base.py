@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import ops
 from ..ops import Impl
-from ..ops import registry as ops
 from .captured import CapturedEncoder
 from .config import ElectraConfig
 from .cpu_encoder import CpuEncoder, Precision

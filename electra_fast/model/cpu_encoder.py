@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 
+from ..ops.reference import is_erf_gelu
 from ..processor import INSTRUCTION_SETS, fastest_allowed
 from .arguments import is_recorded
 from .packing import PackedBatch
@@ -285,7 +286,7 @@ def _has_global_hooks() -> bool:
 
 def _why_not_copied(model: nn.Module) -> str | None:
     config = model.config
-    if config.hidden_act not in ("gelu", "gelu_python"):
+    if not is_erf_gelu(config.hidden_act):
         return f"the activation is {config.hidden_act}"
     if getattr(config, "add_cross_attention", False):
         return "the model has cross-attention"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
+from .. import ops
 from ..ops import Impl, reference
-from ..ops import registry as ops
 from .config import ElectraConfig
 
 
@@ -19,9 +17,7 @@ class ElectraDiscriminatorPredictions(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.dense_prediction = nn.Linear(config.hidden_size, 1)
-        self.rtd_head = ops.select(impl).rtd_head
-        if config.hidden_act != "gelu":
-            self.rtd_head = partial(reference.rtd_head, activation=reference.activation_of(config.hidden_act))
+        self.rtd_head = ops.select(impl, activation=config.hidden_act).rtd_head
 
     def forward(self, hidden: Tensor, labels: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
         """hidden [..., H], labels [...] -> (mean loss or None, logits [...])."""

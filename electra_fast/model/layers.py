@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .. import ops
 from ..ops import Impl, reference
-from ..ops import registry as ops
 from .config import ElectraConfig
 
 
@@ -270,14 +269,10 @@ class ElectraIntermediate(nn.Module):
     def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.linear_activation = ops.select(impl).linear_gelu
-        if config.hidden_act != "gelu":
-            self.linear_activation = partial(
-                reference.linear_activation, activation=reference.activation_of(config.hidden_act)
-            )
+        self.linear_gelu = ops.select(impl, activation=config.hidden_act).linear_gelu
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.linear_activation(hidden, self.dense.weight, self.dense.bias)
+        return self.linear_gelu(hidden, self.dense.weight, self.dense.bias)
 
 
 class ElectraLayer(nn.Module):

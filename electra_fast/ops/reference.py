@@ -74,6 +74,11 @@ def activation_of(name: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], 
     return ACTIVATIONS[name]
 
 
+def is_erf_gelu(name: str | Callable[[Tensor], Tensor]) -> bool:
+    """Whether a config's `hidden_act` is the erf-GELU, by whichever name: what fused kernels know."""
+    return name is F.gelu or (isinstance(name, str) and ACTIVATIONS.get(name) is F.gelu)
+
+
 def dropout(x: Tensor, p: float, seed: Tensor | None = None) -> Tensor:
     """Zero with probability p, else x / (1 - p); x is [..., H]."""
     if seed is None or p == 0:
@@ -204,14 +209,14 @@ def dropout_add_norm(
     return F.layer_norm(residual + dropout(x, dropout_p, seed), weight.shape, weight, bias, eps)
 
 
-def linear_activation(x: Tensor, weight: Tensor, bias: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    """activation(x weight' + bias), for the configs whose `hidden_act` is not the erf-GELU."""
-    return activation(F.linear(x, weight, bias))
-
-
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """erf-GELU(x weight' + bias): [..., H] -> [..., F]."""
-    return F.gelu(F.linear(x, weight, bias))
+    return linear_with(F.gelu, x, weight, bias)
+
+
+def linear_with(activation: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`linear_gelu` with another activation."""
+    return activation(F.linear(x, weight, bias))
 
 
 def rtd_head(
@@ -221,14 +226,26 @@ def rtd_head(
     prediction_weight: Tensor,
     prediction_bias: Tensor,
     labels: Tensor | None = None,
-    activation: Callable[[Tensor], Tensor] = F.gelu,
 ) -> tuple[Tensor | None, Tensor]:
-    """The replaced-token head: logit = act(hidden dense' + b) . prediction + c, and the mean binary cross-entropy.
+    """The replaced-token head: logit = gelu(hidden dense' + b) . prediction + c, and the mean binary cross-entropy.
 
     hidden: [..., H]; prediction_weight: [1, H]; labels: [...] bool or int, nonzero where the token was replaced, below
     zero where it does not count, or None. Returns (loss, logits [...]); the loss is a scalar in fp32, the mean over the
     tokens that count, None without labels.
     """
+    return rtd_head_with(F.gelu, hidden, dense_weight, dense_bias, prediction_weight, prediction_bias, labels)
+
+
+def rtd_head_with(
+    activation: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    dense_weight: Tensor,
+    dense_bias: Tensor,
+    prediction_weight: Tensor,
+    prediction_bias: Tensor,
+    labels: Tensor | None = None,
+) -> tuple[Tensor | None, Tensor]:
+    """`rtd_head` with another activation."""
     gate = activation(F.linear(hidden, dense_weight, dense_bias))
     logits = F.linear(gate, prediction_weight, prediction_bias).squeeze(-1)
     if labels is None:

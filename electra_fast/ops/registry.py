@@ -13,8 +13,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
-from types import SimpleNamespace
+from functools import cache, partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor
 from . import reference
 
 Impl = Literal["auto", "triton", "torch"]
+Activation = str | Callable[[Tensor], Tensor]
 
 # The kernels' dots need the matrix units of Ampere, and bfloat16.
 MIN_CAPABILITY = (8, 0)
@@ -36,10 +36,12 @@ class Op:
     Attributes:
         torch: the reference.
         module: the file of `electra_fast.ops.contracts` that has the op on Triton kernels.
+        torch_with: the reference with an activation as its first argument, where the kernels know the erf-GELU alone.
     """
 
     torch: Callable
     module: str
+    torch_with: Callable | None = None
 
     @property
     def triton(self) -> Callable:
@@ -53,8 +55,8 @@ OPS: dict[str, Op] = {
         Op(reference.embed_norm_project, "embedding"),
         Op(reference.attention, "attention"),
         Op(reference.dropout_add_norm, "norm"),
-        Op(reference.linear_gelu, "linear"),
-        Op(reference.rtd_head, "rtd_head"),
+        Op(reference.linear_gelu, "linear", reference.linear_with),
+        Op(reference.rtd_head, "rtd_head", reference.rtd_head_with),
         Op(reference.mlm_head, "mlm_head"),
         Op(reference.mask_tokens, "masking"),
         Op(reference.place_samples, "masking"),
@@ -87,16 +89,20 @@ def obstacle() -> str | None:
     return None
 
 
-def choose(name: str, impl: Impl, head_size: int | None = None) -> tuple[Impl, str]:
+def choose(name: str, impl: Impl, head_size: int | None = None, activation: Activation = "gelu") -> tuple[Impl, str]:
     """(implementation, reason) for one op; raises ValueError where the impl asked for cannot run.
 
-    "auto" as an implementation means: by the device of the tensors.
+    "auto" as an implementation means: by the device of the tensors. `head_size` is that of the attention, `activation`
+    a config's `hidden_act`.
     """
     if impl == "torch":
         return "torch", "asked for"
     reason = obstacle()
     if name == "attention" and head_size is not None and head_size > MAX_HEAD_SIZE:
         reason = f"heads of size {head_size}; the kernels go up to {MAX_HEAD_SIZE}"
+    if OPS[name].torch_with is not None and not reference.is_erf_gelu(activation):
+        shown = activation if isinstance(activation, str) else getattr(activation, "__name__", repr(activation))
+        reason = f"the activation is {shown}; the kernel has gelu alone"
     if reason is None:
         return impl, "asked for" if impl == "triton" else "the kernels on the GPU, torch elsewhere"
     if impl == "auto":
@@ -139,26 +145,58 @@ def draw_seeds(n: int, device: torch.device) -> Tensor | None:
     return library.draw_seeds(n, device) if device.type == "cuda" or library.IS_INTERPRETED else None
 
 
+@dataclass(frozen=True)
+class Ops:
+    """All ops, each bound to the implementation that serves it, and the seeds for the dropouts of a forward.
+
+    Signatures and shapes are those of `electra_fast.ops.reference`. `linear_gelu` and `rtd_head` compute the activation
+    that they were selected for. `draw_seeds(n, device)` gives [n] int64, or None where torch draws by itself.
+    """
+
+    embed_norm_project: Callable[..., Tensor]
+    attention: Callable[..., Tensor]
+    dropout_add_norm: Callable[..., Tensor]
+    linear_gelu: Callable[..., Tensor]
+    rtd_head: Callable[..., tuple[Tensor | None, Tensor]]
+    mlm_head: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    mask_tokens: Callable[..., tuple[Tensor, ...]]
+    place_samples: Callable[..., tuple[Tensor, Tensor]]
+    grad_norm: Callable[..., Tensor]
+    adamw: Callable[..., None]
+    lamb: Callable[..., None]
+    draw_seeds: Callable[[int, torch.device], Tensor | None]
+
+
 @cache
-def _bind(impl: Impl, head_size: int | None) -> SimpleNamespace:
+def _bind(impl: Impl, head_size: int | None, activation: Activation) -> Ops:
     bound: dict[str, Callable] = {}
     for name, op in OPS.items():
-        served, _ = choose(name, impl, head_size)
-        bound[name] = op.torch if served == "torch" else op.triton
-        if served == "auto":
+        served, _ = choose(name, impl, head_size, activation)
+        if op.torch_with is not None and not reference.is_erf_gelu(activation):
+            bound[name] = partial(op.torch_with, reference.activation_of(activation))
+        elif served == "auto":
             bound[name] = ByDevice(op.torch, op.triton)
+        else:
+            bound[name] = op.torch if served == "torch" else op.triton
     has_kernels = choose("dropout_add_norm", impl)[0] != "torch"
-    return SimpleNamespace(**bound, draw_seeds=draw_seeds if has_kernels else no_seeds)
+    return Ops(**bound, draw_seeds=draw_seeds if has_kernels else no_seeds)
 
 
-def select(impl: Impl = "auto", head_size: int | None = None) -> SimpleNamespace:
-    """All ops as attributes, each bound to the implementation that serves `impl`.
+def select(impl: Impl = "auto", head_size: int | None = None, activation: Activation = "gelu") -> Ops:
+    """All ops, each bound to the implementation that serves `impl`.
 
-    `draw_seeds(n, device)` is there too, for the dropouts of a forward. `head_size` is what the attention will get.
+    Args:
+        head_size: the size of the heads that `attention` will get.
+        activation: a config's `hidden_act`, which `linear_gelu` and `rtd_head` compute in GELU's place.
+
+    Raises:
+        ValueError: an impl or an activation that is not known, or an impl that cannot serve one of the ops.
     """
-    return _bind(resolve(impl), head_size)
+    return _bind(resolve(impl), head_size, activation)
 
 
-def explain(impl: Impl = "auto") -> list[tuple[str, str, str]]:
-    """(op, implementation, reason) for every op: what `electra-fast info` prints."""
-    return [(name, *choose(name, resolve(impl))) for name in OPS]
+def explain(
+    impl: Impl = "auto", head_size: int | None = None, activation: Activation = "gelu"
+) -> list[tuple[str, str, str]]:
+    """(op, implementation, reason) for every op of a model with such heads: what `electra-fast info` prints."""
+    return [(name, *choose(name, resolve(impl), head_size, activation)) for name in OPS]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
+from .. import ops
 from ..ops import Impl
-from ..ops import registry as ops
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 

@@ -13,7 +13,7 @@ import torch
 from tiny_models import random_model
 
 import electra_fast
-from electra_fast import ElectraForMaskedLM, ElectraForPreTraining
+from electra_fast import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 from electra_fast.cli.main import COMMANDS, main
 from electra_fast.inference.detect import Detection, detect, fill_mask, format_table
 
@@ -121,6 +121,15 @@ def test_info(capsys):
     assert {"op", "impl", "reason"} == document["ops"][0].keys()
     assert all(f"{op['op']:<20}{op['impl']:<8}{op['reason']}\n" in out for op in document["ops"])
     assert document["transformers"].keys() == {"obstacle", "limits"} and "  padding read" in out
+
+
+def test_info_of_a_model_goes_by_its_activation(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("electra_fast.ops.registry.obstacle", lambda: None)  # as where a GPU runs the kernels
+    ElectraConfig(hidden_act="relu", hidden_size=1024, num_attention_heads=4).save_pretrained(tmp_path)
+    ops = {op["op"]: op for op in json.loads(run(capsys, "info", "--json", "--model", str(tmp_path)))["ops"]}
+    assert ops["linear_gelu"]["impl"] == ops["rtd_head"]["impl"] == ops["attention"]["impl"] == "torch"
+    assert ops["linear_gelu"]["reason"] == "the activation is relu; the kernel has gelu alone"
+    assert ops["mlm_head"]["impl"] == "auto"
 
 
 # detect

@@ -1,11 +1,14 @@
 """attn_implementation="electra_fast": our attention in models that are otherwise transformers' own."""
 
+import dataclasses
+
 import pytest
 import torch
 from electra_calls import SHAPE, VOCAB, assert_same, padded_batch, results, tiny, transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from electra_fast import ops
 from electra_fast.integrations.attention import packed_attention
 from electra_fast.integrations.transformers import register_attention
 
@@ -49,12 +52,14 @@ def test_models_give_the_same(kind, rows, length, padding, seed):
 
 
 def test_it_is_our_attention_that_runs(monkeypatch):
-    from electra_fast.ops import registry as ops
-
     seen = []
     bound = ops.select("auto", 8)
-    own = bound.attention
-    monkeypatch.setattr(bound, "attention", lambda qkv, *args: seen.append(tuple(qkv.shape)) or own(qkv, *args))
+
+    def recorded(qkv, *args):
+        seen.append(tuple(qkv.shape))
+        return bound.attention(qkv, *args)
+
+    monkeypatch.setattr(ops, "select", lambda *args: dataclasses.replace(bound, attention=recorded))
     call = padded_batch()
     model_of("bert", "electra_fast")(**call)
     assert seen == [(int(call["attention_mask"].sum()), 3, 4, 8)] * 2

@@ -1,11 +1,13 @@
 """The registry: every op is served, a named impl is kept to, nothing falls back in silence."""
 
+import dataclasses
+import inspect
 import pickle
 
 import pytest
 import torch
 
-from electra_fast import ElectraConfig, ElectraModel
+from electra_fast import ElectraConfig, ElectraForPreTraining, ElectraModel
 from electra_fast.ops import reference
 from electra_fast.ops import registry as ops
 from electra_fast.ops.contracts import library
@@ -37,6 +39,22 @@ def test_every_op_has_both_implementations_with_one_name():
         assert op.triton.__name__ == name
 
 
+@pytest.mark.parametrize("name", ops.OPS)
+def test_implementations_have_one_signature(name):
+    op = ops.OPS[name]
+    signature = inspect.signature(op.torch)
+    assert inspect.signature(op.triton) == signature
+    if op.torch_with is not None:
+        first, *others = inspect.signature(op.torch_with).parameters.values()
+        assert first.name == "activation" and others == list(signature.parameters.values())
+
+
+def test_all_ops_are_selected():
+    assert [field.name for field in dataclasses.fields(ops.Ops)] == [*ops.OPS, "draw_seeds"]
+    with pytest.raises(AttributeError, match="linear_gleu"):
+        ops.select().linear_gleu  # noqa: B018
+
+
 def test_auto_says_why(without_gpu):
     assert ops.explain() == [(name, "torch", "no CUDA GPU") for name in ops.OPS]
 
@@ -66,6 +84,35 @@ def test_heads_too_large_for_the_kernels_go_to_torch_or_are_refused(on_a_gpu):
     assert choice == ("torch", "heads of size 256; the kernels go up to 128")
     with pytest.raises(ValueError, match="attention cannot run on it: heads of size 256"):
         ops.select("triton", head_size=256)
+
+
+def with_activation(activation) -> ElectraConfig:
+    return ElectraConfig(
+        vocab_size=30, embedding_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=8, hidden_act=activation,
+    )  # fmt: skip
+
+
+def test_an_activation_that_the_kernels_do_not_know_goes_to_torch_or_is_refused(on_a_gpu):
+    served = {name: (impl, reason) for name, impl, reason in ops.explain(activation="relu")}
+    for name in ("linear_gelu", "rtd_head"):
+        assert served.pop(name) == ("torch", "the activation is relu; the kernel has gelu alone")
+    assert {impl for impl, _ in served.values()} == {"auto"}
+    for build in (ElectraModel, ElectraForPreTraining):
+        with pytest.raises(ValueError, match=r"linear_gelu cannot run on it: the activation is relu; .* use 'auto'"):
+            build(with_activation("relu"), impl="triton")
+    with pytest.raises(ValueError, match="rtd_head cannot run on it: the activation is silu"):
+        ops.choose("rtd_head", "triton", activation=torch.nn.functional.silu)
+    model = ElectraModel(with_activation("relu")).eval()
+    feed_forward, hidden = model.encoder.layer[0].intermediate, torch.randn(3, 8)
+    assert torch.equal(feed_forward(hidden), feed_forward.dense(hidden).relu())
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_python", torch.nn.functional.gelu])
+def test_the_erf_gelu_is_served_by_any_of_its_names(on_a_gpu, activation):
+    model = ElectraForPreTraining(with_activation(activation), impl="triton")
+    assert model.electra.encoder.layer[0].intermediate.linear_gelu is ops.OPS["linear_gelu"].triton
+    assert model.discriminator_predictions.rtd_head is ops.OPS["rtd_head"].triton
 
 
 def test_an_impl_that_cannot_be_served_raises_when_the_model_is_built(without_gpu):

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ... import ops
 from ...model.backbone import ElectraModel
 from ...model.config import ElectraConfig
 from ...model.heads import ElectraGeneratorPredictions
 from ...model.modeling import ElectraForMaskedLM
 from ...model.packing import PackedBatch
 from ...ops import Impl
-from ...ops import registry as ops
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ... import ops
 from ...model.base import ElectraPreTrainedModel
 from ...model.config import ElectraConfig
 from ...model.modeling import ElectraForMaskedLM, ElectraForPreTraining
 from ...model.outputs import ModelOutput
 from ...model.packing import PackedBatch
 from ...ops import Impl
-from ...ops import registry as ops
 from .generators import Guesses, MaskedBatch, Sampling, TwoTowerGenerator, UniformGenerator, guess_masked
 from .masking import mask_words
 from .options import (

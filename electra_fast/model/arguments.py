@@ -68,6 +68,126 @@ class Encoded:
         return self.restore(self.hidden)
 
 
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of a forward: checked, defaults filled in, and in the form that the call takes.
+
+    Attributes:
+        packed: where the tokens belong in the packed form; None in the padded one.
+        input_ids, token_type_ids, position_ids: [T] where packed, else [B, S]; ids are None where `inputs_embeds` are.
+        inputs_embeds: [T, E] or [B, S, E].
+        attention_mask, head_mask, encoder_hidden_states, encoder_attention_mask: the caller's, for the padded form.
+        cache: keys and values to read and extend, in the padded form; `returns_cache`: whether the caller gets it.
+        output_attentions, output_hidden_states: what is wanted beside the last hidden states.
+    """
+
+    packed: PackedBatch | None
+    input_ids: Tensor | None
+    token_type_ids: Tensor
+    position_ids: Tensor
+    inputs_embeds: Tensor | None
+    attention_mask: Tensor | None
+    head_mask: Tensor | None
+    encoder_hidden_states: Tensor | None
+    encoder_attention_mask: Tensor | None
+    cache: KeyValueCache | None
+    returns_cache: bool
+    output_attentions: bool
+    output_hidden_states: bool
+
+    @classmethod
+    def of(
+        cls,
+        config: ElectraConfig,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        *,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: KeyValueCache | None = None,
+        use_cache: bool | None = None,
+        reads: Reads = "tokens",
+        caches_by_default: bool = False,
+        **options: Any,
+    ) -> Arguments:
+        """`ElectraModel.forward`'s arguments; `caches_by_default` stands in for a `use_cache` that is not given.
+
+        Raises:
+            ValueError, TypeError: what no model can take.
+        """
+        past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
+        batch = {
+            "input_ids": input_ids,
+            "inputs_embeds": inputs_embeds,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+        }
+        check_inputs(config, batch, past_length, options)
+        if encoder_hidden_states is not None and not config.add_cross_attention:
+            raise ValueError("encoder_hidden_states need a config with is_decoder=True and add_cross_attention=True")
+        if use_cache is None:
+            use_cache = config.is_decoder and caches_by_default
+        cache = KeyValueCache() if config.is_decoder and use_cache and past_key_values is None else past_key_values
+        output_attentions, output_hidden_states = (
+            getattr(config, name) if options.get(name) is None else options[name]
+            for name in ("output_attentions", "output_hidden_states")
+        )
+        given = input_ids if inputs_embeds is None else inputs_embeds
+        shape, device = given.shape[:2], given.device
+
+        packed = packed_already(shape, attention_mask, position_ids, options) if past_length == 0 else None
+        padded_only = (options.get("head_mask"), cache, encoder_hidden_states)
+        if output_attentions or is_recorded() or any(x is not None for x in padded_only):
+            if packed is not None:
+                attention_mask, packed = sequence_mask(packed, config.is_decoder), None
+        elif packed is None:
+            packed = choose_packing(shape, device, attention_mask, reads)
+
+        if position_ids is None:
+            position_ids = torch.arange(past_length, past_length + shape[1], device=device)[None]
+        if token_type_ids is None:
+            token_type_ids = torch.zeros(1, 1, dtype=torch.long, device=device)
+        tokens = [input_ids, token_type_ids.expand(shape), position_ids.expand(shape), inputs_embeds]
+        if packed is not None:
+            tokens = [None if x is None else packed.pack(x) for x in tokens]
+        return cls(
+            packed,
+            *tokens,
+            attention_mask=attention_mask,
+            head_mask=options.get("head_mask"),
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            cache=cache,
+            returns_cache=bool(use_cache),
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+
+    def padded_context(self, config: ElectraConfig, hidden: Tensor, seeds: Tensor | None) -> Context:
+        """What attention runs in for the padded batch [B, S, H] of these arguments."""
+        mask, head_mask = broadcast_mask(self.attention_mask), self.head_mask
+        if config.is_decoder and (mask is None or self.attention_mask.dim() == 2):
+            past_length, length = 0 if self.cache is None else self.cache.get_seq_length(), hidden.shape[1]
+            seen = torch.ones(length, past_length + length, dtype=torch.bool, device=hidden.device).tril(past_length)
+            mask = seen[None, None] if mask is None else mask & seen
+        if head_mask is not None:
+            head_mask = head_mask[None] if head_mask.dim() == 1 else head_mask  # [A] -> [1, A] -> [L, 1, A, 1, 1]
+            head_mask = head_mask.to(hidden.dtype).expand(config.num_hidden_layers, -1)[:, None, :, None, None]
+        return PaddedContext(
+            mask=mask,
+            explicit=self.output_attentions or head_mask is not None,
+            head_mask=head_mask,
+            cache=self.cache,
+            encoder_hidden_states=self.encoder_hidden_states,
+            encoder_mask=broadcast_mask(self.encoder_attention_mask),
+            seeds=seeds,
+        )
+
+
 def check_inputs(config: ElectraConfig, batch: dict[str, Tensor | None], past_length: int, options: dict) -> None:
     """Raises ValueError or TypeError for what no model can take; ids are checked where they are on the CPU."""
     unknown = set(options) - OPTIONS
@@ -185,37 +305,6 @@ def broadcast_mask(mask: Tensor | None) -> Tensor | None:
         return mask
     mask = mask != 0
     return mask[:, None, None, :] if mask.dim() == 2 else mask[:, None] if mask.dim() == 3 else mask
-
-
-def padded_context(
-    config: ElectraConfig,
-    hidden: Tensor,
-    attention_mask: Tensor | None,
-    cache: KeyValueCache | None,
-    encoder_hidden_states: Tensor | None,
-    encoder_attention_mask: Tensor | None,
-    head_mask: Tensor | None,
-    output_attentions: bool,
-    seeds: Tensor | None,
-) -> Context:
-    """The context of a padded batch [B, S, H]."""
-    mask = broadcast_mask(attention_mask)
-    if config.is_decoder and (mask is None or attention_mask.dim() == 2):
-        past_length, length = 0 if cache is None else cache.get_seq_length(), hidden.shape[1]
-        seen = torch.ones(length, past_length + length, dtype=torch.bool, device=hidden.device).tril(past_length)
-        mask = seen[None, None] if mask is None else mask & seen
-    if head_mask is not None:
-        head_mask = head_mask[None] if head_mask.dim() == 1 else head_mask  # [A] -> [1, A] -> [L, 1, A, 1, 1]
-        head_mask = head_mask.to(hidden.dtype).expand(config.num_hidden_layers, -1)[:, None, :, None, None]
-    return PaddedContext(
-        mask=mask,
-        explicit=output_attentions or head_mask is not None,
-        head_mask=head_mask,
-        cache=cache,
-        encoder_hidden_states=encoder_hidden_states,
-        encoder_mask=broadcast_mask(encoder_attention_mask),
-        seeds=seeds,
-    )
 
 
 def packed_context(config: ElectraConfig, packed: PackedBatch, seeds: Tensor | None) -> Context:

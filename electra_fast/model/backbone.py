@@ -8,17 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import Impl, resolve
-from .arguments import (
-    Encoded,
-    Reads,
-    check_inputs,
-    choose_packing,
-    is_recorded,
-    packed_already,
-    packed_context,
-    padded_context,
-    sequence_mask,
-)
+from .arguments import Arguments, Encoded, Reads, packed_context
 from .base import ElectraPreTrainedModel
 from .captured import CapturedEncoder
 from .config import ElectraConfig
@@ -76,10 +66,10 @@ class ElectraModel(ElectraPreTrainedModel):
             token_type_ids,
             position_ids,
             inputs_embeds,
-            encoder_hidden_states,
-            encoder_attention_mask,
-            past_key_values,
-            use_cache,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
             **kwargs,
         )
         return self._result(
@@ -91,91 +81,22 @@ class ElectraModel(ElectraPreTrainedModel):
             cross_attentions=encoded.cross_attentions,
         )
 
-    def encode(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        past_key_values: KeyValueCache | None = None,
-        use_cache: bool | None = None,
-        reads: Reads = "tokens",
-        **options: Any,
-    ) -> Encoded:
+    def encode(self, *inputs: Tensor | None, reads: Reads = "tokens", **options: Any) -> Encoded:
         """`forward` without unpacking: heads compute on the tokens that they read (`reads`) and restore the result."""
-        config = self.config
-        past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
-        batch = {
-            "input_ids": input_ids,
-            "inputs_embeds": inputs_embeds,
-            "attention_mask": attention_mask,
-            "token_type_ids": token_type_ids,
-            "position_ids": position_ids,
-        }
-        check_inputs(config, batch, past_length, options)
-        if encoder_hidden_states is not None and not config.add_cross_attention:
-            raise ValueError("encoder_hidden_states need a config with is_decoder=True and add_cross_attention=True")
-        if config.is_decoder and use_cache is None:
-            use_cache = config.use_cache and not (self.training and self.is_gradient_checkpointing)
-        cache = past_key_values
-        if config.is_decoder and use_cache and cache is None:
-            cache = KeyValueCache()
-        wants = {
-            name: getattr(config, name) if options.get(name) is None else options[name]
-            for name in ("output_attentions", "output_hidden_states")
-        }
-        shape, device = (input_ids.shape, input_ids.device) if inputs_embeds is None else (
-            inputs_embeds.shape[:2], inputs_embeds.device)  # fmt: skip
-        head_mask = options.get("head_mask")
-        packed = packed_already(shape, attention_mask, position_ids, options) if past_length == 0 else None
-        needs_padding = any(x is not None for x in (head_mask, cache, encoder_hidden_states))
-        if needs_padding or wants["output_attentions"] or is_recorded():
-            if packed is not None:
-                attention_mask, packed = sequence_mask(packed, config.is_decoder), None
-        elif packed is None:
-            packed = choose_packing(shape, device, attention_mask, reads)
-
-        if position_ids is None:
-            position_ids = torch.arange(past_length, past_length + shape[1], device=device)[None]
-        if token_type_ids is None:
-            token_type_ids = torch.zeros(1, 1, dtype=torch.long, device=device)
-        token_type_ids, position_ids = token_type_ids.expand(shape), position_ids.expand(shape)
-        if packed is not None:
-            input_ids, token_type_ids, position_ids, inputs_embeds = (
-                None if x is None else packed.pack(x) for x in (input_ids, token_type_ids, position_ids, inputs_embeds)
-            )
-        if self._replays(packed, input_ids, wants["output_hidden_states"]):
-            return Encoded(self.captured(self, input_ids, packed, token_type_ids, position_ids), packed)
-        if packed is not None:
-            output = self._encode_tokens(
-                packed, input_ids, token_type_ids, position_ids, inputs_embeds, wants["output_hidden_states"]
-            )
+        caches = self.config.use_cache and not (self.training and self.is_gradient_checkpointing)
+        call = Arguments.of(self.config, *inputs, reads=reads, caches_by_default=caches, **options)
+        if self._replays(call):
+            replayed = self.captured(self, call.input_ids, call.packed, call.token_type_ids, call.position_ids)
+            return Encoded(replayed, call.packed)
+        tokens = call.input_ids, call.token_type_ids, call.position_ids, call.inputs_embeds
+        if call.packed is None:
+            output = self._encode_padded(call, *tokens)
         else:
-            if self.cpu_encoder is not None:
-                self.cpu_encoder.refuse("it needs the padded form: attentions, head masks, masks of pairs, a cache")
-            embedding_seed, seeds = self._draw_seeds(device)
-            hidden = self.embeddings(
-                input_ids, token_type_ids, position_ids, inputs_embeds, self._project, embedding_seed
-            )
-            context = padded_context(
-                config,
-                hidden,
-                attention_mask,
-                cache,
-                encoder_hidden_states,
-                encoder_attention_mask,
-                head_mask,
-                wants["output_attentions"],
-                seeds,
-            )
-            output = self.encoder(hidden, context)
-        encoded = Encoded(output.hidden, packed, cache if use_cache else None)
-        if wants["output_hidden_states"]:
+            output = self._encode_tokens(call.packed, *tokens, call.output_hidden_states)
+        encoded = Encoded(output.hidden, call.packed, call.cache if call.returns_cache else None)
+        if call.output_hidden_states:
             encoded.hidden_states = tuple(encoded.restore(x) for x in output.hidden_states)
-        if wants["output_attentions"]:
+        if call.output_attentions:
             encoded.attentions = tuple(output.attentions)
             encoded.cross_attentions = tuple(x for x in output.cross_attentions if x is not None)
         return encoded
@@ -193,6 +114,13 @@ class ElectraModel(ElectraPreTrainedModel):
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
         return self._encode_tokens(packed, input_ids, token_type_ids, position_ids, None).hidden
+
+    def _encode_padded(self, call: Arguments, *tokens: Tensor | None) -> EncoderOutput:
+        if self.cpu_encoder is not None:
+            self.cpu_encoder.refuse("it needs the padded form: attentions, head masks, masks of pairs, a cache")
+        embedding_seed, seeds = self._draw_seeds(call.position_ids.device)
+        hidden = self.embeddings(*tokens, self._project, embedding_seed)
+        return self.encoder(hidden, call.padded_context(self.config, hidden, seeds))
 
     def _encode_tokens(
         self,
@@ -220,14 +148,14 @@ class ElectraModel(ElectraPreTrainedModel):
         seeds = self.embeddings.ops.draw_seeds(1 + 3 * n_layers, device) if self.training else None
         return (None, None) if seeds is None else (seeds[:1], seeds[1:].view(n_layers, 3))
 
-    def _replays(self, packed: PackedBatch | None, input_ids: Tensor | None, keeps_states: bool) -> bool:
+    def _replays(self, call: Arguments) -> bool:
         """Whether a call is served by `capture()`."""
         return (
             self.captured is not None
-            and packed is not None
-            and input_ids is not None
-            and len(input_ids) <= self.captured.max_tokens
-            and not (self.training or torch.is_grad_enabled() or keeps_states)
+            and call.packed is not None
+            and call.input_ids is not None
+            and len(call.input_ids) <= self.captured.max_tokens
+            and not (self.training or torch.is_grad_enabled() or call.output_hidden_states)
         )
 
     @property

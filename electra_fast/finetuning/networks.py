@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..model.base import ElectraPreTrainedModel
+from ..model.pretrained import CheckpointWarning
 from ..ops import Impl
 from .data.features import Batch
 from .kinds.kind import Kind
@@ -64,7 +65,7 @@ def load_networks(
     models = {}
     for name, kind in kinds.items():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of the heads, which are to be new
+            warnings.simplefilter("ignore", CheckpointWarning)  # heads are meant to be new
             models[name], loaded = kind.model_class(recipe.head).from_pretrained(
                 source,
                 dtype=torch.float32,

@@ -78,11 +78,31 @@ class ElectraConfig:
         label2id: dict[str, int] | None = None,
         **kwargs: Any,
     ):
-        fields = {
-            k: v for k, v in locals().items() if k not in ("self", "kwargs", "num_labels", "id2label", "label2id")
-        }
-        fields.pop("__class__", None)
-        self.__dict__.update(fields)
+        self.vocab_size = vocab_size
+        self.embedding_size = embedding_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.hidden_act = hidden_act
+        self.hidden_dropout_prob = hidden_dropout_prob
+        self.attention_probs_dropout_prob = attention_probs_dropout_prob
+        self.max_position_embeddings = max_position_embeddings
+        self.type_vocab_size = type_vocab_size
+        self.initializer_range = initializer_range
+        self.layer_norm_eps = layer_norm_eps
+        self.summary_type = summary_type
+        self.summary_use_proj = summary_use_proj
+        self.summary_activation = summary_activation
+        self.summary_last_dropout = summary_last_dropout
+        self.pad_token_id = pad_token_id
+        self.use_cache = use_cache
+        self.classifier_dropout = classifier_dropout
+        self.is_decoder = is_decoder
+        self.add_cross_attention = add_cross_attention
+        self.bos_token_id = bos_token_id
+        self.eos_token_id = eos_token_id
+        self.tie_word_embeddings = tie_word_embeddings
         self.__dict__.update(copy.deepcopy(_COMMON_DEFAULTS))
         if "torch_dtype" in kwargs:  # version 4's name
             kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))

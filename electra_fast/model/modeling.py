@@ -190,27 +190,33 @@ class ElectraForSequenceClassification(ElectraPreTrainedModel):
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, reads="first", **kwargs
         )
         logits = self.classifier(encoded.padded_hidden)
-        loss = None if labels is None else self._loss(logits, labels)
+        loss = None if labels is None else sequence_loss(self.config, logits, labels)
         return self._result(SequenceClassifierOutput, encoded, kwargs, loss=loss, logits=logits)
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.config.problem_type is None:
-            if self.num_labels == 1:
-                self.config.problem_type = "regression"
-            elif labels.dtype in (torch.long, torch.int):
-                self.config.problem_type = "single_label_classification"
-            else:
-                self.config.problem_type = "multi_label_classification"
-        if self.config.problem_type == "regression":
-            return (
-                F.mse_loss(logits.squeeze(), labels.squeeze()) if self.num_labels == 1 else F.mse_loss(logits, labels)
-            )
-        if self.config.problem_type == "single_label_classification":
-            return F.cross_entropy(logits.view(-1, self.num_labels), labels.view(-1).long())
-        if self.config.problem_type == "multi_label_classification":
-            return F.binary_cross_entropy_with_logits(logits, labels)
-        known = "regression, single_label_classification or multi_label_classification"
-        raise ValueError(f"config.problem_type must be {known}, got {self.config.problem_type!r}")
+
+def sequence_loss(config: ElectraConfig, logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of one prediction a text, by `config.problem_type`, which the first labels decide where it is None.
+
+    logits: [B, num_labels]; labels: [B] classes or values, or [B, num_labels] floating for several labels.
+
+    Raises:
+        ValueError: a problem type that is not known.
+    """
+    if config.problem_type is None:
+        if config.num_labels == 1:
+            config.problem_type = "regression"
+        elif labels.dtype in (torch.long, torch.int):
+            config.problem_type = "single_label_classification"
+        else:
+            config.problem_type = "multi_label_classification"
+    if config.problem_type == "regression":
+        return F.mse_loss(logits.squeeze(), labels.squeeze()) if config.num_labels == 1 else F.mse_loss(logits, labels)
+    if config.problem_type == "single_label_classification":
+        return F.cross_entropy(logits.view(-1, config.num_labels), labels.view(-1).long())
+    if config.problem_type == "multi_label_classification":
+        return F.binary_cross_entropy_with_logits(logits, labels)
+    known = "regression, single_label_classification or multi_label_classification"
+    raise ValueError(f"config.problem_type must be {known}, got {config.problem_type!r}")
 
 
 class ElectraForTokenClassification(ElectraPreTrainedModel):

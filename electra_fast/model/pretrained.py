@@ -32,6 +32,10 @@ _NO_EFFECT_ON_LOADING = (
 _NO_EFFECT_ON_SAVING = ("save_function", "save_original_format", "save_peft_format")
 
 
+class CheckpointWarning(UserWarning):
+    """A checkpoint and the model that is loaded from it differ in what they hold."""
+
+
 def load_complete(model_class: type[HubMixin], path: str | os.PathLike, what: str, **options: Any) -> Any:
     """A model by `from_pretrained`, for use as it is: what the checkpoint has beyond it is left out without a warning.
 
@@ -43,7 +47,8 @@ def load_complete(model_class: type[HubMixin], path: str | os.PathLike, what: st
         ValueError: a checkpoint that lacks a part of the model; and what `from_pretrained` raises.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of missing tensors, which raise below, and of others left out
+        # Missing tensors raise below; others are meant to be left out.
+        warnings.simplefilter("ignore", CheckpointWarning)
         model, loaded = model_class.from_pretrained(path, output_loading_info=True, **options)
     if loaded["missing_keys"]:
         raise ValueError(f"{path} must be {what}, but lacks {', '.join(sorted(loaded['missing_keys']))}")
@@ -143,11 +148,12 @@ class HubMixin:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # given already
                 model = cls(config, *model_args, impl=impl).to(device, dtype)
-        # All tensors, so that one which is fused with others in memory is loaded though one of those is missing.
+        # Pass all tensors: qkv is one in memory, so query must load even if key is missing.
         model.load_state_dict({**model.state_dict(), **fitted.tensors}, strict=False)
         model.tie_weights()
         if notes := [*fitted.describe(cls.__name__), *notes]:
-            warnings.warn("\n  ".join([f"{source} does not fit {cls.__name__} exactly:", *notes]), stacklevel=2)
+            message = "\n  ".join([f"{source} does not fit {cls.__name__} exactly:", *notes])
+            warnings.warn(message, CheckpointWarning, stacklevel=2)
 
         model.config.dtype = str(dtype).removeprefix("torch.")
         model.config._name_or_path = "" if pretrained_model_name_or_path is None else str(pretrained_model_name_or_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 _UNKNOWN_LENGTH = int(1e20)  # a model_max_length above this says that none is known, as in transformers
@@ -30,9 +30,6 @@ class Options:
     return_offsets_mapping: bool = False
     return_length: bool = False
     verbose: bool = True
-
-
-OPTION_NAMES = tuple(field.name for field in fields(Options))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
 from . import files
-from .arguments import OPTION_NAMES, Lengths, Options, as_batch, as_lists, pad_row, resolve_lengths
+from .arguments import Lengths, Options, as_batch, as_lists, pad_row, resolve_lengths
 from .batch_encoding import BatchEncoding
 from .native import Bulk, NativeEncoder, check_components, fingerprint
 from .rows import Padding, Rows
@@ -201,8 +201,25 @@ class ElectraTokenizer(Vocabulary, files.Files):
             TypeError: a text that is no str.
             ValueError: an option that makes no sense, or rows of unequal length with `return_tensors`.
         """
-        given = locals()
-        keywords = {name: given[name] for name in OPTION_NAMES} | (tokenizer_kwargs or {})
+        keywords = {
+            "add_special_tokens": add_special_tokens,
+            "padding": padding,
+            "truncation": truncation,
+            "max_length": max_length,
+            "stride": stride,
+            "is_split_into_words": is_split_into_words,
+            "pad_to_multiple_of": pad_to_multiple_of,
+            "padding_side": padding_side,
+            "return_tensors": return_tensors,
+            "return_token_type_ids": return_token_type_ids,
+            "return_attention_mask": return_attention_mask,
+            "return_overflowing_tokens": return_overflowing_tokens,
+            "return_special_tokens_mask": return_special_tokens_mask,
+            "return_offsets_mapping": return_offsets_mapping,
+            "return_length": return_length,
+            "verbose": verbose,
+            **(tokenizer_kwargs or {}),
+        }
         if text is None and text_target is None:
             raise ValueError("text must be given, or text_target, or both; got neither")
         output = None if text is None else self._encode(text, text_pair, Options(**keywords))

@@ -16,7 +16,7 @@ from ...model.backbone import ElectraModel
 from ...model.base import ElectraPreTrainedModel
 from ...model.config import ElectraConfig
 from ...model.heads import classifier_dropout
-from ...model.modeling import ElectraForSequenceClassification
+from ...model.modeling import sequence_loss
 from ...model.outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 from ...ops import Impl
 from ...ops.reference import linear_gelu
@@ -61,10 +61,8 @@ class ElectraPaperForSequenceClassification(_PaperModel):
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, reads="first", **kwargs
         )
         logits = self.classifier(self.dropout(encoded.padded_hidden[:, 0]))
-        loss = None if labels is None else self._loss(logits, labels)
+        loss = None if labels is None else sequence_loss(self.config, logits, labels)
         return self._result(SequenceClassifierOutput, encoded, kwargs, loss=loss, logits=logits)
-
-    _loss = ElectraForSequenceClassification._loss
 
 
 @dataclass

@@ -15,6 +15,7 @@ from electra_fast.finetuning.kinds.paper_heads import (
     ElectraPaperForSequenceClassification,
     start_or_end_tokens,
 )
+from electra_fast.model.modeling import sequence_loss
 
 HEADS = [ElectraPaperForSequenceClassification, ElectraPaperForQuestionAnswering]
 LENGTHS = [14, 9]
@@ -81,7 +82,7 @@ def test_classification_losses_are_those_of_transformers_class(labels, num_label
     model = network(ElectraPaperForSequenceClassification, num_labels=num_labels)
     output = model(**inputs(), labels=labels)
     other = network(ElectraForSequenceClassification, num_labels=num_labels)
-    torch.testing.assert_close(output.loss, other._loss(output.logits, labels))
+    torch.testing.assert_close(output.loss, sequence_loss(other.config, output.logits, labels))
     assert model.config.problem_type == other.config.problem_type
 
 

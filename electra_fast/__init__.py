@@ -21,6 +21,7 @@ _HOME = {
     "ElectraForMultipleChoice": "model.modeling",
     "ElectraForQuestionAnswering": "model.modeling",
     "ElectraForPreTrainingOutput": "model.outputs",
+    "PackedBatch": "model.packing",
     "embed": "inference.embed",
     "embed_stream": "inference.embed",
 }
@@ -39,6 +40,7 @@ __all__ = [
     "ElectraPreTrainedModel",
     "ElectraTokenizer",
     "ElectraTokenizerFast",
+    "PackedBatch",
     "__version__",
     "embed",
     "embed_stream",
@@ -72,4 +74,5 @@ if TYPE_CHECKING:
         ElectraForTokenClassification,
     )
     from .model.outputs import ElectraForPreTrainingOutput
+    from .model.packing import PackedBatch
     from .tokenizer import ElectraTokenizer, ElectraTokenizerFast

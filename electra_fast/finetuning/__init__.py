@@ -10,6 +10,7 @@ _HOME = {
     "ElectraPaperForQuestionAnswering": "kinds.paper_heads",
     "ElectraPaperForSequenceClassification": "kinds.paper_heads",
     "TaskFiles": "task_data",
+    "TextExample": "data.examples",
     "custom_task": "data.tasks",
     "finetune": "run",
     "load_finetuned": "saved",
@@ -21,6 +22,7 @@ __all__ = [
     "ElectraPaperForQuestionAnswering",
     "ElectraPaperForSequenceClassification",
     "TaskFiles",
+    "TextExample",
     "custom_task",
     "finetune",
     "load_finetuned",
@@ -42,6 +44,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from .data.examples import TextExample
     from .data.tasks import custom_task, task
     from .kinds.paper_heads import ElectraPaperForQuestionAnswering, ElectraPaperForSequenceClassification
     from .prediction import predict

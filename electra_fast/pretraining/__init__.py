@@ -7,7 +7,7 @@ from .joint import ElectraForJointPreTraining, JointPreTrainingOutput
 from .networks.objective import ElectraPretrainingModel, ElectraPretrainingOutput
 from .recipes import PRESETS, Recipe, preset
 from .run import pretrain
-from .text.corpus import Corpus
+from .text.corpus import Corpus, builtin_documents
 from .text.shards import ShardedCorpus
 from .text.stream import SequenceStream
 
@@ -23,6 +23,7 @@ __all__ = [
     "SequenceStream",
     "ShardedCorpus",
     "build_model",
+    "builtin_documents",
     "fitted_recipe",
     "parameter_groups",
     "preset",

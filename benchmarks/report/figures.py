@@ -1,29 +1,49 @@
-"""The figures in README.md: each block between its two comments is made of rows, and of nothing else."""
+"""The figures in README.md and docs/benchmarks.md: each block between its two comments is made of rows of clean trees,
+and of nothing else."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from textwrap import fill
 
 from .history import peers_of
-from .rows import BENCHES, OURS, Row, case_of, commit_of, grouped, machine_of, newest, origin, table, times, words
+from .rows import (
+    BENCHES,
+    OURS,
+    Row,
+    case_of,
+    commit_of,
+    grouped,
+    is_clean,
+    machine_of,
+    newest,
+    origin,
+    table,
+    times,
+    words,
+)
 
 _BLOCK = re.compile(r"(<!-- figures: ([^\n]*?) -->\n)(.*?)(<!-- end figures -->)", flags=re.DOTALL)
 _MARK = re.compile(r"<!-- (figures:|end figures)")
+_WIDTH = 120
+
+Peers = dict[str, Row]
 
 
 @dataclass(frozen=True)
 class Block:
-    """One table of the README: a line for each case, with our figures and a column for each peer.
+    """One table of a page: a line for each case, with our figures and columns that compare with peers.
 
     Attributes:
         belongs: whether a row is in it. Rows of a GPU are in none.
         names: the columns that name a line; where they do not tell lines apart, all columns do.
         ours: the columns of our rows, by their headers.
         peer: what a peer's column has, given its row and ours; it is empty without.
-        beside: the header of a peer's column.
         command: what repeats it.
+        beside: the header of a peer's column.
+        comparisons: columns in place of those of each peer, by their headers, given the rows of all peers.
     """
 
     bench: str
@@ -33,6 +53,7 @@ class Block:
     peer: Callable[[Row, Row], str]
     command: str
     beside: str = "beside {}"
+    comparisons: dict[str, Callable[[Peers], str]] | None = None
 
 
 def rewrite(text: str, rows: Iterable[Row]) -> str:
@@ -54,32 +75,52 @@ def rewrite(text: str, rows: Iterable[Row]) -> str:
 
 
 def make(block: Block, rows: Iterable[Row]) -> str:
-    """The table of a block and a line below it, of the machine that measured last; peers of other commits than our
-    row of a case are left out."""
-    chosen = [row for row in rows if row["bench"] == block.bench and row.get("gpu") is None and block.belongs(row)]
-    chosen = newest(row for row in chosen if machine_of(row) == machine_of(chosen[-1]))
-    cases: list[tuple[Row, dict[str, Row]]] = []
-    for some in grouped(chosen, case_of).values():
-        ours = next((row for row in some if row["provider"] == OURS), None)
-        if ours is not None and ours.get(BENCHES[block.bench].value) is not None:
-            cases.append((ours, {row["provider"]: row for row in some if commit_of(row) == commit_of(ours)}))
+    """The table of a block and where it is from, of the machine that measured last.
+
+    Peers of other commits than our row of a case are left out, and so are rows of a tree that was not clean: a case
+    that has no others is to be measured, and a block without any case is one sentence that says so.
+    """
+    rows = [row for row in rows if row["bench"] == block.bench and row.get("gpu") is None and block.belongs(row)]
+    clean = [row for row in rows if is_clean(row)]
+    cases: dict[tuple, tuple[Row, Peers]] = {}
+    shown = newest(row for row in clean if machine_of(row) == machine_of(clean[-1]))
+    for case, some in grouped(shown, case_of).items():
+        ours = next((row for row in some if _is_ours(row)), None)
+        if ours is not None:
+            cases[case] = ours, {row["provider"]: row for row in some if commit_of(row) == commit_of(ours)}
     if not cases:
-        return f"Not measured yet: `{block.command}`."
-    used = [row for _, by_name in cases for row in by_name.values()]
-    peers = peers_of(used)
-    names, common = _names(block, [ours for ours, _ in cases])
+        return f"To be measured on a clean tree: `{block.command}`."
+    used = [row for _, by_name in cases.values() for row in by_name.values()]
+    others = newest(row for row in rows if machine_of(row) == machine_of(used[0]) and case_of(row) not in cases)
+    pending = [row for row in others if _is_ours(row)]
+    names, common = _names(block, [*(ours for ours, _ in cases.values()), *pending])
+    columns = _comparisons(block, peers_of(used))
     lines = []
-    for name, (ours, by_name) in zip(names, cases, strict=True):
-        cells = [_peer_cell(block, by_name.get(peer), ours) for peer in peers]
-        lines.append((name, *(write(ours) for write in block.ours.values()), *cells))
-    header = ("", *block.ours, *map(block.beside.format, peers))
-    return f"{table(header, lines)}\n\n{'; '.join(filter(None, (common, origin(used))))}; `{block.command}`."
+    for name, (ours, by_name) in zip(names, cases.values(), strict=False):
+        figures = (write(ours) for write in block.ours.values())
+        lines.append((name, *figures, *(write(by_name) for write in columns.values())))
+    n_empty = len(block.ours) - 1 + len(columns)
+    lines += [(name, "to be measured", *[""] * n_empty) for name in names[len(cases) :]]
+    where = "; ".join(filter(None, (common, origin(used)))) + "."
+    below = fill(where, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    return f"{table(('', *block.ours, *columns), lines)}\n\n{below}\nRepeat it with `{block.command}`."
 
 
-def _peer_cell(block: Block, row: Row | None, ours: Row) -> str:
-    if row is None:
+def _is_ours(row: Row) -> bool:
+    return row["provider"] == OURS and row.get(BENCHES[row["bench"]].value) is not None
+
+
+def _comparisons(block: Block, peers: list[str]) -> dict[str, Callable[[Peers], str]]:
+    if block.comparisons is not None:
+        return block.comparisons
+    return {block.beside.format(peer): lambda rows, peer=peer: _peer_cell(block, rows, peer) for peer in peers}
+
+
+def _peer_cell(block: Block, rows: Peers, peer: str) -> str:
+    if peer not in rows:
         return ""
-    return "no figure" if row.get(BENCHES[block.bench].value) is None else block.peer(row, ours)
+    row = rows[peer]
+    return "no figure" if row.get(BENCHES[block.bench].value) is None else block.peer(row, rows[OURS])
 
 
 def _names(block: Block, rows: list[Row]) -> tuple[list[str], str]:
@@ -134,6 +175,19 @@ def _ratio_of_updates(row: Row, ours: Row) -> str:
     return _ratio(row, ours)
 
 
+def _beside(peer: str) -> Callable[[Peers], str]:
+    return lambda rows: times(rows[peer].get("ratio")) if peer in rows else ""
+
+
+def _beside_fastest(rows: Peers) -> str:
+    """The smallest ratio, and the peer that has it."""
+    ratios = {name: row["ratio"] for name, row in rows.items() if name != OURS and row.get("ratio") is not None}
+    if not ratios:
+        return ""
+    fastest = min(ratios, key=ratios.__getitem__)
+    return f"{times(ratios[fastest])} ({fastest})"
+
+
 def _is_model(row: Row) -> bool:
     return row.get("size") in ("small", "base") and row.get("from_text") is False
 
@@ -146,6 +200,11 @@ def _is_throughput(dtype: str) -> Callable[[Row], bool]:
     return lambda row: row.get("dtype") == dtype and _is_model(row) and not _is_latency(row)
 
 
+def _is_summary(row: Row) -> bool:
+    """The least and the most that there is to gain: nothing padded, and batches of sentences."""
+    return _is_throughput("fp32")(row) and row.get("workload") in ("full-128", "sentences")
+
+
 def _is_shown_work(row: Row) -> bool:
     """Two threads for ids only; arrays stand for offsets."""
     work = str(row.get("work"))
@@ -153,6 +212,18 @@ def _is_shown_work(row: Row) -> bool:
 
 
 BLOCKS = {
+    "summary": Block(
+        "model",
+        _is_summary,
+        ("size", "workload", "threads"),
+        {"real tokens/s": _number("tokens_per_second")},
+        _ratio,
+        "electra-fast bench model --sizes small base --texts SST-2/dev.tsv",
+        comparisons={
+            "beside transformers sdpa": _beside("transformers sdpa"),
+            "beside the fastest peer": _beside_fastest,
+        },
+    ),
     "model": Block(
         "model",
         _is_throughput("fp32"),

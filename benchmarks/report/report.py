@@ -1,8 +1,9 @@
-"""Tables, plots and the README's figures from the rows that the benchmarks have written."""
+"""Tables, plots and the figures of pages, from the rows that the benchmarks have written on clean trees."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from .rows import (
     commit_of,
     digits,
     grouped,
+    is_clean,
     machine_of,
     newest,
     origin,
@@ -35,7 +37,8 @@ class ReportCommand:
     """Make tables and plots of what the benchmarks have measured.
 
     The report has the newest row of each case, provider and machine. It is printed unless --markdown, --plots or
-    --readme says where results go.
+    --readme says where results go. Rows of a commit that ends in -dirty are left out, and named on the standard error:
+    nobody can repeat what no commit holds.
     """
 
     results: Path = RESULTS
@@ -49,7 +52,8 @@ class ReportCommand:
     history: bool = False
     """Also show how each ratio went from commit to commit."""
     readme: Path | None = None
-    """Rewrite the blocks between `<!-- figures: NAME -->` and `<!-- end figures -->` of this file, from all benches."""
+    """Rewrite the blocks between `<!-- figures: NAME -->` and `<!-- end figures -->` of this file, from all benches:
+    of README.md, or of docs/benchmarks.md."""
 
     def run(self) -> None:
         if unknown := [name for name in self.bench if name not in BENCHES]:
@@ -60,19 +64,22 @@ class ReportCommand:
         chosen = {name: some for name, some in chosen.items() if some}
         if not chosen:
             raise ValueError(f"{self.results} has no rows of {', '.join(self.bench)}")
+        clean = {name: [row for row in some if is_clean(row)] for name, some in chosen.items()}
         if self.plots is not None:
             require("matplotlib", "bench")
             self.plots.mkdir(exist_ok=True)
-            for path in (path for name, some in chosen.items() for path in self._draw(name, some, self.plots)):
+            for path in (path for name, some in clean.items() for path in self._draw(name, some, self.plots)):
                 print(path)
         if self.readme is not None:
             _write(self.readme, rewrite(self.readme.read_text(encoding="utf-8"), rows))
             print(self.readme)
         if self.markdown is not None:
-            _write(self.markdown, self._text(chosen))
+            _write(self.markdown, self._text(clean))
             print(self.markdown)
         elif self.plots is None and self.readme is None:
-            print(self._text(chosen), end="")
+            print(self._text(clean), end="")
+        for line in _left_out(row for row in rows if self.readme is not None or row["bench"] in chosen):
+            print(line, file=sys.stderr)
 
     def _draw(self, name: str, rows: list[Row], directory: Path) -> list[Path]:
         """The files that were drawn: where there is nothing to compare, there is none."""
@@ -89,10 +96,19 @@ class ReportCommand:
     def _text(self, chosen: dict[str, list[Row]]) -> str:
         parts = ["# Benchmarks"]
         for name, rows in chosen.items():
-            parts += [f"## {name}", *tables(newest(rows))]
-            if self.history:
+            parts += [f"## {name}", *(tables(newest(rows)) or ["To be measured on a clean tree."])]
+            if self.history and rows:
                 parts += [f"### {name}, commit by commit", history_tables(rows)]
         return "\n\n".join(parts) + "\n"
+
+
+def _left_out(rows: Iterable[Row]) -> list[str]:
+    """A line for each run on a tree that was not clean."""
+    runs = grouped((row for row in rows if not is_clean(row)), lambda row: (row["bench"], *commit_of(row)))
+    return [
+        f"left out, to be measured on a clean tree: {bench}, {date} commit {commit}, rows: {len(some)}"
+        for (bench, date, commit), some in runs.items()
+    ]
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,7 +2,7 @@
 
 Rows are appended to `results/*.jsonl` and never replaced, so the files are the history, too. A row is what one provider
 took for one case on one machine at one commit. A case is a bench with its settings and a workload; columns that a row
-lacks, as older rows do, are None.
+lacks, as older rows do, are None. Only rows of a clean tree are published: nobody can repeat what no commit holds.
 """
 
 from __future__ import annotations
@@ -149,6 +149,11 @@ def case_of(row: Row) -> tuple:
 def commit_of(row: Row) -> tuple[str, str]:
     """The date and the commit of a run."""
     return row.get("date") or "", row.get("commit") or ""
+
+
+def is_clean(row: Row) -> bool:
+    """Whether the commit holds the code that was measured; git names a tree with other changes `-dirty`."""
+    return not commit_of(row)[1].endswith("-dirty")
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:

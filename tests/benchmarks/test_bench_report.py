@@ -1,4 +1,4 @@
-"""`electra-fast bench report`: tables, history, plots and the README's figures from rows."""
+"""`electra-fast bench report`: tables, history, plots and the figures of pages from rows of clean trees."""
 
 import json
 import re
@@ -10,13 +10,14 @@ from electra_fast.benchmarks.report.figures import BLOCKS, make, rewrite
 from electra_fast.benchmarks.report.history import history_tables
 from electra_fast.benchmarks.report.plots import plot_history, plot_ratios
 from electra_fast.benchmarks.report.report import tables
-from electra_fast.benchmarks.report.rows import BENCHES, OURS, RESULTS, newest, read_rows
+from electra_fast.benchmarks.report.rows import BENCHES, OURS, RESULTS, is_clean, newest, read_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from electra_fast.cli.main import main
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("README.md", "docs/benchmarks.md")
 
 
 def row(provider=OURS, ratio=None, **changes) -> dict:
@@ -269,7 +270,7 @@ def test_a_damaged_readme_stays_as_it_is(results, tmp_path, capsys, text, messag
     assert readme.read_text(encoding="utf-8") == text
 
 
-# The README's figures
+# The pages' figures
 
 
 def test_a_block_has_figures_of_one_machine_and_commit():
@@ -295,7 +296,8 @@ def test_a_block_has_figures_of_one_machine_and_commit():
         ["mixed", "777", "no figure"],
     ]
     where = "small, fp32, 2 threads; 2026-01-02; 2 cores of CPU A; torch 2.13.0; commit aaaaaaa"
-    assert made.splitlines()[-1] == f"{where}; `electra-fast bench model --sizes small base --texts SST-2/dev.tsv`."
+    command = "electra-fast bench model --sizes small base --texts SST-2/dev.tsv"
+    assert made.splitlines()[-2:] == [f"{where}.", f"Repeat it with `{command}`."]
     again = row(workload="full-512", cpu="CPU B", date="2026-01-03")
     assert [line[0] for line in cells(make(BLOCKS["model"], [before, *rows, again]))[1:]] == ["full-512"]
 
@@ -324,10 +326,102 @@ def test_lines_that_would_look_alike_get_all_their_columns():
     assert [line[0] for line in cells(made)[1:]] == ["m, 1 item", "m, 3,200 items"]
 
 
-def test_the_readme_has_what_the_rows_give():
-    text = README.read_text(encoding="utf-8")
-    assert set(re.findall(r"<!-- figures: (.*?) -->", text)) == set(BLOCKS)
-    assert rewrite(text, read_rows(RESULTS)) == text, "electra-fast bench report --readme README.md"
+def test_a_summary_has_transformers_and_the_fastest_peer():
+    rows = [
+        row(),
+        row("transformers sdpa", 3.0),
+        row("onnxruntime", 2.5),
+        row("openvino", 1.25),
+        row("transformers eager", milliseconds=None),
+        row(workload="sentences"),
+        row(workload="mixed"),
+    ]
+    assert cells(make(BLOCKS["summary"], rows)) == [
+        ["", "real tokens/s", "beside transformers sdpa", "beside the fastest peer"],
+        ["full-128", "12,345", "3.00 x", "1.25 x (openvino)"],
+        ["sentences", "12,345", "", ""],
+    ]
+
+
+def test_where_figures_are_from_is_broken_at_120_columns():
+    made = make(BLOCKS["model"], [row(cpu_flags=" ".join(f"flag_{i}" for i in range(40)))])
+    below = made.partition("\n\n")[2].splitlines()
+    assert len(below) > 3 and max(map(len, below)) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_have_what_the_rows_give(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert rewrite(text, read_rows(RESULTS)) == text, f"electra-fast bench report --readme {page}"
+
+
+def test_every_block_is_on_one_page():
+    names = [re.findall(r"<!-- figures: (.*?) -->", (ROOT / page).read_text(encoding="utf-8")) for page in PAGES]
+    assert names[0] == ["summary"]
+    assert sorted(names[0] + names[1]) == sorted(BLOCKS)
+
+
+# Rows of a tree that was not clean
+
+
+def test_dirty_rows_are_no_figures():
+    dirty = {"commit": "bbbbbbb-dirty", "date": "2026-01-03"}
+    rows = [
+        row(),
+        row("onnxruntime", 2.0),
+        row(**dirty, tokens_per_second=999),  # newer than the clean one, which serves
+        row("onnxruntime", 9.0, **dirty),
+        row(workload="mixed", **dirty),
+        row("onnxruntime", 9.0, workload="mixed", **dirty),
+        row(workload="sentences", **dirty, cpu="CPU B"),  # of another machine than the figures
+        row(workload="paragraphs", **dirty, milliseconds=None),
+    ]
+    made = make(BLOCKS["model"], rows)
+    assert cells(made) == [
+        ["", "real tokens/s", "beside onnxruntime"],
+        ["full-128", "12,345", "2.00 x"],
+        ["mixed", "to be measured", ""],
+    ]
+    assert "dirty" not in made and "2026-01-03" not in made
+    nothing = make(BLOCKS["model"], rows[2:])
+    assert nothing == f"To be measured on a clean tree: `{BLOCKS['model'].command}`."
+
+
+def test_the_report_names_the_dirty_rows_that_it_leaves_out(results, tmp_path, capsys):
+    dirty = {"commit": "bbbbbbb-dirty", "date": "2026-01-03"}
+    embed = {"bench": "embed", "provider": OURS, "seconds": [1, 2, 3], **dirty}
+    directory = results(
+        row(), row("onnxruntime", 2.0), row("onnxruntime", 9.87, **dirty), row("openvino", 9.87, **dirty), embed
+    )
+    of_model = "left out, to be measured on a clean tree: model, 2026-01-03 commit bbbbbbb-dirty, rows: 2\n"
+    of_embed = of_model.replace("model", "embed").replace("2\n", "1\n")
+
+    assert main(["bench", "report", "--history", "--results", str(directory)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == of_model + of_embed
+    assert "2.00 x" in captured.out and "9.87" not in captured.out and "dirty" not in captured.out
+    assert captured.out.endswith("## embed\n\nTo be measured on a clean tree.\n")
+    assert main(["bench", "report", "--bench", "embed", "--results", str(directory)]) == 0
+    assert capsys.readouterr().err == of_embed
+
+    page = tmp_path / "page.md"
+    page.write_text("<!-- figures: model -->\n<!-- end figures -->\n", encoding="utf-8")
+    assert main(["bench", "report", "--bench", "embed", "--readme", str(page), "--results", str(directory)]) == 0
+    assert capsys.readouterr().err == of_model + of_embed
+    assert "2.00 x" in page.read_text(encoding="utf-8") and "9.87" not in page.read_text(encoding="utf-8")
+
+
+def test_plots_have_no_dirty_rows(results, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    directory = results(row(), row("onnxruntime", 2.0, commit="bbbbbbb-dirty"))
+    assert main(["bench", "report", "--plots", str(tmp_path / "plots"), "--results", str(directory)]) == 0
+    assert list((tmp_path / "plots").iterdir()) == []
+
+
+def test_pages_name_no_dirty_commit():
+    for page in PAGES:
+        assert re.findall(r"[0-9a-f]{7}-dirty", (ROOT / page).read_text(encoding="utf-8")) == []
+    assert not all(map(is_clean, read_rows(RESULTS)))  # which stay in the files
 
 
 @pytest.mark.parametrize("command", sorted({block.command for block in BLOCKS.values()}))

@@ -139,10 +139,10 @@ def test_its_first_figures_are_those_of_its_table():
 
 
 def test_its_example_prints_what_is_shown():
-    code, shown = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, flags=re.DOTALL).groups()
+    code, shown = re.search(r"```python\n(.*?print\([^\n]*  # ([^\n]*))\n```", README, flags=re.DOTALL).groups()
     with redirect_stdout(io.StringIO()) as out:
         exec(code, {})
-    assert out.getvalue() == shown
+    assert out.getvalue() == f"{shown}\n"
 
 
 def test_its_command_prints_what_is_shown(capsys):

@@ -7,7 +7,8 @@ from .joint import ElectraForJointPreTraining, JointPreTrainingOutput
 from .networks.objective import ElectraPretrainingModel, ElectraPretrainingOutput
 from .recipes import PRESETS, Recipe, preset
 from .run import pretrain
-from .text.corpus import Corpus, builtin_documents
+from .text.builtin import builtin_documents
+from .text.corpus import Corpus
 from .text.shards import ShardedCorpus
 from .text.stream import SequenceStream
 

@@ -1,4 +1,4 @@
-"""`make gpu`: the tests on a GPU, then the benchmarks, one after the other whatever becomes of them.
+"""`make gpu`: the tests on a GPU, then the benchmarks (gpu_bench.py), one after the other whatever becomes of them.
 
 Each step is a process of its own, for what one kernel does to the GPU must not end the others, and has a time limit,
 for time on a GPU is dear. Its output is shown and goes to a log. No step needs tyro.
@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_GRACE = 15.0  # seconds from the interrupt, after which pytest still shows what failed, to the end
+_GRACE = 15.0  # seconds from the interrupt to the kill: pytest shows what failed meanwhile
 
 
 @dataclass(frozen=True)
@@ -28,38 +28,23 @@ class Step:
 
 
 def steps(tests: Path, out: Path) -> list[Step]:
-    """All of them; what is measured goes to *.jsonl in `out`."""
-    # All of the kernels' but what compiles without a GPU, and further modules that use a GPU where there is one.
+    """All steps; what is measured goes to *.jsonl in `out`."""
+    # The kernels' tests but those that compile without a GPU, and further modules that use a GPU where there is one.
     chosen = [path for path in sorted((tests / "kernels").glob("test_*.py")) if path.name != "test_resources.py"]
     further = [path for path in sorted(tests.rglob("test_*.py")) if tests / "kernels" not in path.parents]
     chosen += [path for path in further if "cuda.is_available()" in path.read_text("utf-8")]
-    n_workers = max(1, min(12, (os.cpu_count() or 1) * 3 // 4))  # most of it is compiling
+    n_workers = max(1, min(12, (os.cpu_count() or 1) * 3 // 4))  # most of the time is compiling
     options = ("-n", n_workers, "-m", "not slow", "-p", "no:cacheprovider", "--tb", "short", "--durations", 10)
     options += ("--continue-on-collection-errors",)
 
-    def bench(module: str, name: str, **options: object) -> tuple[str, ...]:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in options.items())
-        path = str(out / f"{module}.jsonl")
-        imports = f"from pathlib import Path; from electra_fast.benchmarks.{module} import {name}"
-        return "-c", f"{imports}; {name}({arguments}, json=Path({path!r})).run()"
+    def bench(name: str) -> tuple[str, ...]:
+        return "-m", "electra_fast.benchmarks.gpu_bench", name, str(out / f"{name}.jsonl")
 
-    for_model = {"sizes": ("base", "small"), "device": "cuda", "dtype": "bf16", "cold_start": False}
-    model = bench("model", "ModelBench", against=("transformers", "compiled"), repeats=11, seconds=70.0, **for_model)
-    pretrain = bench(
-        "pretrain",
-        "PretrainBench",
-        presets=("small", "base"),
-        lengths=(128,),
-        providers=("electra_fast", "transformers-eager", "transformers-compiled-gathered"),
-        device="cuda",
-        steps=50,
-        seconds=30.0,
-    )
     return [
         Step("tests", ("-m", "pytest", *map(str, (*chosen, *options))), 150),
-        Step("ops", bench("ops", "OpsBench", seconds=125.0), 145),
-        Step("model", model, 95),
-        Step("pretrain", pretrain, 90),
+        Step("ops", bench("ops"), 145),
+        Step("model", bench("model"), 95),
+        Step("pretrain", bench("pretrain"), 90),
     ]
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from electra_fast.benchmarks import gpu, gpu_suite
 from electra_fast.benchmarks.gpu import Ceilings, milliseconds_in_turn
+from electra_fast.benchmarks.gpu_bench import BENCHES
 from electra_fast.benchmarks.ops import cases as op_cases
 from electra_fast.benchmarks.ops.bench import NO_GPU, OURS, OpsBench, measure
 from electra_fast.benchmarks.ops.cases import BOTH, FORWARD, UPDATE, Key
@@ -301,6 +302,17 @@ def test_no_step_needs_tyro(tmp_path, pytestconfig):
     tests, *benches = gpu_suite.steps(pytestconfig.rootpath / "tests", tmp_path)
     modules = [argument for argument in tests.arguments if argument.endswith(".py")]
     assert any("test_bench_ops" in module for module in modules)
-    code = "; ".join(step.arguments[1].rsplit(";", 1)[0] for step in benches)
-    hidden = gpu_suite.Step("imports", ("-c", f"import sys; sys.modules['tyro'] = None; {code}"), 120)
+    assert [step.arguments[2] for step in benches] == list(BENCHES)
+    code = (
+        "import sys; from pathlib import Path; sys.modules['tyro'] = None; "
+        "from electra_fast.benchmarks.gpu_bench import BENCHES; [make(Path('rows')) for make in BENCHES.values()]"
+    )
+    hidden = gpu_suite.Step("imports", ("-c", code), 120)
     assert gpu_suite.run(hidden, tmp_path / "log").startswith("ok"), (tmp_path / "log").read_text()
+
+
+@no_gpu
+def test_a_bench_of_make_gpu_runs_as_a_module(tmp_path):
+    bench = gpu_suite.steps(tmp_path, tmp_path)[1]
+    assert gpu_suite.run(bench, tmp_path / "log").startswith("exit code 1")
+    assert (tmp_path / "log").read_text().endswith(f"ValueError: {NO_GPU}\n")

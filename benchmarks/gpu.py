@@ -119,6 +119,12 @@ class Ceilings:
         return cls(2 * n_bytes / copy_s, 2 * n**3 / product_s)
 
 
+def check_device(device: str) -> None:
+    """Refuses "cuda" where torch sees no GPU."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda needs a CUDA GPU, and torch sees none")
+
+
 def device_names(device: torch.device) -> dict[str, str | None]:
     """The name of the GPU and the version of its driver, None on a CPU."""
     if device.type != "cuda":

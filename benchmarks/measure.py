@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ..processor import default_threads
 from ..versions import installed_version
+from . import OURS
 
 T = TypeVar("T")
 
@@ -110,6 +111,12 @@ def ratios(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(theirs, ours, strict=True)]
 
 
+def ratio_figures(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, Any]:
+    """What rows have of the ratios of neighbouring runs: their median, and 20 and 80 per cent."""
+    low, _, high = quantiles(ratios(theirs, ours))
+    return {"ratio": round(ratio(theirs, ours), 3), "ratios_20_80": [round(low, 3), round(high, 3)]}
+
+
 def machine(*distributions: str) -> dict[str, str | int | None]:
     """What a figure depends on: date, processor and those of its `CPU_FLAGS` that it has, commit, and versions, also
     those of the distributions named."""
@@ -177,6 +184,20 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
+
+
+def quantiles_cell(values: Iterable[float], form: str) -> str:
+    """A cell with the quantiles of a row, each in this format."""
+    return " / ".join(format(value, form) for value in values)
+
+
+def ratio_cell(row: Mapping[str, Any], form: str) -> str:
+    """A cell with the ratio of a peer to us; empty for ourselves, and where we have no time.
+
+    Args:
+        form: with the row's columns in braces.
+    """
+    return "" if row["provider"] == OURS or row["ratio"] is None else form.format_map(row)
 
 
 def plot_bars(

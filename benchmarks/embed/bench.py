@@ -25,6 +25,7 @@ from ...model.backbone import ElectraModel
 from ...model.pretrained import load_complete
 from ...pretraining.text.builtin import builtin_documents
 from ...processor import cpu_threads
+from .. import OURS
 from ..measure import (
     append_rows,
     check_writable,
@@ -32,8 +33,9 @@ from ..measure import (
     markdown,
     plot_bars,
     quantiles,
-    ratio,
-    ratios,
+    quantiles_cell,
+    ratio_cell,
+    ratio_figures,
     require,
     seconds_of_calls,
     take_turns,
@@ -42,7 +44,7 @@ from ..model.files import SHAPES, write_weights
 from ..model.work import read_lines, sentences_of
 from .peers import BATCH_SIZE, PEERS, Provider, make_peers
 
-OURS, REFERENCE = "electra_fast", "transformers"
+REFERENCE = "transformers"
 TOLERANCE = 1e-4  # of a number of a vector, and of the cosine
 TEXTS_A_TURN = 2000
 _N_CHECKED = 64
@@ -206,9 +208,7 @@ def speed(name: str, seconds: Mapping[str, np.ndarray], work: Mapping[str, int])
         "ratio": None,
     }
     if OURS in seconds:
-        both = seconds[name].ravel().tolist(), seconds[OURS].ravel().tolist()
-        low, _, high = quantiles(ratios(*both))
-        figures |= {"ratio": round(ratio(*both), 3), "ratios_20_80": [round(low, 3), round(high, 3)]}
+        figures |= ratio_figures(seconds[name].ravel().tolist(), seconds[OURS].ravel().tolist())
     return figures
 
 
@@ -231,12 +231,12 @@ def _quiet() -> None:
 
 
 def table(rows: Sequence[Mapping]) -> str:
+    """A line for each row."""
     lines = []
     for row in rows:
         cells = ["no time", "", "", ""]
         if row["seconds"] is not None:
-            speed = "" if row["provider"] == OURS or row["ratio"] is None else f"{row['ratio']:.2f} x as fast"
-            times = " / ".join(f"{time:.3g}" for time in row["seconds"])
-            cells = [times, f"{row['texts_per_second']:,.0f}", f"{row['tokens_per_second']:,}", speed]
+            texts, tokens = f"{row['texts_per_second']:,.0f}", f"{row['tokens_per_second']:,}"
+            cells = [quantiles_cell(row["seconds"], ".3g"), texts, tokens, ratio_cell(row, "{ratio:.2f} x as fast")]
         lines.append([row["provider"], *cells])
     return markdown(["provider", "s (20 / 50 / 80 %)", "texts/s", "tokens/s", "electra_fast is"], lines)

@@ -2,7 +2,7 @@
 
 Providers take turns (A B A B ...), five updates each, from the same weights and with the same hyperparameters, through
 all updates of a run: ours is the loop of `electra-fast finetune` with its records, peers are those of
-benchmarks/finetune_peers.py. A turn has all that updates need from the tokenised examples in memory on, so the making
+benchmarks/finetune/peers.py. A turn has all that updates need from the tokenised examples in memory on, so the making
 of batches too, with padding where a peer pads; it has no reading, no tokenising and no evaluation. The ratio is the
 median of the ratios of neighbouring turns. The items of "trainer-grouped" go from long to short, again and again, and
 so do its turns: compare its seconds, for in a whole epoch all providers see the same items.
@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -37,26 +37,41 @@ from ...finetuning.task_data import TaskFiles
 from ...model.precision import default_precision
 from ...processor import cpu_threads
 from ...training.distributed import World
-from ...training.report import RunReport
-from ..gpu import device_names
-from ..measure import append_rows, check_writable, machine, markdown, quantiles, ratio, require, time_in_turn
+from .. import OURS
+from ..gpu import check_device, device_names
+from ..measure import (
+    append_rows,
+    check_writable,
+    machine,
+    markdown,
+    quantiles,
+    quantiles_cell,
+    ratio_cell,
+    ratio_figures,
+    require,
+)
+from ..training import (
+    STEPS_A_TURN,
+    ElectraFastTraining,
+    Training,
+    WrongLosses,
+    milliseconds,
+    noting_fault,
+    print_faults,
+    time_trainings,
+)
 from .work import Work, first_updates, make_work, write_random_model, write_sentences
 
-OURS = "electra_fast"
 Peer = Literal["trainer", "trainer-grouped", "loop"]
 
-STEPS_A_TURN = 5
 CHECKED_STEPS = 3
 # Relative and absolute, of the loss of each checked update.
 EXACT = 1e-4
 EVALUATION_TOKENS = 8192
 
 
-class Training(Protocol):
+class Finetuning(Training, Protocol):
     """One provider's run."""
-
-    def train(self, n_steps: int) -> None:
-        """So many updates more, or those that are left."""
 
     def weights(self) -> Mapping[str, Tensor]:
         """What it has trained, under the names of the Hub, in fp32; nothing is trained after that."""
@@ -119,16 +134,12 @@ class FinetuneBench:
         if self.json is not None:
             append_rows(self.json, rows)
         print(table(rows))
-        if bad := [row for row in rows if row["status"] != "right"]:
-            print("\n".join(f"{row['provider']} {row['status']}" for row in bad))
-            if bad[0]["provider"] == OURS:
-                raise SystemExit("electra_fast is wrong, or fails: it has no time")
+        print_faults(rows, lambda row: row["provider"])
 
     def _check(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads must be positive, got {self.threads}")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device cuda needs a CUDA GPU, and torch sees none")
+        check_device(self.device)
         check_writable(self.json)
         for module in ("transformers", "accelerate"):
             require(module, "hf")
@@ -167,30 +178,28 @@ class FinetuneBench:
     def _measure(self, work: Work, device: torch.device, directory: Path) -> list[dict]:
         precision = self.precision or default_precision(device)
         providers = (OURS, *self.against)
-        wrong = check_losses(work, providers, device, directory)
-        rows = {name: {"provider": name, "status": wrong.get(name, "right")} for name in providers}
+        faults = check_losses(work, providers, device, directory)
+        rows = {name: {"provider": name, "status": faults.get(name, "right")} for name in providers}
         trainings = {
-            name: make_training(name, work, device, precision, directory) for name in providers if name not in wrong
+            name: make_training(name, work, device, precision, directory) for name in providers if name not in faults
         }
-        turns = {name: partial(_turn, training, device) for name, training in trainings.items()}
         n_turns = math.ceil(work.n_steps / STEPS_A_TURN)
-        with tqdm(total=len(turns) * n_turns, disable=None) as bar:
-            times = time_in_turn(turns, [()], n_turns, bar)
+        with tqdm(total=len(trainings) * n_turns, disable=None) as bar:
+            times = time_trainings(trainings, n_turns, device, bar)
         steps = [min(STEPS_A_TURN, work.n_steps - first) for first in range(0, work.n_steps, STEPS_A_TURN)]
         lengths = work.data.train.item_lengths
         n_items = len(lengths) * work.n_steps / work.steps_per_epoch
         for name, seconds in times.items():
             a_step = quantiles(t / n for t, n in zip(seconds, steps, strict=True))
-            pairs = [a / b for a, b in zip(seconds, times.get(OURS, ()), strict=False)]
             rows[name] |= {
-                "milliseconds": [float(f"{1e3 * t:.4g}") for t in a_step],
+                "milliseconds": milliseconds(a_step),
                 "seconds": float(f"{sum(seconds):.5g}"),
                 "examples_per_second": round(n_items / sum(seconds), 1),
                 "tokens_per_second": round(n_items * float(lengths.mean()) / sum(seconds)),
-                "ratio": round(ratio(seconds, times[OURS]), 3) if pairs else None,
-                "ratios_20_80": [round(r, 3) for r in quantiles(pairs)[::2]] if pairs else None,
                 "dev": dev_metrics(work, trainings[name].weights(), device) if self.quality else None,
             }
+            if OURS in times:
+                rows[name] |= ratio_figures(seconds, times[OURS])
         shared = {
             "bench": "finetune",
             "model": self.model or "random",
@@ -220,19 +229,13 @@ class FinetuneBench:
 # The providers
 
 
-class ElectraFastTraining:
-    """The loop of `electra-fast finetune`, with a copy of the weights.
-
-    Attributes:
-        losses: of its records, each the mean since the one before.
-    """
+class OurFinetuning(ElectraFastTraining):
+    """The loop of `electra-fast finetune`, with a copy of the weights."""
 
     def __init__(self, work: Work, device: torch.device, precision: str, log_every: int = 10):
         name = work.data.task.name
         self.model = deepcopy(work.model).to(device)
-        self._report = _Losses()
-        self.losses = self._report.losses
-        self._loop = FinetuningLoop(
+        loop = FinetuningLoop(
             TaskNetworks({name: self.model}, {name: work.data.kind}),
             work.recipe,
             {name: work.data.train},
@@ -241,44 +244,21 @@ class ElectraFastTraining:
             log_every,
             precision=precision,
         )
-
-    def train(self, n_steps: int) -> None:
-        self._loop.run(self._report, until=self._loop.step + n_steps)
+        super().__init__(loop, FailureGuard(math.inf, stop=False))
 
     def weights(self) -> Mapping[str, Tensor]:
-        make_precise(self._loop)
+        make_precise(self.loop)
         return self.model.state_dict()
 
 
-class _Losses(RunReport):
-    """Keeps the losses that are recorded, and says nothing."""
-
-    def __init__(self):
-        super().__init__(None, FailureGuard(math.inf, stop=False), ())
-        self.losses: list[float] = []
-
-    def training(self, step: int, progress: float, seconds: float, metrics: dict[str, float]) -> None:
-        super().training(step, progress, seconds, metrics)
-        self.losses.append(metrics["loss"])
-
-
-def make_training(name: str, work: Work, device: torch.device, precision: str, directory: Path) -> Training:
+def make_training(name: str, work: Work, device: torch.device, precision: str, directory: Path) -> Finetuning:
     """A provider with a copy of the weights."""
     if name == OURS:
-        return ElectraFastTraining(work, device, precision)
+        return OurFinetuning(work, device, precision)
     from . import peers  # needs transformers, for which `run` has asked
 
     rows = peers.rows_of(work.data.train)
     return peers.make_peer(name, work, rows, peers.STRATEGIES[name], device, precision, directory)
-
-
-def _turn(training: Training, device: torch.device) -> Callable[[], None]:
-    def run() -> None:
-        training.train(STEPS_A_TURN)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    return run
 
 
 # What they must get right, and what they have learnt
@@ -298,26 +278,22 @@ def check_losses(work: Work, providers: tuple[str, ...], device: torch.device, d
     @cache
     def losses_of(name: str) -> list[float]:
         if name == OURS:
-            training = ElectraFastTraining(work, device, "fp32", log_every=1)
+            training = OurFinetuning(work, device, "fp32", log_every=1)
             training.train(work.n_steps)
-            return training.losses
+            return [record["loss"] for record in training.records]
         losses: list[float] = []
         training = peers.make_peer(name, work, rows, "sequential", device, "fp32", directory)
         training.model.register_forward_hook(lambda module, arguments, output: losses.append(output.loss.item()))
         training.train(work.n_steps)
         return losses
 
-    expected, wrong = losses_of("loop"), {}
+    expected, faults = losses_of("loop"), {}
     for name in providers:
-        try:
+        with noting_fault(faults, name):
             losses = losses_of(peers.UNGROUPED.get(name, name))
-        except Exception as problem:  # the others shall have their times
-            wrong[name] = f"fails: {type(problem).__name__}: {problem}"[:300]
-            continue
-        if not np.allclose(losses, expected, rtol=EXACT, atol=EXACT):
-            shown = [", ".join(f"{loss:.5f}" for loss in some) for some in (losses, expected)]
-            wrong[name] = f"is wrong: its first losses are {shown[0]}, expected {shown[1]}"
-    return wrong
+            if not np.allclose(losses, expected, rtol=EXACT, atol=EXACT):
+                raise WrongLosses(*(", ".join(f"{loss:.5f}" for loss in some) for some in (losses, expected)))
+    return faults
 
 
 def dev_metrics(work: Work, weights: Mapping[str, Tensor], device: torch.device) -> dict[str, dict[str, float]]:
@@ -337,6 +313,7 @@ def dev_metrics(work: Work, weights: Mapping[str, Tensor], device: torch.device)
 
 
 def table(rows: list[dict]) -> str:
+    """What was trained, and a line for each row; "dev" only where it was measured."""
     first = rows[0]
     title = (
         f"{first['task']}, {first['model']}: {first['n_items']:,} items of {first['mean_length']:g} tokens, "
@@ -347,14 +324,11 @@ def table(rows: list[dict]) -> str:
         if row["milliseconds"] is None:
             lines.append((row["provider"], "no time", "", "", "", "", ""))
             continue
-        times, measured = " / ".join(f"{t:g}" for t in row["milliseconds"]), ""
+        times, measured = quantiles_cell(row["milliseconds"], "g"), ""
         if row["dev"]:
             metric, value = next(iter(next(iter(row["dev"].values())).items()))
             measured = f"{metric} {value:.4f}"
-        speed = ""
-        if row["provider"] != OURS and row["ratio"] is not None:
-            low, high = row["ratios_20_80"]
-            speed = f"{row['ratio']:.2f} x ({low:.2f} to {high:.2f})"
+        speed = ratio_cell(row, "{ratio:.2f} x ({ratios_20_80[0]:.2f} to {ratios_20_80[1]:.2f})")
         examples, tokens = f"{row['examples_per_second']:,.0f}", f"{row['tokens_per_second']:,}"
         lines.append((row["provider"], times, examples, tokens, f"{row['seconds']:.1f}", measured, speed))
     header = (

@@ -22,13 +22,14 @@ from tqdm import tqdm
 from ...model.config import ElectraConfig
 from ...processor import cpu_threads
 from ...tokenizer import ElectraTokenizer
-from ..gpu import Ceilings, device_names
+from .. import OURS
+from ..gpu import Ceilings, check_device, device_names
 from ..measure import append_rows, check_writable, import_error, machine, require
 from .cold_start import cold_start, write_batches
 from .cost import ceilings, forward_flops
 from .files import SHAPES, WRITERS, write_weights
 from .measure import Contest, failure
-from .peers import OURS, PEERS, TABLE, Entry, Setup
+from .peers import PEERS, TABLE, Entry, Setup
 from .table import tables
 from .work import (
     TEXT_WORKLOADS,
@@ -118,8 +119,7 @@ class ModelBench:
                 raise ValueError(f"{name} must be above 0, got {value}")
         if self.from_text and not set(self.workloads) <= set(TEXT_WORKLOADS):
             raise ValueError(f"from text there are {' and '.join(TEXT_WORKLOADS)}, got {' '.join(self.workloads)}")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device cuda needs a CUDA GPU, and torch sees none")
+        check_device(self.device)
         if self.device == "cpu" and self.dtype == "bf16" and not _BF16_FLAGS & set(machine()["cpu_flags"].split()):
             raise ValueError("dtype bf16 needs a processor that has it, and this one's flags name none")
         check_writable(self.json, self.plot)

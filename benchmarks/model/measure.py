@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..measure import quantiles, ratios, seconds_of_calls, take_turns
-from .peers import OURS, Entry, Provider, Setup, Transformers, text_runner
+from .. import OURS
+from ..measure import quantiles, ratio_figures, seconds_of_calls, take_turns
+from .peers import Entry, Provider, Setup, Transformers, text_runner
 from .work import CALLS_A_TURN, Workload
 
 _WORKLOAD_SECONDS = 12.0  # for its rounds, where there may be more than the least number
@@ -168,12 +169,7 @@ def figures(workload: Workload, rounds: list[list[float]], ours: list[list[float
     if ours is None:
         return found | {"ratio": None, "ratios_20_80": None}
     average = statistics.median if workload.is_latency else statistics.mean
-    by_round = ratios(each, [average(turn) for turn in ours])
-    low, _, high = quantiles(by_round)
-    return found | {
-        "ratio": round(statistics.median(by_round), 3),
-        "ratios_20_80": [round(low, 3), round(high, 3)],
-    }
+    return found | ratio_figures(each, [average(turn) for turn in ours])
 
 
 def failure(name: str, error: Exception) -> str:

@@ -15,7 +15,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-OURS, CAPTURED = "electra_fast", "electra_fast, captured"
+from .. import OURS
+
+CAPTURED = f"{OURS}, captured"
 EAGER, SDPA, COMPILED = "transformers eager", "transformers sdpa", "transformers sdpa, compiled"
 ONNX, ONNX_INT8, OPENVINO_INT8 = "model.onnx", "model.int8.onnx", "openvino.int8.xml"
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "last_hidden_state"

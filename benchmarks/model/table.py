@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from textwrap import fill
 from typing import Any
 
+from ..measure import ratio_cell
+
 WIDTH = 100
 _NO_FIGURE = "no figure"
 _VERSIONS = "electra_fast torch transformers onnxruntime openvino".split()
@@ -33,16 +35,10 @@ def _speeds(rows: Iterable[dict[str, Any]]) -> str:
             lines.append((workload, row["provider"], _NO_FIGURE, "", "", error))
             continue
         times = " / ".join(f"{t:.3g}" if t < 100 else f"{t:.0f}" for t in (row["milliseconds"][1], row["p99"]) if t)
-        lines.append((workload, row["provider"], times, f"{row['tokens_per_second']:,}", _ratio(row), error))
+        speed = ratio_cell(row, "{ratio:.2f} x ({ratios_20_80[0]:.2f} - {ratios_20_80[1]:.2f})")
+        lines.append((workload, row["provider"], times, f"{row['tokens_per_second']:,}", speed, error))
     note = "ms: of a call; / 99 %. electra_fast is x times as fast (20 - 80 % of the rounds)."
     return f"{_columns(header, lines, '<<>><>')}\n{note}"
-
-
-def _ratio(row: dict[str, Any]) -> str:
-    if row["ratio"] is None or row["provider"] == "electra_fast":
-        return ""
-    low, high = row["ratios_20_80"]
-    return f"{row['ratio']:.2f} x ({low:.2f} - {high:.2f})"
 
 
 def _starts(rows: Iterable[dict[str, Any]]) -> str:

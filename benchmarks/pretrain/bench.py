@@ -2,7 +2,7 @@
 
 Providers take turns (A B A B ...) at the same weights, shapes and batch, which lies in memory: nothing is read or
 tokenised. Ours is the training loop of `electra-fast pretrain`, without its records; peers are those of
-benchmarks/pretrain_peers.py. A turn is a few updates, and ends when the GPU is done. The ratio is the median of the
+benchmarks/pretrain/peers.py. A turn is a few updates, and ends when the GPU is done. The ratio is the median of the
 ratios of neighbouring turns.
 
 Before any time is taken, one step without dropout, at the same masks and samples in fp32, must have the losses and the
@@ -19,11 +19,10 @@ import gc
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -44,10 +43,30 @@ from ...tokenizer import ElectraTokenizer
 from ...training.distributed import World
 from ...training.gpus import peak_flops
 from ...training.guard import Guard
-from ...training.report import RunReport
-from ..gpu import device_names
-from ..measure import append_rows, check_writable, machine, markdown, quantiles, ratio, require, time_in_turn
-from .check import LOOSE, OURS, PLAIN, PLAIN_GATHERED, Losses, check_losses, is_far
+from .. import OURS
+from ..gpu import check_device, device_names
+from ..measure import (
+    append_rows,
+    check_writable,
+    machine,
+    markdown,
+    quantiles,
+    quantiles_cell,
+    ratio,
+    ratio_cell,
+    require,
+)
+from ..training import (
+    STEPS_A_TURN,
+    ElectraFastTraining,
+    Training,
+    WrongLosses,
+    milliseconds,
+    noting_fault,
+    print_faults,
+    time_trainings,
+)
+from .check import LOOSE, PLAIN, PLAIN_GATHERED, Losses, check_losses, is_far
 from .peers import VARIANTS, TransformersPretraining, TransformersTraining
 
 PROVIDERS = (OURS, *VARIANTS)
@@ -57,17 +76,13 @@ DEFAULT_PRESETS = {"cpu": ("tiny",), "cuda": ("small", "base")}
 DEFAULT_LENGTHS = {"cpu": (64,), "cuda": (128, 512)}
 
 WARMUP_STEPS = 10
-STEPS_A_TURN = 5
 
 
-class Training(Protocol):
-    """One provider's training."""
+class Pretraining(Training, Protocol):
+    """One provider's pre-training."""
 
     def warm_up(self) -> Losses:
-        """The first updates, `WARMUP_STEPS` of them: their mean losses."""
-
-    def train(self, n_steps: int) -> object:
-        """So many updates more."""
+        """Makes the first updates, `WARMUP_STEPS` of them, and returns their mean losses."""
 
 
 @dataclass(kw_only=True)
@@ -117,11 +132,7 @@ class PretrainBench:
         print(table(rows))
         if left_out:
             print(f"left out after {self.seconds:g} s: {'; '.join(left_out)}")
-        if bad := [row for row in rows if row["status"] != "right"]:
-            lines = [f"{row['preset']}, length {row['seq_length']}: {row['provider']} {row['status']}" for row in bad]
-            print("\n".join(lines))
-            if any(row["provider"] == OURS for row in bad):
-                raise SystemExit("electra_fast is wrong, or fails: it has no time")
+        print_faults(rows, lambda row: f"{row['preset']}, length {row['seq_length']}: {row['provider']}")
 
     def _check(self) -> None:
         if unknown := set(self._providers) - set(PROVIDERS):
@@ -131,8 +142,7 @@ class PretrainBench:
                 f"steps must be a positive multiple of {STEPS_A_TURN}, of at least one provider, got {self.steps} "
                 f"steps of {len(self._providers)}"
             )
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device cuda needs a CUDA GPU, and torch sees none")
+        check_device(self.device)
         if self.device == "cpu" and "transformers-graphed" in self._providers:
             raise ValueError("provider transformers-graphed needs device cuda, got cpu")
         if not list(self._recipes()):
@@ -164,32 +174,24 @@ class PretrainBench:
         model = build_model(recipe, tokenizer)
         wrong = check_losses(recipe, tokenizer, ids[:8].to(device), model)
         expected = make_training(PLAIN_GATHERED, model, recipe, ids, device, precision).warm_up()
-        rows: dict[str, dict[str, Any]] = {}
-        trainings: dict[str, Training] = {}
-        for name in self._providers:
-            rows[name] = row = {"provider": name, "status": "right"}
-            if problem := wrong.get(uncompiled(name)):
-                row["status"] = problem
-                continue
-            try:
-                with peak_megabytes(row, device):
+        faults = {name: wrong[uncompiled(name)] for name in self._providers if uncompiled(name) in wrong}
+        rows: dict[str, dict[str, Any]] = {name: {"provider": name} for name in self._providers}
+        trainings: dict[str, Pretraining] = {}
+        for name in [name for name in self._providers if name not in faults]:
+            with noting_fault(faults, name):
+                with peak_megabytes(rows[name], device):
                     training = make_training(name, model, recipe, ids, device, precision)
                     losses = training.warm_up()
-            except Exception as problem:  # the others shall have their times
-                row["status"] = f"fails: {type(problem).__name__}: {problem}"[:300]
-                continue
-            if is_far(losses, expected, LOOSE):
-                row["status"] = f"is wrong: its first losses are {losses}, expected {expected}"
-                continue
-            trainings[name] = training
-        make = {name: partial(_turn, training, device) for name, training in trainings.items()}
-        times = time_in_turn(make, [()], self.steps // STEPS_A_TURN, bar)
+                if is_far(losses, expected, LOOSE):
+                    raise WrongLosses(losses, expected)
+                trainings[name] = training
+        times = time_trainings(trainings, self.steps // STEPS_A_TURN, device, bar)
         peak = device_peak(device)
         for name, seconds in times.items():
             a_step = [t / STEPS_A_TURN for t in quantiles(seconds)]
             tokens_per_second = recipe.batch_size * recipe.seq_length / a_step[1]
             rows[name] |= {
-                "milliseconds": [float(f"{1e3 * t:.4g}") for t in a_step],
+                "milliseconds": milliseconds(a_step),
                 "tokens_per_second": round(tokens_per_second),
                 "mfu": None if peak is None else mfu(tokens_per_second, recipe, len(tokenizer), peak),
                 "ratio": round(ratio(seconds, times[OURS]), 3) if OURS in times else None,
@@ -203,7 +205,7 @@ class PretrainBench:
             "steps": self.steps,
         }
         untimed = dict.fromkeys(("milliseconds", "tokens_per_second", "mfu", "peak_mb", "ratio"))
-        return [shared | untimed | row for row in rows.values()]
+        return [shared | untimed | row | {"status": faults.get(name, "right")} for name, row in rows.items()]
 
 
 # The work
@@ -230,14 +232,13 @@ def text(recipe: Recipe, tokenizer: ElectraTokenizer) -> Tensor:
 # The providers
 
 
-class ElectraFastTraining:
+class OurPretraining(ElectraFastTraining):
     """The training loop of `electra-fast pretrain` on one batch; every step masks and samples anew."""
 
     def __init__(
         self, model: ElectraPretrainingModel, recipe: Recipe, ids: Tensor, device: torch.device, precision: str
     ):
-        self._last = _LastRecord()
-        self._loop = TrainingLoop(
+        loop = TrainingLoop(
             model.to(device),
             recipe,
             _OneBatch(ids),
@@ -248,14 +249,12 @@ class ElectraFastTraining:
             log_every=WARMUP_STEPS,
             precision=precision,
         )
+        super().__init__(loop, Guard())
 
     def warm_up(self) -> Losses:
         self.train(WARMUP_STEPS)
-        self._loop.log_every = sys.maxsize
-        return Losses(self._last.metrics["generator_loss"], self._last.metrics["discriminator_loss"])
-
-    def train(self, n_steps: int) -> None:
-        self._loop.run(self._last, until=self._loop.step + n_steps)
+        self.loop.log_every = sys.maxsize
+        return Losses(self.records[-1]["generator_loss"], self.records[-1]["discriminator_loss"])
 
 
 class _OneBatch:
@@ -268,31 +267,22 @@ class _OneBatch:
         return self._rows
 
 
-class _LastRecord(RunReport):
-    """Keeps what the loop found last, and says nothing."""
+class PeerPretraining(TransformersTraining):
+    """The peer's training loop, with the means of its first losses."""
 
-    def __init__(self):
-        super().__init__(None, Guard(), ())
-
-    def training(self, step: int, progress: float, seconds: float, metrics: dict[str, float]) -> None:
-        super().training(step, progress, seconds, metrics)
-        self.metrics = metrics
-
-
-class _PeerTraining(TransformersTraining):
     def warm_up(self) -> Losses:
         return Losses(*(losses.double().mean().item() for losses in self.train(WARMUP_STEPS)))
 
 
 def make_training(
     name: str, model: ElectraPretrainingModel, recipe: Recipe, ids: Tensor, device: torch.device, precision: str
-) -> Training:
+) -> Pretraining:
     """A provider with a copy of the model's weights."""
     if name == OURS:
-        return ElectraFastTraining(deepcopy(model), recipe, ids, device, precision)
+        return OurPretraining(deepcopy(model), recipe, ids, device, precision)
     variant = VARIANTS[name]
     peer = TransformersPretraining(model, variant.gathered).to(device)
-    return _PeerTraining(peer, recipe, ids.to(device), precision, variant.compile)
+    return PeerPretraining(peer, recipe, ids.to(device), precision, variant.compile)
 
 
 def uncompiled(name: str) -> str:
@@ -300,15 +290,6 @@ def uncompiled(name: str) -> str:
     if name == OURS:
         return OURS
     return PLAIN_GATHERED if VARIANTS[name].gathered else PLAIN
-
-
-def _turn(training: Training, device: torch.device) -> Callable[[], None]:
-    def run() -> None:
-        training.train(STEPS_A_TURN)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    return run
 
 
 def device_peak(device: torch.device) -> float | None:
@@ -339,16 +320,16 @@ def _name(recipe: Recipe) -> str:
 
 
 def table(rows: list[dict]) -> str:
+    """A line for each row."""
     lines = []
     for row in rows:
         name = f"{row['preset']}, {row['batch_size']} x {row['seq_length']}, {row['precision']}"
         if row["milliseconds"] is None:
             lines.append((name, row["provider"], "no time", "", "", "", ""))
             continue
-        times, tokens = " / ".join(f"{t:g}" for t in row["milliseconds"]), f"{row['tokens_per_second']:,}"
+        times, tokens = quantiles_cell(row["milliseconds"], "g"), f"{row['tokens_per_second']:,}"
         used = "" if row["mfu"] is None else f"{row['mfu']:.1%}"
         peak = "" if row["peak_mb"] is None else f"{row['peak_mb']:,.0f}"
-        speed = "" if row["provider"] == OURS or row["ratio"] is None else f"{row['ratio']:.2f} x as fast"
-        lines.append((name, row["provider"], times, tokens, used, peak, speed))
+        lines.append((name, row["provider"], times, tokens, used, peak, ratio_cell(row, "{ratio:.2f} x as fast")))
     header = ("recipe, batch", "provider", "ms/step (20 / 50 / 80 %)", "tokens/s", "MFU", "peak MB", "electra_fast is")
     return markdown(header, lines)

@@ -14,9 +14,10 @@ from ...pretraining.build import build_model
 from ...pretraining.networks.objective import ElectraPretrainingModel
 from ...pretraining.recipes import Recipe
 from ...tokenizer import ElectraTokenizer
+from .. import OURS
 from .peers import TransformersPretraining
 
-OURS, PLAIN, PLAIN_GATHERED = "electra_fast", "transformers-eager", "transformers-eager-gathered"
+PLAIN, PLAIN_GATHERED = "transformers-eager", "transformers-eager-gathered"
 # Absolute for the losses, relative for the norm of the gradients.
 EXACT = 1e-4
 # Relative: what the means over the first updates may differ by chance, for masks and samples do.

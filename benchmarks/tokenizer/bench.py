@@ -30,6 +30,7 @@ from ...pretraining.text.builtin import builtin_documents
 from ...pretraining.text.vocab import load_tokenizer, train_vocab
 from ...processor import default_threads
 from ...tokenizer import ElectraTokenizer
+from .. import OURS
 from ..measure import (
     append_rows,
     check_writable,
@@ -38,11 +39,13 @@ from ..measure import (
     markdown,
     plot_bars,
     quantiles,
+    quantiles_cell,
     ratio,
+    ratio_cell,
     require,
     time_in_turn,
 )
-from .peers import MAX_LENGTH, OURS, PEERS, PROVIDERS, Provider, backend, rows_of_ids
+from .peers import MAX_LENGTH, PEERS, PROVIDERS, Provider, backend, rows_of_ids
 
 _VOCAB_SIZE = 8000
 _TEXTS_A_CALL = 1024  # where rows become tensors or lists
@@ -234,10 +237,10 @@ def expected_ids(work: Work, folder: Path) -> list[np.ndarray]:
 
 
 def table(rows: list[dict]) -> str:
+    """A line for each row."""
     lines = []
     for row in rows:
-        speeds = " / ".join(f"{speed:.3g}" for speed in row["mb_per_second"])
-        speed = "" if row["provider"] == OURS else f"{row['ratio']:.3g} x as fast"
+        speeds, speed = quantiles_cell(row["mb_per_second"], ".3g"), ratio_cell(row, "{ratio:.3g} x as fast")
         share = f"{row['differing_share']:.2%} ({row['n_differing']:,})"
         lines.append((row["work"], str(row["threads"]), row["provider"], speeds, speed, share))
     header = ("work", "threads", "tokenizer", "MB/s (20 / 50 / 80 %)", f"{OURS} is", "texts that differ")

@@ -15,6 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ...tokenizer import ElectraTokenizer
+from .. import OURS
 
 MAX_LENGTH = 512  # of `pairs` and `tensors`
 
@@ -118,7 +119,6 @@ class Blingfire(Provider):
         return [encode(model, text, len(text), unknown_id, True) for text in texts]
 
 
-OURS = "electra_fast"
 PEERS: dict[str, type[Provider]] = {
     "tokenizers": Tokenizers,
     "transformers": Transformers,

@@ -7,7 +7,15 @@ import re
 import sys
 
 import pytest
-from electra_fast.benchmarks.measure import markdown, quantiles, ratio, time_in_turn
+from electra_fast.benchmarks.measure import (
+    markdown,
+    quantiles,
+    quantiles_cell,
+    ratio,
+    ratio_cell,
+    ratio_figures,
+    time_in_turn,
+)
 from electra_fast.benchmarks.tokenizer.bench import head, kinds_of_work, measure_work
 from electra_fast.benchmarks.tokenizer.peers import OURS, ElectraFast, Provider
 from tqdm import tqdm
@@ -156,7 +164,16 @@ def test_providers_take_turns_and_are_made_anew():
 def test_figures():
     assert quantiles([5, 1, 4, 2, 3, 6]) == [2, 3, 5]
     assert ratio([2, 3, 40], [1, 1, 10]) == 3
+    assert ratio_figures([2, 3, 40], [1, 1, 10]) == {"ratio": 3, "ratios_20_80": [2, 4]}
     assert markdown(["a", "bc"], [["def", "g"]]) == "| a   | bc |\n| --- | -- |\n| def | g  |"
+
+
+def test_cells():
+    assert quantiles_cell([1.0, 2.346, 30], ".3g") == "1 / 2.35 / 30"
+    form = "{ratio:.2f} x ({ratios_20_80[0]:g} to {ratios_20_80[1]:g})"
+    row = {"provider": "theirs", "ratio": 3.0, "ratios_20_80": [2.5, 4]}
+    assert ratio_cell(row, form) == "3.00 x (2.5 to 4)"
+    assert ratio_cell(row | {"provider": OURS}, form) == ratio_cell(row | {"ratio": None}, form) == ""
 
 
 def test_workloads_hold_every_text_once():

@@ -8,19 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from electra_fast.benchmarks.finetune import bench as finetune
-from electra_fast.benchmarks.finetune import peers as finetune_peers
-from electra_fast.benchmarks.finetune import work as finetune_work
+from electra_fast.benchmarks import OURS
 from electra_fast.benchmarks.finetune.bench import (
-    OURS,
-    STEPS_A_TURN,
-    ElectraFastTraining,
     FinetuneBench,
+    OurFinetuning,
     check_losses,
     dev_metrics,
     make_training,
 )
+from electra_fast.benchmarks.finetune.peers import rows_of, twin
 from electra_fast.benchmarks.finetune.work import Work, first_updates, make_work, write_sentences
+from electra_fast.benchmarks.training import STEPS_A_TURN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,9 +61,9 @@ def sentences(monkeypatch):
         ["It is", "ends", *choose.choices(["the", "a", "no", "Python"], k=choose.randint(1, 20))] for _ in range(90)
     )
     document = " ".join(f"{' '.join(words)}." for words in texts)
-    monkeypatch.setattr(finetune_work, "builtin_documents", lambda: [document])
-    monkeypatch.setattr(finetune_work, "N_SENTENCES", 90)
-    monkeypatch.setattr(finetune_work, "RANDOM_SHAPE", SHAPE)
+    monkeypatch.setattr("electra_fast.benchmarks.finetune.work.builtin_documents", lambda: [document])
+    monkeypatch.setattr("electra_fast.benchmarks.finetune.work.N_SENTENCES", 90)
+    monkeypatch.setattr("electra_fast.benchmarks.finetune.work.RANDOM_SHAPE", SHAPE)
 
 
 @pytest.fixture
@@ -142,7 +140,7 @@ def test_figures_are_of_turns(capsys, tmp_path, monkeypatch, model):
             turn()()
         return {OURS: [1.0, 1.0, 0.2], "loop": [2.0, 3.0, 0.8]}
 
-    monkeypatch.setattr(finetune, "time_in_turn", in_turn)
+    monkeypatch.setattr("electra_fast.benchmarks.training.time_in_turn", in_turn)
     rows_file = tmp_path / "rows.jsonl"
     FinetuneBench(model=model, batch_size=8, against=("loop",), json=rows_file).run()
     rows = read_rows(rows_file)
@@ -197,7 +195,7 @@ def test_a_peer_that_fails_leaves_the_others(capsys, monkeypatch, model, tmp_pat
     def fail(*args, **kwargs):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(finetune_peers.transformers.Trainer, "training_step", fail)
+    monkeypatch.setattr("transformers.Trainer.training_step", fail)
     bench = FinetuneBench(model=model, batch_size=8, against=("trainer", "loop"), json=tmp_path / "rows.jsonl")
     bench.run()
     rows = read_rows(bench.json)
@@ -213,7 +211,7 @@ def test_a_peer_that_fails_leaves_the_others(capsys, monkeypatch, model, tmp_pat
 @settings(max_examples=15, deadline=None)
 def test_ours_has_as_many_updates_as_is_said(make_once, n_train, batch_size, n_epochs):
     work = make_once(n_train, batch_size=batch_size, n_epochs=n_epochs)
-    assert ElectraFastTraining(work, CPU, "fp32")._loop.n_steps == work.n_steps
+    assert OurFinetuning(work, CPU, "fp32").loop.n_steps == work.n_steps
     assert first_updates(work, 3).n_steps == max(1, min(3, n_train // batch_size))
 
 
@@ -237,7 +235,7 @@ def test_turns_make_so_many_updates_up_to_the_last(make, name, tmp_path):
         nonlocal n_updates
         n_updates += module.training
 
-    module = training._loop.module if name == OURS else training.model
+    module = training.loop.module if name == OURS else training.model
     module.register_forward_hook(count)
     found = []
     for _ in range(4):
@@ -257,7 +255,7 @@ def test_every_item_is_seen_once_an_epoch(make, name, tmp_path):
     training = make_training(name, work, CPU, "fp32", tmp_path)
     seen, lengths = [], sorted(work.data.train.item_lengths.tolist())
     if name == OURS:
-        training._loop.module.register_forward_pre_hook(
+        training.loop.module.register_forward_pre_hook(
             lambda module, arguments: seen.extend(n for batch in arguments[0].values() for n in batch.row_lengths)
         )
     else:
@@ -288,11 +286,10 @@ def test_a_peer_follows_our_schedule(make, name, tmp_path):
     for _ in range(3):
         ours.train(2), theirs.train(2)
         rates, their_rates = (
-            {group["name"]: group["lr"] for group in some.param_groups}
-            for some in (ours._loop.optimizers[0], optimizer)
+            {group["name"]: group["lr"] for group in some.param_groups} for some in (ours.loop.optimizers[0], optimizer)
         )
         # Ours are those of the last update, torch's schedule is at the next one.
-        assert their_rates == pytest.approx(next_rates(ours._loop, rates))
+        assert their_rates == pytest.approx(next_rates(ours.loop, rates))
 
 
 def next_rates(loop, rates):
@@ -319,8 +316,8 @@ def test_dev_metrics_are_those_of_the_weights(make):
     work = make()
     for p in work.model.classifier.parameters():
         p.add_(torch.randn_like(p))
-    theirs = finetune_peers.twin(work.model).eval()
-    rows = finetune_peers.rows_of(work.data.features("dev"))
+    theirs = twin(work.model).eval()
+    rows = rows_of(work.data.features("dev"))
     found = [theirs(**{k: torch.tensor([v]) for k, v in row.items() if k != "labels"}).logits.argmax() for row in rows]
     expected = sum(int(x) == row["labels"] for x, row in zip(found, rows, strict=True)) / len(rows)
     weights = theirs.state_dict()

@@ -9,17 +9,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from electra_fast.benchmarks import measure
-from electra_fast.benchmarks.model import bench as model
-from electra_fast.benchmarks.model import cold_start as cold_start_module
-from electra_fast.benchmarks.model import measure as model_measure
-from electra_fast.benchmarks.model import peers as model_peers
+from electra_fast.benchmarks import OURS
+from electra_fast.benchmarks.measure import CPU_FLAGS, machine, take_turns
 from electra_fast.benchmarks.model.bench import ModelBench, choose
 from electra_fast.benchmarks.model.cold_start import cold_start, write_batches
 from electra_fast.benchmarks.model.cost import forward_flops
 from electra_fast.benchmarks.model.files import SHAPES, WRITERS, write_weights
-from electra_fast.benchmarks.model.measure import Contest, figures
-from electra_fast.benchmarks.model.peers import BY_NAME, EAGER, OURS, SDPA, Entry, Setup
+from electra_fast.benchmarks.model.measure import Contest, _n_rounds, _turn, figures
+from electra_fast.benchmarks.model.peers import BY_NAME, EAGER, SDPA, Entry, Setup, Transformers
 from electra_fast.benchmarks.model.table import WIDTH, tables
 from electra_fast.benchmarks.model.work import (
     WORKLOADS,
@@ -200,7 +197,7 @@ class Stub:
     """Eager hidden states, off by something at one real position of a batch."""
 
     def __init__(self, setup, dtype, off):
-        self.eager, self.off = model_peers.Transformers(setup, "fp32", attention="eager"), off
+        self.eager, self.off = Transformers(setup, "fp32", attention="eager"), off
 
     def inputs(self, ids, mask):
         return self.eager.inputs(ids, mask)
@@ -244,7 +241,7 @@ def test_int8_may_differ_by_a_fifth(setup):
     mask = np.ones((2, 3), np.int64)
     work = Workload("full-128", (Batch(mask * 5, mask),))
     n = mask.size * SHAPES["tiny"]["hidden_size"]
-    eager = model_peers.Transformers(setup, "fp32", attention="eager")
+    eager = Transformers(setup, "fp32", attention="eager")
     rms = np.sqrt(np.square(eager.run(*eager.inputs(mask * 5, mask)).numpy()).mean())
     for share, status in ((0.19, "right"), (0.21, "wrong")):
         entry = stub(status, share * rms * math.sqrt(n))
@@ -255,7 +252,7 @@ def test_int8_may_differ_by_a_fifth(setup):
 
 def test_ours_without_a_figure_ends_with_1(capsys, monkeypatch):
     entries = [stub(OURS, 1.0), stub("peer", 0.0)]
-    monkeypatch.setattr(model, "choose", lambda *_: (entries, []))
+    monkeypatch.setattr("electra_fast.benchmarks.model.bench.choose", lambda *_: (entries, []))
     bench = ModelBench(sizes=("tiny",), threads=1, repeats=1, cold_start=False, workloads=("latency-16",))
     with pytest.raises(SystemExit) as exit:
         bench.run()
@@ -287,7 +284,7 @@ def test_other_libraries_start_without_torch(setup):
 
 
 def test_a_start_that_takes_too_long(setup, monkeypatch):
-    monkeypatch.setattr(cold_start_module, "_LIMIT", 0.01)
+    monkeypatch.setattr("electra_fast.benchmarks.model.cold_start._LIMIT", 0.01)
     with pytest.raises(RuntimeError, match="took over"):
         cold_start(OURS, "fp32", setup)
 
@@ -393,26 +390,26 @@ def test_latency_is_that_of_every_call():
 
 def test_rounds_fill_the_time(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(model_measure.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
 
     def turn(seconds):
         return lambda: clock.__setitem__(0, clock[0] + seconds)
 
     for seconds, n in ((1.0, 6), (100.0, 5), (1e-3, 50)):
-        assert model_measure._n_rounds({"a": turn(seconds), "b": turn(seconds)}) == n
+        assert _n_rounds({"a": turn(seconds), "b": turn(seconds)}) == n
 
 
 def test_a_latency_turn_begins_with_an_untimed_call():
     ran = []
     work = Workload("latency-16", (Batch(*np.ones((2, 1, 16), np.int64)),))
-    assert len(model_measure._turn(ran.append, [(1,)], work)) == 20 and len(ran) == 21
+    assert len(_turn(ran.append, [(1,)], work)) == 20 and len(ran) == 21
     work = Workload("sentences", work.batches * 3)
-    assert len(model_measure._turn(ran.append, [(1,), (2,), (3,)], work)) == 3 and ran[21:] == [1, 2, 3]
+    assert len(_turn(ran.append, [(1,), (2,), (3,)], work)) == 3 and ran[21:] == [1, 2, 3]
 
 
 def test_turns_rotate_after_a_pause(monkeypatch):
     events = []
-    monkeypatch.setattr(measure.time, "sleep", lambda seconds: events.append("pause"))
+    monkeypatch.setattr("time.sleep", lambda seconds: events.append("pause"))
 
     def turn(name):
         def run():
@@ -423,7 +420,7 @@ def test_turns_rotate_after_a_pause(monkeypatch):
         return run
 
     with tqdm(disable=True) as bar:
-        results = measure.take_turns({name: turn(name) for name in "abc"}, 4, bar)
+        results = take_turns({name: turn(name) for name in "abc"}, 4, bar)
     assert gc.isenabled() and results == {name: [name] * 4 for name in "abc"}
     assert events[::2] == ["pause"] * 12 and "".join(events[1::2]) == "abcbcacababc"
 
@@ -441,7 +438,7 @@ def test_a_terminal_of_100_columns_holds_the_longest():
 
 
 def test_the_machine_says_what_the_processor_has():
-    has = measure.machine()["cpu_flags"].split()
-    assert set(has) <= set(measure.CPU_FLAGS) and has == [flag for flag in measure.CPU_FLAGS if flag in has]
+    has = machine()["cpu_flags"].split()
+    assert set(has) <= set(CPU_FLAGS) and has == [flag for flag in CPU_FLAGS if flag in has]
     if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
         assert "avx2" in has

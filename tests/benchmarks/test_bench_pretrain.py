@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from electra_fast.benchmarks import gpu_suite
+from electra_fast.benchmarks import OURS, gpu_suite
 from electra_fast.benchmarks.gpu_bench import BENCHES
-from electra_fast.benchmarks.pretrain import bench as pretrain
-from electra_fast.benchmarks.pretrain import check as pretrain_check
 from electra_fast.benchmarks.pretrain.bench import (
-    ElectraFastTraining,
+    PROVIDERS,
+    OurPretraining,
     PretrainBench,
     make_training,
     numbered_tokenizer,
     text,
+    uncompiled,
 )
-from electra_fast.benchmarks.pretrain.check import OURS, PLAIN, PLAIN_GATHERED, Losses, check_losses, is_far, our_step
+from electra_fast.benchmarks.pretrain.check import PLAIN, PLAIN_GATHERED, Losses, check_losses, is_far, our_step
 from electra_fast.benchmarks.pretrain.peers import TransformersPretraining, TransformersTraining
 
 from electra_fast.cli.main import main
@@ -67,7 +67,7 @@ def test_rows_and_table(capsys, tmp_path, monkeypatch):
     rows_file = tmp_path / "rows.jsonl"
     providers = [OURS, PLAIN, PLAIN_GATHERED]
     options = ["--steps", "10", "--lengths", "24", "16", "--json", str(rows_file)]
-    monkeypatch.setattr(pretrain, "device_peak", lambda device: 1e9)
+    monkeypatch.setattr("electra_fast.benchmarks.pretrain.bench.device_peak", lambda device: 1e9)
     assert main(["bench", "pretrain", *options]) == 0
     rows = [json.loads(line) for line in rows_file.read_text(encoding="utf-8").splitlines()]
     assert [(row["seq_length"], row["provider"]) for row in rows] == [(n, p) for n in (24, 16) for p in providers]
@@ -128,7 +128,7 @@ def test_times_are_of_one_step(capsys, tmp_path, monkeypatch):
             run()()
         return {PLAIN: [1.0, 2.0, 3.0], OURS: [0.5, 0.5, 0.5]}
 
-    monkeypatch.setattr(pretrain, "time_in_turn", in_turn)
+    monkeypatch.setattr("electra_fast.benchmarks.training.time_in_turn", in_turn)
     rows_file = tmp_path / "rows.jsonl"
     PretrainBench(steps=15, lengths=(24,), providers=(PLAIN, OURS), json=rows_file).run()
     theirs, ours = map(json.loads, rows_file.read_text(encoding="utf-8").splitlines())
@@ -138,8 +138,7 @@ def test_times_are_of_one_step(capsys, tmp_path, monkeypatch):
 
 def test_what_does_not_begin_in_time_is_left_out(capsys, tmp_path):
     rows_file = tmp_path / "rows.jsonl"
-    bench = PretrainBench(lengths=(24, 16), steps=5, providers=(OURS,), seconds=1e-9, json=rows_file)
-    bench.run()
+    PretrainBench(lengths=(24, 16), steps=5, providers=(OURS,), seconds=1e-9, json=rows_file).run()
     assert "left out after 1e-09 s: tiny, 4 x 24; tiny, 4 x 16" in capsys.readouterr().out
     assert not rows_file.exists()
 
@@ -154,7 +153,7 @@ def test_a_wrong_loss_of_ours_gets_no_time(capsys, monkeypatch):
         *drawn, losses, norm = right(model, ids)
         return *drawn, losses._replace(generator=losses.generator + 3e-4), norm
 
-    monkeypatch.setattr(pretrain_check, "our_step", wrong)
+    monkeypatch.setattr("electra_fast.benchmarks.pretrain.check.our_step", wrong)
     with pytest.raises(SystemExit, match="electra_fast is wrong, or fails"):
         PretrainBench(steps=5, lengths=(24,)).run()
     out = capsys.readouterr().out
@@ -180,12 +179,12 @@ def test_a_peer_that_is_wrong_or_fails_gets_no_time(capsys, monkeypatch):
     assert "transformers-compiled-gathered is wrong: one step" in out
 
     def make(name, *args):
-        training = make_training(name, *args)
+        made = make_training(name, *args)
         if name == PLAIN:
-            training.train = lambda n_steps: fails(training, n_steps)
-        return training
+            made.train = lambda n_steps: fails(made, n_steps)
+        return made
 
-    monkeypatch.setattr(pretrain, "make_training", make)
+    monkeypatch.setattr("electra_fast.benchmarks.pretrain.bench.make_training", make)
     PretrainBench(steps=5, lengths=(24,)).run()
     out = capsys.readouterr().out
     assert f"{PLAIN} fails: RuntimeError: no memory left" in out
@@ -193,8 +192,8 @@ def test_a_peer_that_is_wrong_or_fails_gets_no_time(capsys, monkeypatch):
 
 
 def test_first_updates_are_compared(capsys, monkeypatch):
-    warm_up = ElectraFastTraining.warm_up
-    monkeypatch.setattr(ElectraFastTraining, "warm_up", lambda self: Losses(*(loss * 1.1 for loss in warm_up(self))))
+    warm_up = OurPretraining.warm_up
+    monkeypatch.setattr(OurPretraining, "warm_up", lambda self: Losses(*(loss * 1.1 for loss in warm_up(self))))
     with pytest.raises(SystemExit):
         PretrainBench(steps=5, lengths=(24,)).run()
     assert f"{OURS} is wrong: its first losses are" in capsys.readouterr().out
@@ -257,13 +256,13 @@ def test_both_follow_the_schedule_and_learn(work):
     ours = make_training(OURS, model, recipe, ids, CPU, "fp32")
     peer = make_training(PLAIN_GATHERED, model, recipe, ids, CPU, "fp32")
     begin = ours.warm_up(), peer.warm_up()
-    ours._loop.log_every = 10
+    ours.loop.log_every = 10
     ours.train(40), peer.train(30)
-    rates = [group["lr"] for group in ours._loop.optimizers[0].param_groups]
+    rates = [group["lr"] for group in ours.loop.optimizers[0].param_groups]
     assert rates == pytest.approx([recipe.learning_rate * (1 - 49 / 60)] * len(rates))
     peer.train(9)
     assert peer._optimizer.param_groups[0]["lr"] == pytest.approx(rates[0])
-    end = ours._last.metrics["generator_loss"], peer.train(1)[0].item()
+    end = ours.records[-1]["generator_loss"], peer.train(1)[0].item()
     assert not is_far(*begin, 0.05)
     assert max(end) < begin[0].generator - 0.2
     assert end[0] == pytest.approx(end[1], rel=0.1)
@@ -281,7 +280,7 @@ def test_all_that_gives_the_loss_compiles_in_one_piece(work, gathered):
 
 
 def test_the_uncompiled_forms():
-    assert [pretrain.uncompiled(name) for name in pretrain.PROVIDERS] == [
+    assert [uncompiled(name) for name in PROVIDERS] == [
         OURS, PLAIN, PLAIN_GATHERED, PLAIN, PLAIN_GATHERED, PLAIN_GATHERED,
     ]  # fmt: skip
 
@@ -305,7 +304,7 @@ def test_the_step_of_make_gpu(pytestconfig, tmp_path):
     assert step.limit <= 90
     assert step.arguments[2:] == ("pretrain", str(tmp_path / "pretrain.jsonl"))
     bench = BENCHES["pretrain"](tmp_path / "pretrain.jsonl")
-    assert bench.json == tmp_path / "pretrain.jsonl" and set(bench.providers) <= set(pretrain.PROVIDERS)
+    assert bench.json == tmp_path / "pretrain.jsonl" and set(bench.providers) <= set(PROVIDERS)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -26,12 +26,13 @@ from ...ops.registry import OPS
 from ...ops.testing import poisoned, repair_interpreter
 from ...pretraining.recipes import PRESETS
 from ...processor import default_threads
+from .. import OURS
 from ..gpu import Ceilings, device_names, milliseconds_in_turn, peak_bytes, record
-from ..measure import append_rows, check_writable, machine, markdown, quantiles, ratio
-from . import cases as op_cases
-from .cases import Case, Key, Provider
+from ..measure import append_rows, check_writable, machine, markdown, quantiles, quantiles_cell, ratio, ratio_cell
+from .case import Case, Key, Provider
+from .cases import LISTS, case_keys, make_case
 
-OURS, EAGER, COMPILED = "electra_fast", "torch eager", "torch.compile"
+EAGER, COMPILED = "torch eager", "torch.compile"
 PEERS = ("eager", "compile", "kernels")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 NO_GPU = "the Triton kernels need a CUDA GPU, and torch sees none; --device cpu runs the torch providers"
@@ -66,7 +67,7 @@ class OpsBench:
             repair_interpreter()
         begin = time.perf_counter()
         device, dtype = torch.device(self.device), DTYPES[self.dtype]
-        keys = list(op_cases.keys(self.ops, self.sizes, self.tokens, dtype, device))
+        keys = list(case_keys(self.ops, self.sizes, self.tokens, dtype, device))
         if device.type == "cuda":
             compile_in_parallel(keys, self.against, self.seconds / 2)
         ceilings = Ceilings.measure(device, dtype)
@@ -119,7 +120,7 @@ def providers_of(case: Case, against: tuple[str, ...]) -> list[Provider]:
     providers = [Provider(OURS, ours, is_seeded=True)]
     if "eager" in against:
         providers.append(Provider(EAGER, op.torch, is_recordable=case.is_recordable))
-    if "compile" in against and case.key.op not in op_cases.LISTS:  # hundreds of tensors compile for minutes
+    if "compile" in against and case.key.op not in LISTS:  # hundreds of tensors compile for minutes
         compiled = torch.compile(op.torch, dynamic=False)
         providers.append(Provider(COMPILED, compiled, is_recordable=case.is_recordable))
     return providers + (list(case.peers) if "kernels" in against else [])
@@ -128,7 +129,7 @@ def providers_of(case: Case, against: tuple[str, ...]) -> list[Provider]:
 def measure(key: Key, against: tuple[str, ...], ceilings: Ceilings) -> list[Row]:
     """The rows of one case: every direction and provider."""
     torch.compiler.reset()  # else, after some shapes of one function, torch.compile gives up and runs it eagerly
-    case = op_cases.make(key)
+    case = make_case(key)
     providers = providers_of(case, against)
     return [row for direction in case.costs for row in measure_direction(case, direction, providers, ceilings)]
 
@@ -227,7 +228,7 @@ def _one_thread() -> None:
 
 def _compile(key: Key, against: tuple[str, ...]) -> None:
     torch.compiler.reset()
-    case = op_cases.make(key)
+    case = make_case(key)
     for provider, direction in product(providers_of(case, against), case.costs):
         with suppress(Exception):
             case.errors(provider, direction)
@@ -245,14 +246,13 @@ def table(rows: list[Row]) -> str:
         if row["milliseconds"] is None:
             times = shorten(row["status"], 80)
         else:
-            times = " / ".join(f"{t:g}" for t in row["milliseconds"])
+            times = quantiles_cell(row["milliseconds"], "g")
             provider += "" if row["is_replayed"] else ", launched"
             is_memory = row["bound"] == "memory"
             speed = f"{row['gb_per_second']:.0f} GB/s" if is_memory else f"{row['tflop_per_second']:.1f} TFLOP/s"
             percent = f"{row['percent_of_ceiling']:.0f} %"
             peak = "" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"
-            if row["ratio"] is not None and row["provider"] != OURS:
-                theirs = f"{row['ratio']:.2f} x"
+            theirs = ratio_cell(row, "{ratio:.2f} x")
         lines.append((case, row["direction"], provider, times, theirs, speed, percent, peak, error))
     header = ("op", "direction", "provider", "ms (20 / 50 / 80 %)", "ours", "least work", "of ceiling", "MB", "error")
     return markdown(header, lines)

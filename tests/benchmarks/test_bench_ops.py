@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from electra_fast.benchmarks import gpu, gpu_suite
+from electra_fast.benchmarks import OURS, gpu, gpu_suite
 from electra_fast.benchmarks.gpu import Ceilings, milliseconds_in_turn
 from electra_fast.benchmarks.gpu_bench import BENCHES
-from electra_fast.benchmarks.ops import cases as op_cases
-from electra_fast.benchmarks.ops.bench import NO_GPU, OURS, OpsBench, measure
-from electra_fast.benchmarks.ops.cases import BOTH, FORWARD, UPDATE, Key
+from electra_fast.benchmarks.ops.bench import NO_GPU, OpsBench, measure
+from electra_fast.benchmarks.ops.case import BOTH, FORWARD, UPDATE, Key
+from electra_fast.benchmarks.ops.cases import LISTS, case_keys, make_case
 
 from electra_fast.ops.registry import OPS
 
@@ -82,15 +82,15 @@ def wrong(op):
     ids=lambda value: value.op if isinstance(value, Key) else "",
 )
 def test_the_least_work_is_as_worked_out_by_hand(case, expected):
-    costs = op_cases.make(case).costs
+    costs = make_case(case).costs
     assert {name: (cost.n_bytes, cost.n_flops) for name, cost in costs.items()} == expected
 
 
 def test_the_least_work_of_optimizers(monkeypatch):
-    monkeypatch.setattr(op_cases, "_shapes", lambda config: [(10, 5), (7,)])
+    monkeypatch.setattr("electra_fast.benchmarks.ops.cases._shapes", lambda config: [(10, 5), (7,)])
     counted = {
-        (op, dtype): op_cases.make(key(op, dtype=dtype)).costs[FORWARD if op == "grad_norm" else UPDATE].n_bytes
-        for op in op_cases.LISTS
+        (op, dtype): make_case(key(op, dtype=dtype)).costs[FORWARD if op == "grad_norm" else UPDATE].n_bytes
+        for op in LISTS
         for dtype in (torch.float32, torch.bfloat16)
     }
     fp32, bf16 = torch.float32, torch.bfloat16
@@ -106,7 +106,7 @@ def test_the_least_work_of_optimizers(monkeypatch):
 
 def test_the_projection_counts_where_there_is_one():
     tiny, small = (
-        op_cases.make(Key("embed_norm_project", size, None, 16, torch.float32, CPU)) for size in ("tiny", "small")
+        make_case(Key("embed_norm_project", size, None, 16, torch.float32, CPU)) for size in ("tiny", "small")
     )
     assert tiny.costs[FORWARD].n_flops == 0 and small.costs[FORWARD].n_flops == 2 * 16 * 128 * 256
     distinct = small.options["input_ids"].unique().numel()
@@ -120,7 +120,7 @@ def test_which_limit_binds():
 
 
 def test_every_op_has_its_cases():
-    names = [k.name for k in op_cases.keys(tuple(OPS), ("base", "small"), 1000, torch.bfloat16, CPU)]
+    names = [k.name for k in case_keys(tuple(OPS), ("base", "small"), 1000, torch.bfloat16, CPU)]
     assert {name.split()[0] for name in names} == set(OPS) and len(set(names)) == len(names)
     assert {"attention base 128", "attention small 512", "mask_tokens 512", "place_samples", "lamb small"} <= set(names)
 

@@ -1,7 +1,7 @@
-"""Timing on a device: by CUDA events with a cold cache, providers in turn; and what the device can do at best.
+"""Times on a device, by CUDA events with a cold cache, providers in turn; and what the device can do at best.
 
 A small op takes longer to launch from Python than to compute, so what can be recorded is timed as a replay of a CUDA
-graph, for every provider alike. On a CPU a clock does, and nothing is flushed.
+graph, for every provider alike. On a CPU a clock takes the time, and no cache is flushed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def milliseconds_in_turn(
     """The time of each run by itself, once a round; they take turns: A B A B ...
 
     Args:
-        seconds: for all rounds together; there are at least five.
+        seconds: how long all rounds take together; there are at least five.
     """
     clock = _cuda_rounds if device.type == "cuda" else _cpu_rounds
     clock(runs, 1, device)  # to warm up
@@ -97,8 +97,12 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What a device reached in this run: bytes a second, read and written, of a large copy, and floating-point
-    operations a second of a large product of matrices in one dtype."""
+    """What a device reached in this run.
+
+    Attributes:
+        bytes_per_second: read and written by a large copy.
+        flops_per_second: floating-point operations of a large product of matrices in one dtype.
+    """
 
     bytes_per_second: float
     flops_per_second: float
@@ -110,6 +114,7 @@ class Ceilings:
 
     @classmethod
     def measure(cls, device: torch.device, dtype: torch.dtype) -> Ceilings:
+        """Copies, and multiplies matrices in `dtype`, for half a second."""
         n_bytes, n = (1 << 31, 8192) if device.type == "cuda" else (1 << 27, 1024)
         source = torch.empty(n_bytes, dtype=torch.int8, device=device).fill_(1)
         copy = partial(torch.empty_like(source).copy_, source)

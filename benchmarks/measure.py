@@ -27,7 +27,7 @@ from . import OURS
 
 T = TypeVar("T")
 
-# What decides how fast products of matrices are, on x86 and on ARM.
+# The instructions that decide how fast products of matrices are, on x86 and on ARM.
 CPU_FLAGS = (
     "avx2 fma avx512f avx_vnni avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16 "
     "asimd asimddp i8mm bf16 sve sve2"
@@ -53,11 +53,11 @@ def time_in_turn(
 
 
 def take_turns(turns: Mapping[str, Callable[[], T]], repeats: int, bar: tqdm) -> dict[str, list[T]]:
-    """What each provider's turns give, one a round.
+    """Gives each provider a turn in every round, and returns what the turns give.
 
-    What else the machine does falls on all alike, and turns of one round can be compared. The one who begins changes
-    from round to round: A B C, B C A, ... Before each turn is a pause in which the threads of the one before come to
-    rest. The garbage collector is off.
+    Whatever else the machine does falls on all alike, and turns of one round can be compared. Another provider begins
+    each round: A B C, B C A, ... Before each turn is a pause in which the threads of the one before come to rest. The
+    garbage collector is off.
 
     Args:
         turns: by provider, what measures one turn.
@@ -96,7 +96,7 @@ def seconds_of_calls(run: Callable[..., object], batches: Sequence[tuple]) -> li
 
 
 def quantiles(values: Iterable[float]) -> list[float]:
-    """20, 50 and 80 per cent."""
+    """The values at 20, 50 and 80 per cent."""
     ordered = sorted(values)
     return [ordered[round(q * (len(ordered) - 1))] for q in (0.2, 0.5, 0.8)]
 
@@ -118,8 +118,11 @@ def ratio_figures(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, A
 
 
 def machine(*distributions: str) -> dict[str, str | int | None]:
-    """What a figure depends on: date, processor and those of its `CPU_FLAGS` that it has, commit, and versions, also
-    those of the distributions named."""
+    """What a figure depends on: date, processor and its `CPU_FLAGS`, commit, and versions.
+
+    Args:
+        distributions: whose versions are told besides.
+    """
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
@@ -136,8 +139,10 @@ def machine(*distributions: str) -> dict[str, str | int | None]:
 
 
 def _commit() -> str | None:
-    """The commit that the code is at, `-dirty` where files differ from it; outside of a checkout what the environment's
-    ELECTRA_FAST_COMMIT says, or None."""
+    """The commit that the code is at, with `-dirty` where files differ from it.
+
+    Outside of a checkout it is what the environment's ELECTRA_FAST_COMMIT says, or None.
+    """
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return os.environ.get("ELECTRA_FAST_COMMIT") or None
@@ -173,7 +178,7 @@ def check_writable(*paths: Path | None) -> None:
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Appends to a JSONL file."""
+    """Appends rows to a JSONL file."""
     with path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -209,7 +214,7 @@ def plot_bars(
         path: the file to write.
         down, across: the columns that tell the panels apart, group and bar those within a panel.
         value: the column with the quantiles.
-        label: of its axis.
+        label: what its axis is called.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch

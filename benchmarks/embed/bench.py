@@ -1,8 +1,8 @@
-"""From texts to embeddings, tokenising included: `embed` beside what else turns texts into vectors.
+"""How fast texts become embeddings, tokenising included: `embed` beside other libraries.
 
 Providers take turns on the same weights and the same texts, two thousand a turn, until each has had all of them; a
-ratio is the median of the ratios of neighbouring turns. Who orders texts by length has those of one turn for it.
-Whose vectors differ from those of transformers in fp32 gets no time. Tokens a second are real ones, without padding.
+ratio is the median of the ratios of neighbouring turns. A provider that orders texts by length orders those of a turn.
+One whose vectors differ from those of transformers in fp32 gets no time. Tokens a second do not count padding.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from ..model.work import read_lines, sentences_of
 from .peers import BATCH_SIZE, PEERS, Provider, make_peers
 
 REFERENCE = "transformers"
-TOLERANCE = 1e-4  # of a number of a vector, and of the cosine
+TOLERANCE = 1e-4  # for each number of a vector, and for the cosine
 TEXTS_A_TURN = 2000
 _N_CHECKED = 64
-_WORDS = range(3, 41)  # of a sentence of Python's documentation; what is longer is mostly no sentence
+_WORDS = range(3, 41)  # words of a sentence of Python's documentation; what is longer is mostly no sentence
 
 
 @dataclass(kw_only=True)
@@ -59,9 +59,9 @@ class EmbedBench:
     """A directory with a checkpoint. Default: random weights of --size, and the tokenizer that comes with the
     package."""
     size: str = "small"
-    """Of random weights: tiny, small, base, large."""
+    """Size of random weights: tiny, small, base, large."""
     texts: Path | None = None
-    """Texts in the order they are embedded in: lines, or the first column of a .tsv, whose first line names it.
+    """Texts in the order they are embedded in: lines, or the first column of a .tsv, named by its first line.
     Default: sentences of Python's own documentation, shuffled."""
     n: int = 20_000
     """How many texts: the first ones, or as many as there are."""
@@ -153,13 +153,13 @@ def documentation_sentences() -> list[str]:
 
 
 def checked_texts(texts: Sequence[str]) -> list[str]:
-    """The first ones, and the longest."""
+    """The texts that are compared: the first ones, and the longest."""
     longest = sorted(texts, key=len, reverse=True)
     return [*texts[: _N_CHECKED // 2], *longest[: _N_CHECKED // 2]]
 
 
 def check(providers: Mapping[str, Provider], reference: Provider, texts: list[str]) -> dict[str, str]:
-    """Of each provider "right", or what is wrong with its vectors."""
+    """Says by provider "right", or what is wrong with its vectors."""
     expected = reference(texts).astype(np.float64)
     status = {}
     for name, provider in providers.items():
@@ -181,7 +181,7 @@ def check(providers: Mapping[str, Provider], reference: Provider, texts: list[st
 def seconds_of_turns(
     providers: Mapping[str, Provider], texts: list[str], repeats: int, bar: tqdm
 ) -> dict[str, np.ndarray]:
-    """[repeats, turns] of each provider."""
+    """The seconds of each provider's turns [repeats, turns]."""
     parts = _parts(texts)
     turns = {name: partial(_seconds_of_next, provider, cycle(parts)) for name, provider in providers.items()}
     seconds = take_turns(turns, repeats * len(parts), bar)
@@ -223,7 +223,7 @@ def _distributions(peers: Sequence[str]) -> list[str]:
 
 
 def _quiet() -> None:
-    """Without transformers' remarks on what a checkpoint has besides the encoder."""
+    """Silences transformers' remarks on what a checkpoint has besides the encoder."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..model import peers as model_peers
 from ..model.files import write_onnx
+from ..model.peers import OnnxRuntime as OnnxSession
 from ..model.peers import Setup
 
 Provider = Callable[[list[str]], np.ndarray]
@@ -47,7 +47,7 @@ class Padded(ABC):
 
     @abstractmethod
     def hidden_states(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The last ones [B, S, H] of a padded batch."""
+        """The last hidden states [B, S, H] of a padded batch."""
 
 
 class Transformers(Padded):
@@ -69,7 +69,7 @@ class OnnxRuntime(Padded):
     def __init__(self, folder: Path, max_length: int):
         super().__init__(folder, max_length)
         write_onnx(folder, ())
-        self.session = model_peers.OnnxRuntime(Setup(folder, "cpu", torch.get_num_threads()), "fp32")
+        self.session = OnnxSession(Setup(folder, "cpu", torch.get_num_threads()), "fp32")
 
     def hidden_states(self, inputs: Mapping[str, Tensor]) -> Tensor:
         return torch.from_numpy(self.session.run(inputs["input_ids"].numpy(), inputs["attention_mask"].numpy()))
@@ -107,10 +107,12 @@ class Sorted:
 
 @dataclass(frozen=True)
 class Peer:
-    """
+    """One of the providers beside `embed`.
+
     Attributes:
-        make: its class, of a folder with a model and the longest row in tokens.
+        make: makes it from a folder with a model and the longest row in tokens.
         packages: what it needs, by the names of import and of pip alike.
+        is_sorted: it gets the longest texts first.
     """
 
     make: Callable[[Path, int], Provider]
@@ -136,7 +138,7 @@ PEERS: dict[str, Peer] = {
 
 @dataclass
 class OnFirstUse:
-    """A provider that is made by its first call, which is the one that checks it: there it may fail."""
+    """A provider that is made by its first call: that call checks it, so there it may fail."""
 
     make: Callable[[], Provider]
 

@@ -1,11 +1,11 @@
 """Speed of fine-tuning beside transformers' Trainer, side by side in one run.
 
 Providers take turns (A B A B ...), five updates each, from the same weights and with the same hyperparameters, through
-all updates of a run: ours is the loop of `electra-fast finetune` with its records, peers are those of
-benchmarks/finetune/peers.py. A turn has all that updates need from the tokenised examples in memory on, so the making
-of batches too, with padding where a peer pads; it has no reading, no tokenising and no evaluation. The ratio is the
-median of the ratios of neighbouring turns. The items of "trainer-grouped" go from long to short, again and again, and
-so do its turns: compare its seconds, for in a whole epoch all providers see the same items.
+all updates of a run. Ours is the loop of `electra-fast finetune` with its records; peers are those of peers.py. A turn
+begins with tokenised examples in memory: it makes batches, with padding where a peer pads, but reads, tokenises and
+evaluates nothing. The ratio is the median of the ratios of neighbouring turns. The items of "trainer-grouped" go from
+long to short, again and again, and so do its turns: compare its seconds, for in a whole epoch all providers see the
+same items.
 
 Before any time is taken, the first updates without dropout, on the same batches in fp32, must have the losses of
 transformers' network in a plain loop. What is wrong gets no time.
@@ -65,7 +65,7 @@ from .work import Work, first_updates, make_work, write_random_model, write_sent
 Peer = Literal["trainer", "trainer-grouped", "loop"]
 
 CHECKED_STEPS = 3
-# Relative and absolute, of the loss of each checked update.
+# The loss of a checked update may differ by so much, relative and absolute.
 EXACT = 1e-4
 EVALUATION_TOKENS = 8192
 
@@ -74,7 +74,7 @@ class Finetuning(Training, Protocol):
     """One provider's run."""
 
     def weights(self) -> Mapping[str, Tensor]:
-        """What it has trained, under the names of the Hub, in fp32; nothing is trained after that."""
+        """The weights it has trained, under the names of the Hub, in fp32; nothing is trained after that."""
 
 
 @dataclass(kw_only=True)
@@ -91,19 +91,19 @@ class FinetuneBench:
     """A directory with the files of the task, or one file. Default, for a kind: 1280 sentences of Python's
     documentation, with made-up labels."""
     text: str | None = None
-    """Of your own files: the column of the text."""
+    """The column of the text, in files of your own."""
     pair: str | None = None
     """The column of the second text of a pair."""
     label: str | None = None
     """The column of the class, number or classes."""
     words: str | None = None
-    """For tagging: the column of the words."""
+    """The column of the words, for tagging."""
     tags: str | None = None
-    """For tagging: the column of the tags."""
+    """The column of the tags, for tagging."""
     n_train: int | None = None
-    """Train on so many examples, drawn at random. Default: on all."""
+    """Train on so many examples, drawn at random. Default: all."""
     epochs: float = 1.0
-    """Passes over them."""
+    """Passes over the examples."""
     batch_size: int = 32
     """Items an update."""
     max_length: int | None = None
@@ -113,13 +113,13 @@ class FinetuneBench:
     quality: bool = False
     """Also measure on the dev examples what each has learnt."""
     seed: int = 0
-    """Of the head's weights, of dropout, and of the orders of items."""
+    """Seed for the head's weights, dropout, and the orders of items."""
     threads: int | None = None
     """Threads of torch. Default: its own choice."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train."""
     precision: Literal["fp32", "bf16"] | None = None
-    """Of activations; the peers' parameters stay in fp32, under autocast. By default bf16 on a GPU, fp32 on a CPU."""
+    """Type of activations; the peers' parameters stay in fp32, under autocast. Default: bf16 on a GPU, else fp32."""
     json: Path | None = None
     """Append one row a provider to this JSONL file."""
 
@@ -261,12 +261,15 @@ def make_training(name: str, work: Work, device: torch.device, precision: str, d
     return peers.make_peer(name, work, rows, peers.STRATEGIES[name], device, precision, directory)
 
 
-# What they must get right, and what they have learnt
+# What providers must get right, and what they have learnt
 
 
 def check_losses(work: Work, providers: tuple[str, ...], device: torch.device, directory: Path) -> dict[str, str]:
-    """By provider, what is wrong with it: the first updates without dropout, on the same batches in fp32, must have
-    the losses that transformers' network has in a plain loop."""
+    """Says by provider what is wrong with it.
+
+    The first updates without dropout, on the same batches in fp32, must have the losses that transformers' network has
+    in a plain loop.
+    """
     from . import peers
 
     work = first_updates(work, CHECKED_STEPS)
@@ -297,7 +300,7 @@ def check_losses(work: Work, providers: tuple[str, ...], device: torch.device, d
 
 
 def dev_metrics(work: Work, weights: Mapping[str, Tensor], device: torch.device) -> dict[str, dict[str, float]]:
-    """By dev split, the metrics of a network with these weights; ours computes it, whoever has trained it."""
+    """The metrics of these weights by dev split; our network computes them, whoever has trained it."""
     model = deepcopy(work.model)
     model.load_state_dict(weights)
     model.to(device)
@@ -313,7 +316,7 @@ def dev_metrics(work: Work, weights: Mapping[str, Tensor], device: torch.device)
 
 
 def table(rows: list[dict]) -> str:
-    """What was trained, and a line for each row; "dev" only where it was measured."""
+    """What was trained, and a line for each row; there is a column "dev" where it was measured."""
     first = rows[0]
     title = (
         f"{first['task']}, {first['model']}: {first['n_items']:,} items of {first['mean_length']:g} tokens, "

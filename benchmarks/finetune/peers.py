@@ -24,13 +24,13 @@ from ...model.base import ElectraPreTrainedModel
 from ...training.schedule import warmup_decay
 from .work import Work
 
-# The order of items that a peer asks for.
+# The order of items that each peer asks for.
 STRATEGIES = {"trainer": "random", "trainer-grouped": "group_by_length", "loop": "random"}
-# What does the same where the order is given.
+# The peer that does the same where the order is given.
 UNGROUPED = {"trainer-grouped": "trainer"}
 
 Row = dict[str, Any]
-# Rows of a batch -> what the network takes: padded tensors.
+# Makes the rows of a batch padded tensors, as the network takes them.
 Collator = Callable[[list[Row]], dict[str, torch.Tensor]]
 
 
@@ -60,7 +60,8 @@ def rows_of(features: Features) -> list[Row]:
 
 
 def collator(source: str | Path, has_token_labels: bool) -> Collator:
-    """transformers' own: `DataCollatorForTokenClassification` for labels of tokens, else `DataCollatorWithPadding`.
+    """transformers' own collator: `DataCollatorForTokenClassification` where tokens have labels, or
+    `DataCollatorWithPadding`.
 
     Args:
         source: where the tokenizer is, a directory or a model on the Hub.
@@ -94,7 +95,7 @@ def _optimizer(model: nn.Module, recipe: Recipe, n_steps: int) -> tuple[torch.op
 
 
 class TrainerTraining:
-    """transformers' Trainer with its default settings, so many updates at a time.
+    """transformers' Trainer with its default settings, some updates at a time.
 
     `Trainer.train` runs once, from the first update to the last, in a thread of its own; it waits where a turn ends. So
     a turn has all that the Trainer does between two updates, and collation; the first one also has the drawing of the
@@ -105,7 +106,7 @@ class TrainerTraining:
         strategy: the order of items: "random", the default of the Trainer; "group_by_length", in which a batch has
             items of similar lengths; or "sequential".
         precision: "bf16" computes under autocast, "fp32" does not.
-        directory: where it may write; by these settings it does not.
+        directory: where the Trainer may write; with these settings it does not.
     """
 
     def __init__(
@@ -146,17 +147,17 @@ class TrainerTraining:
         self._until, self._is_done, self._problem = 0, False, None
         self._is_its_turn, self._is_our_turn = threading.Semaphore(0), threading.Semaphore(0)
         threading.Thread(target=self._run, daemon=True).start()
-        self._wait()  # for what it does before the first update
+        self._wait()  # it does things before the first update
 
     def train(self, n_steps: int) -> None:
-        """So many updates more, or those that are left."""
+        """Makes so many updates more, or those that are left."""
         self._until += n_steps
         if not self._is_done:
             self._is_its_turn.release()
             self._wait()
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """What it has trained."""
+        """The weights it has trained."""
         return self.model.state_dict()
 
     def _wait(self) -> None:
@@ -167,7 +168,7 @@ class TrainerTraining:
     def _run(self) -> None:
         try:
             self._trainer.train()
-        except Exception as problem:  # is raised again in the thread that waits
+        except Exception as problem:  # the thread that waits raises it again
             self._problem = problem
         self._is_done = True
         self._is_our_turn.release()
@@ -180,6 +181,8 @@ class TrainerTraining:
 
 
 class _Pause(transformers.TrainerCallback):
+    """Lets the Trainer wait where a turn ends."""
+
     def __init__(self, training: TrainerTraining):
         self._training = training
 
@@ -191,7 +194,7 @@ class _Pause(transformers.TrainerCallback):
 
 
 class LoopTraining:
-    """The same network in the plain loop that somebody writes who has no Trainer; arguments as of `TrainerTraining`."""
+    """transformers' network in the plain loop that one writes without a Trainer; arguments as in `TrainerTraining`."""
 
     def __init__(
         self,
@@ -217,7 +220,7 @@ class LoopTraining:
         self._batches, self._n_left = self._epochs(), work.n_steps
 
     def train(self, n_steps: int) -> None:
-        """So many updates more, or those that are left."""
+        """Makes so many updates more, or those that are left."""
         for _ in range(min(n_steps, self._n_left)):
             batch = {name: x.to(self._device, non_blocking=True) for name, x in next(self._batches).items()}
             with self._autocast:
@@ -230,7 +233,7 @@ class LoopTraining:
             self._n_left -= 1
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """What it has trained."""
+        """The weights it has trained."""
         return self.model.state_dict()
 
     def _epochs(self) -> Iterator[dict[str, torch.Tensor]]:

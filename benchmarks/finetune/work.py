@@ -21,11 +21,11 @@ from ...model.modeling import ElectraForPreTraining
 from ...pretraining.text.builtin import builtin_documents
 from ...tokenizer import ElectraTokenizer
 
-# Those of which every item is one row.
+# Kinds whose items are one row each.
 KINDS = ("classification", "regression", "multilabel", "tagging")
-# electra-small's but for its 12 layers.
+# The shape is electra-small's but for its 12 layers.
 RANDOM_SHAPE = {"num_hidden_layers": 2}
-# A tenth is held out; with the others 40 batches of 32 are full.
+# A tenth is held out; the others fill 40 batches of 32.
 N_SENTENCES = 1422
 
 
@@ -35,7 +35,7 @@ class Work:
 
     Attributes:
         source: where the checkpoint is, a directory or a model on the Hub.
-        model: the network that all begin with, of a new head; on the CPU, in fp32.
+        model: the network that all begin with, with a new head; on the CPU, in fp32.
     """
 
     source: str
@@ -50,7 +50,7 @@ class Work:
 
     @property
     def n_steps(self) -> int:
-        """As `FinetuningLoop` counts."""
+        """Updates of a run, as `FinetuningLoop` counts them."""
         return max(1, round(self.recipe.n_epochs * self.steps_per_epoch))
 
 
@@ -61,7 +61,7 @@ def make_work(source: str, files: TaskFiles, seed: int, **changes: object) -> Wo
         changes: fields of the recipe in place of what `recipe_for` says.
 
     Raises:
-        ValueError, FileNotFoundError: of the task, the files, or the checkpoint.
+        ValueError, FileNotFoundError: what is wrong with the task, the files, or the checkpoint.
     """
     the_task = files.task
     if the_task.kind not in KINDS:
@@ -73,8 +73,10 @@ def make_work(source: str, files: TaskFiles, seed: int, **changes: object) -> Wo
 
 
 def first_updates(work: Work, n: int) -> Work:
-    """The same weights and items for a run of at most `n` updates, of full batches where there is one, without dropout
-    and warm-up."""
+    """The same weights and items for a run of at most `n` updates, without dropout and warm-up.
+
+    Batches are full, unless all items are fewer than one batch.
+    """
     n_steps = max(1, min(n, len(work.data.train) // work.recipe.batch_size))
     recipe = replace(work.recipe, n_epochs=n_steps / work.steps_per_epoch, dropout=0.0, warmup_share=0.0)
     model = _load(work.source, work.data, recipe, work.model.config.vocab_size, work.seed)
@@ -82,13 +84,13 @@ def first_updates(work: Work, n: int) -> Work:
 
 
 def _load(source: str, data: TaskData, recipe: Recipe, vocab_size: int, seed: int) -> ElectraPreTrainedModel:
-    torch.manual_seed(seed)  # of the head
+    torch.manual_seed(seed)  # the head is drawn
     name = data.task.name
     return load_networks(source, {name: data.kind}, recipe, vocab_size).models[name]
 
 
 def write_random_model(directory: str | os.PathLike) -> None:
-    """A network of random weights, with the tokenizer of the bundled one."""
+    """Saves a network of random weights, with the tokenizer of the bundled one."""
     tokenizer = ElectraTokenizer.from_pretrained(bundled("discriminator"))
     torch.manual_seed(0)
     ElectraForPreTraining(ElectraConfig(vocab_size=len(tokenizer), **RANDOM_SHAPE)).save_pretrained(directory)
@@ -96,8 +98,10 @@ def write_random_model(directory: str | os.PathLike) -> None:
 
 
 def write_sentences(path: Path, kind: str) -> None:
-    """Sentences of Python's documentation, an object a line, with labels that are easy to tell: whether "the" is in
-    them, how many words they have, or which words begin with a capital letter."""
+    """Writes sentences of Python's documentation, an object a line, with labels that are easy to tell.
+
+    A label says whether "the" is in the sentence, how many words it has, or which begin with a capital letter.
+    """
     documents = (" ".join(document.split()) for document in builtin_documents())
     found = [
         words for document in documents for text in _SENTENCE_END.split(document) if len(words := text.split()) > 2

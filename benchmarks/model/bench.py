@@ -1,8 +1,8 @@
 """Inference speed of the models beside their peers, side by side in one run.
 
-Providers (`model_peers`) take turns on the same weights and the same padded batches (`model_work`); one that computes
-something else gets no figure (`model_measure`). Tokens a second counts real tokens only. On a GPU a run ends when the
-GPU is done, so launching counts where it takes longer. Start and memory are those of a fresh process (`cold_start`).
+Providers (peers.py) take turns on the same weights and the same padded batches (work.py); one that computes something
+else gets no figure (measure.py). Tokens a second counts real tokens only. On a GPU a run ends when the GPU is done, so
+launching counts where it takes longer. Start and memory are those of a fresh process (cold_start.py).
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ class ModelBench:
     against: tuple[str, ...] = PEERS
     """The peers: transformers, compiled, onnxruntime, openvino. Those that are not installed are left out."""
     workloads: tuple[str, ...] = ()
-    """latency-16, latency-128, full-128, full-512, mixed, sentences, paragraphs. Default: all that the model takes."""
+    """Workloads: latency-16, latency-128, full-128, full-512, mixed, sentences, paragraphs. Default: all that fit."""
     dtype: Literal["fp32", "int8", "bf16", "fp16"] = "fp32"
-    """Of weights and activations."""
+    """Type of weights and activations."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to run; on cuda the batches are larger, and ours also runs captured in CUDA graphs."""
     texts: Path | None = None
     """Sentences, one a line, or the first column of a .tsv file. Default: those of Python's documentation."""
     paragraphs: Path | None = None
-    """The same for paragraphs."""
+    """Paragraphs, one a line, or the first column of a .tsv file. Default: those of Python's documentation."""
     from_text: bool = False
     """Count tokenising, too: the workloads of texts only."""
     threads: int | None = None
@@ -92,7 +92,7 @@ class ModelBench:
         rows: list[dict] = []
         with cpu_threads(self.threads), tqdm(total=0, unit="turn", disable=None) as bar:
             threads = torch.get_num_threads()
-            os.environ["RAYON_NUM_THREADS"] = str(threads)  # of the tokenizers; read once, when they first run
+            os.environ["RAYON_NUM_THREADS"] = str(threads)  # tokenizers read it once, when they first run
             entries, left_out = choose(self.against, self.dtype, self.device)
             for line in left_out:
                 tqdm.write(line, file=sys.stderr)
@@ -166,7 +166,7 @@ class ModelBench:
         begin: float,
         bar: tqdm,
     ) -> Iterator[dict]:
-        """The rows of one model, workload by workload."""
+        """Yields the rows of one model, workload by workload."""
         size = model if isinstance(model, str) else model.name
         bar.set_description(f"{size}: files")
         config, tokenizer = write_weights(model, setup.folder)

@@ -1,4 +1,4 @@
-"""The time from the start of a process to the first hidden states, and the memory it takes, of one provider.
+"""How long one provider takes from the start of a process to the first hidden states, and how much memory.
 
 `python -m electra_fast.benchmarks.model.cold_start FOLDER PROVIDER DTYPE DEVICE THREADS` loads the model of a folder,
 runs one sentence, then a batch of sentences, and prints when the first was done and its largest resident memory. The
@@ -53,7 +53,7 @@ def cold_start(name: str, dtype: str, setup: Setup) -> tuple[float, float | None
 def peak_mb() -> float | None:
     """The largest resident memory of this process in MB.
 
-    By /proc: on Linux `ru_maxrss` begins with what the process was that started this one.
+    It is read from /proc: on Linux `ru_maxrss` begins at the peak of the process that started this one.
     """
     status = Path("/proc/self/status")
     if not status.exists():
@@ -63,6 +63,7 @@ def peak_mb() -> float | None:
 
 
 def main(arguments: Sequence[str]) -> None:
+    """What the fresh process does."""
     folder, name, dtype, device, threads = arguments
     batches = np.load(Path(folder, _BATCHES))
     ids, mask = batches["ids"], batches["mask"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,12 +17,12 @@ _REPEATS = 7
 
 
 def forward_flops(config: ElectraConfig, lengths: np.ndarray) -> int:
-    """Of the layers at real tokens, without embeddings: L (8 h^2 + 4 h ff + 4 s h) a token, s its own row's length.
+    """Operations of the layers at real tokens: L (8 h^2 + 4 h ff + 4 s h) for each, where s is the length of its row.
 
-    The usual count of model FLOPs: two for a multiply-add, products of matrices only.
+    This is the usual count of model FLOPs: two for a multiply-add, products of matrices only, no embeddings.
 
     Args:
-        lengths: of the rows.
+        lengths: the lengths of the rows.
     """
     h, ff, tokens = config.hidden_size, config.intermediate_size, int(lengths.sum())
     products = tokens * (8 * h * h + 4 * h * ff)
@@ -29,7 +30,7 @@ def forward_flops(config: ElectraConfig, lengths: np.ndarray) -> int:
 
 
 def ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
-    """On a GPU as `Ceilings.measure`, in `dtype`; on a CPU the best of some runs in fp32, whatever the dtype."""
+    """What the device can do: on a GPU as `Ceilings.measure` finds it; on a CPU the best of some runs in fp32."""
     if device.type == "cuda":
         return Ceilings.measure(device, dtype)
     flops = []
@@ -40,7 +41,7 @@ def ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
     return Ceilings(2 * _COPIED_BYTES / _best_seconds(lambda: target.copy_(source)), max(flops))
 
 
-def _best_seconds(run) -> float:
+def _best_seconds(run: Callable[[], object]) -> float:
     seconds = []
     for _ in range(_REPEATS):
         start = time.perf_counter()

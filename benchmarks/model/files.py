@@ -1,6 +1,6 @@
 """The files that providers are built from: one set of fp32 weights, in the form that each of them takes.
 
-They are made once a model and are no part of any figure: who deploys a model has them.
+The files are made once a model and are no part of any figure: who deploys a model has them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def write_weights(model: str | Path, folder: Path) -> tuple[ElectraConfig, Elect
         network = transformers.ElectraModel(transformers.ElectraConfig(**SHAPES[model]))
         tokenizer = ElectraTokenizer.from_pretrained(bundled("discriminator"))
     else:
-        ElectraConfig.from_pretrained(model)  # says in one line what is wrong
+        ElectraConfig.from_pretrained(model)  # raises with one line that says what is wrong
         network, found = transformers.ElectraModel.from_pretrained(model, dtype=torch.float32, output_loading_info=True)
         if found["missing_keys"]:
             raise ValueError(f"{model} must hold an ELECTRA encoder, and lacks {sorted(found['missing_keys'])[0]}")
@@ -74,9 +74,9 @@ def write_weights(model: str | Path, folder: Path) -> tuple[ElectraConfig, Elect
 def write_onnx(folder: Path, batches: Sequence[Batch]) -> None:
     """transformers' own module with eager attention as ONNX, by torch's older exporter.
 
-    Of transformers' eager and sdpa attention and our `export`, by torch's older and newer exporter, this graph is the
-    fastest in onnxruntime, with its own optimisations alone (ORT_ENABLE_ALL) as well as after the fusions for BERT of
-    onnxruntime.transformers.optimizer; it is also the one that these fusions know whole. For small on one thread of
+    We compared transformers' eager and sdpa attention and our `export`, by torch's older and newer exporter. This graph
+    is the fastest in onnxruntime, with its own optimisations alone (ORT_ENABLE_ALL) as well as after the fusions for
+    BERT of onnxruntime.transformers.optimizer; these fusions also know it whole. For small on one thread of
     AMD EPYC, batch 8 of 128: 245 ms; after those fusions 282; the newer exporter's 278, our export's 303.
     """
     import transformers
@@ -123,7 +123,7 @@ def write_openvino_int8(folder: Path, batches: Sequence[Batch]) -> None:
     quantisation took 106 with three times the error, and int8 weights alone 156.
 
     Args:
-        batches: what the ranges of activations are taken from.
+        batches: the ranges of activations are taken from these.
     """
     import nncf
     import openvino
@@ -136,13 +136,13 @@ def write_openvino_int8(folder: Path, batches: Sequence[Batch]) -> None:
     openvino.save_model(network, folder / OPENVINO_INT8, compress_to_fp16=False)
 
 
-# In the order in which they are made.
+# The order is that in which they are made: later ones are made from earlier ones.
 WRITERS = {ONNX: write_onnx, ONNX_INT8: write_onnx_int8, OPENVINO_INT8: write_openvino_int8}
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the tools tell of themselves."""
+    """Silences what the tools say within."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

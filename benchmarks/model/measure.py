@@ -6,8 +6,8 @@ The reference is transformers' eager attention in fp32, at real tokens. Right is
 - 16 bits: an RMS error of at most twice that of transformers' eager attention in the same dtype;
 - int8: a relative RMS error of at most 0.2, on random weights too. The error stands beside the time.
 
-A turn is all batches of a workload, one call each, after nothing but a pause (`measure.take_turns`). For the latency of
-single rows it is an untimed call, since the caches hold what the provider before left there, and 20 timed ones.
+A turn is all batches of a workload, one call each, after nothing but a pause (`take_turns`). For the latency of single
+rows a turn is an untimed call, since the caches hold what the provider before left there, and 20 timed ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..measure import quantiles, ratio_figures, seconds_of_calls, take_turns
 from .peers import Entry, Provider, Setup, Transformers, text_runner
 from .work import CALLS_A_TURN, Workload
 
-_WORKLOAD_SECONDS = 12.0  # for its rounds, where there may be more than the least number
+_WORKLOAD_SECONDS = 12.0  # a workload's rounds take so long, unless the least number takes longer
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 50
 _LARGEST_FP32, _RELATIVE_INT8 = 1e-4, 0.2
 
@@ -38,9 +38,9 @@ class Contest:
 
     Attributes:
         entries: who takes part.
-        dtype: of the run.
+        dtype: the dtype of the run.
         max_length: where texts are cut; None measures ids, without a tokenizer.
-        built: the providers by name; for one that cannot be built, why.
+        built: by name the provider, or why it cannot be built.
     """
 
     entries: list[Entry]
@@ -61,8 +61,7 @@ class Contest:
             self.eager[self.dtype] = Transformers(self.setup, self.dtype, attention="eager")
 
     def measure(self, workload: Workload, repeats: int | None, bar: tqdm) -> list[dict]:
-        """A row for each provider: its status and error; if it is right, times, speed and how many times as fast
-        electra_fast is.
+        """A row for each provider: status and error; if it is right, times, speed and the ratio to electra_fast.
 
         Args:
             repeats: the number of rounds; None takes as many as fit into some seconds, at least five.
@@ -142,8 +141,9 @@ def _turn(run: Callable[..., Any], calls: list[tuple], workload: Workload) -> li
 
 
 def _n_rounds(turns: Mapping[str, Callable[[], object]]) -> int:
+    """How many rounds fill the time of a workload."""
     begin = time.perf_counter()
-    for turn in turns.values():  # which also warms up what the comparison left cold
+    for turn in turns.values():  # this also warms up what the comparison left cold
         turn()
     return min(max(int(_WORKLOAD_SECONDS / (time.perf_counter() - begin)), _MIN_ROUNDS), _MAX_ROUNDS)
 
@@ -151,7 +151,7 @@ def _n_rounds(turns: Mapping[str, Callable[[], object]]) -> int:
 def figures(workload: Workload, rounds: list[list[float]], ours: list[list[float]] | None) -> dict[str, Any]:
     """The columns of times, from the seconds of each call of each round; ratios compare turns of the same round.
 
-    Milliseconds are those of a call, on average over a turn's batches; for latency, of every single call.
+    Milliseconds are those of a call: the average over a turn's batches, but for latency every single call.
     """
     if workload.is_latency:
         each = [statistics.median(turn) for turn in rounds]
@@ -173,4 +173,5 @@ def figures(workload: Workload, rounds: list[list[float]], ours: list[list[float
 
 
 def failure(name: str, error: Exception) -> str:
+    """One line that says how a provider fails."""
     return " ".join(f"{name} fails: {type(error).__name__}: {error}".split())[:300]

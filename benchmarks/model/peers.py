@@ -1,8 +1,8 @@
 """Who runs the model: electra_fast and its peers, all with one face.
 
-A provider is built from a folder of `model_files`, takes arrays (`inputs`), runs (this is timed), and gives hidden
-states for the comparison (`states`). Each imports what it needs when it is built, so that a process of its own loads no
-other library. All use the same number of threads; outputs that need no copy are not copied.
+A provider is built from a folder of files (files.py), takes arrays (`inputs`), runs (this is timed), and gives hidden
+states for the comparison (`states`). Each provider imports what it needs when it is built, so that a process of its own
+loads no other library. All use the same number of threads; outputs that need no copy are not copied.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Setup:
 
 
 class Provider(Protocol):
+    """One implementation of the model."""
+
     def inputs(self, ids: np.ndarray, mask: np.ndarray) -> tuple:
         """The arguments of `run` for ids and mask [B, S] int64."""
 
@@ -67,6 +69,8 @@ class _Torch:
 
 
 class ElectraFast(_Torch):
+    """Our encoder."""
+
     def __init__(self, setup: Setup, dtype: str):
         from ...model.backbone import ElectraModel
 
@@ -74,7 +78,7 @@ class ElectraFast(_Torch):
 
 
 class Captured(ElectraFast):
-    """As CUDA graphs."""
+    """Ours, replayed as CUDA graphs."""
 
     def __init__(self, setup: Setup, dtype: str):
         super().__init__(setup, dtype)
@@ -82,6 +86,8 @@ class Captured(ElectraFast):
 
 
 class Transformers(_Torch):
+    """The encoder of transformers."""
+
     def __init__(self, setup: Setup, dtype: str, attention: str = "sdpa"):
         import transformers
 
@@ -90,7 +96,7 @@ class Transformers(_Torch):
 
 
 class Compiled(Transformers):
-    """Once for all shapes on a CPU; for every shape anew on a GPU, where that is faster."""
+    """Compiled once for all shapes on a CPU; for every shape anew on a GPU, where that is faster."""
 
     def __init__(self, setup: Setup, dtype: str):
         super().__init__(setup, dtype)
@@ -98,13 +104,15 @@ class Compiled(Transformers):
 
 
 class OnnxRuntime:
+    """A session of onnxruntime on a CPU."""
+
     def __init__(self, setup: Setup, dtype: str):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.intra_op_num_threads = setup.threads
-        # Else its idle threads, which spin for more work, take the processor from whoever is next.
+        # Idle threads spin for more work, and would take the processor from whoever is next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = 3
         file = setup.folder / (ONNX_INT8 if dtype == "int8" else ONNX)
@@ -121,6 +129,8 @@ class OnnxRuntime:
 
 
 class OpenVino:
+    """A network that OpenVINO has compiled for a CPU."""
+
     def __init__(self, setup: Setup, dtype: str):
         import openvino
 
@@ -157,10 +167,10 @@ class Entry:
 
     Attributes:
         against: the peer that it belongs to; None is ours.
-        build: from a setup and a dtype to the provider.
-        dtypes, devices: of the runs that it takes part in.
-        own_dtype: where it is another than that of the run.
-        files: what of `model_files` it needs beside the weights.
+        build: makes the provider from a setup and a dtype.
+        dtypes, devices: the runs that it takes part in.
+        own_dtype: its dtype where that is not the run's.
+        files: the files that it needs beside the weights.
         modules: what must be installed.
     """
 
@@ -197,7 +207,7 @@ PEERS = tuple(dict.fromkeys(entry.against for entry in TABLE if entry.against is
 
 
 def text_runner(name: str, provider: Provider, setup: Setup, max_length: int) -> Callable[..., Any]:
-    """From texts to hidden states: the tokenizer of the same library (of transformers, for those that have none)."""
+    """A function from texts to hidden states, with the library's own tokenizer, or where it has none transformers'."""
     if name.startswith(OURS):
         from ...tokenizer import ElectraTokenizer
 

@@ -2,7 +2,7 @@
 
 `latency-16`, `latency-128` are single rows, timed call by call; `full-128`, `full-512` have no padding; the lengths of
 `mixed` are N(256, 64), from 16 to 512. `sentences` and `paragraphs` are texts in the order of their file, padded to the
-longest of a batch. Their rows are cut at what the model takes. On a GPU batches have more rows.
+longest of a batch, and cut at what the model takes. On a GPU batches have more rows.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 
 from ...tokenizer import ElectraTokenizer
 
-CALLS_A_TURN = 20  # of a latency workload
-_BATCHES = 4  # of texts
+CALLS_A_TURN = 20  # timed calls, for a latency workload
+_BATCHES = 4  # batches of a workload of texts
 _LENGTHS = {"latency-16": 16, "latency-128": 128, "full-128": 128, "full-512": 512, "mixed": 512}
 _ROWS = {
     "cpu": {"full-128": 8, "full-512": 2, "mixed": 16, "sentences": 32, "paragraphs": 8},
@@ -29,7 +29,7 @@ WORKLOADS = (*_LENGTHS, *TEXT_WORKLOADS)
 
 @dataclass(frozen=True)
 class Batch:
-    """Ids and mask [B, S] int64, padded on the right; of text workloads also the texts they are of."""
+    """Ids and mask [B, S] int64, padded on the right, and the texts they were made from, if any."""
 
     ids: np.ndarray
     mask: np.ndarray
@@ -38,6 +38,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Workload:
+    """Batches that are run one after the other."""
+
     name: str
     batches: tuple[Batch, ...]
 
@@ -47,7 +49,7 @@ class Workload:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Of all rows of all batches [N]."""
+        """The lengths of all rows of all batches [N]."""
         return np.concatenate([batch.mask.sum(1) for batch in self.batches])
 
     @property
@@ -95,8 +97,9 @@ def needed_positions(name: str) -> int:
 
 
 def read_lines(path: Path) -> tuple[list[str], str]:
-    """(the texts of a file, a line that says what was read): its lines; of a table (.tsv), whose first line names the
-    columns, the first column.
+    """(the texts of a file, a line that says what was read).
+
+    The texts are its lines; those of a table (.tsv), whose first line names the columns, are its first column.
 
     Raises:
         FileNotFoundError: no such file.
@@ -129,4 +132,5 @@ def paragraphs_of_python() -> list[str]:
 
 
 def sentences_of(paragraphs: Sequence[str]) -> list[str]:
+    """The sentences of all paragraphs, in their order."""
     return [sentence for text in paragraphs for sentence in re.split(r"(?<=[.!?]) (?=[A-Z])", text)]

@@ -51,7 +51,7 @@ class OpsBench:
     against: tuple[str, ...] = PEERS
     """Peers: eager torch, torch.compile of it, the best public kernels."""
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
-    """Of parameters and activations."""
+    """Type of parameters and activations."""
     tokens: int = 16384
     """Tokens of a batch, of which 15 % are masked."""
     device: Literal["cuda", "cpu"] = "cuda"
@@ -111,11 +111,11 @@ class OpsBench:
 
 
 def providers_of(case: Case, against: tuple[str, ...]) -> list[Provider]:
-    """Ours first."""
+    """Who is measured on a case, ours first."""
     op = OPS[case.key.op]
 
     def ours(**kwargs: Any) -> Any:
-        return op.triton(**kwargs)  # imported here, where a failure is told of
+        return op.triton(**kwargs)  # imported here, where a failure is reported
 
     providers = [Provider(OURS, ours, is_seeded=True)]
     if "eager" in against:
@@ -135,6 +135,7 @@ def measure(key: Key, against: tuple[str, ...], ceilings: Ceilings) -> list[Row]
 
 
 def measure_direction(case: Case, direction: str, providers: list[Provider], ceilings: Ceilings) -> list[Row]:
+    """A row for each provider."""
     key, cost = case.key, case.costs[direction]
     is_cuda = key.device.type == "cuda"
     least, bound = ceilings.least_seconds(cost.n_bytes, cost.n_flops)
@@ -199,6 +200,7 @@ def check(case: Case, direction: str, provider: Provider) -> Row:
 
 
 def failure(error: Exception) -> str:
+    """The status of a provider that fails."""
     return f"failed: {type(error).__name__}: {_first_line(error)}"
 
 
@@ -207,10 +209,10 @@ def _first_line(error: Exception) -> str:
 
 
 def compile_in_parallel(keys: list[Key], against: tuple[str, ...], seconds: float) -> None:
-    """Runs every case in other processes first, to fill the caches of Triton and torch.compile: compiling takes one
-    core several seconds a case, longer than all that is measured.
+    """Runs every case in other processes first, to fill the caches of Triton and torch.compile.
 
-    What fails here fails again, and is told of, where it is measured; what is not done in time is compiled there.
+    Compiling takes one core several seconds a case, longer than all that is measured. What fails here fails again, and
+    is reported, where it is measured; what is not done in time is compiled there.
     """
     n_workers = min(8, default_threads() // 2, len(keys))
     if n_workers < 2:
@@ -236,7 +238,10 @@ def _compile(key: Key, against: tuple[str, ...]) -> None:
 
 
 def table(rows: list[Row]) -> str:
-    """One line a row; of bytes and operations what binds. "launched" is what is not timed as a replayed CUDA graph."""
+    """A line for each row; the least work is bytes or operations, whichever binds.
+
+    "launched" is what is not timed as a replayed CUDA graph.
+    """
     lines = []
     for row in rows:
         case = " ".join(str(row[name]) for name in ("op", "size", "length") if row[name] is not None)

@@ -150,7 +150,7 @@ class MlmHeadCase(Case):
 
 @dataclass
 class ListCase(Case):
-    """An op of many tensors, in place where it returns nothing.
+    """The case of an op on lists of tensors, which changes them where it returns nothing.
 
     Attributes:
         lists: the arguments that are lists.

@@ -4,7 +4,7 @@ A driver tells Triton of a GPU, and there is none: the public ops run on CPU ten
 shapes of the presets, and every launch compiles its kernel and leaves it at that. The figures are read from the binary
 with the cuobjdump that Triton brings along.
 
-What the figures do not say is speed; and tensors that kernels would have written hold anything meanwhile.
+The figures do not say how fast a kernel is. Tensors that kernels would have written hold anything meanwhile.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ class Kernel:
     """What one compiled kernel takes.
 
     Attributes:
-        name: the function's.
+        name: the name of its function.
         flags: its constexprs that are true.
-        arch: 90 is sm_90.
-        dtype: of the op's tensors.
+        arch: the architecture; 90 is sm_90.
+        dtype: the type of the op's tensors.
         sizes: the networks whose shapes give this kernel.
-        registers: of a thread.
+        registers: registers of a thread.
         spills: bytes of a thread's local memory, where registers go that do not fit.
-        shared: bytes of a block.
+        shared: bytes of shared memory of a block.
         wgmma: how many of Hopper's matrix instructions there are; None on others, and without a product of matrices.
-        digest: of the source and everything that went into the compilation.
+        digest: a hash of the source and everything that went into the compilation.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Kernel:
 
     @property
     def faults(self) -> list[str]:
-        """What must not be."""
+        """What is wrong with it, a line each."""
         limit, found = SHARED_LIMITS[self.arch], []
         if self.spills:
             found.append(f"spills {self.spills} bytes")
@@ -94,7 +94,7 @@ class Kernel:
 
 
 class TargetDriver:
-    """As much of Triton's driver as a compilation asks for.
+    """The part of Triton's driver that a compilation asks for.
 
     The device has the architecture's number, as Triton keeps what it has compiled by device.
     """
@@ -114,7 +114,7 @@ class TargetDriver:
 
 @contextmanager
 def compiling_for(arch: int, dtype: str = "", size: str = "") -> Iterator[list[Kernel]]:
-    """Within, kernels launched on CPU tensors are compiled for sm_`arch` and listed, and do not run."""
+    """Compiles for sm_`arch` and lists, without running, the kernels that are launched on CPU tensors within."""
     if triton.knobs.runtime.interpret:
         raise ValueError("TRITON_INTERPRET=1 is set, and Triton's interpreter compiles nothing: unset it")
     found: list[Kernel] = []
@@ -171,7 +171,7 @@ def compile_ops(arch: int, dtype: str, size: str, config: ElectraConfig, ops: It
             try:
                 resources_calls.run(op, config, DTYPES[dtype])
             except Exception as error:
-                # As text: not all of Triton's errors get from one process to another.
+                # The error goes on as text: not all of Triton's get from one process to another.
                 raise RuntimeError(f"{op} at {size} in {dtype} for sm_{arch}: {error}") from error
     return list(dict.fromkeys(found))
 
@@ -255,7 +255,7 @@ class Resources:
     sizes: tuple[str, ...] = ("small", "base", "large")
     """Presets, each with its generator."""
     dtypes: tuple[str, ...] = tuple(DTYPES)
-    """Of the ops' tensors."""
+    """Types of the ops' tensors."""
     ops: tuple[str, ...] = tuple(OPS)
     """The ops whose kernels to compile."""
     write: Path | None = None

@@ -1,4 +1,4 @@
-"""One table of calls of every op at the shapes of a network: what `resources` compiles.
+"""The calls of every op at the shapes of a network: resources.py compiles what they launch.
 
 Tokens are few, for block sizes depend on widths and never on the number of tokens. Values are all zero.
 """
@@ -18,7 +18,7 @@ from ...ops.registry import OPS
 from ...pretraining.recipes import preset
 
 VOCAB_SIZE = 30522
-LENGTHS = (64, 128, 512)  # of sequences
+LENGTHS = (64, 128, 512)  # tokens of a sequence
 
 Calls = Iterator[dict[str, Any]]
 
@@ -57,7 +57,7 @@ def networks(size: str) -> dict[str, ElectraConfig]:
 
 
 def run(op: str, config: ElectraConfig, dtype: torch.dtype, n_tokens: int = 512) -> None:
-    """All calls of an op, on its kernels: in training, with dropout and a backward, and in inference."""
+    """Makes all calls of an op on its kernels: in training, with dropout and a backward, and in inference."""
     for kwargs in CALLS[op](Inputs(config, dtype, n_tokens)):
         out = OPS[op].triton(**kwargs)
         outs = [x for x in (out if isinstance(out, tuple) else (out,)) if x is not None and x.requires_grad]
@@ -113,7 +113,7 @@ def _dropout_add_norm(inputs: Inputs) -> Calls:
 
 def _linear_gelu(inputs: Inputs) -> Calls:
     h = inputs.config.hidden_size
-    for width in (inputs.config.intermediate_size, inputs.config.embedding_size):  # of a layer, of the generator's head
+    for width in (inputs.config.intermediate_size, inputs.config.embedding_size):  # a layer's, the generator head's
         yield dict(x=inputs.floats(inputs.n_tokens, h), weight=inputs.floats(width, h), bias=inputs.floats(width))
 
 

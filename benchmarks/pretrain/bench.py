@@ -1,16 +1,15 @@
 """Speed and memory of pre-training beside transformers, side by side in one run.
 
 Providers take turns (A B A B ...) at the same weights, shapes and batch, which lies in memory: nothing is read or
-tokenised. Ours is the training loop of `electra-fast pretrain`, without its records; peers are those of
-benchmarks/pretrain/peers.py. A turn is a few updates, and ends when the GPU is done. The ratio is the median of the
-ratios of neighbouring turns.
+tokenised. Ours is the training loop of `electra-fast pretrain`, without its records; peers are those of peers.py. A
+turn is a few updates, and ends when the GPU is done. The ratio is the median of the ratios of neighbouring turns.
 
 Before any time is taken, one step without dropout, at the same masks and samples in fp32, must have the losses and the
-norm of the gradients that transformers has; then the first updates, as they are timed, must have losses like those of
+norm of the gradients that transformers has. Then the first updates, as they are timed, must have losses like those of
 transformers run eagerly. What is wrong gets no time.
 
-Peak memory is what tensors took at most, from the making of a provider through its first updates, in which it compiles
-and records; a CPU has no such count for one of several providers in a process.
+Peak memory is the most that tensors take while a provider is made and makes its first updates: it compiles and records
+in them. On a CPU there is no such count for one of several providers in a process.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ from .check import LOOSE, PLAIN, PLAIN_GATHERED, Losses, check_losses, is_far
 from .peers import VARIANTS, TransformersPretraining, TransformersTraining
 
 PROVIDERS = (OURS, *VARIANTS)
-# Compiling for a CPU takes a minute or two a variant.
+# The compiled variants are left out on a CPU: each compiles for a minute or two.
 DEFAULT_PROVIDERS = {"cpu": (OURS, PLAIN, PLAIN_GATHERED), "cuda": tuple(p for p in PROVIDERS if p != PLAIN_GATHERED)}
 DEFAULT_PRESETS = {"cpu": ("tiny",), "cuda": ("small", "base")}
 DEFAULT_LENGTHS = {"cpu": (64,), "cuda": (128, 512)}
@@ -98,13 +97,13 @@ class PretrainBench:
     steps: int = 100
     """Timed updates of each provider, in turns of 5."""
     providers: tuple[str, ...] | None = None
-    """electra_fast, transformers-eager, transformers-eager-gathered (the vocabulary head at masked positions only),
-    transformers-compiled, transformers-compiled-gathered, transformers-graphed (that in CUDA graphs). By default on a
-    GPU all but eager-gathered, on a CPU those that are not compiled."""
+    """Providers: electra_fast, transformers-eager, transformers-eager-gathered (the vocabulary head at masked positions
+    only), transformers-compiled, transformers-compiled-gathered, transformers-graphed (that in CUDA graphs). By default
+    on a GPU all but eager-gathered, on a CPU those that are not compiled."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train."""
     precision: Literal["fp32", "bf16"] | None = None
-    """Of activations; the peer's parameters stay in fp32, under autocast. By default bf16 on a GPU, fp32 on a CPU."""
+    """Type of activations; the peer's parameters stay in fp32, under autocast. Default: bf16 on a GPU, else fp32."""
     seconds: float = float("inf")
     """When to stop: what has not begun by then is left out."""
     json: Path | None = None
@@ -218,8 +217,10 @@ def numbered_tokenizer(recipe: Recipe) -> ElectraTokenizer:
 
 
 def text(recipe: Recipe, tokenizer: ElectraTokenizer) -> Tensor:
-    """A batch [B, S] int64 of full sequences, whose tokens are as frequent as those of a language (Zipf's law): the
-    gradients of a table of embeddings take longer where tokens repeat."""
+    """A batch [B, S] int64 of full sequences; tokens are as frequent as those of a language (Zipf's law).
+
+    Frequencies matter: the gradients of a table of embeddings take longer where tokens repeat.
+    """
     random = torch.Generator().manual_seed(0)
     weights = 1 / torch.arange(1, len(tokenizer) + 1).float()
     weights[tokenizer.all_special_ids] = 0
@@ -293,13 +294,13 @@ def uncompiled(name: str) -> str:
 
 
 def device_peak(device: torch.device) -> float | None:
-    """Operations a second at most; None for a CPU and for a GPU that is not listed."""
+    """The most operations a second; None for a CPU and for a GPU that is not listed."""
     return peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
 @contextmanager
 def peak_megabytes(row: dict[str, Any], device: torch.device) -> Iterator[None]:
-    """Sets the row's `peak_mb`: the most memory that tensors took within, beyond what they took before."""
+    """Sets the row's `peak_mb`: the most memory that tensors take within, beyond what they took before."""
     if device.type != "cuda":
         yield
         return

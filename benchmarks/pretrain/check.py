@@ -18,9 +18,9 @@ from .. import OURS
 from .peers import TransformersPretraining
 
 PLAIN, PLAIN_GATHERED = "transformers-eager", "transformers-eager-gathered"
-# Absolute for the losses, relative for the norm of the gradients.
+# Losses may differ by so much, and the norm of the gradients by such a share.
 EXACT = 1e-4
-# Relative: what the means over the first updates may differ by chance, for masks and samples do.
+# The means over the first updates may differ by such a share by chance, for masks and samples do.
 LOOSE = 0.05
 
 
@@ -37,16 +37,17 @@ class Losses(NamedTuple):
 def check_losses(
     recipe: Recipe, tokenizer: ElectraTokenizer, ids: Tensor, model: ElectraPretrainingModel
 ) -> dict[str, str]:
-    """One step of ours and of the gathered peer against the plain one, without dropout, in fp32, at the same masks and
-    samples.
+    """Holds one step of ours and of the gathered peer against the plain one's.
+
+    The step is without dropout, in fp32, at the same masks and samples.
 
     Args:
         ids: [B, S] int64, full sequences, on the device.
-        model: whose weights all have.
+        model: the network whose weights all have.
 
     Returns:
-        By provider, `OURS`, `PLAIN` and `PLAIN_GATHERED`, what is wrong with it. The plain one is, where its generator
-        does not begin near a loss of ln V, as what knows nothing must.
+        What is wrong, by provider: `OURS`, `PLAIN` and `PLAIN_GATHERED`. The plain one is wrong where its generator
+        does not begin near a loss of ln V: it knows nothing yet.
     """
     sober = build_model(replace(recipe, dropout=0.0), tokenizer)
     sober.load_state_dict(model.state_dict())
@@ -97,6 +98,7 @@ def our_step(model: ElectraPretrainingModel, ids: Tensor) -> tuple[Tensor, Tenso
 def peer_step(
     peer: TransformersPretraining, ids: Tensor, masked_ids: Tensor, positions: Tensor, samples: Tensor
 ) -> tuple[Losses, float]:
+    """(losses, norm of the gradients) of a peer at given masks and samples."""
     generator_loss, _ = peer.guess(ids, masked_ids, positions)
     discriminator_loss = peer.detect(ids, ids.scatter(1, positions, samples))
     losses = Losses(generator_loss.item(), discriminator_loss.item())
@@ -109,7 +111,7 @@ def _gradient_norm(module: nn.Module, loss: Tensor) -> float:
 
 
 def is_far(losses: Losses, expected: Losses, relative: float, absolute: float = 0.0) -> bool:
-    """Whether one of them is no number, or off by more."""
+    """Whether a loss is no number, or off by more."""
     return not all(
         math.isclose(a, b, rel_tol=relative, abs_tol=absolute) for a, b in zip(losses, expected, strict=True)
     )

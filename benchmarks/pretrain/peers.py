@@ -1,8 +1,8 @@
 """The peer of the pre-training benchmark: a generator and a discriminator of transformers in a plain training loop.
 
-What somebody writes who has transformers and the paper: sdpa attention, the embeddings shared, masks by `topk`, samples
-by the Gumbel trick, torch's fused AdamW, clipping, a schedule; in bf16 under autocast. It lacks what ours computes for
-the log (accuracy, kept logits), and its text lies on the device, so whatever is left out is left out in its favour.
+It is what somebody writes who has transformers and the paper: sdpa attention, the embeddings shared, masks by `topk`,
+samples by the Gumbel trick, torch's fused AdamW, clipping, a schedule; in bf16 under autocast. It lacks what ours
+computes for the log (accuracy, kept logits), and its text lies on the device: what is left out favours it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TransformersPretraining(nn.Module):
     """transformers' networks with the weights of ours, and the objective around them.
 
     Args:
-        ours: of a recipe with the paper's objective: an untied generator, shared embeddings, no replacement.
+        ours: networks of a recipe with the paper's objective: an untied generator, shared embeddings, no replacement.
         gathered: as in `Variant`.
     """
 
@@ -74,7 +74,7 @@ class TransformersPretraining(nn.Module):
         self.temperature, self.gen_weight, self.disc_weight = ours.temperature, ours.gen_weight, ours.disc_weight
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """ids [B, S] int64, without padding -> the loss, the generator's and the discriminator's."""
+        """The loss, the generator's and the discriminator's, of ids [B, S] int64 without padding."""
         masked_ids, positions = self.mask(ids)
         generator_loss, logits = self.guess(ids, masked_ids, positions)
         corrupted_ids = ids.scatter(1, positions, self.sample(logits))
@@ -103,7 +103,7 @@ class TransformersPretraining(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten()), logits
 
     def sample(self, logits: Tensor) -> Tensor:
-        """[B, N, V] -> [B, N]: a token by the softmax of the logits over the temperature (Gumbel's trick)."""
+        """Tokens [B, N] by the softmax of the logits [B, N, V] over the temperature (Gumbel's trick)."""
         logits = logits.detach().float() / self.temperature
         return (logits - (-torch.rand_like(logits).log()).log()).argmax(-1)
 
@@ -116,7 +116,7 @@ class TransformersTraining:
     """The peer's training loop, on the same batch again and again.
 
     Args:
-        model: on its device, in fp32.
+        model: the networks, on their device, in fp32.
         ids: [B, S] int64 on the device.
         precision: "bf16" computes under autocast, "fp32" does not.
         compile: as in `Variant`.
@@ -151,7 +151,7 @@ class TransformersTraining:
         )
 
     def train(self, n_steps: int) -> tuple[Tensor, Tensor]:
-        """So many updates; returns the generator's and the discriminator's losses [n_steps], on the device."""
+        """Makes so many updates; returns the generator's and the discriminator's losses [n_steps], on the device."""
         found = [self._update() for _ in range(n_steps)]
         generator_losses, discriminator_losses = zip(*found, strict=True)
         return torch.stack(generator_losses), torch.stack(discriminator_losses)

@@ -1,7 +1,7 @@
 """Speed of ElectraTokenizer beside its peers on the same texts, and the share of texts for which a peer's ids differ.
 
-- Kinds of work: `kinds_of_work`; what each peer does for them: `tokenizer_peers`. A first pass is by a tokenizer that
-  has been built, but has seen no text yet.
+- The kinds of work are in `kinds_of_work`, what each peer does for them in peers.py. A first pass is by a tokenizer
+  that has been built, but has seen no text yet.
 - Each number of threads has a process of its own: most peers read it from the environment, once. Where the system
   allows it, the process may use that many cores only.
 - All ids are compared with those of `tokenizers`. A peer whose ids differ still gets its time, with the share beside
@@ -48,7 +48,7 @@ from ..measure import (
 from .peers import MAX_LENGTH, PEERS, PROVIDERS, Provider, backend, rows_of_ids
 
 _VOCAB_SIZE = 8000
-_TEXTS_A_CALL = 1024  # where rows become tensors or lists
+_TEXTS_A_CALL = 1024  # a call that makes tensors or lists has so many
 _SENTENCES_A_CALL, _MAX_SENTENCE_CALLS = 256, 16
 _JOB, _ROWS = "job.json", "rows.jsonl"
 
@@ -108,7 +108,7 @@ class TokenizerBench:
         return [(path.name, head(read_texts(path), self.megabytes)) for path in self.data]
 
     def _measure(self, texts: list[str], providers: list[str]) -> list[dict]:
-        """The rows of one corpus, by a process for each number of threads, which finds all in a folder."""
+        """The rows of one corpus; a process for each number of threads finds its job in a folder, and leaves rows."""
         if self.vocab is None:
             tokenizer = ElectraTokenizer({token: i for i, token in enumerate(train_vocab(texts, _VOCAB_SIZE))})
         else:
@@ -147,19 +147,31 @@ def head(texts: Sequence[str], megabytes: float) -> list[str]:
 
 
 def n_megabytes(texts: Sequence[str]) -> float:
+    """The size of texts in UTF-8."""
     return sum(len(text.encode()) for text in texts) / 1e6
 
 
 @dataclass(frozen=True)
 class Work:
+    """What tokenizers are given to do.
+
+    Attributes:
+        method: the method of a provider that does it; who has none takes no part.
+        calls: the arguments of each call: texts, or first and second texts.
+        max_length: where ids are cut.
+        is_fresh: a new tokenizer does it every time.
+    """
+
     name: str
-    method: str  # of the providers that can do it
-    calls: list[tuple[list[str], ...]]  # each with texts, or with first and second texts
+    method: str
+    calls: list[tuple[list[str], ...]]
     max_length: int | None = None
     is_fresh: bool = False
 
 
 def kinds_of_work(texts: list[str]) -> list[Work]:
+    """All kinds of work that there are with these texts."""
+
     def calls(size: int, *columns: list[str]) -> list[tuple[list[str], ...]]:
         return [tuple(c[start : start + size] for c in columns) for start in range(0, len(columns[-1]), size)]
 
@@ -199,6 +211,7 @@ def measure(folder: Path, n_threads: int) -> None:
 def measure_work(
     work: Work, providers: dict[str, type[Provider]], folder: Path, n_threads: int, repeats: int, bar: tqdm
 ) -> list[dict]:
+    """A row for each provider, and an end to the benchmark if ours gives other ids than `tokenizers`."""
     expected = expected_ids(work, folder)
     make: dict[str, Callable[[], Callable[..., Any]]] = {}
     n_differing: dict[str, int] = {}
@@ -248,5 +261,5 @@ def table(rows: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):  # which the process that started this one gets too
+    with suppress(KeyboardInterrupt):  # the process that started this one is interrupted, too
         measure(Path(sys.argv[1]), int(sys.argv[2]))

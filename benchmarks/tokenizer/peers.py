@@ -1,8 +1,8 @@
 """The tokenizers that are measured: electra_fast and its peers, each with a method for each kind of work it can do.
 
-`transformers` is `tokenizers` with lists or tensors around it. In `spans` `tokenizers` only makes its encodings: that
-reading the offsets out of them takes time too is not counted, which favours it. blingfire takes one
-text a call on one thread, knows the vocabulary of the uncased BERT and no other, and adds no [CLS] and [SEP].
+`transformers` is `tokenizers` with lists or tensors around it. In `spans` `tokenizers` only makes its encodings:
+reading the offsets out of them is not counted, which favours it. blingfire takes one text a call on one thread, knows
+the vocabulary of the uncased BERT and no other, and adds no [CLS] and [SEP].
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from ...tokenizer import ElectraTokenizer
 from .. import OURS
 
-MAX_LENGTH = 512  # of `pairs` and `tensors`
+MAX_LENGTH = 512  # tokens, where `pairs` and `tensors` cut rows
 
 
 class Provider(Protocol):
@@ -29,7 +29,7 @@ class Provider(Protocol):
     """
 
     module: str
-    frames = True  # with [CLS] and [SEP]
+    frames = True  # it adds [CLS] and [SEP]
     max_threads = float("inf")
 
     def __init__(self, folder: Path, n_threads: int): ...

@@ -201,25 +201,14 @@ class ElectraTokenizer(Vocabulary, files.Files):
             TypeError: a text that is no str.
             ValueError: an option that makes no sense, or rows of unequal length with `return_tensors`.
         """
-        keywords = {
-            "add_special_tokens": add_special_tokens,
-            "padding": padding,
-            "truncation": truncation,
-            "max_length": max_length,
-            "stride": stride,
-            "is_split_into_words": is_split_into_words,
-            "pad_to_multiple_of": pad_to_multiple_of,
-            "padding_side": padding_side,
-            "return_tensors": return_tensors,
-            "return_token_type_ids": return_token_type_ids,
-            "return_attention_mask": return_attention_mask,
-            "return_overflowing_tokens": return_overflowing_tokens,
-            "return_special_tokens_mask": return_special_tokens_mask,
-            "return_offsets_mapping": return_offsets_mapping,
-            "return_length": return_length,
-            "verbose": verbose,
-            **(tokenizer_kwargs or {}),
-        }
+        keywords = dict(
+            add_special_tokens=add_special_tokens, padding=padding, truncation=truncation, max_length=max_length,
+            stride=stride, is_split_into_words=is_split_into_words, pad_to_multiple_of=pad_to_multiple_of,
+            padding_side=padding_side, return_tensors=return_tensors, return_token_type_ids=return_token_type_ids,
+            return_attention_mask=return_attention_mask, return_overflowing_tokens=return_overflowing_tokens,
+            return_special_tokens_mask=return_special_tokens_mask, return_offsets_mapping=return_offsets_mapping,
+            return_length=return_length, verbose=verbose,
+        ) | (tokenizer_kwargs or {})  # fmt: skip
         if text is None and text_target is None:
             raise ValueError("text must be given, or text_target, or both; got neither")
         output = None if text is None else self._encode(text, text_pair, Options(**keywords))

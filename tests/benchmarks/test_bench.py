@@ -4,9 +4,11 @@ import gc
 import json
 import lzma
 import re
+import subprocess
 import sys
 
 import pytest
+from electra_fast.benchmarks import measure
 from electra_fast.benchmarks.measure import (
     markdown,
     quantiles,
@@ -186,3 +188,23 @@ def test_workloads_hold_every_text_once():
     assert all(len(call[0]) == 256 for call in by_method["tensors"].calls)
     assert "pairs" not in {work.method for work in kinds_of_work(texts[:1])}
     assert head(["é" * 500_000] * 3, 1.5) == ["é" * 500_000] * 2
+
+
+def test_rows_name_their_commit_and_whether_the_tree_was_clean(tmp_path, monkeypatch):
+    def git(*arguments):
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a", *arguments], check=True)
+
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    for file in (tmp_path / "code.py", results / "model.jsonl"):
+        file.write_text("")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    monkeypatch.setattr(measure, "__file__", str(tmp_path / "benchmarks" / "measure.py"))
+    commit = measure.machine()["commit"]
+    assert re.fullmatch("[0-9a-f]{7,}", commit)
+    (results / "model.jsonl").write_text("{}\n")  # the rows of a run before
+    assert measure.machine()["commit"] == commit
+    (tmp_path / "code.py").write_text("1\n")
+    assert measure.machine()["commit"] == f"{commit}-dirty"

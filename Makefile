@@ -4,14 +4,24 @@ BIN := .venv/bin
 
 .PHONY: bundled demo test test-slow gpu sanitize fuzz lint bench resources clean
 
-# One environment for everything; rebuilt when the requirements or the C++ sources change.
-.venv/installed: pyproject.toml setup.py constraints.txt $(wildcard csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inc)
-	test -d .venv || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	touch $@
+# One environment, installed anew when the requirements or the C++ sources change. The demo needs a part of it only.
+SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inc)
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-demo: .venv/installed
-	$(BIN)/python -m electra_fast.cli.demo $(if $(DATA),--data $(DATA))
+.venv/demo: $(SOURCES)
+	@echo "Installing electra_fast, with its C++ compiled here, and transformers to compare with, into .venv ..."
+	@test -d .venv || $(PYTHON) -m venv .venv
+	@$(INSTALL) -e . transformers
+	@touch $@
+
+.venv/installed: $(SOURCES)
+	@echo "Installing electra_fast, with its C++ compiled here, and all that its tests use, into .venv ..."
+	@test -d .venv || $(PYTHON) -m venv .venv
+	@$(INSTALL) -e ".[dev]"
+	@touch .venv/demo $@
+
+demo: .venv/demo
+	@$(BIN)/python -m electra_fast.cli.demo $(if $(DATA),--data $(DATA))
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
@@ -51,7 +61,7 @@ RUN_SANITIZED = env PYTHONPATH=$(SANITIZED)/lib PYTHONSAFEPATH=1 \
 
 sanitize: .venv/installed
 	rm -rf $(SANITIZED)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt setuptools pybind11
+	$(INSTALL) setuptools pybind11
 	CC=gcc CXX=g++ CFLAGS="$(SANITIZE)" CXXFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" \
 		$(BIN)/python setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
 	$(RUN_SANITIZED) -c "import electra_fast._tokenizer as m; print(m.__file__); assert m.__file__.startswith('$(SANITIZED)/')"

@@ -133,13 +133,13 @@ def test_the_next_examples_are_tokenised_while_the_first_are_computed(finetuned,
         def features(self, *arguments):
             number = next(numbers["features"])
             tokenising[number].set()
-            assert number == 0 or computing[number - 1].wait(timeout=10)
+            assert number == 0 or computing[number - 1].wait(timeout=60)
             return super().features(*arguments)
 
         def scores(self, *arguments):
             number = next(numbers["scores"])
             computing[number].set()
-            assert number == 2 or tokenising[number + 1].wait(timeout=10)
+            assert number == 2 or tokenising[number + 1].wait(timeout=60)
             return super().scores(*arguments)
 
     network = Finetuned(network.model, Kind(network.kind.labels), network.tokenizer, network.max_length)

@@ -170,13 +170,13 @@ def test_the_next_texts_are_tokenised_while_the_first_are_computed(monkeypatch):
         def _tokenise(self, texts):
             number = next(numbers["tokenise"])
             tokenising[number].set()
-            assert number == 0 or computing[number - 1].wait(timeout=10)
+            assert number == 0 or computing[number - 1].wait(timeout=60)
             return super()._tokenise(texts)
 
         def _compute(self, rows, bar):
             number = next(numbers["compute"])
             computing[number].set()
-            assert number == 2 or tokenising[number + 1].wait(timeout=10)
+            assert number == 2 or tokenising[number + 1].wait(timeout=60)
             return super()._compute(rows, bar)
 
     found = list(Embedder(encoder=MODEL, tokenizer=TOKENIZER).stream(texts_of(6)))

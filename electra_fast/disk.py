@@ -13,14 +13,52 @@ from typing import BinaryIO
 import zstandard
 
 COMPRESSIONS = (".gz", ".xz", ".zst")
-DAMAGE = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError)
 
-
+_DAMAGE = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError)
 _CHUNK = 1 << 20
 
 
-def open_packed(file: Path) -> BinaryIO:
-    """The bytes of a file, plain, .gz, .xz or .zst; reading raises one of `DAMAGE` where it is damaged."""
+def lines(path: Path, newline: str | None = None) -> Iterator[str]:
+    """The lines of UTF-8 text, plain, .gz, .xz or .zst, with their ends.
+
+    Args:
+        newline: that of `open`; by default carriage returns end lines too, and become line feeds.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is damaged, naming the line.
+    """
+    if not path.exists() or path.is_dir():
+        raise FileNotFoundError(f"no such file: {path}")
+    number = 0
+    try:
+        # Spreadsheets begin a file with a byte order mark.
+        with _open_packed(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline=newline) as text:
+            for number, line in enumerate(text, start=1):  # noqa: B007 - errors name it
+                yield line
+    except UnicodeDecodeError as error:
+        # Some kilobytes are decoded at once: lines may come before the damage that have not been given out.
+        number += 1 + error.object.count(b"\n", 0, error.start)
+        raise ValueError(f"{path}, line {number}: {not_utf8(error)}") from error
+    except _DAMAGE as error:
+        raise ValueError(f"{path}, line {number + 1}: the compressed file is damaged: {error}") from error
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The `lines` of a file by number from 1.
+
+    A line ends with a line feed and nothing else: a carriage return within one is white space of its text.
+    """
+    return enumerate(lines(path, newline="\n"), start=1)
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """What is said of a line that is not UTF-8."""
+    return f"must be UTF-8, got byte 0x{error.object[error.start]:02x}: {error.reason}"
+
+
+def _open_packed(file: Path) -> BinaryIO:
+    """The bytes of a file, plain, .gz, .xz or .zst; reading raises one of `_DAMAGE` where it is damaged."""
     openers = {".gz": gzip.open, ".xz": lzma.open, ".zst": _open_zstd}
     return openers.get(file.suffix, open)(file, "rb")
 
@@ -62,29 +100,6 @@ class _ZstdFile(io.RawIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
-
-
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of UTF-8 text, plain, .gz, .xz or .zst, with their ends, by number from 1.
-
-    A line ends with a line feed and nothing else: a carriage return within one is white space of its text.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file that is damaged, naming the line.
-    """
-    if not path.exists() or path.is_dir():
-        raise FileNotFoundError(f"no such file: {path}")
-    number = 0
-    try:
-        with open_packed(path) as file:
-            for number, line in enumerate(file, start=1):
-                # Spreadsheets begin a file with a byte order mark.
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}, line {number}: must be UTF-8, got: {error}") from error
-    except DAMAGE as error:
-        raise ValueError(f"{path}, line {number + 1}: the compressed file is damaged: {error}") from error
 
 
 def plain_name(path: Path) -> str:

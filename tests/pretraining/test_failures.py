@@ -4,6 +4,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 import resource
 import shutil
 from dataclasses import asdict
@@ -74,7 +75,7 @@ BROKEN = {
     "cut.txt.xz": (lzma.compress(PLAIN)[:-900], "end-of-stream"),
     "cut.txt.zst": (zstandard.compress(PLAIN)[:-900], "the file ends before its last frame does"),
     "none.txt.gz": (PLAIN, "Not a gzipped file"),
-    "latin.txt": (PLAIN + "Gödel".encode("latin-1"), "can't decode byte 0xf6"),
+    "latin.txt": (PLAIN + "Gödel".encode("latin-1"), "must be UTF-8, got byte 0xf6"),
     "no.jsonl": ("\n".join([*LINES[:7], LINES[7][:-9], *LINES[8:]]).encode(), "line 8 must be a JSON object"),
     "key.jsonl": ("\n".join([*LINES[:7], '{"body": "a"}']).encode(), "line 8 must be an object with text under 'text'"),
 }
@@ -105,7 +106,7 @@ def test_a_file_that_breaks_during_a_run_loses_nothing(folder, capsys, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(TrainingLoop, "_update", breaking)
         error = mistake(capsys, *command)
-    assert "text.txt must be UTF-8 text" in error
+    assert re.search(r"text\.txt, line \d+: must be UTF-8, got byte 0xff", error)
     (folder / "text.txt").write_bytes(content)
     step = steps_done(folder / "out")
     assert 4 <= step < 24 and checkpoints(folder / "out")[-1] == f"step-{step // 4 * 4}"

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ...disk import numbered_lines, plain_suffix
+from ...disk import not_utf8, numbered_lines, plain_suffix
 from .conll import read_conll
 from .examples import Example, QuestionExample, TaggedExample, TextExample
 from .lines import checked_text, json_object, without_end
@@ -91,7 +91,7 @@ def _standard_input() -> Iterator[tuple[int, str]]:
         try:
             yield number, line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise ValueError(f"{_STANDARD_INPUT}, line {number}: must be UTF-8, got: {error}") from error
+            raise ValueError(f"{_STANDARD_INPUT}, line {number}: {not_utf8(error)}") from error
 
 
 def _of_lines(kind: KindName, lines: Iterable[tuple[int, str]], name: str) -> Iterator[Example]:

@@ -7,14 +7,13 @@ of text without blank ones.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ...disk import COMPRESSIONS, DAMAGE, open_packed
+from ...disk import COMPRESSIONS, lines, plain_suffix
 from .documents import Source, cut_documents
 
 DocumentsBy = Literal["blank-line", "file"]
@@ -32,7 +31,7 @@ class TextFile:
     documents_by: DocumentsBy
 
     def documents(self) -> Iterator[str]:
-        yield from cut_documents(_lines(self.path), self.documents_by == "blank-line")
+        yield from cut_documents(lines(self.path), self.documents_by == "blank-line")
 
     def identity(self) -> bytes:
         return _file_identity(self.path, self.name)
@@ -47,7 +46,7 @@ class JsonLinesFile:
     text_key: str
 
     def documents(self) -> Iterator[str]:
-        for number, line in enumerate(_lines(self.path), start=1):
+        for number, line in enumerate(lines(self.path), start=1):
             if not line.isspace():
                 yield from cut_documents(self._text(line, number).splitlines(keepends=True), False)
 
@@ -114,7 +113,7 @@ def find_sources(path: str | Path, documents_by: DocumentsBy = "blank-line", tex
     sources: list[Source] = []
     for file in files:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        if _is_json_lines(file):
+        if plain_suffix(file) == ".jsonl":
             sources.append(JsonLinesFile(file, name, text_key))
         else:
             sources.append(TextFile(file, name, documents_by))
@@ -138,15 +137,3 @@ def _file_identity(path: Path, name: str) -> bytes:
         file.seek(max(0, size - _EDGE))
         digest.update(file.read(_EDGE))
     return digest.digest()
-
-
-def _is_json_lines(file: Path) -> bool:
-    return (file.with_suffix("") if file.suffix in COMPRESSIONS else file).suffix == ".jsonl"
-
-
-def _lines(file: Path) -> Iterator[str]:
-    try:
-        with open_packed(file) as content, io.TextIOWrapper(content, "utf-8") as lines:
-            yield from lines
-    except (UnicodeDecodeError, *DAMAGE) as error:
-        raise ValueError(f"{file} must be UTF-8 text, plain, .gz, .xz or .zst, got: {error}") from error

@@ -222,7 +222,7 @@ def test_a_broken_file_is_told_when_it_is_reached(tmp_path, tokenizer):
     before = n_threads()
     with SequenceStream(Corpus([tmp_path / "a.txt", tmp_path / "b.gz"]), tokenizer, LENGTH, 0) as stream:
         for _ in range(2):
-            with pytest.raises(ValueError, match=r"b\.gz must be UTF-8 text"):
+            with pytest.raises(ValueError, match=r"b\.gz, line 1: the compressed file is damaged"):
                 stream.rows(0, 1)
     assert n_threads() == before
 

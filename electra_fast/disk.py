@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import os
+import shutil
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO, Literal
 
 import zstandard
 
@@ -16,6 +19,9 @@ COMPRESSIONS = (".gz", ".xz", ".zst")
 
 _DAMAGE = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError)
 _CHUNK = 1 << 20
+
+
+# Reading
 
 
 def lines(path: Path, newline: str | None = None) -> Iterator[str]:
@@ -110,3 +116,78 @@ def plain_name(path: Path) -> str:
 def plain_suffix(path: Path) -> str:
     """How that name ends, in lower case: ".jsonl"."""
     return Path(plain_name(path)).suffix.lower()
+
+
+# Writing
+
+
+@contextmanager
+def written(path: str | os.PathLike, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
+    """Gives a file to write, UTF-8 text or bytes, which gets its name when all of it is on the disk.
+
+    What was there before stays until then, and after an error. A link is followed, as `open` does. A process that is
+    killed leaves `.NAME.tmp`, which the next one removes.
+
+    Raises:
+        FileNotFoundError, FileExistsError: from `check_writable`.
+    """
+    check_writable(path)
+    path = Path(os.path.realpath(path))
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)  # of a killed process, perhaps with other permissions
+    try:
+        with open(temporary, mode, encoding=None if mode == "wb" else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Refuses what `written` cannot write, before hours are spent on it.
+
+    Raises:
+        FileNotFoundError: the directory does not exist.
+        FileExistsError: a directory or a device has that name.
+    """
+    path = Path(os.path.realpath(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the directory of the output does not exist: {path.parent}")
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"the output must be a file, but {path} is there and is none")
+
+
+@contextmanager
+def replaced(directory: str | os.PathLike) -> Iterator[Path]:
+    """Gives an empty directory to write to, which then takes the place of what was there before; parents are made.
+
+    What was there before stays until then, and after an error. A link is followed. A process that is killed leaves
+    `.NAME.tmp`, which the next one removes; between the two moves also `.NAME.old.tmp`, which the next one moves back.
+
+    Raises:
+        FileExistsError: a file has that name.
+    """
+    directory = Path(os.path.realpath(directory))
+    if directory.exists() and not directory.is_dir():
+        raise FileExistsError(f"the output must be a directory, but {directory} is a file")
+    temporary, old = (directory.with_name(f".{directory.name}.{ending}") for ending in ("tmp", "old.tmp"))
+    _clean(directory, temporary, old)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        # Moving a directory away takes no time, removing it may.
+        if directory.exists():
+            os.replace(directory, old)
+        os.replace(temporary, directory)
+    finally:
+        _clean(directory, temporary, old)
+
+
+def _clean(directory: Path, temporary: Path, old: Path) -> None:
+    """Removes what `replaced` leaves behind, and undoes the first of its two moves where the second did not come."""
+    if old.exists() and not directory.exists():
+        os.replace(old, directory)
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)

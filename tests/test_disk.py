@@ -1,17 +1,35 @@
-"""Lines of files that may be packed."""
+"""Files that appear whole or not at all, and lines of files that may be packed."""
 
+import errno
 import gzip
 import lzma
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electra_fast.disk import _open_zstd, lines, numbered_lines
+from electra_fast.disk import _open_zstd, check_writable, lines, numbered_lines, replaced, written
 
 PACK = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def fail_with(error):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
+# Reading
 
 
 @pytest.mark.parametrize("ending", PACK)
@@ -79,3 +97,181 @@ def test_zstd_files_of_several_frames_are_read_to_their_end(tmp_path_factory, pa
     path.write_bytes(b"".join(zstandard.compress(part) for part in parts))
     with _open_zstd(path, "rb") as file:
         assert file.read() == b"".join(parts)
+
+
+# Files
+
+
+def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    for before, text in ((None, "eins\n"), ("eins\n", "zwei: ü\n")):
+        with written(path) as file:
+            file.write(text)
+            file.flush()
+            assert names(tmp_path) == [".a.txt.tmp", *(["a.txt"] if before else [])]
+            assert before is None or path.read_text(encoding="utf-8") == before
+        assert path.read_text(encoding="utf-8") == text
+        assert names(tmp_path) == ["a.txt"]
+    with written(str(path), "wb") as file:
+        file.write(b"0\xff")
+        file.seek(0)
+        file.write(b"1")
+    assert path.read_bytes() == b"1\xff"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_after_an_error_there_is_what_was_there_before(tmp_path, error, is_there):
+    path = tmp_path / "a.txt"
+    if is_there:
+        path.write_text("old", encoding="utf-8")
+    with pytest.raises(error), written(path) as file:
+        file.write("new" * 10000)
+        raise error
+    assert names(tmp_path) == ["a.txt"] * is_there
+    assert not is_there or path.read_text(encoding="utf-8") == "old"
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_nothing_of_a_file(tmp_path, monkeypatch, call):
+    """It may be noticed as late as when all is written."""
+    (tmp_path / "a.txt").write_text("old", encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail_with(OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(OSError, match="No space left on device"), written(tmp_path / "a.txt") as file:
+            file.write("new")
+    assert names(tmp_path) == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "old"
+
+
+WRITER = """
+import sys, time
+from electra_fast.disk import replaced, written
+with written("a.txt") as file, replaced("b") as directory:
+    file.write("new" * 100000)
+    (directory / "c.txt").write_text("new")
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_process_leaves_what_was_there_and_does_no_harm(tmp_path):
+    (tmp_path / "a.txt").write_text("old", encoding="utf-8")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "c.txt").write_text("old", encoding="utf-8")
+    with subprocess.Popen([sys.executable, "-c", WRITER], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert names(tmp_path) == [".a.txt.tmp", ".b.tmp", "a.txt", "b"]
+    for path in (tmp_path / "a.txt", tmp_path / "b" / "c.txt"):
+        assert path.read_text(encoding="utf-8") == "old"
+
+    (tmp_path / ".a.txt.tmp").chmod(0o400)
+    with written(tmp_path / "a.txt") as file, replaced(tmp_path / "b") as directory:
+        file.write("newer")
+        assert names(directory) == []
+    assert names(tmp_path) == ["a.txt", "b"]
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "newer"
+    assert names(tmp_path / "b") == []
+
+
+def test_permissions_are_those_that_the_user_asks_for(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        (tmp_path / ".a.tmp").touch(0o777)
+        with written(tmp_path / "a"), replaced(tmp_path / "b"):
+            pass
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o750
+
+
+def test_links_are_followed(tmp_path):
+    (tmp_path / "disk").mkdir()
+    for name in ("file", "directory"):
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    for content in ("old", "new"):
+        with written(tmp_path / "file") as file, replaced(tmp_path / "directory") as directory:
+            file.write(content)
+            (directory / content).touch()
+    assert (tmp_path / "file").is_symlink() and (tmp_path / "directory").is_symlink()
+    assert (tmp_path / "disk" / "file").read_text(encoding="utf-8") == "new"
+    assert names(tmp_path / "disk" / "directory") == ["new"]
+    assert names(tmp_path / "disk") == ["directory", "file"]
+
+
+def test_what_cannot_be_written_is_refused_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_writable("new.txt")
+    with pytest.raises(FileNotFoundError, match=r"the directory of the output does not exist: .*/missing$"):
+        check_writable("missing/a.txt")
+    for path in (tmp_path, "/dev/null"):
+        with pytest.raises(FileExistsError, match=f"the output must be a file, but {path} is there and is none"):
+            check_writable(path)
+        with pytest.raises(FileExistsError), written(path):
+            pytest.fail("must not be begun")
+    assert names(tmp_path) == []
+
+
+# Directories
+
+
+def test_a_directory_takes_the_place_of_another(tmp_path):
+    out = tmp_path / "made" / "too" / "out"
+    for content in ("old", "new"):
+        with replaced(out) as directory:
+            assert (directory.parent, directory.name) == (out.parent, ".out.tmp")
+            (directory / "in").mkdir()
+            (directory / "in" / content).touch()
+            assert content == "old" or names(out / "in") == ["old"]
+        assert names(out.parent) == ["out"]
+        assert names(out / "in") == [content]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_after_an_error_there_is_the_directory_of_before(tmp_path, error, is_there):
+    if is_there:
+        (tmp_path / "out" / "old").mkdir(parents=True)
+    with pytest.raises(error), replaced(tmp_path / "out") as directory:
+        (directory / "new").touch()
+        raise error
+    assert names(tmp_path) == ["out"] * is_there
+    assert not is_there or names(tmp_path / "out") == ["old"]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_between_the_two_moves_nothing_is_lost(tmp_path, monkeypatch, is_killed):
+    (tmp_path / "out" / "old").mkdir(parents=True)
+    replace, sources = os.replace, []
+
+    def interrupted(source, target):
+        sources.append(source.name)
+        if source.name == ".out.tmp":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", interrupted)
+        if is_killed:
+            patch.setattr("electra_fast.disk._clean", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt), replaced(tmp_path / "out"):
+            pass
+    assert sources[:2] == ["out", ".out.tmp"]
+    assert names(tmp_path) == ([".out.old.tmp", ".out.tmp"] if is_killed else ["out"])
+    with pytest.raises(ValueError, match="again"), replaced(tmp_path / "out"):
+        raise ValueError("again")
+    assert names(tmp_path) == ["out"]
+    assert names(tmp_path / "out") == ["old"]
+
+
+def test_a_file_is_no_directory(tmp_path):
+    (tmp_path / "out").touch()
+    with (
+        pytest.raises(FileExistsError, match=r"the output must be a directory, but .*out is a file"),
+        replaced(tmp_path / "out"),
+    ):
+        pytest.fail("must not be begun")
+    assert names(tmp_path) == ["out"]

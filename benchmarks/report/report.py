@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...disk import written
 from ..measure import check_writable, require
 from .figures import rewrite
 from .history import history_tables
@@ -88,9 +88,8 @@ class ReportCommand:
             drawn[directory / f"{name}-history.png"] = plot_history(rows)
         for path, figure in drawn.items():
             if figure is not None:
-                temporary = Path(f"{path}.tmp")
-                figure.savefig(temporary, format="png", dpi=120)
-                os.replace(temporary, path)
+                with written(path, "wb") as file:
+                    figure.savefig(file, format="png", dpi=120)
         return [path for path, figure in drawn.items() if figure is not None]
 
     def _text(self, chosen: dict[str, list[Row]]) -> str:
@@ -112,9 +111,8 @@ def _left_out(rows: Iterable[Row]) -> list[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = Path(f"{path}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with written(path) as file:
+        file.write(text)
 
 
 # The tables

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import tyro
 
 from ..bundled import DIRECTORY
+from ..disk import replaced
 from .console import exit_code
 
 _MAX_BYTES = 12_000_000
@@ -48,34 +48,33 @@ class MakeBundled:
         evaluation = Evaluation(**{field.name: found[field.name] for field in fields(Evaluation)})
         recipe = Recipe(**record["recipe"])
         classes = {"generator": ElectraForMaskedLM, "discriminator": ElectraForPreTraining}
-        temporary = DIRECTORY.with_name(f".{DIRECTORY.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        for network, model_class in classes.items():
-            target = temporary / network
-            model = model_class.from_pretrained(source.path / network)
-            state = {name: tensor.half() for name, tensor in model.state_dict().items()}
-            model.save_pretrained(target, state_dict=state)
-            # The weights are small as fp16, and loaded and computed as fp32.
-            config = ElectraConfig.from_pretrained(target)
-            config.dtype = "float32"
-            config.save_pretrained(target)
-            ElectraTokenizer.from_pretrained(source.path / network).save_pretrained(target)
-            write_model_card(
-                target,
-                network,
-                recipe,
-                {**_TEXT, "fingerprint": record["text"]},
-                evaluation,
-                record | {"step": found["step"]},
-                plot=source.plot,
-                license="apache-2.0",
-                language="en",
-            )
-        size = sum(file.stat().st_size for file in temporary.rglob("*") if file.is_file())
-        if size > _MAX_BYTES:
-            raise ValueError(f"the bundled model must be at most {_MAX_BYTES / 1e6:.0f} MB, got {size / 1e6:.1f} MB")
-        shutil.rmtree(DIRECTORY, ignore_errors=True)
-        temporary.rename(DIRECTORY)
+        with replaced(DIRECTORY) as temporary:
+            for network, model_class in classes.items():
+                target = temporary / network
+                model = model_class.from_pretrained(source.path / network)
+                state = {name: tensor.half() for name, tensor in model.state_dict().items()}
+                model.save_pretrained(target, state_dict=state)
+                # The weights are small as fp16, and loaded and computed as fp32.
+                config = ElectraConfig.from_pretrained(target)
+                config.dtype = "float32"
+                config.save_pretrained(target)
+                ElectraTokenizer.from_pretrained(source.path / network).save_pretrained(target)
+                write_model_card(
+                    target,
+                    network,
+                    recipe,
+                    {**_TEXT, "fingerprint": record["text"]},
+                    evaluation,
+                    record | {"step": found["step"]},
+                    plot=source.plot,
+                    license="apache-2.0",
+                    language="en",
+                )
+            size = sum(file.stat().st_size for file in temporary.rglob("*") if file.is_file())
+            if size > _MAX_BYTES:
+                raise ValueError(
+                    f"the bundled model must be at most {_MAX_BYTES / 1e6:.0f} MB, got {size / 1e6:.1f} MB"
+                )
         print(f"wrote {DIRECTORY}, {size / 1e6:.1f} MB")
 
 

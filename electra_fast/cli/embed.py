@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
+from ..disk import check_writable, numbered_lines, written
 from ..inference.batching import BATCH_TOKENS, Counts
 
 
@@ -47,13 +47,11 @@ class EmbedCommand:
 
     def run(self) -> None:
         from ..bundled import bundled
-        from ..disk import numbered_lines
         from ..inference.embed import Embedder, load_encoder
 
         if self.output.suffix != ".npy":
             raise ValueError(f"the output must be a .npy file, got {self.output}")
-        if not self.output.absolute().parent.is_dir():
-            raise FileNotFoundError(f"the directory of the output does not exist: {self.output.parent}")
+        check_writable(self.output)
         encoder, tokenizer = load_encoder(
             self.model or bundled("discriminator"), device=self.device, dtype=self.dtype, impl=self.impl
         )
@@ -84,7 +82,6 @@ def written_rows(path: Path, size: int) -> Iterator[Callable[[np.ndarray], None]
 
     The file gets its name when all of it is written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     n_rows = 0
 
     def write(rows: np.ndarray) -> None:
@@ -92,18 +89,14 @@ def written_rows(path: Path, size: int) -> Iterator[Callable[[np.ndarray], None]
         file.write(np.ascontiguousarray(rows, np.float32).data)
         n_rows += len(rows)
 
-    try:
-        with temporary.open("wb") as file:
-            _write_header(file, (0, size))
-            begin = file.tell()
-            yield write
-            # NumPy leaves room in a header for its first axis to grow.
-            file.seek(0)
-            _write_header(file, (n_rows, size))
-            assert file.tell() == begin
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written(path, "wb") as file:
+        _write_header(file, (0, size))
+        begin = file.tell()
+        yield write
+        # NumPy leaves room in a header for its first axis to grow.
+        file.seek(0)
+        _write_header(file, (n_rows, size))
+        assert file.tell() == begin
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:

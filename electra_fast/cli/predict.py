@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
+from ..disk import check_writable, written
 from ..inference.batching import BATCH_TOKENS, Counts
 
 if TYPE_CHECKING:
@@ -66,8 +65,8 @@ class PredictCommand:
         from ..model.precision import DTYPES, default_precision
         from ..training.distributed import join
 
-        if self.output is not None and not self.output.parent.is_dir():
-            raise FileNotFoundError(f"the directory of the output does not exist: {self.output.parent}")
+        if self.output is not None:
+            check_writable(self.output)
         with join(self.device) as world:
             if world.size > 1 and (self.input is None or not self.input.is_file()):
                 raise ValueError(f"several processes need a file that each can read (--input), got {self.input}")
@@ -111,16 +110,6 @@ def _number(column: str) -> int | str:
     return int(column) if column.removeprefix("-").isdecimal() else column
 
 
-@contextmanager
-def _opened(path: Path | None) -> Iterator[IO[str]]:
+def _opened(path: Path | None) -> AbstractContextManager[IO[str]]:
     """The standard output; or a file, which gets its name when all of it is written."""
-    if path is None:
-        yield sys.stdout
-        return
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return nullcontext(sys.stdout) if path is None else written(path)

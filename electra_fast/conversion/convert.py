@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..disk import replaced
 from ..hub.weights import write_checkpoint
 from ..model.backbone import ElectraModel
 from ..model.modeling import ElectraForMaskedLM, ElectraForPreTraining
@@ -115,14 +115,12 @@ def _are_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 @contextmanager
 def _new_directory(path: str | os.PathLike) -> Iterator[Path]:
     """A directory to write into, which then gets its name; nothing is left of it after an error."""
-    path = Path(path)
-    if path.exists():
+    _check_new(path)
+    with replaced(path) as directory:
+        yield directory
+        _check_new(path)  # others may have made it meanwhile
+
+
+def _check_new(path: str | os.PathLike) -> None:
+    if Path(path).exists():
         raise FileExistsError(f"the output must be a new directory, {path} is there already")
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        os.rename(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -14,7 +14,6 @@ import os
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..disk import written
 from .sstable import masked_crc32c, read_table, read_varint, table_bytes, varint
 
 _HEADER_KEY = b""
@@ -179,24 +179,13 @@ def write_bundle(prefix: str | os.PathLike, tensors: Mapping[str, Tensor], n_sha
     names = sorted(tensors)
     table = {_HEADER_KEY: _field(1, n_shards) + _field(3, _field(1, 1))}  # version: producer 1
     for shard in range(n_shards):
-        with _replacing(_shard_of(prefix, shard, n_shards)) as path, open(path, "wb") as file:
+        with written(_shard_of(prefix, shard, n_shards), "wb") as file:
             for name in names[shard::n_shards]:
                 data = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
                 table[name.encode()] = _entry_bytes(tensors[name], shard, file.tell(), data)
                 file.write(data)
-    with _replacing(_index_of(prefix)) as path:
-        path.write_bytes(table_bytes(sorted(table.items())))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A name beside a file to write to, which then takes the file's place."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written(_index_of(prefix), "wb") as file:
+        file.write(table_bytes(sorted(table.items())))
 
 
 def _index_of(prefix: Path) -> Path:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
+
+from ..disk import written
 
 # Beyond so many classes the numbers in the cells would not be readable.
 _MAX_NUMBERED = 30
@@ -79,9 +80,8 @@ def plot_confusion(
     bar.set_label("share of the true class", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
-    temporary = Path(f"{os.fspath(png_path)}.tmp")
-    canvas.print_figure(temporary, format="png", dpi=120)
-    os.replace(temporary, png_path)
+    with written(png_path, "wb") as file:
+        canvas.print_figure(file, format="png", dpi=120)
 
 
 def _short(label: str) -> str:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Mapping
 
+from ..disk import replaced
 from ..tokenizer import ElectraTokenizer
 from ..training.plot import OPTIMIZER_PANELS, plot_run
 from ..training.progress import read_records
@@ -37,11 +38,11 @@ def save_results(
     With one task its network is model/, with several each is model/TASK/, and other names begin with the task.
     """
     is_alone = len(tasks) == 1
-    with directory.replacing("model") as temporary:
+    with replaced(directory.path / "model") as temporary:
         for name, data in tasks.items():
             target = temporary if is_alone else temporary / name
             save_finetuned(target, model.models[name], data.task.kind, data.task.options, recipe.max_length, tokenizer)
-    with directory.replacing("predictions") as temporary:
+    with replaced(directory.path / "predictions") as temporary:
         for name, by_split in predictions.items():
             for split, found in by_split.items():
                 file = temporary / f"{split if is_alone else f'{name}.{split}'}.jsonl"
@@ -54,7 +55,7 @@ def save_results(
         if split in predictions[name]
     }
     if submitted:
-        with directory.replacing("submission") as temporary:
+        with replaced(directory.path / "submission") as temporary:
             for (name, split), file in submitted.items():
                 if tasks[name].task.kind == "qa":
                     write_squad(temporary, predictions[name][split])

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..disk import written
 from ..model.config import ElectraConfig
 from ..model.precision import DTYPES, default_precision
 from ..ops import Impl
@@ -168,6 +169,5 @@ def _keep_best(directory: RunDirectory, summary: dict[str, Any], keep_all: bool)
     if not keep_all:
         for result in summary["results"]:
             _seed_directory(directory, result["seed"]).remove("model")
-    temporary = directory.path / ".results.json.tmp"
-    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, directory.path / "results.json")
+    with written(directory.path / "results.json") as file:
+        file.write(json.dumps(summary, indent=2) + "\n")

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..disk import written
 from ..hub.files import find_file
 from ..model.base import ElectraPreTrainedModel
 from ..model.config import ElectraConfig
@@ -80,9 +81,8 @@ def save_finetuned(
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     content = {"kind": kind_name, "options": dict(options), "max_length": max_length}
-    temporary = directory / f".{FILE_NAME}.tmp"
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, directory / FILE_NAME)
+    with written(directory / FILE_NAME) as file:
+        file.write(json.dumps(content, indent=2) + "\n")
 
 
 def load_finetuned(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..disk import written
 from ..model.layers import checkpoint_activations
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
@@ -68,9 +68,8 @@ class SeedDirectory(RunDirectory):
         return json.loads(self._result.read_text(encoding="utf-8")) if self._result.is_file() else None
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        temporary = self.path / ".result.json.tmp"
-        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, self._result)
+        with written(self._result) as file:
+            file.write(json.dumps(result, indent=2) + "\n")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+from ..disk import written
 
 # The range of STS-B's scores.
 _SCORES = (0.0, 5.0)
@@ -28,7 +31,9 @@ def write_glue(path: str | os.PathLike, predictions: Sequence[Mapping[str, Any]]
         if prediction["id"] != str(index):
             raise ValueError(f"{path}: ids must be the numbers of examples, {index} here, got {prediction['id']!r}")
         lines.append(f"{index}\t{_prediction(prediction)}")
-    _write({Path(path): "\n".join(lines) + "\n"})
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with written(path) as file:
+        file.write("\n".join(lines) + "\n")
 
 
 def write_squad(directory: str | os.PathLike, predictions: Sequence[Mapping[str, Any]]) -> None:
@@ -43,12 +48,16 @@ def write_squad(directory: str | os.PathLike, predictions: Sequence[Mapping[str,
     """
     directory = Path(directory)
     fields = {"predictions.json": "answer", "null_odds.json": "null_odds", "nbest_predictions.json": "n_best"}
-    _write(
-        {
-            directory / name: json.dumps({p["id"]: p[field] for p in predictions}, indent=2, allow_nan=False) + "\n"
-            for name, field in fields.items()
-        }
-    )
+    contents = {
+        name: json.dumps({p["id"]: p[field] for p in predictions}, indent=2, allow_nan=False) + "\n"
+        for name, field in fields.items()
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as files:
+        for name, content in contents.items():
+            file = files.enter_context(written(directory / name))
+            file.write(content)
+            file.flush()  # a full disk is noticed here, before the first file gets its name
 
 
 def _prediction(prediction: Mapping[str, Any]) -> str:
@@ -56,18 +65,3 @@ def _prediction(prediction: Mapping[str, Any]) -> str:
         return prediction["label"]
     least, most = _SCORES
     return f"{min(max(prediction['value'], least), most):.3f}"
-
-
-def _write(contents: Mapping[Path, str]) -> None:
-    """All files, or none: they get their names when all are written."""
-    temporaries = {path: path.with_name(f".{path.name}.tmp") for path in contents}
-    try:
-        for directory in {path.parent for path in contents}:
-            directory.mkdir(parents=True, exist_ok=True)
-        for path, content in contents.items():
-            temporaries[path].write_text(content, encoding="utf-8")
-        for path, temporary in temporaries.items():
-            os.replace(temporary, path)
-    finally:
-        for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from huggingface_hub import ModelCardData
 
+from ..disk import written
 from .evaluate import Evaluation
 from .recipes import Recipe
 
@@ -135,13 +135,11 @@ def write_model_card(
     """
     directory = Path(directory)
     if plot is not None:
-        temporary = directory / f"{_PLOT_NAME}.tmp"
-        shutil.copyfile(plot, temporary)
-        os.replace(temporary, directory / _PLOT_NAME)
+        with written(directory / _PLOT_NAME, "wb") as file:
+            file.write(Path(plot).read_bytes())
     text = model_card(network, recipe, data, evaluation, run_record, has_plot=plot is not None, **options)
-    temporary = directory / "README.md.tmp"
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, directory / "README.md")
+    with written(directory / "README.md") as file:
+        file.write(text)
 
 
 def _table(values: Mapping[str, Any]) -> str:

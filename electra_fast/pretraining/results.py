@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from ..disk import replaced
 from ..tokenizer import ElectraTokenizer
 from ..training.plot import OPTIMIZER_PANELS, Panel, plot_run
 from ..training.progress import read_records
@@ -61,7 +62,7 @@ def save_results(
     # As it began, but for how far it came.
     run = read_records(directory.log, "run")[0] | {"step": read_records(directory.log, "evaluation")[-1]["step"]}
     for name in model.hub_networks:
-        with directory.replacing(name) as temporary:
+        with replaced(directory.path / name) as temporary:
             model.save_network(name, temporary)
             tokenizer.save_pretrained(temporary)
             write_model_card(temporary, name, recipe, data, evaluation, run, plot=plot)

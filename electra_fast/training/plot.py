@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..disk import written
 from .progress import read_records
 
 if TYPE_CHECKING:
@@ -73,9 +73,8 @@ def plot_run(log_path: str | os.PathLike, png_path: str | os.PathLike, panels: S
     figure.legend(
         legend.values(), legend.keys(), loc="outside upper right", ncols=len(legend), frameon=False, fontsize=9
     )
-    temporary = Path(f"{os.fspath(png_path)}.tmp")
-    canvas.print_figure(temporary, format="png", dpi=120)
-    os.replace(temporary, png_path)
+    with written(png_path, "wb") as file:
+        canvas.print_figure(file, format="png", dpi=120)
 
 
 def _by_step(records: Records, kind: str) -> Records:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
+
+from ..disk import written
 
 # Where the output is no terminal, a line every so many seconds.
 _PLAIN_INTERVAL = 15.0
@@ -48,11 +49,9 @@ def read_records(path: str | Path, kind: str | None = None) -> list[dict[str, An
 
 def rewind_records(path: str | Path, step: int) -> None:
     """Leaves out what a log says of steps after `step`, and of an end: the run goes on from there."""
-    path = Path(path)
     kept = [record for record in read_records(path) if record.get("step", 0) <= step and record["kind"] != "end"]
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    with written(path) as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
 
 
 class ProgressLine:

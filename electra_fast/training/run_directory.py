@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..disk import written
 from .progress import JsonLines, read_records, rewind_records
 from .trackers import RecordWriters, open_tracker
 
@@ -63,9 +63,8 @@ class RunDirectory:
 
     def write_settings(self, settings: dict[str, Any]) -> None:
         """Writes what the run is; from now on the directory `holds_a_run`."""
-        temporary = self.path / ".run.json.tmp"
-        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, self._settings)
+        with written(self._settings) as file:
+            file.write(json.dumps(settings, indent=2) + "\n")
 
     def check_settings(self, settings: dict[str, Any]) -> None:
         """Raises ValueError where the run that is here was begun with others, and names them."""
@@ -87,16 +86,6 @@ class RunDirectory:
         """Leaves out of the log what came after the checkpoint that the run goes on from."""
         if self.log.is_file():
             rewind_records(self.log, step)
-
-    @contextmanager
-    def replacing(self, name: str) -> Iterator[Path]:
-        """A directory to write an output to, which then takes the place of what was there before."""
-        temporary = self.path / f".{name}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        shutil.rmtree(self.path / name, ignore_errors=True)
-        os.replace(temporary, self.path / name)
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Predictions as GLUE and SQuAD take them."""
 
 import json
+import resource
 
 import pytest
 
@@ -54,3 +55,18 @@ def test_of_the_three_files_all_are_written_or_none(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_squad(tmp_path, broken)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("longest", ["answer", "n_best"])
+def test_a_disk_that_fills_up_with_one_of_the_three_leaves_none(tmp_path, longest):
+    questions = [QUESTIONS[0] | {longest: "x" * 1000}]
+    write_squad(tmp_path / "whole", questions)
+    n_bytes = [path.stat().st_size for path in (tmp_path / "whole").iterdir()]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(n_bytes) - 1, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_squad(tmp_path / "out", questions)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "out").iterdir()) == []

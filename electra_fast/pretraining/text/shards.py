@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from ...disk import replaced
 from .builtin import builtin_documents
 from .corpus import Corpus
 from .sources import DocumentsBy
@@ -54,11 +54,8 @@ def write_shards(
     """
     out = Path(out)
     check_empty(out)
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
-    try:
+    with replaced(out) as temporary:
         held_out = _save(temporary, _HELD_OUT, corpus.held_out_window(tokenizer, threads), dtype)
         shards = []
         with tqdm(desc="tokens", unit="", unit_scale=True) as bar:
@@ -79,9 +76,7 @@ def write_shards(
             "shards": shards,
         }
         (temporary / META_NAME).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        check_empty(out)  # others may have written there meanwhile
     return meta
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...disk import written
 from .corpus import Corpus
 from .documents import take
 
@@ -80,9 +80,8 @@ def vocabulary_texts(corpus: Corpus | ShardedCorpus) -> list[str]:
 
 def write_vocab(vocab: Iterable[str], path: str | Path) -> None:
     """Writes vocab.txt, one entry a line, whole or not at all."""
-    temporary = Path(f"{path}.tmp")
-    temporary.write_text("".join(f"{token}\n" for token in vocab), encoding="utf-8")
-    os.replace(temporary, path)
+    with written(path) as file:
+        file.writelines(f"{token}\n" for token in vocab)
 
 
 def load_tokenizer(path: Path, model_max_length: int) -> ElectraTokenizer:

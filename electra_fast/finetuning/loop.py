@@ -57,7 +57,6 @@ class FinetuningLoop(Loop):
         n_steps = max(1, round(recipe.n_epochs * self.order.steps_per_epoch))
         super().__init__(
             model,
-            self._new_optimizers,
             world,
             seed,
             n_steps=n_steps,

@@ -72,7 +72,6 @@ class TrainingLoop(Loop):
         self.recipe, self.stream, self._impl = recipe, stream, impl
         super().__init__(
             model,
-            self._new_optimizers,
             world,
             seed,
             n_steps=n_steps,
@@ -91,10 +90,10 @@ class TrainingLoop(Loop):
         n_forward_tokens = recipe.batch_size * recipe.seq_length // (world.size * accumulate)
         self._scored: deque[tuple[Tensor, ...]] = deque(maxlen=max(1, _SCORED_TOKENS // n_forward_tokens))
         self._forwards, self._n_tokens = [], 0
+        self._captured: CapturedStep | None = None
         is_alone = world.size == accumulate == len(self.optimizers) == 1
         if world.device.type == "cuda" and is_alone and recipe.temperature_end is None:
             self._captured = CapturedStep(self._compute, self.optimizers[0])
-            self._do_step = lambda batches: [self._captured(*batches[0])]
 
     def _new_optimizers(self) -> list[Adam]:
         """One for all parameters, or where the recipe is decoupled one a network, with shared ones in the first."""
@@ -116,6 +115,9 @@ class TrainingLoop(Loop):
     def _update(self) -> None:
         self.model.temperature = self.recipe.temperature_at(self.progress)
         super()._update()
+
+    def _step(self, batches: list[Batch]) -> list[dict[str, Tensor]]:
+        return super()._step(batches) if self._captured is None else [self._captured(*batches[0])]
 
     def _batches(self) -> list[Batch]:
         size, device = self.recipe.batch_size, self.world.device

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,7 +35,6 @@ class Loop(ABC):
 
     Args:
         model: on the device of `world`.
-        new_optimizers: makes the optimizers of the model's parameters, whose groups have an `initial_lr`.
         n_steps, minutes: the limits; at least one of them. The learning rate falls with the share of the nearer one.
         log_every: updates between two records and two refreshes of the line.
         warmup_steps, decay_power, decay_start: of the schedule (`warmup_decay`).
@@ -53,7 +52,6 @@ class Loop(ABC):
     def __init__(
         self,
         model: nn.Module,
-        new_optimizers: Callable[[], list[Adam]],
         world: World,
         seed: int,
         *,
@@ -73,9 +71,11 @@ class Loop(ABC):
         self.step, self.seconds, self.is_stopping, self._is_asked_to_stop = 0, 0.0, False, False
         self._window_start = 0.0
         dtype = DTYPES[precision]
+        # FSDP replaces parameters by shards, and the optimizers must hold the shards: it comes before them. DDP makes
+        # its buckets of gradients by the parameters' dtypes: it comes after the optimizers have lowered these.
         if parallel == "fsdp":
             self.module = parallelize(model, world, parallel, dtype)
-        self.optimizers = new_optimizers()
+        self.optimizers = self._new_optimizers()
         if precision == "fp16":
             scale = LossScale(world.device)
             for optimizer in self.optimizers:
@@ -84,7 +84,6 @@ class Loop(ABC):
             for optimizer in self.optimizers:
                 lower_precision(optimizer, dtype)
             self.module = parallelize(model, world, parallel, dtype)
-        self._do_step = self._step_eagerly
 
     def state(self) -> State:
         """All that a checkpoint holds, besides the number of the step."""
@@ -125,6 +124,10 @@ class Loop(ABC):
         return max(by_steps, by_time)
 
     @abstractmethod
+    def _new_optimizers(self) -> list[Adam]:
+        """The optimizers of the model's parameters, whose groups have an `initial_lr`; called by `__init__`."""
+
+    @abstractmethod
     def _batches(self) -> list[tuple]:
         """This process's share of the step's batch, for each forward: the arguments of `_compute`."""
 
@@ -149,13 +152,14 @@ class Loop(ABC):
                 )
         # Dropout differs from process to process, and is drawn anew after a restart as it would have been without.
         torch.manual_seed(mixed_seed(self.seed, self.step, "dropout", self.world.rank))
-        self._collect(self._do_step(self._batches()))
+        self._collect(self._step(self._batches()))
 
     def _backward(self, loss: Tensor) -> None:
         scale = self.optimizers[0].loss_scale
         (loss if scale is None else loss * scale.value).backward()
 
-    def _step_eagerly(self, batches: list[tuple]) -> list[Mapping[str, Tensor]]:
+    def _step(self, batches: list[tuple]) -> list[Mapping[str, Tensor]]:
+        """The step's forwards and backwards and the optimizers' update; what the forwards returned."""
         outputs = []
         for i, batch in enumerate(batches):
             average_gradients(self.module, i == len(batches) - 1)

@@ -31,6 +31,7 @@ from ...finetuning.data.tasks import KindName, Task, custom_task, is_labelled, t
 from ...finetuning.failure import FailureGuard
 from ...finetuning.loop import FinetuningLoop, ItemOrder
 from ...finetuning.networks import TaskNetworks
+from ...finetuning.options import RunOptions
 from ...finetuning.prediction import score_features
 from ...finetuning.seed_run import make_precise
 from ...finetuning.task_data import TaskFiles
@@ -240,9 +241,7 @@ class OurFinetuning(ElectraFastTraining):
             work.recipe,
             {name: work.data.train},
             World(0, 1, device),
-            work.seed,
-            log_every,
-            precision=precision,
+            RunOptions(seed=work.seed, log_every=log_every, precision=precision),
         )
         super().__init__(loop, FailureGuard(math.inf, stop=False))
 

@@ -34,6 +34,7 @@ from ...pretraining.build import build_model
 from ...pretraining.cost import mfu
 from ...pretraining.loop import TrainingLoop
 from ...pretraining.networks.objective import ElectraPretrainingModel
+from ...pretraining.options import RunOptions
 from ...pretraining.recipes import Recipe, preset
 from ...pretraining.run import as_tokenizer
 from ...pretraining.text.stream import Rows
@@ -244,11 +245,9 @@ class OurPretraining(ElectraFastTraining):
             recipe,
             _OneBatch(ids),
             World(0, 1, device),
-            seed=0,
-            n_steps=recipe.n_steps,
-            minutes=None,
-            log_every=WARMUP_STEPS,
-            precision=precision,
+            RunOptions(
+                n_steps=recipe.n_steps, log_every=WARMUP_STEPS, checkpoint_every=WARMUP_STEPS, precision=precision
+            ),
         )
         super().__init__(loop, Guard())
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+from ..finetuning.options import RunOptions
+from .options import flattened
 
 if TYPE_CHECKING:
     from ..finetuning.data.tasks import Task
@@ -69,8 +72,6 @@ class FinetuneCommand:
     """Seeds to train with; more tell how much of a result is chance."""
     retries: int = 2
     """How many runs that do not learn are given up for others."""
-    seed: int = 0
-    """The first seed."""
     epochs: float | None = None
     """Passes over the training examples. Default: the task's."""
     batch_size: int | None = None
@@ -83,24 +84,9 @@ class FinetuneCommand:
     """Train on so many examples, drawn at random. Default: on all."""
     set: tuple[str, ...] = ()
     """Any other field of the recipe as NAME=VALUE: layer_decay=0.9 google_layer_decay=True dropout=0.0."""
-    log_every: int = 10
-    """Updates between two records."""
-    checkpoint_every: int | None = None
-    """Updates between two checkpoints; a multiple of log-every. Default: 50 times that."""
     keep_all: bool = False
     """Keep the networks of all seeds, and not of the best alone."""
-    accumulate: int = 1
-    """Forwards and backwards an update, where a batch does not fit at once."""
-    gradient_checkpointing: bool = False
-    """Less memory for a third more work."""
-    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
-    """Where else records go."""
-    device: str = "auto"
-    """Where to run: auto, cpu, cuda, cuda:1, ..."""
-    impl: Literal["auto", "triton", "torch"] = "auto"
-    """Which code serves the ops."""
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """Of parameters and activations; the optimizer keeps fp32. Default: bf16 on a GPU, fp32 on a CPU."""
+    options: Annotated[RunOptions, flattened] = field(default_factory=RunOptions)
 
     def run(self) -> None:
         from ..bundled import bundled
@@ -127,19 +113,11 @@ class FinetuneCommand:
                 for task in tasks
             ],
             self.out,
+            self.options,
             n_trials=self.trials,
             n_retries=self.retries,
-            seed=self.seed,
-            log_every=self.log_every,
-            checkpoint_every=self.checkpoint_every,
             keep_all=self.keep_all,
             overwrite=self.overwrite,
-            device=self.device,
-            impl=self.impl,
-            precision=self.precision,
-            accumulate=self.accumulate,
-            gradient_checkpointing=self.gradient_checkpointing,
-            track=self.track,
             **changes,
         )
 

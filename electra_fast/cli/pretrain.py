@@ -1,16 +1,22 @@
-"""The subcommands `pretrain` and `train-vocab`."""
+"""The subcommand `pretrain`."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated, Literal
 
-from ..pretraining.text.vocab import load_tokenizer
+import tyro
 
-if TYPE_CHECKING:
-    pass
+from ..pretraining.options import RunOptions
+from ..pretraining.recipes import PresetName
+from .options import flattened
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options(RunOptions):
+    n_steps: Annotated[int | None, tyro.conf.arg(name="steps")] = None
 
 
 @dataclass(kw_only=True)
@@ -22,7 +28,7 @@ class PretrainCommand:
     held out, and evaluated on.
     """
 
-    preset: Literal["tiny", "small", "small-plus", "base", "large", "base-lamb-128", "base-lamb-512"] = "small"
+    preset: PresetName = "small"
     """Shapes and hyperparameters: the paper's; tiny, for a CPU and a few minutes; NVIDIA's two phases for base, with
     very large batches."""
     data: tuple[str, ...] = ()
@@ -46,40 +52,13 @@ class PretrainCommand:
     """The same for the discriminator."""
     new_entries: int = 0
     """Entries to add to the checkpoints' vocabulary, from the data."""
-    steps: int | None = None
-    """Updates. Default: the preset's."""
-    minutes: float | None = None
-    """Stop after so many minutes of training; the learning rate falls with the time."""
     batch_size: int | None = None
     """Sequences an update, of all processes together. Default: the preset's."""
     learning_rate: float | None = None
     """Default: the preset's."""
     set: tuple[str, ...] = ()
     """Any other field of the recipe as NAME=VALUE: seq_length=512 generator_kind=uniform whole_word=True."""
-    accumulate: int = 1
-    """Forwards and backwards an update, where a batch does not fit at once."""
-    parallel: Literal["ddp", "fsdp"] = "ddp"
-    """How several processes share the work; fsdp also shares out weights and the optimizer's state."""
-    log_every: int = 50
-    """Updates between two records."""
-    checkpoint_every: int = 1000
-    """Updates between two checkpoints and evaluations; a multiple of log-every."""
-    keep_checkpoints: int = 2
-    """How many of the newest stay."""
-    gradient_checkpointing: bool = False
-    """Less memory for a third more work."""
-    strict: bool = False
-    """Stop, and not only warn, where a network does not learn."""
-    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
-    """Where else records go."""
-    seed: int = 0
-    """Of weights, order of the text, masks and samples."""
-    device: str = "auto"
-    """Where to run: auto, cpu, cuda, cuda:1, ..."""
-    impl: Literal["auto", "triton", "torch"] = "auto"
-    """Which code serves the ops."""
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """Of parameters and activations; the optimizer keeps fp32. Default: bf16 on a GPU, fp32 on a CPU."""
+    options: Annotated[_Options, flattened] = field(default_factory=_Options)
 
     def run(self) -> None:
         from ..pretraining.continued import fitted_recipe
@@ -87,6 +66,7 @@ class PretrainCommand:
         from ..pretraining.run import pretrain
         from ..pretraining.run_directory import RunDirectory
         from ..pretraining.text.shards import open_corpus
+        from ..pretraining.text.vocab import load_tokenizer
         from .assignments import assigned_fields
 
         RunDirectory(self.out).check(self.overwrite)
@@ -99,23 +79,10 @@ class PretrainCommand:
             recipe,
             open_corpus(self.data, self.documents_by, self.text_key),
             self.out,
+            self.options,
             tokenizer=None if self.vocab is None else load_tokenizer(self.vocab, recipe.max_position_embeddings),
             init_generator=self.init_generator,
             init_discriminator=self.init_discriminator,
             n_new_entries=self.new_entries,
-            seed=self.seed,
-            n_steps=self.steps,
-            minutes=self.minutes,
-            log_every=self.log_every,
-            checkpoint_every=self.checkpoint_every,
-            keep_checkpoints=self.keep_checkpoints,
             overwrite=self.overwrite,
-            device=self.device,
-            impl=self.impl,
-            precision=self.precision,
-            accumulate=self.accumulate,
-            parallel=self.parallel,
-            gradient_checkpointing=self.gradient_checkpointing,
-            strict=self.strict,
-            track=self.track,
         )

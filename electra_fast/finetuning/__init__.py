@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 _HOME = {
     "ElectraPaperForQuestionAnswering": "kinds.paper_heads",
     "ElectraPaperForSequenceClassification": "kinds.paper_heads",
+    "RunOptions": "options",
     "TaskFiles": "task_data",
     "TextExample": "data.examples",
     "custom_task": "data.tasks",
@@ -21,6 +22,7 @@ _HOME = {
 __all__ = [
     "ElectraPaperForQuestionAnswering",
     "ElectraPaperForSequenceClassification",
+    "RunOptions",
     "TaskFiles",
     "TextExample",
     "custom_task",
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from .data.examples import TextExample
     from .data.tasks import custom_task, task
     from .kinds.paper_heads import ElectraPaperForQuestionAnswering, ElectraPaperForSequenceClassification
+    from .options import RunOptions
     from .prediction import predict
     from .run import finetune
     from .saved import load_finetuned

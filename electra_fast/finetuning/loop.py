@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
-from ..ops import Impl
 from ..training.distributed import World
 from ..training.loop import Loop, mixed_seed
 from ..training.optim import Adam, AdamW
 from .data.features import Batch, Features
 from .layer_rates import parameter_groups
 from .networks import TaskNetworks
+from .options import RunOptions
 from .recipe import Recipe
 
 # From how many batches' worth of items batches of similar lengths are made: enough for lengths to be nearly equal.
@@ -29,8 +29,7 @@ class FinetuningLoop(Loop):
 
     Args:
         train: the features of each task.
-        log_every, precision, accumulate: as in `Loop`.
-        impl: which code serves the optimizer.
+        options: of the run, with a precision.
 
     Raises:
         ValueError: fewer items than an update's forwards.
@@ -42,30 +41,24 @@ class FinetuningLoop(Loop):
         recipe: Recipe,
         train: Mapping[str, Features],
         world: World,
-        seed: int,
-        log_every: int,
-        impl: Impl = "auto",
-        precision: str = "fp32",
-        accumulate: int = 1,
+        options: RunOptions,
     ):
-        self.recipe, self._impl = recipe, impl
-        self.order = ItemOrder(train, recipe.batch_size, seed, recipe.group_by_length)
-        n_parts, least = world.size * accumulate, min(recipe.batch_size, len(self.order))
+        self.recipe = recipe
+        self.order = ItemOrder(train, recipe.batch_size, options.seed, recipe.group_by_length)
+        n_parts, least = world.size * options.accumulate, min(recipe.batch_size, len(self.order))
         if least < n_parts:
-            raise ValueError(f"an update has {least} items, too few for {world.size} processes x {accumulate} forwards")
+            raise ValueError(
+                f"an update has {least} items, too few for {world.size} processes x {options.accumulate} forwards"
+            )
         self._train = train
         n_steps = max(1, round(recipe.n_epochs * self.order.steps_per_epoch))
         super().__init__(
             model,
             world,
-            seed,
+            options,
             n_steps=n_steps,
-            minutes=None,
-            log_every=log_every,
             warmup_steps=int(recipe.warmup_share * n_steps),
             decay_power=recipe.decay_power,
-            precision=precision,
-            accumulate=accumulate,
         )
         self._losses: list[Tensor] = []
         self._n_tokens = 0
@@ -80,7 +73,7 @@ class FinetuningLoop(Loop):
                 eps=recipe.adam_eps,
                 bias_correction=recipe.bias_correction,
                 max_grad_norm=recipe.max_grad_norm,
-                impl=self._impl,
+                impl=self.options.impl,
             )
         ]
 

@@ -8,17 +8,18 @@ import os
 import shutil
 import signal
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..disk import written
 from ..model.config import ElectraConfig
-from ..model.precision import DTYPES, default_precision
-from ..ops import Impl
+from ..model.precision import default_precision
 from ..tokenizer import ElectraTokenizer
 from ..training.distributed import join
+from ..training.options import by_owner, changed
 from ..training.run_directory import RunDirectory
-from .recipe import recipe_for
+from .options import RunOptions
+from .recipe import Recipe, recipe_for
 from .seed_run import Interrupted, SeedDirectory, SeedRun
 from .summary import format_summary, summarize
 from .task_data import TaskFiles
@@ -28,20 +29,12 @@ def finetune(
     model: str | os.PathLike,
     tasks: Sequence[TaskFiles],
     out: str | os.PathLike,
+    options: RunOptions | None = None,
     *,
     n_trials: int = 1,
     n_retries: int = 2,
-    seed: int = 0,
-    log_every: int = 10,
-    checkpoint_every: int | None = None,
     keep_all: bool = False,
     overwrite: bool = False,
-    device: str = "auto",
-    impl: Impl = "auto",
-    precision: str | None = None,
-    accumulate: int = 1,
-    gradient_checkpointing: bool = False,
-    track: Sequence[str] = (),
     **changes: object,
 ) -> dict[str, Any]:
     """Trains a network on tasks, with several seeds, and measures it on what they hold out.
@@ -54,51 +47,45 @@ def finetune(
         model: the checkpoint to begin with, a directory or a model on the Hub; its head is kept where it fits.
         tasks: one, or several, which share the encoder.
         out: a directory for the outputs; nothing is written before the input has turned out sound.
+        options: how to make the run.
         n_trials: runs that count, with the seeds `seed`, `seed` + 1, ...
         n_retries: how many failed runs are replaced by further ones. Those after them are trained to their end and
             count, with a warning, whether the network learns or not.
-        seed: of the first run. It also chooses the examples, where only some are trained on or held out.
-        log_every: updates between two records.
-        checkpoint_every: updates between two checkpoints, a multiple of `log_every`; None: 50 times that.
         keep_all: keep the networks of all seeds, and not of the best one alone.
         overwrite: replace the outputs of an earlier run in `out`.
-        device: "auto", "cpu", "cuda" or "cuda:1".
-        precision: "fp32", or "bf16" or "fp16" with fp32 masters; default bf16 on a GPU. Saved is fp32.
-        accumulate: forwards and backwards an update.
-        gradient_checkpointing: less memory, a third more work.
-        track: where else records go: "tensorboard", "wandb", "trackio".
-        **changes: fields of the recipe (`recipe.Recipe`) in place of what `recipe_for` takes from the paper.
+        **changes: fields of `RunOptions` in place of those of `options`, and fields of the recipe (`recipe.Recipe`) in
+            place of what `recipe_for` takes from the paper.
 
     Returns:
         The summary (`summary.summarize`), with all `results` and `best`, the seed whose network is in `out`/model.
 
     Raises:
         FileExistsError: `out` is a file, or holds files that are no run and `overwrite` is false.
+        TypeError: a keyword that neither the options nor the recipe has.
         ValueError: a row that is no example, another run in `out`, a number that must be positive.
     """
-    numbers = {"n_trials": n_trials, "log_every": log_every, "accumulate": accumulate}
-    for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"{name} must be positive, got {value}")
-    checkpoint_every = 50 * log_every if checkpoint_every is None else checkpoint_every
-    if checkpoint_every < 1 or checkpoint_every % log_every:
-        raise ValueError(f"checkpoint_every must be a multiple of log_every {log_every}, got {checkpoint_every}")
+    option_changes, recipe_changes = by_owner(changes, RunOptions, Recipe)
+    options = changed(options, option_changes, RunOptions)
+    if n_trials < 1:
+        raise ValueError(f"n_trials must be positive, got {n_trials}")
     names = [files.task.name for files in tasks]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"there must be at least one task, and each once, got {', '.join(names) or 'none'}")
     directory = RunDirectory(out, (*SeedDirectory.outputs, "results.json"))
     directory.check(overwrite)
-    with join(device) as world:
-        precision = precision or default_precision(world.device)
-        if precision not in DTYPES:
-            raise ValueError(f"precision must be one of {', '.join(DTYPES)}, got {precision!r}")
+    with join(options.device) as world:
+        options = replace(
+            options,
+            precision=options.precision or default_precision(world.device),
+            checkpoint_every=options.checkpoint_every or 50 * options.log_every,
+        )
         tokenizer = ElectraTokenizer.from_pretrained(model)
-        recipe = recipe_for(ElectraConfig.from_pretrained(model), [files.task for files in tasks], **changes)
-        data = {files.task.name: files.open(tokenizer, recipe, seed) for files in tasks}
+        recipe = recipe_for(ElectraConfig.from_pretrained(model), [files.task for files in tasks], **recipe_changes)
+        data = {files.task.name: files.open(tokenizer, recipe, options.seed) for files in tasks}
         settings = {
             "model": str(model),
             "recipe": asdict(recipe),
-            "precision": precision,
+            "precision": options.precision,
             "tasks": {name: asdict(task_data.task) for name, task_data in data.items()},
             "data": {name: task_data.fingerprint() for name, task_data in data.items()},
         }
@@ -112,13 +99,7 @@ def finetune(
             tokenizer=tokenizer,
             world=world,
             settings=settings,
-            log_every=log_every,
-            checkpoint_every=checkpoint_every,
-            impl=impl,
-            precision=precision,
-            accumulate=accumulate,
-            gradient_checkpointing=gradient_checkpointing,
-            track=track,
+            options=options,
         )
         if is_new and world.is_main:
             directory.clear()
@@ -128,9 +109,11 @@ def finetune(
         world.barrier()
         results = []
         n_failed = 0
-        for number in itertools.count(seed):
+        for number in itertools.count(options.seed):
             try:
-                results.append(run.train(_seed_directory(directory, number), number, n_failed < n_retries))
+                results.append(
+                    run.train(_seed_directory(directory, number), number, stop_if_failing=n_failed < n_retries)
+                )
             except Interrupted as interrupted:
                 if signal.SIGINT in interrupted.signals:
                     raise KeyboardInterrupt from None

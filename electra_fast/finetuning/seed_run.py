@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -15,7 +15,6 @@ import torch
 
 from ..disk import written
 from ..model.layers import checkpoint_activations
-from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
 from ..training.checkpoint import Checkpoints
 from ..training.distributed import World
@@ -28,6 +27,7 @@ from .data.tasks import is_labelled
 from .failure import FailedRun, FailureGuard
 from .loop import FinetuningLoop
 from .networks import TaskNetworks, load_networks
+from .options import RunOptions
 from .prediction import score_features
 from .recipe import Recipe
 from .results import save_results
@@ -79,8 +79,7 @@ class SeedRun:
     Attributes:
         source: the checkpoint to begin with, a directory or a model on the Hub.
         settings: what a run that is gone on with must have been begun with.
-        log_every, checkpoint_every: updates between two records, and between two checkpoints.
-        track: where else records go.
+        options: of all seeds' runs but for the seed; with a precision and `checkpoint_every`.
     """
 
     source: str
@@ -89,13 +88,7 @@ class SeedRun:
     tokenizer: ElectraTokenizer
     world: World
     settings: Mapping[str, Any]
-    log_every: int
-    checkpoint_every: int
-    impl: Impl
-    precision: str
-    accumulate: int
-    gradient_checkpointing: bool
-    track: Sequence[str]
+    options: RunOptions
 
     def train(self, directory: SeedDirectory, seed: int, stop_if_failing: bool) -> dict[str, Any]:
         """Trains, measures and writes the results of a seed, or reads them where that is done.
@@ -135,7 +128,7 @@ class SeedRun:
             if record["kind"] == "train":
                 guard.recall(record["step"] / loop.n_steps, record["loss"])
         measured = [record["step"] for record in records if record["kind"] == "evaluation"]
-        with directory.writer(self.track) if world.is_main else nullcontext() as writer:
+        with directory.writer(self.options.track) if world.is_main else nullcontext() as writer:
             report = RunReport(writer, guard, _SHOWN)
             report.record(
                 "run" if loop.step == 0 else "resume",
@@ -147,7 +140,7 @@ class SeedRun:
                 n_parameters=sum(p.numel() for p in loop.model.parameters()),
                 device=str(world.device),
                 n_processes=world.size,
-                accumulate=self.accumulate,
+                accumulate=self.options.accumulate,
                 threads=torch.get_num_threads(),
                 versions={
                     "electra_fast": __version__,
@@ -175,19 +168,15 @@ class SeedRun:
     def _loop(self, seed: int) -> FinetuningLoop:
         torch.manual_seed(seed)
         kinds = {name: data.kind for name, data in self.tasks.items()}
-        model = load_networks(self.source, kinds, self.recipe, len(self.tokenizer), self.impl)
-        if self.gradient_checkpointing:
+        model = load_networks(self.source, kinds, self.recipe, len(self.tokenizer), self.options.impl)
+        if self.options.gradient_checkpointing:
             checkpoint_activations(model)
         return FinetuningLoop(
             model.to(self.world.device),
             self.recipe,
             {name: data.train for name, data in self.tasks.items()},
             self.world,
-            seed,
-            self.log_every,
-            self.impl,
-            self.precision,
-            self.accumulate,
+            replace(self.options, seed=seed),
         )
 
     def _constant_loss(self, loop: FinetuningLoop) -> float:
@@ -210,13 +199,14 @@ class SeedRun:
         Args:
             measured: the steps of evaluations from before an interruption.
         """
+        checkpoint_every = self.options.checkpoint_every
         with stopped_by_signals(loop) as signals:
             while loop.progress < 1 and not loop.is_stopping:
                 if loop.step % loop.order.steps_per_epoch == 0 and loop.step not in measured:
                     self._measure(loop.model, loop.step, report, only_dev=True)
-                stops = (self.checkpoint_every, loop.order.steps_per_epoch)
+                stops = (checkpoint_every, loop.order.steps_per_epoch)
                 loop.run(report, until=min((loop.step // n + 1) * n for n in stops))
-                if loop.is_stopping or (loop.step % self.checkpoint_every == 0 and loop.progress < 1):
+                if loop.is_stopping or (loop.step % checkpoint_every == 0 and loop.progress < 1):
                     checkpoints.save(loop.step, loop.state())
             checkpoints.finish()
         if loop.progress < 1:

@@ -5,6 +5,7 @@ from .collator import PretrainingCollator
 from .continued import fitted_recipe
 from .joint import ElectraForJointPreTraining, JointPreTrainingOutput
 from .networks.objective import ElectraPretrainingModel, ElectraPretrainingOutput
+from .options import RunOptions
 from .recipes import PRESETS, Recipe, preset
 from .run import pretrain
 from .text.builtin import builtin_documents
@@ -21,6 +22,7 @@ __all__ = [
     "JointPreTrainingOutput",
     "PretrainingCollator",
     "Recipe",
+    "RunOptions",
     "SequenceStream",
     "ShardedCorpus",
     "build_model",

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, distributed
 
 from ..model.packing import PackedBatch
-from ..ops import Impl
 from ..training.capture import CapturedStep
 from ..training.distributed import World
 from ..training.gpus import peak_flops
@@ -22,6 +21,7 @@ from .build import parameter_groups
 from .cost import mfu
 from .evaluate import auc
 from .networks.objective import ElectraPretrainingModel
+from .options import RunOptions
 from .recipes import Recipe
 from .text.stream import SequenceStream
 
@@ -37,8 +37,7 @@ class TrainingLoop(Loop):
 
     Args:
         stream: where sequences come from; position p of it is row p % batch_size of step p // batch_size.
-        n_steps, minutes, log_every, precision, accumulate, parallel: as in `Loop`.
-        impl: which code serves the optimizers.
+        options: of the run, with a precision, and with `n_steps` or `minutes`.
 
     Raises:
         ValueError: a batch that cannot be shared out evenly, `decay_after_warmup` without `n_steps`.
@@ -50,18 +49,12 @@ class TrainingLoop(Loop):
         recipe: Recipe,
         stream: SequenceStream,
         world: World,
-        seed: int,
-        n_steps: int | None,
-        minutes: float | None,
-        log_every: int,
-        impl: Impl = "auto",
-        precision: str = "fp32",
-        accumulate: int = 1,
-        parallel: str = "ddp",
+        options: RunOptions,
     ):
-        if recipe.batch_size % (world.size * accumulate):
+        n_steps, n_parts = options.n_steps, world.size * options.accumulate
+        if recipe.batch_size % n_parts:
             raise ValueError(
-                f"batch_size must be a multiple of processes x accumulation, {world.size} x {accumulate}, got "
+                f"batch_size must be a multiple of processes x accumulation, {world.size} x {options.accumulate}, got "
                 f"{recipe.batch_size}"
             )
         if recipe.decay_after_warmup and n_steps is None:
@@ -69,29 +62,26 @@ class TrainingLoop(Loop):
         warmup_steps = recipe.warmup_steps
         if n_steps is not None and n_steps < recipe.n_steps:
             warmup_steps = min(warmup_steps, n_steps // 10)
-        self.recipe, self.stream, self._impl = recipe, stream, impl
+        self.recipe, self.stream = recipe, stream
         super().__init__(
             model,
             world,
-            seed,
+            options,
             n_steps=n_steps,
-            minutes=minutes,
-            log_every=log_every,
+            minutes=options.minutes,
             warmup_steps=warmup_steps,
             decay_power=recipe.decay_power,
             decay_start=warmup_steps / n_steps if recipe.decay_after_warmup else 0.0,
-            precision=precision,
-            accumulate=accumulate,
-            parallel=parallel,
+            parallel=options.parallel,
         )
         self.vocab_size, self._peak_flops = len(model.is_special), None
         if world.device.type == "cuda" and (peak := peak_flops(torch.cuda.get_device_name(world.device))):
             self._peak_flops = world.size * peak
-        n_forward_tokens = recipe.batch_size * recipe.seq_length // (world.size * accumulate)
+        n_forward_tokens = recipe.batch_size * recipe.seq_length // n_parts
         self._scored: deque[tuple[Tensor, ...]] = deque(maxlen=max(1, _SCORED_TOKENS // n_forward_tokens))
         self._forwards, self._n_tokens = [], 0
         self._captured: CapturedStep | None = None
-        is_alone = world.size == accumulate == len(self.optimizers) == 1
+        is_alone = n_parts == len(self.optimizers) == 1
         if world.device.type == "cuda" and is_alone and recipe.temperature_end is None:
             self._captured = CapturedStep(self._compute, self.optimizers[0])
 
@@ -107,7 +97,7 @@ class TrainingLoop(Loop):
             eps=recipe.adam_eps,
             bias_correction=recipe.bias_correction,
             max_grad_norm=recipe.max_grad_norm,
-            impl=self._impl,
+            impl=self.options.impl,
         )
         optimizer = {"adamw": AdamW, "lamb": LAMB}[recipe.optimizer]
         return [optimizer(part, **options) for part in parts]

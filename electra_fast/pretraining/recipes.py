@@ -337,6 +337,7 @@ BASE_LAMB_512 = replace(
 PRESETS: dict[str, Recipe] = {
     recipe.name: recipe for recipe in (TINY, SMALL, SMALL_PLUS, BASE, LARGE, BASE_LAMB_128, BASE_LAMB_512)
 }
+PresetName = Literal[tuple(PRESETS)]
 
 
 def preset(name: str) -> Recipe:

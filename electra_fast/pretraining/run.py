@@ -7,27 +7,30 @@ import platform
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..model.layers import checkpoint_activations
-from ..model.precision import DTYPES, default_precision
-from ..ops import Impl
+from ..model.precision import default_precision
 from ..processor import cpu_threads
 from ..tokenizer import ElectraTokenizer
 from ..training.checkpoint import Checkpoints
-from ..training.distributed import PARALLEL, join
+from ..training.distributed import World, join
 from ..training.guard import Guard
 from ..training.loop import stopped_by_signals
+from ..training.options import by_owner, changed
 from ..training.report import RunReport
 from ..versions import __version__
 from .build import build_model
 from .continued import load_pretrained, pretrained_tokenizer
-from .evaluate import MAX_TOKENS, evaluate
+from .evaluate import MAX_TOKENS, Evaluation, evaluate
 from .extend_vocab import extended_tokenizer
 from .loop import TrainingLoop
 from .networks.objective import ElectraPretrainingModel
+from .options import RunOptions
 from .recipes import Recipe
 from .results import export, save_results
 from .run_directory import RunDirectory
@@ -48,30 +51,44 @@ _SHOWN = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What has been read, checked and built when a run may begin; nothing of it has been written.
+
+    Attributes:
+        options: with a precision, and with `n_steps` or `minutes`.
+        settings: what run.json holds.
+        is_new: whether the directory holds no run to go on with.
+        last_step: the step of the checkpoint to go on from, None at the beginning.
+    """
+
+    recipe: Recipe
+    corpus: Corpus | ShardedCorpus
+    tokenizer: ElectraTokenizer
+    options: RunOptions
+    world: World
+    directory: RunDirectory
+    settings: Mapping[str, Any]
+    is_new: bool
+    held_out: Tensor
+    model: ElectraPretrainingModel
+    checkpoints: Checkpoints
+    last_step: int | None
+    stream: SequenceStream
+
+
 def pretrain(
     recipe: Recipe,
     corpus: Corpus | ShardedCorpus,
     out: str | os.PathLike,
+    options: RunOptions | None = None,
     *,
     tokenizer: ElectraTokenizer | None = None,
     init_generator: str | os.PathLike | None = None,
     init_discriminator: str | os.PathLike | None = None,
     n_new_entries: int = 0,
-    seed: int = 0,
-    n_steps: int | None = None,
-    minutes: float | None = None,
-    log_every: int = 50,
-    checkpoint_every: int = 1000,
-    keep_checkpoints: int = 2,
     overwrite: bool = False,
-    device: str = "auto",
-    impl: Impl = "auto",
-    precision: str | None = None,
-    accumulate: int = 1,
-    parallel: str = "ddp",
-    gradient_checkpointing: bool = False,
-    strict: bool = False,
-    track: Sequence[str] = (),
+    **changes: object,
 ) -> ElectraPretrainingModel:
     """Trains a generator and a discriminator on text, with a live line, a log and checkpoints.
 
@@ -84,152 +101,191 @@ def pretrain(
         recipe: shapes and hyperparameters.
         corpus: the text; about 1 document in 20 is held out.
         out: a directory for the outputs (`RunDirectory`); nothing is written before the input has turned out sound.
+        options: how to make the run.
         tokenizer: where none is given, that of the checkpoints below, or a vocabulary of `recipe.vocab_size` trained on
             the training documents.
         init_generator, init_discriminator: directories or Hub names of networks to begin with, of the recipe's shapes
             (`fitted_recipe`).
         n_new_entries: how many entries the checkpoints' vocabulary gets from the training documents.
-        seed: of weights, order of the text, masks, samples and dropout.
-        n_steps: updates, in place of the recipe's; its warm-up is cut to a tenth of them.
-        minutes: a limit on the training time; the learning rate then falls with the time.
-        log_every: updates between two records.
-        checkpoint_every: updates between two checkpoints; a multiple of `log_every`.
-        keep_checkpoints: how many of the newest stay.
         overwrite: replace the outputs of an earlier run in `out`.
-        device: "auto", "cpu", "cuda" or "cuda:1".
-        precision: "fp32", or "bf16" or "fp16" with fp32 masters; default bf16 on a GPU. Saved is fp32.
-        accumulate: forwards and backwards an update.
-        parallel: "ddp", or "fsdp" where the state of a model does not fit one GPU.
-        gradient_checkpointing: keep only the inputs of layers for the backward, and compute the rest again: less
-            memory, a third more work.
-        strict: stop, and not only warn, where a network does not learn (`Guard`).
-        track: where else records go: "tensorboard", "wandb", "trackio".
+        **changes: fields of `RunOptions` in place of those of `options`.
 
     Returns:
         The model, in fp32 on the CPU, in the first process; in others one with fresh weights.
 
     Raises:
         FileExistsError: `out` is a file, or holds files that are no run and `overwrite` is false.
+        TypeError: a keyword that is no option.
         ValueError: too little text, another run in `out`, a number that must be positive, a loss that is no number.
         OSError: a checkpoint cannot be written; those before it stay.
     """
-    directory = RunDirectory(out)
-    for name, value in (
-        ("n_steps", n_steps),
-        ("minutes", minutes),
-        ("log_every", log_every),
-        ("keep_checkpoints", keep_checkpoints),
-        ("accumulate", accumulate),
-    ):
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
-    if checkpoint_every < 1 or checkpoint_every % log_every:
-        raise ValueError(f"checkpoint_every must be a multiple of log_every {log_every}, got {checkpoint_every}")
-    if parallel not in PARALLEL:
-        raise ValueError(f"parallel must be one of {', '.join(PARALLEL)}, got {parallel!r}")
-    if n_new_entries and (tokenizer is not None or (init_generator is None and init_discriminator is None)):
+    (option_changes,) = by_owner(changes, RunOptions)
+    options = changed(options, option_changes, RunOptions)
+    initial = {"generator": init_generator, "discriminator": init_discriminator}
+    initial = {name: source for name, source in initial.items() if source is not None}
+    if n_new_entries and (tokenizer is not None or not initial):
         raise ValueError("n_new_entries needs init_generator or init_discriminator, and no tokenizer of its own")
+    directory = RunDirectory(out)
     directory.check(overwrite)
-    if n_steps is None and minutes is None:
-        n_steps = recipe.n_steps
-    with join(device) as world, cpu_threads(recipe.cpu_threads):
-        precision = precision or default_precision(world.device)
-        if precision not in DTYPES:
-            raise ValueError(f"precision must be one of {', '.join(DTYPES)}, got {precision!r}")
+    with join(options.device) as world, cpu_threads(recipe.cpu_threads):
         is_new = world.shared(overwrite or not directory.holds_a_run)
-        initial = {"generator": init_generator, "discriminator": init_discriminator}
-        initial = {name: source for name, source in initial.items() if source is not None}
         if not is_new:
             tokenizer = tokenizer or ElectraTokenizer.from_pretrained(directory.tokenizer)
         elif tokenizer is None:
             tokenizer = world.shared(_new_tokenizer(corpus, recipe, initial, n_new_entries) if world.is_main else None)
-        settings = {
-            "recipe": asdict(recipe),
-            "seed": seed,
-            "n_steps": n_steps,
-            "minutes": minutes,
-            "precision": precision,
-            "text": corpus.fingerprint(),
-            "vocabulary": vocabulary_fingerprint(tokenizer),
-            "initial": {name: str(source) for name, source in initial.items()},
-        }
-        if not is_new:
-            directory.check_settings(settings)
-        held_out = held_out_sequences(corpus, tokenizer, recipe.seq_length, max(1, MAX_TOKENS // recipe.seq_length))
-        torch.manual_seed(seed)
-        model = build_model(recipe, tokenizer, impl)
-        checkpoints = Checkpoints(directory.checkpoints, keep_checkpoints)
-        steps = world.shared([] if is_new else checkpoints.steps())
-        if initial and not steps:
-            load_pretrained(model, recipe, tokenizer, **initial)
-        if gradient_checkpointing:
-            checkpoint_activations(model)
-        with SequenceStream(
-            corpus, tokenizer, recipe.seq_length, seed, recipe.packing, threads=recipe.cpu_threads
-        ) as stream:
-            stream.rows(0, 1)  # text that does not do is refused before anything is written
-            loop = TrainingLoop(
-                model.to(world.device), recipe, stream, world, seed, n_steps, minutes, log_every, impl, precision,
-                accumulate, parallel,
-            )  # fmt: skip
-            if is_new and world.is_main:
-                directory.begin(settings, tokenizer)
-            world.barrier()
-            if steps:
-                state = loop.state()
-                checkpoints.load(steps[-1], state)
-                loop.resume(steps[-1], state)
-            if world.is_main:
-                directory.rewind_log(loop.step)
-            with directory.writer(track) if world.is_main else nullcontext() as writer:
-                evaluation = evaluate(model, held_out)
-                report = RunReport(writer, Guard(evaluation.unigram_loss, strict), _SHOWN)
-                report.record(
-                    "run" if loop.step == 0 else "resume",
-                    step=loop.step,
-                    **settings,
-                    vocab_size=len(tokenizer),
-                    n_held_out_tokens=held_out.numel(),
-                    n_parameters=sum(p.numel() for p in model.parameters()),
-                    device=str(world.device),
-                    n_processes=world.size,
-                    accumulate=accumulate,
-                    parallel=parallel,
-                    threads=torch.get_num_threads(),
-                    versions={
-                        "electra_fast": __version__,
-                        "torch": torch.__version__,
-                        "python": platform.python_version(),
-                    },
-                )
-                if loop.step == 0:
-                    report.record("evaluation", step=0, **asdict(evaluation))
-                try:
-                    with stopped_by_signals(loop) as signals:
-                        while loop.progress < 1 and not loop.is_stopping:
-                            loop.run(report, until=(loop.step // checkpoint_every + 1) * checkpoint_every)
-                            if not loop.is_stopping:
-                                evaluation = evaluate(model, held_out)
-                                report.record("evaluation", step=loop.step, **asdict(evaluation))
-                            checkpoints.save(loop.step, loop.state())
-                        checkpoints.finish()
-                finally:
-                    checkpoints.close()
-                    report.end()
-                exported = export(loop.state()["parameters"], recipe, tokenizer)
-                if world.is_main:
-                    save_results(directory, exported, recipe, tokenizer, evaluation, corpus.description())
-                reason = "done" if loop.progress >= 1 else "interrupted"
-                report.record(
-                    "end", step=loop.step, seconds=loop.seconds, wait_seconds=stream.wait_seconds, reason=reason
-                )
-                if reason == "interrupted":
-                    report.say(f"stopped after step {loop.step}: the same command goes on from there")
-                    if signal.SIGINT in signals:
-                        raise KeyboardInterrupt
-                else:
-                    report.say(f"wrote {', '.join(str(directory.path / name) for name in exported.hub_networks)}")
-            return exported
+        run = _prepare(recipe, corpus, tokenizer, options, world, directory, initial, is_new)
+        with run.stream:
+            run.stream.rows(0, 1)  # text that does not do is refused before anything is written
+            loop = _begin(run)
+            with directory.writer(options.track) if world.is_main else nullcontext() as writer:
+                evaluation = evaluate(run.model, run.held_out)
+                report = RunReport(writer, Guard(evaluation.unigram_loss, options.strict), _SHOWN)
+                evaluation, signals = _train(run, loop, report, evaluation)
+                return _finish(run, loop, report, evaluation, signals)
+
+
+def _prepare(
+    recipe: Recipe,
+    corpus: Corpus | ShardedCorpus,
+    tokenizer: ElectraTokenizer,
+    options: RunOptions,
+    world: World,
+    directory: RunDirectory,
+    initial: Mapping[str, str | os.PathLike],
+    is_new: bool,
+) -> _Run:
+    """Settles what the run is; raises ValueError where the one in the directory is another."""
+    options = replace(options, precision=options.precision or default_precision(world.device))
+    if options.n_steps is None and options.minutes is None:
+        options = replace(options, n_steps=recipe.n_steps)
+    settings = {
+        "recipe": asdict(recipe),
+        "seed": options.seed,
+        "n_steps": options.n_steps,
+        "minutes": options.minutes,
+        "precision": options.precision,
+        "text": corpus.fingerprint(),
+        "vocabulary": vocabulary_fingerprint(tokenizer),
+        "initial": {name: str(source) for name, source in initial.items()},
+    }
+    if not is_new:
+        directory.check_settings(settings)
+    held_out = held_out_sequences(corpus, tokenizer, recipe.seq_length, max(1, MAX_TOKENS // recipe.seq_length))
+    torch.manual_seed(options.seed)
+    model = build_model(recipe, tokenizer, options.impl)
+    checkpoints = Checkpoints(directory.checkpoints, options.keep_checkpoints)
+    steps = world.shared([] if is_new else checkpoints.steps())
+    if initial and not steps:
+        load_pretrained(model, recipe, tokenizer, **initial)
+    if options.gradient_checkpointing:
+        checkpoint_activations(model)
+    return _Run(
+        recipe=recipe,
+        corpus=corpus,
+        tokenizer=tokenizer,
+        options=options,
+        world=world,
+        directory=directory,
+        settings=settings,
+        is_new=is_new,
+        held_out=held_out,
+        model=model.to(world.device),
+        checkpoints=checkpoints,
+        last_step=steps[-1] if steps else None,
+        stream=SequenceStream(
+            corpus, tokenizer, recipe.seq_length, options.seed, recipe.packing, threads=recipe.cpu_threads
+        ),
+    )
+
+
+def _begin(run: _Run) -> TrainingLoop:
+    """The loop at the step where the run goes on; the directory is made ready for it."""
+    loop = TrainingLoop(run.model, run.recipe, run.stream, run.world, run.options)
+    if run.is_new and run.world.is_main:
+        run.directory.begin(run.settings, run.tokenizer)
+    run.world.barrier()
+    if run.last_step is not None:
+        state = loop.state()
+        run.checkpoints.load(run.last_step, state)
+        loop.resume(run.last_step, state)
+    if run.world.is_main:
+        run.directory.rewind_log(loop.step)
+    return loop
+
+
+def _train(
+    run: _Run, loop: TrainingLoop, report: RunReport, evaluation: Evaluation
+) -> tuple[Evaluation, Sequence[int]]:
+    """Trains to the end or to a signal, with checkpoints.
+
+    Args:
+        evaluation: of the networks as they are before.
+
+    Returns:
+        The last evaluation, and the signals that came.
+    """
+    _record_begin(run, loop, report)
+    if loop.step == 0:
+        report.record("evaluation", step=0, **asdict(evaluation))
+    every = run.options.checkpoint_every
+    try:
+        with stopped_by_signals(loop) as signals:
+            while loop.progress < 1 and not loop.is_stopping:
+                loop.run(report, until=(loop.step // every + 1) * every)
+                if not loop.is_stopping:
+                    evaluation = evaluate(run.model, run.held_out)
+                    report.record("evaluation", step=loop.step, **asdict(evaluation))
+                run.checkpoints.save(loop.step, loop.state())
+            run.checkpoints.finish()
+    finally:
+        run.checkpoints.close()
+        report.end()
+    return evaluation, signals
+
+
+def _record_begin(run: _Run, loop: TrainingLoop, report: RunReport) -> None:
+    report.record(
+        "run" if loop.step == 0 else "resume",
+        step=loop.step,
+        **run.settings,
+        vocab_size=len(run.tokenizer),
+        n_held_out_tokens=run.held_out.numel(),
+        n_parameters=sum(p.numel() for p in run.model.parameters()),
+        device=str(run.world.device),
+        n_processes=run.world.size,
+        accumulate=run.options.accumulate,
+        parallel=run.options.parallel,
+        threads=torch.get_num_threads(),
+        versions={
+            "electra_fast": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    )
+
+
+def _finish(
+    run: _Run, loop: TrainingLoop, report: RunReport, evaluation: Evaluation, signals: Sequence[int]
+) -> ElectraPretrainingModel:
+    """Writes the networks, and says how the run ended; raises KeyboardInterrupt where Ctrl-C ended it."""
+    exported = export(loop.state()["parameters"], run.recipe, run.tokenizer)
+    if run.world.is_main:
+        save_results(run.directory, exported, run.recipe, run.tokenizer, evaluation, run.corpus.description())
+    is_done = loop.progress >= 1
+    report.record(
+        "end",
+        step=loop.step,
+        seconds=loop.seconds,
+        wait_seconds=run.stream.wait_seconds,
+        reason="done" if is_done else "interrupted",
+    )
+    if is_done:
+        report.say(f"wrote {', '.join(str(run.directory.path / name) for name in exported.hub_networks)}")
+    else:
+        report.say(f"stopped after step {loop.step}: the same command goes on from there")
+        if signal.SIGINT in signals:
+            raise KeyboardInterrupt
+    return exported
 
 
 def _new_tokenizer(

@@ -18,8 +18,7 @@ from torch import distributed, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from ..model.layers import ElectraLayer
-
-PARALLEL = ("ddp", "fsdp")
+from .options import Parallel
 
 # The groups of one process after another: torchrun's store still has the keys of those that are gone.
 _joins = itertools.count()
@@ -85,7 +84,7 @@ def join(device: str = "auto", timeout: timedelta = timedelta(minutes=30)) -> It
         distributed.destroy_process_group()
 
 
-def parallelize(model: nn.Module, world: World, parallel: str, dtype: torch.dtype) -> nn.Module:
+def parallelize(model: nn.Module, world: World, parallel: Parallel, dtype: torch.dtype) -> nn.Module:
     """The module whose forward and backward average gradients over all processes.
 
     Args:

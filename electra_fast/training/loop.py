@@ -22,6 +22,7 @@ from ..model.precision import DTYPES
 from .checkpoint import State, round_parameters, training_state
 from .distributed import World, average_gradients, parallelize
 from .optim import Adam
+from .options import Parallel, RunOptions
 from .precision import LossScale, lower_precision
 from .report import RunReport
 from .schedule import warmup_decay
@@ -35,12 +36,10 @@ class Loop(ABC):
 
     Args:
         model: on the device of `world`.
+        options: of the run, with a precision: the one of activations, and of parameters but under FSDP. The optimizer's
+            state is fp32.
         n_steps, minutes: the limits; at least one of them. The learning rate falls with the share of the nearer one.
-        log_every: updates between two records and two refreshes of the line.
         warmup_steps, decay_power, decay_start: of the schedule (`warmup_decay`).
-        precision: of activations, and of parameters but under FSDP: "fp32", "bf16" or "fp16"; the optimizer's state is
-            fp32.
-        accumulate: forwards and backwards an update.
         parallel: "ddp" or "fsdp".
 
     Attributes:
@@ -53,30 +52,27 @@ class Loop(ABC):
         self,
         model: nn.Module,
         world: World,
-        seed: int,
+        options: RunOptions,
         *,
         n_steps: int | None,
-        minutes: float | None,
-        log_every: int,
+        minutes: float | None = None,
         warmup_steps: int,
         decay_power: float = 1.0,
         decay_start: float = 0.0,
-        precision: str = "fp32",
-        accumulate: int = 1,
-        parallel: str = "ddp",
+        parallel: Parallel = "ddp",
     ):
-        self.model, self.world, self.seed = model, world, seed
-        self.n_steps, self.minutes, self.log_every, self.accumulate = n_steps, minutes, log_every, accumulate
+        self.model, self.world, self.options, self.n_steps, self.minutes = model, world, options, n_steps, minutes
+        self.seed, self.log_every, self.accumulate = options.seed, options.log_every, options.accumulate
         self.warmup_steps, self.decay_power, self.decay_start = warmup_steps, decay_power, decay_start
         self.step, self.seconds, self.is_stopping, self._is_asked_to_stop = 0, 0.0, False, False
         self._window_start = 0.0
-        dtype = DTYPES[precision]
+        dtype = DTYPES[options.precision]
         # FSDP replaces parameters by shards, and the optimizers must hold the shards: it comes before them. DDP makes
         # its buckets of gradients by the parameters' dtypes: it comes after the optimizers have lowered these.
         if parallel == "fsdp":
             self.module = parallelize(model, world, parallel, dtype)
         self.optimizers = self._new_optimizers()
-        if precision == "fp16":
+        if options.precision == "fp16":
             scale = LossScale(world.device)
             for optimizer in self.optimizers:
                 optimizer.loss_scale = scale

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 
 class RecordWriter(Protocol):
@@ -84,18 +84,18 @@ class Wandb:
         self._run.finish()
 
 
-TRACKERS = ("tensorboard", "wandb", "trackio")
+Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 
 def open_tracker(name: str, directory: str | os.PathLike) -> RecordWriter:
     """The tracker of that name for a run in `directory`; TensorBoard's files go to its folder `tensorboard`.
 
     Raises:
-        ValueError: a name that is not in TRACKERS.
+        ValueError: a name that is none of `Tracker`.
         ImportError: the package is not installed; the message names the extra.
     """
-    if name not in TRACKERS:
-        raise ValueError(f"the tracker must be one of {', '.join(TRACKERS)}, got {name!r}")
+    if name not in get_args(Tracker):
+        raise ValueError(f"the tracker must be one of {', '.join(get_args(Tracker))}, got {name!r}")
     return TensorBoard(Path(directory) / "tensorboard") if name == "tensorboard" else Wandb(directory, name)
 
 

@@ -11,6 +11,7 @@ from electra_fast.finetuning.data.features import Features, flat_rows
 from electra_fast.finetuning.kinds.table import make_kind
 from electra_fast.finetuning.loop import FinetuningLoop, ItemOrder
 from electra_fast.finetuning.networks import load_networks
+from electra_fast.finetuning.options import RunOptions
 from electra_fast.finetuning.recipe import Recipe
 from electra_fast.training.distributed import World
 
@@ -128,7 +129,9 @@ def loss_and_gradients(checkpoint, n_processes, accumulate, step):
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for rank in range(n_processes):
         model.load_state_dict(state)
-        loop = FinetuningLoop(model, recipe, train, World(0, 1, torch.device("cpu")), 3, 1)
+        loop = FinetuningLoop(
+            model, recipe, train, World(0, 1, torch.device("cpu")), RunOptions(seed=3, log_every=1, precision="fp32")
+        )
         loop.world, loop.accumulate, loop.step = World(rank, n_processes, torch.device("cpu")), accumulate, step
         model.zero_grad()
         parts = loop._batches()

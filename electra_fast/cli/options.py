@@ -1,0 +1,13 @@
+"""Options that commands have in common, each with its one help text."""
+
+from __future__ import annotations
+
+import tyro
+
+from ..training.options import Device, ImplOption, PrecisionOption
+
+__all__ = ["Device", "ImplOption", "PrecisionOption", "flattened"]
+
+# Marks a field that is a dataclass: its fields become options of the command itself, without a prefix or a box of their
+# own, and what its checks raise is not drawn as an error of the parser.
+flattened = tyro.conf.arg(name="")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..pretraining.cost import papers_flops, training_flops
-from ..pretraining.recipes import Recipe, preset
+from ..pretraining.recipes import PresetName, Recipe, preset
 from ..training.gpus import GPUS
 
 
@@ -18,7 +18,7 @@ class CostCommand:
     NVIDIA's published figures for ELECTRA-base on V100 and A100 come to 0.2 to 0.3.
     """
 
-    preset: Literal["tiny", "small", "small-plus", "base", "large"] = "small"
+    preset: PresetName = "small"
     """Shapes and hyperparameters, as for pretrain."""
     gpu: Literal["v100", "a100", "h100", "h100-pcie", "h200", "b200", "l4", "rtx-4090"] | None = None
     """The GPU. Default: a line for each."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from .console import print_json
+from .options import Device, ImplOption
 
 if TYPE_CHECKING:
     from ..bundled import Network
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
 class _ModelCommand:
     model: str | None = None
     """A directory, or a model on the Hub. Default: the small English one that comes with the package."""
-    device: str = "auto"
-    """Where to run: auto, cpu, cuda, cuda:1, ..."""
-    impl: Literal["auto", "triton", "torch"] = "auto"
-    """Which code serves the ops."""
+    device: Device = "auto"
+    impl: ImplOption = "auto"
     json: bool = False
     """Print one JSON document."""
     texts: Annotated[

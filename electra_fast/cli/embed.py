@@ -14,6 +14,7 @@ import numpy as np
 
 from ..disk import check_writable, numbered_lines, written
 from ..inference.batching import BATCH_TOKENS, Counts
+from .options import Device, ImplOption
 
 
 @dataclass(kw_only=True)
@@ -38,10 +39,8 @@ class EmbedCommand:
     """Cut longer texts to so many tokens. Default: what tokenizer and model can take."""
     batch_tokens: int = BATCH_TOKENS
     """How many tokens to compute at once."""
-    device: str = "auto"
-    """Where to run: auto, cpu, cuda, cuda:1, ..."""
-    impl: Literal["auto", "triton", "torch"] = "auto"
-    """Which code serves the ops."""
+    device: Device = "auto"
+    impl: ImplOption = "auto"
     dtype: Literal["fp32", "bf16", "fp16", "int8"] | None = None
     """Of weights and activations; int8 is for CPUs. Default: bf16 on a GPU, fp32 on a CPU."""
 

@@ -8,10 +8,11 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING
 
 from ..disk import check_writable, written
 from ..inference.batching import BATCH_TOKENS, Counts
+from .options import Device, ImplOption, PrecisionOption
 
 if TYPE_CHECKING:
     from ..finetuning.data.tasks import Columns
@@ -50,12 +51,9 @@ class PredictCommand:
     """The file to write, whole or not at all. Default: the standard output."""
     batch_tokens: int = BATCH_TOKENS
     """How many tokens to compute at once."""
-    device: str = "auto"
-    """Where to run: auto, cpu, cuda, cuda:1, ..."""
-    impl: Literal["auto", "triton", "torch"] = "auto"
-    """Which code serves the ops."""
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """Of weights and activations. Default: bf16 on a GPU, fp32 on a CPU."""
+    device: Device = "auto"
+    impl: ImplOption = "auto"
+    precision: PrecisionOption = None
 
     def run(self) -> None:
         from ..finetuning.data.predict_inputs import read_examples

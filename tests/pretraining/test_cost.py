@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import tyro
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -141,6 +142,12 @@ def test_every_gpu_without_one_named(capsys):
     out = capsys.readouterr().out
     assert all(f"1 x {name} " in out for name in GPUS)
     assert "16 sequences of 128 tokens" in out
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_known_by_its_name(name, capsys):
+    tyro.cli(CostCommand, args=["--preset", name, "--gpu", "h200"]).run()
+    assert f"preset            {name}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

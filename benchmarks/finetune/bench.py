@@ -31,8 +31,8 @@ from ...finetuning.data.tasks import KindName, Task, custom_task, is_labelled, t
 from ...finetuning.failure import FailureGuard
 from ...finetuning.loop import FinetuningLoop, ItemOrder
 from ...finetuning.networks import TaskNetworks
-from ...finetuning.options import RunOptions
 from ...finetuning.prediction import score_features
+from ...finetuning.run_options import FinetuningOptions
 from ...finetuning.seed_run import make_precise
 from ...finetuning.task_data import TaskFiles
 from ...model.precision import default_precision
@@ -241,7 +241,7 @@ class OurFinetuning(ElectraFastTraining):
             work.recipe,
             {name: work.data.train},
             World(0, 1, device),
-            RunOptions(seed=work.seed, log_every=log_every, precision=precision),
+            FinetuningOptions(seed=work.seed, log_every=log_every, precision=precision),
         )
         super().__init__(loop, FailureGuard(math.inf, stop=False))
 

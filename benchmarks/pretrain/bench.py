@@ -34,9 +34,9 @@ from ...pretraining.build import build_model
 from ...pretraining.cost import mfu
 from ...pretraining.loop import TrainingLoop
 from ...pretraining.networks.objective import ElectraPretrainingModel
-from ...pretraining.options import RunOptions
 from ...pretraining.recipes import Recipe, preset
 from ...pretraining.run import as_tokenizer
+from ...pretraining.run_options import PretrainingOptions
 from ...pretraining.text.stream import Rows
 from ...processor import cpu_threads
 from ...tokenizer import ElectraTokenizer
@@ -245,7 +245,7 @@ class OurPretraining(ElectraFastTraining):
             recipe,
             _OneBatch(ids),
             World(0, 1, device),
-            RunOptions(
+            PretrainingOptions(
                 n_steps=recipe.n_steps, log_every=WARMUP_STEPS, checkpoint_every=WARMUP_STEPS, precision=precision
             ),
         )

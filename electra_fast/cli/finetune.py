@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from ..finetuning.options import RunOptions
+from ..finetuning.run_options import FinetuningOptions
 from .options import flattened
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class FinetuneCommand:
     """Any other field of the recipe as NAME=VALUE: layer_decay=0.9 google_layer_decay=True dropout=0.0."""
     keep_all: bool = False
     """Keep the networks of all seeds, and not of the best alone."""
-    options: Annotated[RunOptions, flattened] = field(default_factory=RunOptions)
+    options: Annotated[FinetuningOptions, flattened] = field(default_factory=FinetuningOptions)
 
     def run(self) -> None:
         from ..bundled import bundled

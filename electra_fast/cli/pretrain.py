@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ..pretraining.options import RunOptions
 from ..pretraining.recipes import PresetName
+from ..pretraining.run_options import PretrainingOptions
 from .options import flattened
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Options(RunOptions):
+class _Options(PretrainingOptions):
     n_steps: Annotated[int | None, tyro.conf.arg(name="steps")] = None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 _HOME = {
     "ElectraPaperForQuestionAnswering": "kinds.paper_heads",
     "ElectraPaperForSequenceClassification": "kinds.paper_heads",
-    "RunOptions": "options",
+    "FinetuningOptions": "run_options",
     "TaskFiles": "task_data",
     "TextExample": "data.examples",
     "custom_task": "data.tasks",
@@ -22,7 +22,7 @@ _HOME = {
 __all__ = [
     "ElectraPaperForQuestionAnswering",
     "ElectraPaperForSequenceClassification",
-    "RunOptions",
+    "FinetuningOptions",
     "TaskFiles",
     "TextExample",
     "custom_task",
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from .data.examples import TextExample
     from .data.tasks import custom_task, task
     from .kinds.paper_heads import ElectraPaperForQuestionAnswering, ElectraPaperForSequenceClassification
-    from .options import RunOptions
     from .prediction import predict
     from .run import finetune
+    from .run_options import FinetuningOptions
     from .saved import load_finetuned
     from .task_data import TaskFiles

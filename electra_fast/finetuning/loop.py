@@ -14,8 +14,8 @@ from ..training.optim import Adam, AdamW
 from .data.features import Batch, Features
 from .layer_rates import parameter_groups
 from .networks import TaskNetworks
-from .options import RunOptions
 from .recipe import Recipe
+from .run_options import FinetuningOptions
 
 # From how many batches' worth of items batches of similar lengths are made: enough for lengths to be nearly equal.
 _GROUPED_BATCHES = 100
@@ -41,7 +41,7 @@ class FinetuningLoop(Loop):
         recipe: Recipe,
         train: Mapping[str, Features],
         world: World,
-        options: RunOptions,
+        options: FinetuningOptions,
     ):
         self.recipe = recipe
         self.order = ItemOrder(train, recipe.batch_size, options.seed, recipe.group_by_length)

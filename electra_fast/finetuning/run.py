@@ -18,8 +18,8 @@ from ..tokenizer import ElectraTokenizer
 from ..training.distributed import join
 from ..training.options import by_owner, changed
 from ..training.run_directory import RunDirectory
-from .options import RunOptions
 from .recipe import Recipe, recipe_for
+from .run_options import FinetuningOptions
 from .seed_run import Interrupted, SeedDirectory, SeedRun
 from .summary import format_summary, summarize
 from .task_data import TaskFiles
@@ -29,7 +29,7 @@ def finetune(
     model: str | os.PathLike,
     tasks: Sequence[TaskFiles],
     out: str | os.PathLike,
-    options: RunOptions | None = None,
+    options: FinetuningOptions | None = None,
     *,
     n_trials: int = 1,
     n_retries: int = 2,
@@ -53,8 +53,8 @@ def finetune(
             count, with a warning, whether the network learns or not.
         keep_all: keep the networks of all seeds, and not of the best one alone.
         overwrite: replace the outputs of an earlier run in `out`.
-        **changes: fields of `RunOptions` in place of those of `options`, and fields of the recipe (`recipe.Recipe`) in
-            place of what `recipe_for` takes from the paper.
+        **changes: fields of `FinetuningOptions` in place of those of `options`, and fields of the recipe
+            (`recipe.Recipe`) in place of what `recipe_for` takes from the paper.
 
     Returns:
         The summary (`summary.summarize`), with all `results` and `best`, the seed whose network is in `out`/model.
@@ -64,8 +64,8 @@ def finetune(
         TypeError: a keyword that neither the options nor the recipe has.
         ValueError: a row that is no example, another run in `out`, a number that must be positive.
     """
-    option_changes, recipe_changes = by_owner(changes, RunOptions, Recipe)
-    options = changed(options, option_changes, RunOptions)
+    option_changes, recipe_changes = by_owner(changes, FinetuningOptions, Recipe)
+    options = changed(options, option_changes, FinetuningOptions)
     if n_trials < 1:
         raise ValueError(f"n_trials must be positive, got {n_trials}")
     names = [files.task.name for files in tasks]

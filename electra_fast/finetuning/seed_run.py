@@ -27,10 +27,10 @@ from .data.tasks import is_labelled
 from .failure import FailedRun, FailureGuard
 from .loop import FinetuningLoop
 from .networks import TaskNetworks, load_networks
-from .options import RunOptions
 from .prediction import score_features
 from .recipe import Recipe
 from .results import save_results
+from .run_options import FinetuningOptions
 from .task_data import TaskData
 
 # What the line shows: label, metric, format.
@@ -88,7 +88,7 @@ class SeedRun:
     tokenizer: ElectraTokenizer
     world: World
     settings: Mapping[str, Any]
-    options: RunOptions
+    options: FinetuningOptions
 
     def train(self, directory: SeedDirectory, seed: int, stop_if_failing: bool) -> dict[str, Any]:
         """Trains, measures and writes the results of a seed, or reads them where that is done.

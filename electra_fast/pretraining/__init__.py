@@ -5,9 +5,9 @@ from .collator import PretrainingCollator
 from .continued import fitted_recipe
 from .joint import ElectraForJointPreTraining, JointPreTrainingOutput
 from .networks.objective import ElectraPretrainingModel, ElectraPretrainingOutput
-from .options import RunOptions
 from .recipes import PRESETS, Recipe, preset
 from .run import pretrain
+from .run_options import PretrainingOptions
 from .text.builtin import builtin_documents
 from .text.corpus import Corpus
 from .text.shards import ShardedCorpus
@@ -21,8 +21,8 @@ __all__ = [
     "ElectraPretrainingOutput",
     "JointPreTrainingOutput",
     "PretrainingCollator",
+    "PretrainingOptions",
     "Recipe",
-    "RunOptions",
     "SequenceStream",
     "ShardedCorpus",
     "build_model",

@@ -21,8 +21,8 @@ from .build import parameter_groups
 from .cost import mfu
 from .evaluate import auc
 from .networks.objective import ElectraPretrainingModel
-from .options import RunOptions
 from .recipes import Recipe
+from .run_options import PretrainingOptions
 from .text.stream import SequenceStream
 
 _MEANS = ("loss", "generator_loss", "discriminator_loss", "generator_accuracy")
@@ -49,7 +49,7 @@ class TrainingLoop(Loop):
         recipe: Recipe,
         stream: SequenceStream,
         world: World,
-        options: RunOptions,
+        options: PretrainingOptions,
     ):
         n_steps, n_parts = options.n_steps, world.size * options.accumulate
         if recipe.batch_size % n_parts:

@@ -30,10 +30,10 @@ from .evaluate import MAX_TOKENS, Evaluation, evaluate
 from .extend_vocab import extended_tokenizer
 from .loop import TrainingLoop
 from .networks.objective import ElectraPretrainingModel
-from .options import RunOptions
 from .recipes import Recipe
 from .results import export, save_results
 from .run_directory import RunDirectory
+from .run_options import PretrainingOptions
 from .text.corpus import Corpus
 from .text.shards import ShardedCorpus
 from .text.stream import SequenceStream, held_out_sequences
@@ -65,7 +65,7 @@ class _Run:
     recipe: Recipe
     corpus: Corpus | ShardedCorpus
     tokenizer: ElectraTokenizer
-    options: RunOptions
+    options: PretrainingOptions
     world: World
     directory: RunDirectory
     settings: Mapping[str, Any]
@@ -81,7 +81,7 @@ def pretrain(
     recipe: Recipe,
     corpus: Corpus | ShardedCorpus,
     out: str | os.PathLike,
-    options: RunOptions | None = None,
+    options: PretrainingOptions | None = None,
     *,
     tokenizer: ElectraTokenizer | None = None,
     init_generator: str | os.PathLike | None = None,
@@ -108,7 +108,7 @@ def pretrain(
             (`fitted_recipe`).
         n_new_entries: how many entries the checkpoints' vocabulary gets from the training documents.
         overwrite: replace the outputs of an earlier run in `out`.
-        **changes: fields of `RunOptions` in place of those of `options`.
+        **changes: fields of `PretrainingOptions` in place of those of `options`.
 
     Returns:
         The model, in fp32 on the CPU, in the first process; in others one with fresh weights.
@@ -119,8 +119,8 @@ def pretrain(
         ValueError: too little text, another run in `out`, a number that must be positive, a loss that is no number.
         OSError: a checkpoint cannot be written; those before it stay.
     """
-    (option_changes,) = by_owner(changes, RunOptions)
-    options = changed(options, option_changes, RunOptions)
+    (option_changes,) = by_owner(changes, PretrainingOptions)
+    options = changed(options, option_changes, PretrainingOptions)
     initial = {"generator": init_generator, "discriminator": init_discriminator}
     initial = {name: source for name, source in initial.items() if source is not None}
     if n_new_entries and (tokenizer is not None or not initial):
@@ -148,7 +148,7 @@ def _prepare(
     recipe: Recipe,
     corpus: Corpus | ShardedCorpus,
     tokenizer: ElectraTokenizer,
-    options: RunOptions,
+    options: PretrainingOptions,
     world: World,
     directory: RunDirectory,
     initial: Mapping[str, str | os.PathLike],

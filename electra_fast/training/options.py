@@ -29,7 +29,7 @@ Options = TypeVar("Options", bound="RunOptions")
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The options that pre-training and fine-tuning share; each has a class of its own, with its defaults.
+    """The options that every run has. `PretrainingOptions` and `FinetuningOptions` add their own, and defaults.
 
     Raises:
         ValueError: a number that must be positive, a name that is not known.
@@ -74,7 +74,7 @@ class RunOptions:
 def changed(options: Options | None, changes: Mapping[str, Any], kind: type[Options]) -> Options:
     """The options, or the defaults of `kind`, with changes of some fields; raises TypeError for another kind's."""
     if options is not None and not isinstance(options, kind):
-        raise TypeError(f"options must be a {_name(kind)}, got a {_name(type(options))}")
+        raise TypeError(f"options must be {kind.__name__}, got {type(options).__name__}")
     return replace(options or kind(), **changes)
 
 
@@ -86,7 +86,3 @@ def by_owner(changes: Mapping[str, Any], *owners: type) -> list[dict[str, Any]]:
             f"a keyword must be one of {', '.join(sorted(set.union(*names)))}, got {', '.join(sorted(unknown))}"
         )
     return [{name: value for name, value in changes.items() if name in own} for own in names]
-
-
-def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"

@@ -11,8 +11,8 @@ from electra_fast.finetuning.data.features import Features, flat_rows
 from electra_fast.finetuning.kinds.table import make_kind
 from electra_fast.finetuning.loop import FinetuningLoop, ItemOrder
 from electra_fast.finetuning.networks import load_networks
-from electra_fast.finetuning.options import RunOptions
 from electra_fast.finetuning.recipe import Recipe
+from electra_fast.finetuning.run_options import FinetuningOptions
 from electra_fast.training.distributed import World
 
 
@@ -130,7 +130,11 @@ def loss_and_gradients(checkpoint, n_processes, accumulate, step):
     for rank in range(n_processes):
         model.load_state_dict(state)
         loop = FinetuningLoop(
-            model, recipe, train, World(0, 1, torch.device("cpu")), RunOptions(seed=3, log_every=1, precision="fp32")
+            model,
+            recipe,
+            train,
+            World(0, 1, torch.device("cpu")),
+            FinetuningOptions(seed=3, log_every=1, precision="fp32"),
         )
         loop.world, loop.accumulate, loop.step = World(rank, n_processes, torch.device("cpu")), accumulate, step
         model.zero_grad()

@@ -17,7 +17,7 @@ from electra_fast.ops import Impl
 from electra_fast.training import options
 from electra_fast.training.options import by_owner, changed
 
-BOTH = pytest.mark.parametrize("kind", [pretraining.RunOptions, finetuning.RunOptions])
+BOTH = pytest.mark.parametrize("kind", [pretraining.PretrainingOptions, finetuning.FinetuningOptions])
 
 
 @BOTH
@@ -48,7 +48,7 @@ def test_what_cannot_be_is_refused_when_it_is_said(kind, given, message):
 )
 def test_what_pretraining_alone_has_is_checked_too(given, message):
     with pytest.raises(ValueError, match=message):
-        pretraining.RunOptions(**given)
+        pretraining.PretrainingOptions(**given)
 
 
 @BOTH
@@ -62,14 +62,14 @@ def test_keywords_override_options(kind):
 
 
 def test_options_of_another_kind_of_run_are_refused():
-    with pytest.raises(TypeError, match=r"must be a .*pretraining.*RunOptions, got a .*finetuning.*RunOptions"):
-        changed(finetuning.RunOptions(), {}, pretraining.RunOptions)
+    with pytest.raises(TypeError, match="must be PretrainingOptions, got FinetuningOptions"):
+        changed(finetuning.FinetuningOptions(), {}, pretraining.PretrainingOptions)
 
 
 def test_keywords_go_to_the_one_who_has_them():
-    found = by_owner({"seed": 3, "n_epochs": 2.0, "track": ()}, finetuning.RunOptions, Recipe)
+    found = by_owner({"seed": 3, "n_epochs": 2.0, "track": ()}, finetuning.FinetuningOptions, Recipe)
     assert found == [{"seed": 3, "track": ()}, {"n_epochs": 2.0}]
-    assert not {field.name for field in fields(finetuning.RunOptions)} & {field.name for field in fields(Recipe)}
+    assert not {field.name for field in fields(finetuning.FinetuningOptions)} & {field.name for field in fields(Recipe)}
 
 
 def test_a_keyword_that_nobody_has_is_named(tmp_path):
@@ -93,7 +93,9 @@ def test_names_are_those_that_torch_and_ops_know():
 )
 def test_the_commands_have_the_options_and_their_defaults(command, needed, capsys):
     default = tyro.cli(command, args=needed).options
-    kind = next(kind for kind in (pretraining.RunOptions, finetuning.RunOptions) if isinstance(default, kind))
+    kind = next(
+        kind for kind in (pretraining.PretrainingOptions, finetuning.FinetuningOptions) if isinstance(default, kind)
+    )
     assert all(getattr(default, field.name) == field.default for field in fields(kind))
     given = ["--seed", "3", "--log-every", "4", "--checkpoint-every", "8", "--track", "wandb", "--precision", "bf16"]
     found = tyro.cli(command, args=[*needed, *given]).options

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..training import options
+from ..training.options import RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(options.RunOptions):
+class FinetuningOptions(RunOptions):
     """Options of a fine-tuning run; what it trains is the recipe's.
 
     Raises:

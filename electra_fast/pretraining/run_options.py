@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..training import options
-from ..training.options import Parallel
+from ..training.options import Parallel, RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(options.RunOptions):
+class PretrainingOptions(RunOptions):
     """Options of a pre-training run; what it trains is the recipe's.
 
     Raises:

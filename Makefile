@@ -75,7 +75,7 @@ FUZZ_CXX ?= $(shell command -v clang++-14 || command -v clang++)
 FUZZ_SECONDS ?= 600
 FUZZ_SOURCES := csrc/tokenizer/fuzz/fuzz_encoder.cpp $(filter-out %/bindings.cpp,$(wildcard csrc/tokenizer/*.cpp))
 
-build/fuzz/fuzz_encoder: $(FUZZ_SOURCES) $(wildcard csrc/tokenizer/*.h csrc/tokenizer/*.inc)
+build/fuzz/fuzz_encoder: $(FUZZ_SOURCES) $(wildcard csrc/*.h csrc/tokenizer/*.h csrc/tokenizer/*.inc)
 	$(if $(FUZZ_CXX),,$(error fuzzing needs clang with its runtime, found no clang++-14 and no clang++: set FUZZ_CXX))
 	mkdir -p build/fuzz/corpus
 	$(FUZZ_CXX) -std=c++20 -O2 -g -pthread -Wall -Wextra -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \

@@ -102,11 +102,12 @@ PYBIND11_MODULE(_cpu, module) {
     module.def(
         "use_openmp",
         [](Address parallel, Address thread_number, Address n_threads) {
-            openmp = {reinterpret_cast<decltype(OpenMp::parallel)>(parallel),
-                      reinterpret_cast<decltype(OpenMp::thread_number)>(thread_number),
-                      reinterpret_cast<decltype(OpenMp::n_threads)>(n_threads), getpid()};
+            use_openmp({reinterpret_cast<decltype(OpenMp::parallel)>(parallel),
+                        reinterpret_cast<decltype(OpenMp::thread_number)>(thread_number),
+                        reinterpret_cast<decltype(OpenMp::n_threads)>(n_threads)});
         },
-        "Takes GOMP_parallel, omp_get_thread_num and omp_get_num_threads, by address, of the runtime whose threads to use.");
+        "Takes GOMP_parallel, omp_get_thread_num and omp_get_num_threads, by address, of the runtime whose threads to use. "
+        "The first call counts.");
     py::class_<PyEncoder>(module, "Encoder")
         .def(py::init<long, long, long, long, float, bool, const std::string&>(), py::arg("hidden"), py::arg("heads"),
              py::arg("intermediate"), py::arg("embedding"), py::arg("eps"), py::arg("in_bytes"),

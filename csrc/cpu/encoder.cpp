@@ -1,7 +1,9 @@
 #include "cpu/encoder.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -86,9 +88,7 @@ struct Encoder::Step {
 Encoder::Encoder(const Kernels& kernels, const Sizes& sizes, bool in_bytes)
     : kernels_(kernels), sizes_(sizes), in_bytes_(in_bytes) {}
 
-Encoder::~Encoder() {
-    for (auto& place : spare_) delete place.load();
-}
+Encoder::~Encoder() = default;
 
 void Encoder::set_embedding(const EmbeddingWeights& weights) {
     embedding_ = weights;
@@ -140,6 +140,20 @@ std::vector<Encoder::Chunk> Encoder::chunks_of(const Batch& batch, int n_threads
     return chunks;
 }
 
+// Returns a workspace with room for so much. A new one also has all the room of the one that it replaces: calls that
+// take turns do not take memory from the system again and again.
+std::unique_ptr<Workspace> Encoder::take_workspace(long n_tokens, long longest, int n_threads) const {
+    std::unique_ptr<Workspace> space = spare_.take();
+    if (space) {
+        if (space->capacity >= n_tokens && space->longest >= longest && space->n_threads >= n_threads) return space;
+        n_tokens = std::max(n_tokens, space->capacity);
+        longest = std::max(longest, space->longest);
+        n_threads = std::max(n_threads, space->n_threads);
+        space.reset();  // before the larger one is taken
+    }
+    return std::make_unique<Workspace>(kernels_, sizes_, n_tokens, longest, n_threads);
+}
+
 void Encoder::run(const Batch& batch, int n_threads, float* out, float* states) const {
     if (batch.ids) check(batch);
     const long products = batch.starts[batch.n_sequences] * sizes_.hidden * (4 * sizes_.hidden + 2 * sizes_.intermediate);
@@ -151,17 +165,7 @@ void Encoder::run(const Batch& batch, int n_threads, float* out, float* states) 
         longest = std::max(longest, chunk.longest);
     }
     if (n_tokens == 0) return;
-    std::unique_ptr<Workspace> space;
-    for (auto& place : spare_)
-        if (space.reset(place.exchange(nullptr)); space) break;
-    if (!space || space->capacity < n_tokens || space->longest < longest || space->n_threads < n_threads) {
-        if (space) {
-            n_tokens = std::max(n_tokens, space->capacity);
-            longest = std::max(longest, space->longest);
-        }
-        space.reset();  // before the larger one is taken
-        space = std::make_unique<Workspace>(kernels_, sizes_, n_tokens, longest, n_threads);
-    }
+    std::unique_ptr<Workspace> space = take_workspace(n_tokens, longest, n_threads);
     std::atomic<long> next_head{0};
     const long n_all = batch.starts[batch.n_sequences];
     Barrier barrier;
@@ -169,13 +173,7 @@ void Encoder::run(const Batch& batch, int n_threads, float* out, float* states) 
         for (const Chunk& chunk : chunks)
             run_chunk({batch, chunk, *space, next_head, barrier, rank, size}, out, states, n_all);
     });
-    for (auto& place : spare_) {
-        Workspace* expected = nullptr;
-        if (place.compare_exchange_strong(expected, space.get())) {
-            static_cast<void>(space.release());
-            break;
-        }
-    }
+    spare_.give_back(std::move(space));
 }
 
 void Encoder::embed(const Step& step) const {

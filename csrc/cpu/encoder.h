@@ -2,8 +2,6 @@
 
 #pragma once
 
-#include <array>
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -11,6 +9,7 @@
 #include "cpu/kernels.h"
 #include "cpu/team.h"
 #include "cpu/weights.h"
+#include "spare.h"
 
 namespace electra_fast::cpu {
 
@@ -82,6 +81,7 @@ private:
 
     void check(const Batch& batch) const;
     std::vector<Chunk> chunks_of(const Batch& batch, int n_threads) const;
+    std::unique_ptr<Workspace> take_workspace(long n_tokens, long longest, int n_threads) const;
     void embed(const Step& step) const;
     void attend(const Step& step) const;
     void multiply(const Step& step, const PackedLinear& linear, Product product, const float* a, long lda, long k) const;
@@ -94,8 +94,7 @@ private:
     EmbeddingWeights embedding_{};
     std::unique_ptr<PackedLinear> projection_;
     std::vector<Layer> layers_;
-    // Memory that calls borrow, without a lock.
-    mutable std::array<std::atomic<Workspace*>, 16> spare_{};
+    mutable Spare<Workspace, 16> spare_;
 };
 
 }  // namespace electra_fast::cpu

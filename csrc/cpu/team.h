@@ -2,12 +2,12 @@
 
 #pragma once
 
-#include <unistd.h>
-
 #include <atomic>
-#include <system_error>
+#include <cstddef>
 #include <thread>
 #include <vector>
+
+#include "threads.h"
 
 namespace electra_fast::cpu {
 
@@ -44,44 +44,39 @@ private:
     alignas(64) std::atomic<int> round_{0};
 };
 
-// The OpenMP runtime that torch has loaded. Its idle threads stay awake for some milliseconds after each of torch's ops, so
-// threads of our own would have to share the cores with them.
+// An OpenMP runtime. The idle threads of torch's stay awake for some milliseconds after each of torch's ops, so threads
+// of our own would have to share the cores with them.
 struct OpenMp {
     void (*parallel)(void (*work)(void*), void* data, unsigned n_threads, unsigned flags) = nullptr;  // GOMP_parallel
     int (*thread_number)() = nullptr;
     int (*n_threads)() = nullptr;
-    pid_t process = 0;  // a child that is forked has none of the threads, and would wait for them
 
-    bool is_usable() const { return parallel && process == getpid(); }
+    bool is_usable() const;
 };
 
-inline OpenMp openmp;
+// The runtime whose threads teams are made of; not usable before use_openmp has named one.
+const OpenMp& openmp();
+void use_openmp(const OpenMp& given);
 
-// Calls work(rank, size) once on each of `most` threads, this one among them, or on as many as the system gives; `size` is
-// their number. work must not throw.
+// Calls work(rank, size) once on each of `most` threads, this one among them, or on as many as the system gives; `size`
+// is their number. work must not throw.
 template <typename Work>
 void run_team(int most, const Work& work) {
-    if (most > 1 && openmp.is_usable()) {
+    if (most > 1 && openmp().is_usable()) {
         const auto enter = [](void* data) {
-            (*static_cast<const Work*>(data))(openmp.thread_number(), openmp.n_threads());
+            (*static_cast<const Work*>(data))(openmp().thread_number(), openmp().n_threads());
         };
-        openmp.parallel(enter, const_cast<Work*>(&work), static_cast<unsigned>(most), 0);
+        openmp().parallel(enter, const_cast<Work*>(&work), static_cast<unsigned>(most), 0);
         return;
     }
     std::atomic<int> size{0};
-    std::vector<std::thread> threads;
-    threads.reserve(static_cast<std::size_t>(most));
-    try {
-        for (int rank = 1; rank < most; ++rank)
-            threads.emplace_back([&, rank] {
-                while (!size.load(std::memory_order_acquire)) std::this_thread::yield();
-                work(rank, size.load(std::memory_order_relaxed));
-            });
-    } catch (const std::system_error&) {
-        // No more threads are to be had: those that run, and this one, do the work.
-    }
+    const auto wait_and_work = [&](std::size_t rank) {
+        while (!size.load(std::memory_order_acquire)) std::this_thread::yield();
+        work(static_cast<int>(rank), size.load(std::memory_order_relaxed));
+    };
+    std::vector<std::thread> threads = begin_threads(static_cast<std::size_t>(most), wait_and_work);
     size.store(static_cast<int>(threads.size()) + 1, std::memory_order_release);
-    work(0, static_cast<int>(threads.size()) + 1);
+    wait_and_work(0);
     for (std::thread& thread : threads) thread.join();
 }
 

@@ -204,7 +204,7 @@ Output encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const So
     Output output;
     if (n_tasks == 1) {
         output.reserve(n_bytes / kBytesPerToken, options);
-        std::unique_ptr<Worker> worker = pool.take();
+        std::unique_ptr<Worker> worker = take_worker(pool);
         encode_task(0, *worker, output);
         pool.give_back(std::move(worker));
     } else {

@@ -42,29 +42,30 @@ public:
         : capacity(n_tokens),
           longest(longest),
           n_threads(n_threads),
-          ld_hidden(row_size(std::max(sizes.hidden, sizes.embedding), kernels.panel)),
-          ld_qkv(row_size(3 * sizes.hidden, kernels.panel)),
-          ld_inner(row_size(sizes.intermediate, kernels.panel)),
-          ld_bytes(round_up(std::max(sizes.hidden, sizes.intermediate), 16) + 64),
+          hidden_stride(row_size(std::max(sizes.hidden, sizes.embedding), kernels.panel)),
+          qkv_stride(row_size(3 * sizes.hidden, kernels.panel)),
+          inner_stride(row_size(sizes.intermediate, kernels.panel)),
+          bytes_stride(round_up(std::max(sizes.hidden, sizes.intermediate), 16) + 64),
           scratch_size(round_up(kernels.attention_scratch(longest, sizes.hidden / sizes.heads), 16)),
-          memory_(static_cast<std::size_t>(n_tokens * (3 * ld_hidden + ld_qkv + ld_inner + ld_bytes / 4 + 2) +
-                                           n_threads * scratch_size + 64)) {
+          memory_(static_cast<std::size_t>(
+              n_tokens * (3 * hidden_stride + qkv_stride + inner_stride + bytes_stride / 4 + 2) +
+              n_threads * scratch_size + 64)) {
         float* next = memory_.data();
         const auto take = [&](long n) { return std::exchange(next, next + n); };
-        hidden = take(n_tokens * ld_hidden);
-        summed = take(n_tokens * ld_hidden);
-        attended = take(n_tokens * ld_hidden);
-        qkv = take(n_tokens * ld_qkv);
-        inner = take(n_tokens * ld_inner);
+        hidden = take(n_tokens * hidden_stride);
+        summed = take(n_tokens * hidden_stride);
+        attended = take(n_tokens * hidden_stride);
+        qkv = take(n_tokens * qkv_stride);
+        inner = take(n_tokens * inner_stride);
         scratch = take(n_threads * scratch_size);
         row_scale = take(n_tokens);
         row_zero = reinterpret_cast<std::int32_t*>(take(n_tokens));
-        bytes = reinterpret_cast<std::uint8_t*>(take(n_tokens * ld_bytes / 4));
+        bytes = reinterpret_cast<std::uint8_t*>(take(n_tokens * bytes_stride / 4));
     }
 
     const long capacity, longest;
     const int n_threads;
-    const long ld_hidden, ld_qkv, ld_inner, ld_bytes, scratch_size;
+    const long hidden_stride, qkv_stride, inner_stride, bytes_stride, scratch_size;
     float *hidden, *summed, *attended, *qkv, *inner, *scratch, *row_scale;
     std::int32_t* row_zero;
     std::uint8_t* bytes;
@@ -184,7 +185,7 @@ void Encoder::embed(const Step& step) const {
     float* const to = projection_ && batch.ids ? space.summed : space.hidden;
     for (long row = rows.first; row < rows.last; ++row) {
         const long token = step.chunk.first_token + row;
-        float* const x = to + row * space.ld_hidden;
+        float* const x = to + row * space.hidden_stride;
         if (!batch.ids) {
             std::copy_n(batch.embedded + token * sizes_.hidden, sizes_.hidden, x);
             continue;
@@ -199,9 +200,9 @@ void Encoder::embed(const Step& step) const {
     step.wait_for_all();
     Product product;
     product.c = space.hidden;
-    product.ldc = space.ld_hidden;
+    product.c_stride = space.hidden_stride;
     product.a = space.summed;
-    product.lda = space.ld_hidden;
+    product.a_stride = space.hidden_stride;
     projection_->complete(product);
     const Share tiles(projection_->n_panels(), step.rank, step.n_threads);
     for (long panel = tiles.first; panel < tiles.last; ++panel) kernels_.multiply(product, 0, step.chunk.n_tokens, panel);
@@ -211,10 +212,10 @@ void Encoder::attend(const Step& step) const {
     Workspace& space = step.space;
     const long head_size = sizes_.hidden / sizes_.heads;
     AttentionHead head{};
-    head.ld = space.ld_qkv;
-    head.to_keys = sizes_.hidden;
-    head.to_values = 2 * sizes_.hidden;
-    head.ldo = space.ld_hidden;
+    head.qkv_stride = space.qkv_stride;
+    head.keys_offset = sizes_.hidden;
+    head.values_offset = 2 * sizes_.hidden;
+    head.out_stride = space.hidden_stride;
     head.head_size = head_size;
     head.scale = 1.0f / std::sqrt(static_cast<float>(head_size));
     head.causal = step.batch.causal;
@@ -231,28 +232,28 @@ void Encoder::attend(const Step& step) const {
         head.first_query = head.length * part / n_parts;
         head.last_query = head.length * (part + 1) / n_parts;
         if (head.first_query == head.last_query) continue;
-        head.qkv = space.qkv + start * space.ld_qkv + column;
-        head.out = space.attended + start * space.ld_hidden + column;
+        head.qkv = space.qkv + start * space.qkv_stride + column;
+        head.out = space.attended + start * space.hidden_stride + column;
         kernels_.attend(head, space.scratch + step.rank * space.scratch_size);
     }
 }
 
 // product.c = ending(a W' + bias) for all rows of the chunk.
 void Encoder::multiply(
-    const Step& step, const PackedLinear& linear, Product product, const float* a, long lda, long k) const {
+    const Step& step, const PackedLinear& linear, Product product, const float* a, long a_stride, long k) const {
     Workspace& space = step.space;
     const long n_rows = step.chunk.n_tokens;
     linear.complete(product);
     product.a = a;
-    product.lda = lda;
+    product.a_stride = a_stride;
     if (in_bytes_) {
         const Share rows(n_rows, step.rank, step.n_threads);
         for (long row = rows.first; row < rows.last; ++row)
-            kernels_.quantize(a + row * lda, k, space.bytes + row * space.ld_bytes, space.row_scale + row,
+            kernels_.quantize(a + row * a_stride, k, space.bytes + row * space.bytes_stride, space.row_scale + row,
                               space.row_zero + row);
         step.wait_for_all();
         product.bytes = space.bytes;
-        product.lda = space.ld_bytes;
+        product.a_stride = space.bytes_stride;
         product.row_scale = space.row_scale;
         product.row_zero = space.row_zero;
     }
@@ -271,12 +272,12 @@ void Encoder::multiply(
     }
 }
 
-void Encoder::norm(const Step& step, const Norm& norm, float* to, long ld_to) const {
+void Encoder::norm(const Step& step, const Norm& norm, float* to, long to_stride) const {
     Workspace& space = step.space;
     const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
     for (long row = rows.first; row < rows.last; ++row)
-        kernels_.norm(space.summed + row * space.ld_hidden, norm.weight, norm.bias, sizes_.eps, sizes_.hidden,
-                      to + row * ld_to);
+        kernels_.norm(space.summed + row * space.hidden_stride, norm.weight, norm.bias, sizes_.eps, sizes_.hidden,
+                      to + row * to_stride);
 }
 
 void Encoder::run_chunk(const Step& step, float* out, float* states, long n_tokens) const {
@@ -285,17 +286,17 @@ void Encoder::run_chunk(const Step& step, float* out, float* states, long n_toke
     const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
     const auto copy_hidden = [&](float* to) {
         for (long row = rows.first; row < rows.last; ++row)
-            std::copy_n(space.hidden + row * space.ld_hidden, width, to + (first + row) * width);
+            std::copy_n(space.hidden + row * space.hidden_stride, width, to + (first + row) * width);
     };
     Product to_qkv, to_sum, to_inner;
     to_qkv.c = space.qkv;
-    to_qkv.ldc = space.ld_qkv;
+    to_qkv.c_stride = space.qkv_stride;
     to_sum.c = space.summed;
     to_sum.added = space.hidden;
-    to_sum.ldc = space.ld_hidden;
+    to_sum.c_stride = space.hidden_stride;
     to_sum.ending = Ending::kAdd;
     to_inner.c = space.inner;
-    to_inner.ldc = space.ld_inner;
+    to_inner.c_stride = space.inner_stride;
     to_inner.ending = Ending::kGelu;
 
     embed(step);
@@ -303,21 +304,22 @@ void Encoder::run_chunk(const Step& step, float* out, float* states, long n_toke
     if (states) copy_hidden(states);
     for (std::size_t i = 0; i < layers_.size(); ++i) {
         const Layer& layer = layers_[i];
-        multiply(step, layer.qkv, to_qkv, space.hidden, space.ld_hidden, width);
+        multiply(step, layer.qkv, to_qkv, space.hidden, space.hidden_stride, width);
         step.wait_for_all();
         attend(step);
         step.wait_for_all();
-        multiply(step, layer.attended, to_sum, space.attended, space.ld_hidden, width);
+        multiply(step, layer.attended, to_sum, space.attended, space.hidden_stride, width);
         step.wait_for_all();
         if (step.rank == 0) step.next_head.store(0, std::memory_order_relaxed);
-        norm(step, layer.attended_norm, space.hidden, space.ld_hidden);
+        norm(step, layer.attended_norm, space.hidden, space.hidden_stride);
         step.wait_for_all();
-        multiply(step, layer.inner, to_inner, space.hidden, space.ld_hidden, width);
+        multiply(step, layer.inner, to_inner, space.hidden, space.hidden_stride, width);
         step.wait_for_all();
-        multiply(step, layer.outer, to_sum, space.inner, space.ld_inner, sizes_.intermediate);
+        multiply(step, layer.outer, to_sum, space.inner, space.inner_stride, sizes_.intermediate);
         step.wait_for_all();
         const bool is_last = i + 1 == layers_.size();
-        norm(step, layer.outer_norm, is_last ? out + first * width : space.hidden, is_last ? width : space.ld_hidden);
+        norm(step, layer.outer_norm, is_last ? out + first * width : space.hidden,
+             is_last ? width : space.hidden_stride);
         step.wait_for_all();
         if (states && !is_last) copy_hidden(states + static_cast<long>(i + 1) * n_tokens * width);
     }

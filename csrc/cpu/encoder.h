@@ -84,8 +84,9 @@ private:
     std::unique_ptr<Workspace> take_workspace(long n_tokens, long longest, int n_threads) const;
     void embed(const Step& step) const;
     void attend(const Step& step) const;
-    void multiply(const Step& step, const PackedLinear& linear, Product product, const float* a, long lda, long k) const;
-    void norm(const Step& step, const Norm& norm, float* to, long ld_to) const;
+    void multiply(
+        const Step& step, const PackedLinear& linear, Product product, const float* a, long a_stride, long k) const;
+    void norm(const Step& step, const Norm& norm, float* to, long to_stride) const;
     void run_chunk(const Step& step, float* out, float* states, long n_tokens) const;
 
     const Kernels& kernels_;

@@ -9,24 +9,24 @@ namespace electra_fast::cpu {
 
 enum class Ending { kNone, kGelu, kAdd };
 
-// C = ending(A W' + bias), by tiles: some rows of A by one panel of W'.
+// C = ending(A W' + bias), by tiles: some rows of A by one panel of W'. A stride is the distance from row to row.
 //
 // W' [k, n] is cut into panels of `panel` columns, each [k, panel] in one piece; the last is filled up with zeros, and so
 // is the bias. C has room for all columns of the panels.
 struct Product {
-    const float* a = nullptr;  // [rows, k], lda from row to row
-    long lda = 0;
+    const float* a = nullptr;  // [rows, k]
+    long a_stride = 0;
     const float* weight = nullptr;
     const float* bias = nullptr;
-    float* c = nullptr;  // [rows, n], ldc from row to row
-    long ldc = 0;
-    const float* added = nullptr;  // kAdd: [rows, n], ldc from row to row
+    float* c = nullptr;  // [rows, n]
+    long c_stride = 0;
+    const float* added = nullptr;  // kAdd: [rows, n], c_stride apart
     long k = 0;
     Ending ending = Ending::kNone;
 
     // A in eight bits: row r of `a` is row_scale[r] (bytes[r] - row_zero[r]), column j of the weights is column_scale[j]
     // times whole numbers from -127 to 127. Panels then are [k / 4, panel, 4], and k is a multiple of 4.
-    const std::uint8_t* bytes = nullptr;  // [rows, k], lda from row to row; null where A is `a`
+    const std::uint8_t* bytes = nullptr;  // [rows, k], a_stride apart; null where A is `a`
     const float* row_scale = nullptr;
     const std::int32_t* row_zero = nullptr;
     const std::int8_t* weight_bytes = nullptr;
@@ -36,11 +36,11 @@ struct Product {
 
 // softmax(q k' scale) v of one head, for the queries first_query <= i < last_query of a sequence.
 struct AttentionHead {
-    const float* qkv;  // the head's queries in the sequence's first row
-    long ld;           // from row to row
-    long to_keys, to_values;  // from a row's queries to its keys and values
-    float* out;               // the head's columns in the sequence's first row of the result
-    long ldo;
+    const float* qkv;                 // the head's queries in the sequence's first row
+    long qkv_stride;
+    long keys_offset, values_offset;  // from a row's queries
+    float* out;                       // the head's columns in the sequence's first row of the result
+    long out_stride;
     long length, head_size, first_query, last_query;
     float scale;
     bool causal;

@@ -65,7 +65,7 @@ INLINE void byte_tile(const Product& product, const std::int8_t* weight, long ro
     __m512i sums[Rows][kTileVectors];
     UNROLL
     for (int i = 0; i < Rows; ++i) UNROLL for (int j = 0; j < kTileVectors; ++j) sums[i][j] = _mm512_setzero_si512();
-    const std::uint8_t* const a = product.bytes + row * product.lda;
+    const std::uint8_t* const a = product.bytes + row * product.a_stride;
     for (long step = 0; step < product.k; step += 4) {
         __m512i columns[kTileVectors];
         UNROLL
@@ -74,7 +74,7 @@ INLINE void byte_tile(const Product& product, const std::int8_t* weight, long ro
         UNROLL
         for (int i = 0; i < Rows; ++i) {
             std::int32_t four;
-            __builtin_memcpy(&four, a + i * product.lda + step, 4);
+            __builtin_memcpy(&four, a + i * product.a_stride + step, 4);
             const __m512i x = _mm512_set1_epi32(four);
             UNROLL
             for (int j = 0; j < kTileVectors; ++j) add_products(sums[i][j], x, columns[j]);

@@ -28,7 +28,7 @@ public:
     // Whether the parts, which must still be there, hold what was copied: looks at a few numbers of each only, for changes
     // of all of them.
     bool is_current() const;
-    // c of `product` is what x W' + bias is written to; a, lda, added, ldc and what bytes of a need are the caller's.
+    // c of `product` is what x W' + bias is written to; a, added, strides and what bytes of a need are the caller's.
     void complete(Product& product) const;
 
 private:

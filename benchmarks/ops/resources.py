@@ -36,7 +36,7 @@ from triton.runtime.jit import JITFunction
 
 from ... import kernels
 from ...cli.console import exit_code
-from ...kernels import attention_short
+from ...kernels import attention_tiles
 from ...model.config import ElectraConfig
 from ...ops.contracts import library
 from ...ops.registry import OPS
@@ -131,7 +131,7 @@ def compiling_for(arch: int, dtype: str = "", size: str = "") -> Iterator[list[K
         # The ops take CPU tensors for the interpreter only; here no launch reaches a device either.
         with (
             mock.patch.object(library, "IS_INTERPRETED", True),
-            mock.patch.object(attention_short, "generation", lambda device: arch // 10),
+            mock.patch.object(attention_tiles, "compute_major", lambda device: arch // 10),
             mock.patch.object(JITFunction, "run", compile_only),
         ):
             yield found

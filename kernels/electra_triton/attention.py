@@ -25,16 +25,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .attention_short import (
+from .attention_short import max_short, short_bwd, short_fwd
+from .attention_tiles import (
     LN_2,
     draw_dropped,
     has_wide_products,
     load_tile,
-    max_short,
     negate_dropped,
     score_scale,
-    short_bwd,
-    short_fwd,
     store_tile,
     visible_keys,
 )

@@ -36,6 +36,10 @@ _TRITON_DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.
 _SIZE, _FIRST_BLOCK, _GRAD = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 _EXP_AVG, _EXP_AVG_SQ, _MASTER, _PARAM = tl.constexpr(3), tl.constexpr(4), tl.constexpr(5), tl.constexpr(6)
 
+# Places among the scalars of `_adam`; a rest is 1 - beta.
+_BETA1, _BETA2, _REST1, _REST2 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+_LOG_BETA1, _LOG_BETA2, _EPS, _DECAY = tl.constexpr(4), tl.constexpr(5), tl.constexpr(6), tl.constexpr(7)
+
 
 @triton.jit
 def _locate(
@@ -53,10 +57,16 @@ def _locate(
 
 @triton.jit
 def _pointers(
-    table_ptr, ROW: tl.constexpr, block, n_tensors, DTYPE: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr
+    table_ptr,
+    ROW: tl.constexpr,
+    tensor,
+    start,
+    n_tensors,
+    DTYPE: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """[BLOCK] pointers into the tensor whose address stands in a row of the table."""
-    tensor, start, _ = block
     base = tl.load(table_ptr + ROW * n_tensors + tensor).to(tl.pointer_type(DTYPE))
     if ALIGNED:
         base = tl.multiple_of(base, 16)
@@ -64,12 +74,12 @@ def _pointers(
 
 
 @triton.jit
-def _state_pointers(table_ptr, block, n_tensors, ALIGNED: tl.constexpr, BLOCK: tl.constexpr):
-    """Of moments and masters, which are fp32."""
+def _state_pointers(table_ptr, tensor, start, n_tensors, ALIGNED: tl.constexpr, BLOCK: tl.constexpr):
+    """(exp_avg, exp_avg_sq, master) pointers; all three are fp32."""
     return (
-        _pointers(table_ptr, _EXP_AVG, block, n_tensors, tl.float32, ALIGNED, BLOCK),
-        _pointers(table_ptr, _EXP_AVG_SQ, block, n_tensors, tl.float32, ALIGNED, BLOCK),
-        _pointers(table_ptr, _MASTER, block, n_tensors, tl.float32, ALIGNED, BLOCK),
+        _pointers(table_ptr, _EXP_AVG, tensor, start, n_tensors, tl.float32, ALIGNED, BLOCK),
+        _pointers(table_ptr, _EXP_AVG_SQ, tensor, start, n_tensors, tl.float32, ALIGNED, BLOCK),
+        _pointers(table_ptr, _MASTER, tensor, start, n_tensors, tl.float32, ALIGNED, BLOCK),
     )
 
 
@@ -101,54 +111,58 @@ def _corrections(step_ptr, adam, CORRECT: tl.constexpr):
     """What divides m and v."""
     if CORRECT:
         step = tl.load(step_ptr).to(tl.float32)
-        return _correction(adam[4], step), _correction(adam[5], step)
+        return _correction(adam[_LOG_BETA1], step), _correction(adam[_LOG_BETA2], step)
     else:
         return 1.0, 1.0
 
 
 @triton.jit
-def _move_moments(grad_ptrs, state_ptrs, n_left, grad_scale, adam, MASKED: tl.constexpr):
-    beta1, beta2, rest1, rest2, _, _, _, _ = adam
+def _move_moments(grad_ptrs, exp_avg_ptrs, exp_avg_sq_ptrs, n_left, grad_scale, adam, MASKED: tl.constexpr):
     grad = _load(grad_ptrs, n_left, MASKED) * grad_scale
-    m = beta1 * _load(state_ptrs[0], n_left, MASKED) + rest1 * grad
-    v = beta2 * _load(state_ptrs[1], n_left, MASKED, 1.0) + rest2 * grad * grad  # beyond the end: 0 / sqrt(v) is 0
-    _store(state_ptrs[0], m, n_left, MASKED)
-    _store(state_ptrs[1], v, n_left, MASKED)
+    m = adam[_BETA1] * _load(exp_avg_ptrs, n_left, MASKED) + adam[_REST1] * grad
+    v = _load(exp_avg_sq_ptrs, n_left, MASKED, 1.0)  # beyond the end: 0 / sqrt(v) is 0
+    v = adam[_BETA2] * v + adam[_REST2] * grad * grad
+    _store(exp_avg_ptrs, m, n_left, MASKED)
+    _store(exp_avg_sq_ptrs, v, n_left, MASKED)
     return m, v
 
 
 @triton.jit
 def _update(p, m, v, corrections, adam):
-    return m / corrections[0] / (tl.sqrt(v / corrections[1]) + adam[6]) + adam[7] * p
+    m_correction, v_correction = corrections
+    return m / m_correction / (tl.sqrt(v / v_correction) + adam[_EPS]) + adam[_DECAY] * p
 
 
 @triton.jit
-def _store_weights(param_ptrs, state_ptrs, p, n_left, MASKED: tl.constexpr):
-    _store(state_ptrs[2], p, n_left, MASKED)
+def _store_weights(param_ptrs, master_ptrs, p, n_left, MASKED: tl.constexpr):
+    _store(master_ptrs, p, n_left, MASKED)
     if param_ptrs.dtype.element_ty != tl.float32:  # else the parameter is its own master
         _store(param_ptrs, p, n_left, MASKED)
 
 
 @triton.jit
 def _adamw_block(param_ptrs, grad_ptrs, state_ptrs, n_left, lr, grad_scale, corrections, adam, MASKED: tl.constexpr):
-    p = _load(state_ptrs[2], n_left, MASKED)
-    m, v = _move_moments(grad_ptrs, state_ptrs, n_left, grad_scale, adam, MASKED)
-    _store_weights(param_ptrs, state_ptrs, p - lr * _update(p, m, v, corrections, adam), n_left, MASKED)
+    exp_avg_ptrs, exp_avg_sq_ptrs, master_ptrs = state_ptrs
+    p = _load(master_ptrs, n_left, MASKED)
+    m, v = _move_moments(grad_ptrs, exp_avg_ptrs, exp_avg_sq_ptrs, n_left, grad_scale, adam, MASKED)
+    _store_weights(param_ptrs, master_ptrs, p - lr * _update(p, m, v, corrections, adam), n_left, MASKED)
 
 
 @triton.jit
 def _lamb_sums_block(grad_ptrs, state_ptrs, n_left, grad_scale, corrections, adam, MASKED: tl.constexpr):
-    p = _load(state_ptrs[2], n_left, MASKED)
-    m, v = _move_moments(grad_ptrs, state_ptrs, n_left, grad_scale, adam, MASKED)
+    exp_avg_ptrs, exp_avg_sq_ptrs, master_ptrs = state_ptrs
+    p = _load(master_ptrs, n_left, MASKED)
+    m, v = _move_moments(grad_ptrs, exp_avg_ptrs, exp_avg_sq_ptrs, n_left, grad_scale, adam, MASKED)
     update = _update(p, m, v, corrections, adam)
     return tl.sum(p * p, axis=0), tl.sum(update * update, axis=0)
 
 
 @triton.jit
 def _lamb_apply_block(param_ptrs, state_ptrs, n_left, rate, corrections, adam, MASKED: tl.constexpr):
-    m, v = _load(state_ptrs[0], n_left, MASKED), _load(state_ptrs[1], n_left, MASKED)
-    p = _load(state_ptrs[2], n_left, MASKED)
-    _store_weights(param_ptrs, state_ptrs, p - rate * _update(p, m, v, corrections, adam), n_left, MASKED)
+    exp_avg_ptrs, exp_avg_sq_ptrs, master_ptrs = state_ptrs
+    m, v = _load(exp_avg_ptrs, n_left, MASKED), _load(exp_avg_sq_ptrs, n_left, MASKED)
+    p = _load(master_ptrs, n_left, MASKED)
+    _store_weights(param_ptrs, master_ptrs, p - rate * _update(p, m, v, corrections, adam), n_left, MASKED)
 
 
 @triton.jit(do_not_specialize=["n_tensors"])
@@ -161,9 +175,9 @@ def grad_norm_kernel(
     ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    block = _locate(owner_ptr, table_ptr, n_tensors, BLOCK)
-    pointers = _pointers(table_ptr, _GRAD, block, n_tensors, DTYPE, ALIGNED, BLOCK)
-    grad = _load(pointers, block[2], False) if block[2] >= BLOCK else _load(pointers, block[2], True)
+    tensor, start, n_left = _locate(owner_ptr, table_ptr, n_tensors, BLOCK)
+    pointers = _pointers(table_ptr, _GRAD, tensor, start, n_tensors, DTYPE, ALIGNED, BLOCK)
+    grad = _load(pointers, n_left, False) if n_left >= BLOCK else _load(pointers, n_left, True)
     tl.store(norm_ptr + tl.program_id(0), tl.sqrt(tl.sum(grad * grad, axis=0)))
 
 
@@ -181,17 +195,17 @@ def adamw_kernel(
     ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    block = _locate(owner_ptr, table_ptr, n_tensors, BLOCK)
+    tensor, start, n_left = _locate(owner_ptr, table_ptr, n_tensors, BLOCK)
     lr, grad_scale = tl.load(lr_ptr).to(tl.float32), tl.load(grad_scale_ptr).to(tl.float32)
     corrections = _corrections(step_ptr, adam, CORRECT)
     if tl.abs(grad_scale) < float("inf"):
-        params = _pointers(table_ptr, _PARAM, block, n_tensors, DTYPE, ALIGNED, BLOCK)
-        grads = _pointers(table_ptr, _GRAD, block, n_tensors, DTYPE, ALIGNED, BLOCK)
-        state = _state_pointers(table_ptr, block, n_tensors, ALIGNED, BLOCK)
-        if block[2] >= BLOCK:
-            _adamw_block(params, grads, state, block[2], lr, grad_scale, corrections, adam, False)
+        params = _pointers(table_ptr, _PARAM, tensor, start, n_tensors, DTYPE, ALIGNED, BLOCK)
+        grads = _pointers(table_ptr, _GRAD, tensor, start, n_tensors, DTYPE, ALIGNED, BLOCK)
+        state = _state_pointers(table_ptr, tensor, start, n_tensors, ALIGNED, BLOCK)
+        if n_left >= BLOCK:
+            _adamw_block(params, grads, state, n_left, lr, grad_scale, corrections, adam, False)
         else:
-            _adamw_block(params, grads, state, block[2], lr, grad_scale, corrections, adam, True)
+            _adamw_block(params, grads, state, n_left, lr, grad_scale, corrections, adam, True)
 
 
 @triton.jit(do_not_specialize=["n_tensors"])
@@ -208,16 +222,16 @@ def lamb_sums_kernel(
     ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    block = _locate(owner_ptr, table_ptr, n_tensors, BLOCK)
+    tensor, start, n_left = _locate(owner_ptr, table_ptr, n_tensors, BLOCK)
     grad_scale = tl.load(grad_scale_ptr).to(tl.float32)
     corrections = _corrections(step_ptr, adam, CORRECT)
     if tl.abs(grad_scale) < float("inf"):
-        grads = _pointers(table_ptr, _GRAD, block, n_tensors, DTYPE, ALIGNED, BLOCK)
-        state = _state_pointers(table_ptr, block, n_tensors, ALIGNED, BLOCK)
-        if block[2] >= BLOCK:
-            p_sum, update_sum = _lamb_sums_block(grads, state, block[2], grad_scale, corrections, adam, False)
+        grads = _pointers(table_ptr, _GRAD, tensor, start, n_tensors, DTYPE, ALIGNED, BLOCK)
+        state = _state_pointers(table_ptr, tensor, start, n_tensors, ALIGNED, BLOCK)
+        if n_left >= BLOCK:
+            p_sum, update_sum = _lamb_sums_block(grads, state, n_left, grad_scale, corrections, adam, False)
         else:
-            p_sum, update_sum = _lamb_sums_block(grads, state, block[2], grad_scale, corrections, adam, True)
+            p_sum, update_sum = _lamb_sums_block(grads, state, n_left, grad_scale, corrections, adam, True)
         tl.store(sum_ptr + 2 * tl.program_id(0), p_sum)
         tl.store(sum_ptr + 2 * tl.program_id(0) + 1, update_sum)
 
@@ -259,16 +273,16 @@ def lamb_apply_kernel(
     ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    block = _locate(owner_ptr, table_ptr, n_tensors, BLOCK)
-    rate = tl.load(lr_ptr).to(tl.float32) * tl.load(ratio_ptr + block[0])
+    tensor, start, n_left = _locate(owner_ptr, table_ptr, n_tensors, BLOCK)
+    rate = tl.load(lr_ptr).to(tl.float32) * tl.load(ratio_ptr + tensor)
     corrections = _corrections(step_ptr, adam, CORRECT)
     if tl.abs(tl.load(grad_scale_ptr).to(tl.float32)) < float("inf"):
-        params = _pointers(table_ptr, _PARAM, block, n_tensors, DTYPE, ALIGNED, BLOCK)
-        state = _state_pointers(table_ptr, block, n_tensors, ALIGNED, BLOCK)
-        if block[2] >= BLOCK:
-            _lamb_apply_block(params, state, block[2], rate, corrections, adam, False)
+        params = _pointers(table_ptr, _PARAM, tensor, start, n_tensors, DTYPE, ALIGNED, BLOCK)
+        state = _state_pointers(table_ptr, tensor, start, n_tensors, ALIGNED, BLOCK)
+        if n_left >= BLOCK:
+            _lamb_apply_block(params, state, n_left, rate, corrections, adam, False)
         else:
-            _lamb_apply_block(params, state, block[2], rate, corrections, adam, True)
+            _lamb_apply_block(params, state, n_left, rate, corrections, adam, True)
 
 
 class _Cache:

@@ -35,17 +35,15 @@ except ImportError:  # built for Linux and macOS; elsewhere torch serves
 Precision = Literal["fp32", "int8"]
 
 
+@cache
 def _share_threads() -> None:
     """Has the extension work on the threads that torch's ops work on; on its own where torch has no OpenMP."""
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
     with suppress(OSError, AttributeError):
-        runtime = ctypes.CDLL(str(library))  # which is loaded; what it is linked with is found through it
+        runtime = ctypes.CDLL(str(library))  # torch has loaded it; OpenMP, which it is linked with, is found through it
         _cpu.use_openmp(*(ctypes.cast(getattr(runtime, name), ctypes.c_void_p).value for name in names))
 
-
-if _cpu is not None:
-    _share_threads()
 
 _version = attrgetter("_version")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -189,6 +187,7 @@ class _Copy:
         self.n_states, self.width = config.num_hidden_layers + 1, config.hidden_size
         self.causal = getattr(config, "is_decoder", False)
         self._watch(model)
+        _share_threads()
         self.encoder = _cpu.Encoder(
             config.hidden_size,
             config.num_attention_heads,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -287,6 +289,48 @@ def test_calls_from_many_threads():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_the_first_call_opens_torchs_library_and_importing_does_not():
+    code = """
+import sys, torch
+opened = []
+sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "ctypes.dlopen" else None)
+from electra_fast import ElectraConfig, ElectraModel
+model = ElectraModel(ElectraConfig(vocab_size=50, hidden_size=48, num_attention_heads=2)).eval()
+print(len(opened))
+with torch.inference_mode():
+    model(torch.ones(1, 4, dtype=torch.long))
+    model(torch.ones(1, 4, dtype=torch.long))
+print(*opened)
+"""
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    before, after = run.stdout.splitlines()
+    assert before == "0"
+    assert after.split("/")[-1] == "libtorch_cpu.so"
+
+
+def test_the_first_call_may_be_a_forked_childs():
+    """A child has none of OpenMP's threads. torch's own ops may wait for them forever: the encoder alone runs in it."""
+    code = """
+import os, signal, torch
+from electra_fast import ElectraConfig, ElectraModel
+from electra_fast.model.packing import PackedBatch
+torch.set_num_threads(4)
+torch.ones(1000, 1000).exp()  # begins OpenMP's threads
+model = ElectraModel(ElectraConfig(vocab_size=50, hidden_size=256, num_attention_heads=4)).eval()
+ids, packed = torch.ones(400, dtype=torch.long), PackedBatch.full(1, 400, torch.device("cpu"))
+with torch.inference_mode():
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        assert model.cpu_encoder.serves(model, ids)
+        model.cpu_encoder(packed, ids, ids, ids, None, False)
+        os._exit(0)
+    print(os.waitpid(child, 0)[1])
+"""
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == "0"
 
 
 @torch.inference_mode()

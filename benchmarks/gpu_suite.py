@@ -29,8 +29,8 @@ class Step:
 
 def steps(tests: Path, out: Path) -> list[Step]:
     """All steps; what is measured goes to *.jsonl in `out`."""
-    # The kernels' tests but those that compile without a GPU, and further modules that use a GPU where there is one.
-    chosen = [path for path in sorted((tests / "kernels").glob("test_*.py")) if path.name != "test_resources.py"]
+    # The kernels' tests, and further modules that use a GPU where there is one.
+    chosen = sorted((tests / "kernels").glob("test_*.py"))
     further = [path for path in sorted(tests.rglob("test_*.py")) if tests / "kernels" not in path.parents]
     chosen += [path for path in further if "cuda.is_available()" in path.read_text("utf-8")]
     n_workers = max(1, min(12, (os.cpu_count() or 1) * 3 // 4))  # most of the time is compiling

@@ -1,5 +1,7 @@
 """mlm_head: errors, what is sampled and how often, the ends of the distribution, memory, contracts and refusals."""
 
+import math
+
 import pytest
 import torch
 from electra_fast.kernels import mlm_head as kernels
@@ -9,10 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from electra_fast.ops import reference
 from electra_fast.ops.contracts import mlm_head as ops
 from electra_fast.ops.contracts.mlm_head import mlm_head
-from electra_fast.ops.testing import assert_within_budget
+from electra_fast.ops.testing import Error, assert_within_budget, compare
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-SHAPES = [(1, 64, 50), (13, 128, 700), (131, 64, 256), (513, 64, 50), (3, 768, 257), (5, 1024, 129), (7, 100, 301)]
+SHAPES = [(13, 128, 700), (131, 64, 256), (513, 64, 50), (3, 768, 257), (5, 1024, 129), (7, 100, 301)]
 LAST_UNIFORM = 1 - 2**-24
 
 
@@ -47,6 +49,16 @@ def probabilities_of(tensors, temperature, never_label):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_errors_are_within_the_budget(shape, dtype, device):
     assert_within_budget(mlm_head, reference.mlm_head, make(*shape, dtype, device))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_errors_of_one_row(dtype, device):
+    """The rounding of one sum, that of the softmax, moves all gradients of a row: their errors are one draw, here of a
+    kernel and there of torch, whose sums differ from processor to processor. Sixteen rows have a size of error."""
+    draws = [compare(mlm_head, reference.mlm_head, make(1, 64, 50, dtype, device)) for _ in range(16)]
+    for errors in zip(*draws, strict=True):
+        sizes = (math.hypot(*(getattr(e, of) for e in errors)) for of in ("kernel", "eager", "rounding"))
+        assert Error(errors[0].name, *sizes).is_within
 
 
 @pytest.mark.parametrize("never_label", [False, True])

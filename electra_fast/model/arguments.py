@@ -21,7 +21,7 @@ from .packing import PackedBatch, packed_row
 # What a head reads: real tokens only, the first column (of padding too, if it is that), or every column.
 Reads = Literal["tokens", "first", "all"]
 
-# Keywords a forward takes beyond its named parameters: those of version 4 and of packed input.
+# Keywords that a forward takes beyond its named parameters: those of transformers 4 and of packed input.
 OPTIONS = {
     "output_attentions",
     "output_hidden_states",
@@ -37,12 +37,12 @@ OPTIONS = {
 
 @dataclass
 class Encoded:
-    """What the encoder made of a batch.
+    """The encoder's results for a batch.
 
     Attributes:
         hidden: [T, H] where `packed` is given, else [B, S, H].
         packed: where the tokens belong.
-        hidden_states, attentions, cross_attentions: as the caller gets them, padded; None unless asked for.
+        hidden_states, attentions, cross_attentions: padded, for the caller; None unless asked for.
     """
 
     hidden: Tensor
@@ -53,14 +53,14 @@ class Encoded:
     cross_attentions: tuple[Tensor, ...] | None = None
 
     def pack(self, labels: Tensor) -> Tensor:
-        """Labels [B, S] in the form of `hidden`; raises ValueError where they are not one a position."""
+        """Labels [B, S] in the form of `hidden`; raises ValueError unless there is one per position."""
         shape = self.hidden.shape[:2] if self.packed is None else (self.packed.batch_size, self.packed.seq_length)
         if labels.numel() != shape[0] * shape[1]:
             raise ValueError(f"labels must have shape {tuple(shape)}, got {tuple(labels.shape)}")
         return labels if self.packed is None else self.packed.pack(labels)
 
     def restore(self, x: Tensor, fill: float = 0.0) -> Tensor:
-        """What was computed from `hidden`, as [B, S, ...]; `fill` at padding positions."""
+        """Unpacks a tensor computed from `hidden`, to [B, S, ...] with `fill` at padding positions."""
         return x if self.packed is None else self.packed.unpack(x, fill)
 
     @property
@@ -78,7 +78,7 @@ class Arguments:
         inputs_embeds: [T, E] or [B, S, E].
         attention_mask, head_mask, encoder_hidden_states, encoder_attention_mask: the caller's, for the padded form.
         cache: keys and values to read and extend, in the padded form; `returns_cache`: whether the caller gets it.
-        output_attentions, output_hidden_states: what is wanted beside the last hidden states.
+        output_attentions, output_hidden_states: results wanted beside the last hidden states.
     """
 
     packed: PackedBatch | None
@@ -113,10 +113,10 @@ class Arguments:
         caches_by_default: bool = False,
         **options: Any,
     ) -> Arguments:
-        """`ElectraModel.forward`'s arguments; `caches_by_default` stands in for a `use_cache` that is not given.
+        """Checks and completes `ElectraModel.forward`'s arguments; `caches_by_default` is the default of `use_cache`.
 
         Raises:
-            ValueError, TypeError: what no model can take.
+            ValueError, TypeError: arguments that no model can take.
         """
         past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
         batch = {
@@ -168,7 +168,7 @@ class Arguments:
         )
 
     def padded_context(self, config: ElectraConfig, hidden: Tensor, seeds: Tensor | None) -> Context:
-        """What attention runs in for the padded batch [B, S, H] of these arguments."""
+        """The context of attention over the padded batch [B, S, H] of these arguments."""
         mask, head_mask = broadcast_mask(self.attention_mask), self.head_mask
         if config.is_decoder and (mask is None or self.attention_mask.dim() == 2):
             past_length, length = 0 if self.cache is None else self.cache.get_seq_length(), hidden.shape[1]
@@ -189,7 +189,7 @@ class Arguments:
 
 
 def check_inputs(config: ElectraConfig, batch: dict[str, Tensor | None], past_length: int, options: dict) -> None:
-    """Raises ValueError or TypeError for what no model can take; ids are checked where they are on the CPU."""
+    """Raises ValueError or TypeError for arguments that no model can take; ids are checked only on the CPU."""
     unknown = set(options) - OPTIONS
     if unknown:
         raise TypeError(f"unexpected keyword {', '.join(sorted(unknown))}; known beyond the named: {sorted(OPTIONS)}")
@@ -253,14 +253,14 @@ def _check_broadcast(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def is_recorded() -> bool:
-    """Whether a graph is being recorded for other batches too: what depends on lengths would be frozen into it."""
+    """Tells whether a graph is being recorded for other batches too: lengths read now would be frozen into it."""
     return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
 def packed_already(
     shape: tuple[int, int], attention_mask: Tensor | None, position_ids: Tensor | None, options: dict[str, Any]
 ) -> PackedBatch | None:
-    """The sequences that the caller packed, told by cu_seq_lens_q or by the positions of a single row; else None."""
+    """The sequences that the caller packed, found by cu_seq_lens_q or by the positions of a single row; else None."""
     cu_seqlens = options.get("cu_seq_lens_q")
     if cu_seqlens is not None:
         longest = options.get("max_length_q") or cu_seqlens.diff().max()
@@ -287,7 +287,7 @@ def choose_packing(
 
 
 def sequence_mask(packed: PackedBatch, causal: bool) -> Tensor:
-    """[B, 1, S, S], True within a sequence: the padded form of rows that hold several."""
+    """The mask [B, 1, S, S] of rows that hold several sequences, for the padded form: True within a sequence."""
     shape = packed.batch_size, packed.seq_length
     tokens = torch.arange(math.prod(shape), device=packed.cu_seqlens.device, dtype=torch.int32)
     sequence = torch.searchsorted(packed.cu_seqlens[1:], tokens, right=True).view(shape)
@@ -298,7 +298,7 @@ def sequence_mask(packed: PackedBatch, causal: bool) -> Tensor:
 def broadcast_mask(mask: Tensor | None) -> Tensor | None:
     """A user's mask, 2-D [B, K], 3-D [B, S, K] or 4-D, in the form that attention takes, [B, 1 or A, 1 or S, K].
 
-    A floating 4-D mask is added to the scores, as in transformers; every other one is nonzero where attention is
+    A floating 4-D mask is added to the scores, as in transformers; any other mask is nonzero where attention is
     allowed.
     """
     if mask is None or (mask.dim() == 4 and mask.is_floating_point()):

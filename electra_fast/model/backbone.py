@@ -27,7 +27,7 @@ class ElectraModel(ElectraPreTrainedModel):
         if config.embedding_size != config.hidden_size:
             self.embeddings_project = nn.Linear(config.embedding_size, config.hidden_size)
         self.captured: CapturedEncoder | None = None
-        # What an impl that was named serves, it serves itself.
+        # An impl that the caller named serves inference on a CPU itself.
         self.cpu_encoder = CpuEncoder() if resolve(impl) == "auto" else None
         self.encoder = ElectraEncoder(config, impl)
         self.post_init()
@@ -50,8 +50,8 @@ class ElectraModel(ElectraPreTrainedModel):
         Args:
             input_ids: [B, S] int64; or `inputs_embeds` [B, S, E] in its place.
             attention_mask: [B, S], nonzero at real tokens; or [B, S, K] or [B, 1 or A, S, K] (bool, or floating and
-                added).
-            token_type_ids, position_ids: [B, S]; default zeros, and 0, 1, 2, ...
+                added to the scores).
+            token_type_ids, position_ids: [B, S]; by default zeros, and 0, 1, 2, ...
             encoder_hidden_states, encoder_attention_mask: [B, K, H] and its mask, for cross-attention.
             past_key_values, use_cache: step-by-step decoding, for decoders.
             **kwargs: output_attentions, output_hidden_states, return_dict, head_mask, and cu_seq_lens_q with
@@ -82,7 +82,7 @@ class ElectraModel(ElectraPreTrainedModel):
         )
 
     def encode(self, *inputs: Tensor | None, reads: Reads = "tokens", **options: Any) -> Encoded:
-        """`forward` without unpacking: heads compute on the tokens that they read (`reads`) and restore the result."""
+        """`forward` without unpacking: heads compute on the tokens they read (`reads`) and unpack their results."""
         caches = self.config.use_cache and not (self.training and self.is_gradient_checkpointing)
         call = Arguments.of(self.config, *inputs, reads=reads, caches_by_default=caches, **options)
         if self._replays(call):
@@ -131,7 +131,7 @@ class ElectraModel(ElectraPreTrainedModel):
         inputs_embeds: Tensor | None,
         keep_states: bool = False,
     ) -> EncoderOutput:
-        """Packed ids [T], or `inputs_embeds` [T, E], through all layers; states are there where they are to be kept."""
+        """Runs packed ids [T], or `inputs_embeds` [T, E], through all layers; `keep_states` keeps their states."""
         on_cpu = self.cpu_encoder
         serves = on_cpu is not None and on_cpu.serves(self, position_ids)
         if serves and inputs_embeds is None:
@@ -143,13 +143,13 @@ class ElectraModel(ElectraPreTrainedModel):
         return self.encoder(hidden, packed_context(self.config, packed, seeds))
 
     def _draw_seeds(self, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
-        """Seeds of the dropouts of one forward: [1] of the embeddings and [L, 3] of the layers; None without."""
+        """Seeds for one forward's dropouts: [1] for the embeddings, [L, 3] for the layers; None where none is drawn."""
         n_layers = self.config.num_hidden_layers
         seeds = self.embeddings.ops.draw_seeds(1 + 3 * n_layers, device) if self.training else None
         return (None, None) if seeds is None else (seeds[:1], seeds[1:].view(n_layers, 3))
 
     def _replays(self, call: Arguments) -> bool:
-        """Whether a call is served by `capture()`."""
+        """Tells whether a recorded CUDA graph (`capture()`) serves this call."""
         return (
             self.captured is not None
             and call.packed is not None

@@ -1,4 +1,4 @@
-"""ElectraPreTrainedModel: what every model class has besides its forward."""
+"""ElectraPreTrainedModel: everything that the model classes share besides their forwards."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
     # Weights
 
     def post_init(self) -> None:
-        """Called last in each constructor: fresh weights, ties."""
+        """Gives the model fresh weights and ties; each constructor calls it last."""
         self.apply(self._init_weights)
         self.tie_weights()
 
@@ -58,7 +58,7 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Normal of std `initializer_range` for matrices and tables; zero biases and padding row; LayerNorm 1 and 0."""
+        """Draws matrices and tables with std `initializer_range`; biases and padding row are 0, LayerNorm 1 and 0."""
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
         if isinstance(module, nn.Linear) and module.bias is not None:
@@ -102,8 +102,8 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
     ) -> nn.Embedding:
         """Changes the number of rows of the word table, and of the vocabulary head with it.
 
-        Rows that stay keep their values; new ones are the mean of the old rows, or fresh where `mean_resizing` is
-        false. Sets `config.vocab_size`; returns the table.
+        Old rows keep their values; new ones are the mean of the old, or fresh where `mean_resizing` is false. Sets
+        `config.vocab_size`; returns the table.
         """
         old = self.get_input_embeddings()
         n_rows = old.num_embeddings if new_num_tokens is None else new_num_tokens
@@ -168,10 +168,11 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
     # CUDA graphs
 
     def capture(self, max_tokens: int = 8192) -> ElectraPreTrainedModel:
-        """From now on inference replays CUDA graphs, for small batches the larger part of the time; returns self.
+        """Makes inference replay CUDA graphs from now on; returns self.
 
-        Serves calls in eval mode under `torch.no_grad()` or `torch.inference_mode()` with at most `max_tokens` tokens.
-        A graph is recorded when a bucket of sizes is met for the first time, which takes a moment.
+        Launching is most of the time of a small batch, and a replay saves it. Graphs serve calls in eval mode under
+        `torch.no_grad()` or `torch.inference_mode()` with at most `max_tokens` tokens. The first call in each bucket of
+        sizes takes a moment longer: it records the graph.
 
         Raises:
             ValueError: a model that is not on a CUDA device.
@@ -186,14 +187,14 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
     # Eight bits
 
     def quantize(self, precision: Precision = "int8") -> ElectraPreTrainedModel:
-        """From now on the encoder computes its linear layers in eight bits, for inference on a CPU; returns self.
+        """Makes the encoder compute its linear layers in eight bits, for inference on a CPU; returns self.
 
-        Weights are rounded by output column and activations by token, when they are used: nothing is calibrated. The
+        Weights are rounded per output column and activations per token, when they are used: nothing is calibrated. The
         parameters stay as they are, so the model is saved as it was; "fp32" undoes it. A call that cannot be served in
         eight bits (gradients, attentions as an output) raises RuntimeError.
 
         Raises:
-            ValueError: the processor has no VNNI, or an unknown precision.
+            ValueError: an unknown precision, or a processor without VNNI.
         """
         self.base_model.cpu_encoder = CpuEncoder(precision)
         return self
@@ -230,7 +231,7 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
     # Forward
 
     def _result(self, kind: type[ModelOutput], encoded, options: dict[str, Any], **values: Any) -> ModelOutput | tuple:
-        """The named result, or the tuple of what is not None where `return_dict` is false."""
+        """The named result, or a tuple of its values that are not None where `return_dict` is false."""
         output = kind(**values, hidden_states=encoded.hidden_states, attentions=encoded.attentions)
         return_dict = options.get("return_dict")
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()

@@ -1,10 +1,10 @@
-"""Inference by CUDA graphs: embeddings and encoder are recorded once a bucket of sizes, and replayed.
+"""Inference by CUDA graphs: embeddings and encoder are recorded once per bucket of sizes, and replayed.
 
 A small batch takes longer to launch than to compute: 100 kernels at 5 microseconds each are half a millisecond of
 Python, whatever the GPU. A graph launches them at once, but has fixed shapes. So a batch is copied into the buffers of
-the next larger bucket: tokens after the last sequence belong to none and are cut off again, and sequences that are not
-there are empty ones. Token counts are bucketed in steps of an eighth, the longest sequence and the number of sequences
-by powers of two: lengths never matter one by one.
+the next larger bucket: tokens after the last sequence belong to none and are cut off again, and missing sequences are
+empty. Token counts are bucketed in steps of an eighth, the longest sequence and the number of sequences by powers of
+two; a bucket does not depend on single lengths.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def _power_of_two(n: int) -> int:
 
 
 class CapturedEncoder:
-    """The graphs of one model, recorded as buckets are met.
+    """The graphs of one model, each recorded when its bucket is first needed.
 
-    They read the weights where these lie: values may change; after a model was moved or cast they are recorded anew.
+    The graphs read the weights where they lie, so values may change; a model that was moved or cast is recorded anew.
 
     Args:
-        max_tokens: larger batches run as they are; they keep the GPU busy without a graph.
+        max_tokens: the largest batch that is replayed. Larger ones keep the GPU busy without a graph.
     """
 
     def __init__(self, max_tokens: int):
@@ -61,7 +61,7 @@ class CapturedEncoder:
         self._pool: tuple[int, int] | None = None
 
     def __reduce__(self):
-        # A copy of the model, or a pickle of it, records its own.
+        # A copy of the model, or a pickle of it, records graphs of its own.
         return CapturedEncoder, (self.max_tokens,)
 
     # Buffers made in inference mode could not be written to outside of it.
@@ -72,7 +72,7 @@ class CapturedEncoder:
     ) -> Tensor:
         """Packed tokens [T] -> hidden states [T, H], as `model.encode_packed`.
 
-        A `model` has that method, parameters and a `device`.
+        The `model` has that method, parameters and a `device`.
         """
         weights = next(model.parameters()).data_ptr()
         if weights != self._weights:
@@ -83,7 +83,7 @@ class CapturedEncoder:
         return self._records[bucket](input_ids, packed.cu_seqlens, token_type_ids, position_ids)
 
     def _record(self, run: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-        """(what `run` returns, a function that computes it anew): all graphs share one pool of memory."""
+        """Records `run`; returns its result and a function that computes it anew. All graphs share one memory pool."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -98,7 +98,7 @@ class CapturedEncoder:
 
 
 class _Record:
-    """Buffers of one bucket, and the recording that reads them."""
+    """The buffers of one bucket, and the recording that reads them."""
 
     def __init__(self, bucket: Bucket, model: nn.Module, record: Callable):
         device = model.device

@@ -104,7 +104,7 @@ class ElectraConfig:
         self.eos_token_id = eos_token_id
         self.tie_word_embeddings = tie_word_embeddings
         self.__dict__.update(copy.deepcopy(_COMMON_DEFAULTS))
-        if "torch_dtype" in kwargs:  # version 4's name
+        if "torch_dtype" in kwargs:  # the name in transformers 4
             kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
         kwargs.pop("model_type", None)
         if id2label is not None:
@@ -142,7 +142,7 @@ class ElectraConfig:
             raise ValueError(f"position_embedding_type must be 'absolute', got {position!r}: relative positions of "
                              "transformers 4 are not supported")  # fmt: skip
 
-    # Labels: their number is the size of id2label, as in transformers.
+    # Labels: the size of id2label is their number, as in transformers.
 
     @property
     def num_labels(self) -> int:
@@ -178,7 +178,7 @@ class ElectraConfig:
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> ElectraConfig:
-        """Builds a config from a dictionary; raises ValueError where it is another model's."""
+        """Builds a config from a dictionary; raises ValueError where the dictionary is another model's."""
         model_type = config_dict.get("model_type", "electra")
         if model_type != "electra":
             raise ValueError(
@@ -217,7 +217,7 @@ class ElectraConfig:
         Path(json_file_path).write_text(self.to_json_string(use_diff), encoding="utf-8")
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Writes config.json into a directory, which is created."""
+        """Writes config.json into a directory, and creates it if need be."""
         from ..hub.files import push_directory
 
         os.makedirs(save_directory, exist_ok=True)

@@ -1,9 +1,9 @@
-"""The encoder in C++ (csrc/cpu), which serves inference on a CPU: what it can compute, and its copy of the weights.
+"""The C++ encoder for inference on a CPU (csrc/cpu): when it can serve a call, and its copy of the weights.
 
 One call computes all layers on packed tokens, with torch's number of threads. Linear layers are copied into the order
-in which they are read; all else is read where the parameters are. Before each call the model is compared with what was
-copied, by the versions and addresses of its parameters, and by a few of their values for what changes them behind
-torch's back (`parameter.data`); a model that has changed is copied again.
+in which they are read; all else is read where the parameters are. Before each call the copy is compared with the model
+by the versions and addresses of the parameters, and by a few of their values, since `parameter.data` changes them
+behind torch's back; a model that has changed is copied again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .packing import PackedBatch
 
 try:
     from .. import _cpu
-except ImportError:  # built for Linux and macOS; elsewhere torch serves
+except ImportError:  # the extension is built for Linux and macOS; elsewhere torch serves
     _cpu = None
 
 Precision = Literal["fp32", "int8"]
@@ -37,11 +37,11 @@ Precision = Literal["fp32", "int8"]
 
 @cache
 def _share_threads() -> None:
-    """Has the extension work on the threads that torch's ops work on; on its own where torch has no OpenMP."""
+    """Makes the extension use the threads of torch's ops; where torch has no OpenMP it starts its own."""
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
     with suppress(OSError, AttributeError):
-        runtime = ctypes.CDLL(str(library))  # torch has loaded it; OpenMP, which it is linked with, is found through it
+        runtime = ctypes.CDLL(str(library))  # already loaded by torch; OpenMP's symbols are reachable through it
         _cpu.use_openmp(*(ctypes.cast(getattr(runtime, name), ctypes.c_void_p).value for name in names))
 
 
@@ -50,7 +50,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def obstacle(precision: Precision = "fp32") -> str | None:
-    """Why this processor cannot run the encoder in C++; None where it can."""
+    """The reason why this processor cannot run the encoder in C++; None where it can."""
     if _cpu is None:
         return "the extension electra_fast._cpu is not built"
     name, multiplies_bytes = _cpu.instructions(fastest_allowed())
@@ -74,13 +74,14 @@ def _limited() -> str:
 
 
 class CpuEncoder:
-    """Embeddings and encoder of an ElectraModel for inference on a CPU; made anew for each copy of a model.
+    """Embeddings and encoder of an ElectraModel for inference on a CPU; a copy of the model makes its own.
 
-    A `model` is ours or transformers': it has `config`, `embeddings`, `encoder.layer` and perhaps `embeddings_project`.
+    The `model` of each method is ours or transformers': it has `config`, `embeddings`, `encoder.layer` and perhaps
+    `embeddings_project`.
 
     Args:
-        precision: "fp32"; or "int8" for products of eight-bit weights, scaled by output column, and eight-bit
-            activations, scaled by token, with results in fp32.
+        precision: "fp32"; or "int8" for products of eight-bit weights, scaled per output column, and eight-bit
+            activations, scaled per token, with results in fp32.
 
     Raises:
         ValueError: a precision that this processor has no instructions for.
@@ -98,7 +99,7 @@ class CpuEncoder:
         return CpuEncoder, (self.precision,)
 
     def serves(self, model: nn.Module, tensor: Tensor) -> bool:
-        """Whether `why_not` finds nothing; raises RuntimeError where it does and nothing else has this precision."""
+        """Tells whether `why_not` finds nothing; otherwise raises RuntimeError if nothing else has this precision."""
         reason = self.why_not(model, tensor)
         if reason is not None:
             self.refuse(reason)
@@ -114,7 +115,7 @@ class CpuEncoder:
             )
 
     def why_not(self, model: nn.Module, tensor: Tensor) -> str | None:
-        """What keeps a call with packed tokens, `tensor` one of them, from being served; None where nothing does."""
+        """The reason why a call on packed tokens cannot be served, or None; `tensor` is one of its inputs."""
         if torch.is_grad_enabled():
             return "gradients are enabled: use torch.inference_mode() or torch.no_grad()"
         if torch.compiler.is_compiling() or is_recorded() or type(tensor) is not Tensor:
@@ -143,8 +144,8 @@ class CpuEncoder:
     ) -> tuple[Tensor, list[Tensor]]:
         """Packed ids, types and positions [T], or `embedded` [T, H] -> (last hidden states [T, H], states).
 
-        The states are those of the embeddings and of each layer, [T, H], where they are to be kept; else none. Only
-        after `serves` said so.
+        The states are those of the embeddings and of each layer, [T, H], with `keep_states`; otherwise the list is
+        empty. Call this only after `serves` returned True.
 
         Raises:
             IndexError: an id that is not in its table.
@@ -170,7 +171,7 @@ class CpuEncoder:
 
 @cache
 def _warn_if_slow(dtype: torch.dtype) -> None:
-    """Says, once, that this processor has no instructions for a 16-bit dtype."""
+    """Warns once if this processor has no instructions for a 16-bit dtype."""
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     is_fast = {torch.bfloat16: has_bf16, torch.float16: torch.cpu._is_amx_fp16_supported()}
     if not is_fast.get(dtype, True) and platform.machine() == "x86_64":
@@ -218,7 +219,7 @@ class _Copy:
             )
 
     def _watch(self, model: nn.Module) -> None:
-        """Remembers all that the copy depends on, in columns."""
+        """Remembers everything that the copy depends on, in columns for `is_current`."""
         edges = _edges(model)
         self._children_of, self._names, self._children = zip(
             *((parent._modules, name, child) for parent, name, child in edges), strict=True
@@ -233,13 +234,13 @@ class _Copy:
             ),
             strict=True,
         )
-        # Those that were made in inference mode have no version.
+        # Parameters made in inference mode have no version.
         self._versioned = [parameter for parameter in self._parameters if not parameter.is_inference()]
         self._versions = list(map(_version, self._versioned))
         self._addresses = list(map(Tensor.data_ptr, self._parameters))
 
     def is_current(self) -> bool:
-        # Before every call, so the loops are those of map: several times faster than Python's own.
+        # This runs before every call, so the loops are map's: several times faster than Python's own.
         return (
             all(map(is_, map(dict.get, self._children_of, self._names), self._children))
             and all(map(is_, map(dict.get, self._parameters_of, self._parameter_names), self._parameters))
@@ -258,7 +259,7 @@ def _linear(linear: nn.Linear) -> list[tuple[int, int, int]]:
 
 
 def _queries_keys_values(attention: nn.Module) -> list[tuple[int, int, int]]:
-    """One matrix in our classes, three in transformers'."""
+    """The weights of queries, keys and values: one matrix in our classes, three in transformers'."""
     if hasattr(attention, "qkv"):
         return _linear(attention.qkv)
     return [part for name in ("query", "key", "value") for part in _linear(getattr(attention, name))]
@@ -272,7 +273,7 @@ def _edges(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
     """(parent, name, child) of every module below."""
     parts: list[nn.Module] = [model]
     edges = []
-    for part in parts:  # which grows
+    for part in parts:  # grows while we walk it: breadth first
         below = [(part, name, child) for name, child in part._modules.items() if child is not None]
         parts.extend(child for _, _, child in below)
         edges += below
@@ -305,7 +306,7 @@ def _why_not_copied(model: nn.Module) -> str | None:
     return None
 
 
-# Where classes are from whose formula is known. transformers' have parts of the same names as ours.
+# Modules whose classes have formulas that we know. transformers' classes have parts of the same names as ours.
 _KNOWN_MODULES = (
     f"{__package__}.layers",
     "transformers.models.electra.modeling_electra",

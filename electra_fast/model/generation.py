@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Values of keywords that are not served which change nothing; None and False change nothing in any of them.
+# Keywords that are not served, and the value of each that changes nothing. None and False never change anything.
 _NEUTRAL = dict.fromkeys(("num_beams", "num_beam_groups", "repetition_penalty", "length_penalty", "typical_p"), 1)
 _NEUTRAL |= dict.fromkeys(("diversity_penalty", "no_repeat_ngram_size", "min_length", "min_new_tokens"), 0)
 
@@ -36,20 +36,20 @@ class GenerationMixin:
         """Continues each sequence until an end token or the length limit.
 
         Args:
-            inputs: [B, S] token ids (also as `input_ids`), padded on the left; `attention_mask` is told from the
-                padding token where it is not given.
+            inputs: [B, S] token ids (also as `input_ids`), padded on the left.
+            attention_mask: [B, S], nonzero at real tokens; by default found by the padding token.
             token_type_ids: [B, S], default zeros; new tokens have the type of the last one.
-            max_new_tokens: tokens to add; `max_length`, prompt included, counts where it is None.
+            max_new_tokens: number of tokens to add; where it is None, `max_length` limits prompt and new tokens.
             do_sample: draw from softmax(logits / temperature) cut to `top_k` tokens and to `top_p` of the mass; else
                 argmax.
-            eos_token_id, pad_token_id: default the config's. A sequence that has ended is continued with padding.
-            num_return_sequences: samples a prompt.
+            eos_token_id, pad_token_id: by default the config's. A sequence that has ended is continued with padding.
+            num_return_sequences: number of samples per prompt.
 
         Returns:
             [B * num_return_sequences, S + new] int64, the prompt included.
 
         Raises:
-            NotImplementedError: for anything beyond (beams, processors, streamers, ...): transformers has those.
+            NotImplementedError: any other keyword (beams, processors, streamers, ...): transformers has those.
         """
         asked = {
             name
@@ -114,7 +114,7 @@ class GenerationMixin:
 
 
 def _sample(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """One draw a row from [B, V] logits."""
+    """Draws one token per row from [B, V] logits."""
     logits = logits / temperature
     if 0 < top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)

@@ -1,4 +1,4 @@
-"""The heads. Names and mathematics are transformers'; the two of pre-training go through their ops."""
+"""The heads. Names and mathematics are transformers'; the two heads of pre-training go through their ops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .config import ElectraConfig
 
 
 class ElectraDiscriminatorPredictions(nn.Module):
-    """The replaced-token head: one logit a token, above zero where the token looks replaced."""
+    """The replaced-token head: one logit per token, above zero where the token looks replaced."""
 
     def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
         super().__init__()
@@ -20,13 +20,13 @@ class ElectraDiscriminatorPredictions(nn.Module):
         self.rtd_head = ops.select(impl, activation=config.hidden_act).rtd_head
 
     def forward(self, hidden: Tensor, labels: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
-        """hidden [..., H], labels [...] -> (mean loss or None, logits [...])."""
+        """Computes hidden [..., H], labels [...] -> (mean loss or None, logits [...])."""
         dense, prediction = self.dense, self.dense_prediction
         return self.rtd_head(hidden, dense.weight, dense.bias, prediction.weight, prediction.bias, labels)
 
 
 class ElectraGeneratorPredictions(nn.Module):
-    """LayerNorm(gelu(dense)), from which the vocabulary logits are computed; GELU whatever `hidden_act` says."""
+    """LayerNorm(gelu(dense)), the input of the vocabulary logits; GELU whatever `hidden_act` says."""
 
     def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
         super().__init__()
@@ -35,7 +35,7 @@ class ElectraGeneratorPredictions(nn.Module):
         self.linear_gelu = ops.select(impl).linear_gelu
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[..., H] -> [..., E]"""
+        """Computes hidden [..., H] -> [..., E]."""
         return self.LayerNorm(self.linear_gelu(hidden, self.dense.weight, self.dense.bias))
 
 
@@ -45,7 +45,7 @@ def classifier_dropout(config: ElectraConfig) -> nn.Dropout:
 
 
 class ElectraClassificationHead(nn.Module):
-    """dropout, dense, GELU, dropout, labels; on the hidden state of the first token."""
+    """Dropout, dense, GELU, dropout, labels; on the hidden state of the first token."""
 
     def __init__(self, config: ElectraConfig):
         super().__init__()
@@ -54,13 +54,13 @@ class ElectraClassificationHead(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """features [B, S, H] -> [B, num_labels]"""
+        """Computes features [B, S, H] -> logits [B, num_labels]."""
         x = reference.linear_gelu(self.dropout(features[:, 0]), self.dense.weight, self.dense.bias)
         return self.out_proj(self.dropout(x))
 
 
 class ElectraSequenceSummary(nn.Module):
-    """One vector a sequence, by `config.summary_type`: "first", "last", "mean" or "cls_index"."""
+    """One vector per sequence; `config.summary_type` is "first", "last", "mean" or "cls_index"."""
 
     TYPES = ("first", "last", "mean", "cls_index")
 
@@ -78,7 +78,7 @@ class ElectraSequenceSummary(nn.Module):
         self.last_dropout = nn.Dropout(config.summary_last_dropout)
 
     def forward(self, hidden: Tensor, cls_index: Tensor | None = None) -> Tensor:
-        """hidden [B, S, H], cls_index [B] (default: the last position) -> [B, H]"""
+        """Computes hidden [B, S, H], cls_index [B] (default: the last position) -> [B, H]."""
         if self.summary_type == "mean":
             x = hidden.mean(dim=1)
         elif self.summary_type == "first":

@@ -1,7 +1,7 @@
 """Embeddings, attention, layer and encoder. Module names are transformers', so that state dicts agree key by key.
 
 The layers do not know whether they run on packed tokens [T, H] or on a padded batch [B, S, H]: everything in them
-works on the last dimension, and the one step that does not, attention among tokens, is asked of the `context`.
+works on the last dimension, except attention among tokens, and that is left to the `context`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .config import ElectraConfig
 
 
 class KeyValueCache:
-    """Keys and values of the tokens seen so far, for step-by-step decoding: one [B, K, A, D] pair a layer."""
+    """Keys and values of the tokens seen so far, for step-by-step decoding: one [B, K, A, D] pair per layer."""
 
     def __init__(self) -> None:
         self.self_attention: dict[int, tuple[Tensor, Tensor]] = {}
@@ -40,10 +40,10 @@ class KeyValueCache:
 
 @dataclass(frozen=True, kw_only=True)
 class _Context:
-    """What all layers of a forward share.
+    """The context that all layers of a forward share.
 
     Attributes:
-        seeds: [L, 3] int64, of each layer's dropouts: attention, its output, the layer's output; None where the ops
+        seeds: [L, 3] int64, for each layer's dropouts: attention, its output, the layer's output; None where the ops
             draw from torch's generator.
     """
 
@@ -70,14 +70,14 @@ class PackedContext(_Context):
 class PaddedContext(_Context):
     """Attention over a padded batch: probabilities as an output, any mask, head masks, caches, cross-attention.
 
-    Its dropouts draw from torch's generator.
+    Dropouts here draw from torch's generator.
 
     Attributes:
         mask: broadcastable to [B, A, S, K]; True where attention is allowed, or floating and added to the scores.
         explicit: compute the probabilities, which a fused attention does not give.
         head_mask: [L, 1, A, 1, 1] factors of the probabilities, or None.
         cache: keys and values of earlier tokens, extended in place, or None.
-        encoder_hidden_states, encoder_mask: what cross-attention reads, [B, K, H], and its mask.
+        encoder_hidden_states, encoder_mask: the states [B, K, H] that cross-attention reads, and their mask.
     """
 
     mask: Tensor | None = None
@@ -114,7 +114,7 @@ Context = PackedContext | PaddedContext
 
 
 class ElectraEmbeddings(nn.Module):
-    """Word, position and token-type tables, their sum normalised; the projection E -> H is the model's."""
+    """Word, position and token-type tables, and LayerNorm of their sum; the projection E -> H is the model's."""
 
     def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
         super().__init__()
@@ -135,7 +135,7 @@ class ElectraEmbeddings(nn.Module):
         project: nn.Linear | None = None,
         seed: Tensor | None = None,
     ) -> Tensor:
-        """Ids [...] (or `inputs_embeds [..., E]`) -> [..., H]."""
+        """Computes ids [...] (or `inputs_embeds [..., E]`) -> [..., H]."""
         return self.ops.embed_norm_project(
             input_ids,
             token_type_ids,
@@ -156,7 +156,7 @@ class ElectraEmbeddings(nn.Module):
 
 
 class ElectraSelfAttention(nn.Module):
-    """Queries, keys and values by one GEMM. On disk and in `state_dict()` they are three, as everywhere."""
+    """Self-attention, with queries, keys and values by one GEMM; on disk and in `state_dict()` they are three."""
 
     def __init__(self, config: ElectraConfig, layer_idx: int = 0, impl: Impl = "auto"):
         super().__init__()
@@ -177,7 +177,7 @@ class ElectraSelfAttention(nn.Module):
 def _split_qkv(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
     weights, biases = (state.pop(f"{prefix}qkv.{kind}").chunk(3) for kind in ("weight", "bias"))
     for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
-        # Copies: accelerate takes views into one storage for one tensor, and would drop all but the first.
+        # accelerate takes views into one storage for one tensor, and would drop all but the first: so we copy.
         state[f"{prefix}{name}.weight"], state[f"{prefix}{name}.bias"] = weight.clone(), bias.clone()
 
 
@@ -203,7 +203,7 @@ def _join_qkv(
 
 
 class ElectraCrossAttention(nn.Module):
-    """Queries from the decoder, keys and values from an encoder's hidden states."""
+    """Cross-attention: queries from the decoder, keys and values from an encoder's hidden states."""
 
     def __init__(self, config: ElectraConfig, layer_idx: int = 0):
         super().__init__()
@@ -222,7 +222,7 @@ class ElectraCrossAttention(nn.Module):
 
 
 class _ResidualNorm(nn.Module):
-    """LayerNorm(residual + dropout(dense(x))): what ends both halves of a layer."""
+    """LayerNorm(residual + dropout(dense(x))): the end of both halves of a layer."""
 
     def __init__(self, config: ElectraConfig, in_features: int, impl: Impl = "auto"):
         super().__init__()
@@ -306,7 +306,7 @@ class ElectraLayer(nn.Module):
 
 @dataclass
 class EncoderOutput:
-    """The last hidden state and, one entry a layer, what was met on the way."""
+    """The last hidden state and, with one entry per layer, the states and probabilities on the way."""
 
     hidden: Tensor
     hidden_states: list[Tensor] = field(default_factory=list)
@@ -317,9 +317,9 @@ class EncoderOutput:
 def checkpoint_activations(
     module: nn.Module, options: Mapping[str, Any] | None = None, every_n_layers: int = 1, offload: bool = False
 ) -> None:
-    """Lets a module's encoders compute each layer again in the backward, where they otherwise keep its activations.
+    """Makes a module's encoders compute each layer again in the backward, instead of keeping its activations.
 
-    The arguments are those of transformers' `activation_checkpointing_enable`; raises ValueError for anything else than
+    The arguments are those of transformers' `activation_checkpointing_enable`; raises ValueError for anything but
     every layer, without offloading, non-reentrant.
     """
     others = dict(options or {})

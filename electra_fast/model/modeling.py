@@ -38,7 +38,7 @@ from .outputs import (
 
 
 class ElectraForPreTraining(ElectraPreTrainedModel):
-    """The discriminator: which tokens were replaced?"""
+    """The discriminator: tells which tokens were replaced."""
 
     def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
         super().__init__(config, impl)
@@ -56,7 +56,7 @@ class ElectraForPreTraining(ElectraPreTrainedModel):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple | ElectraForPreTrainingOutput:
-        """labels: [B, S], 1 where the token was replaced; the loss is the mean over real tokens. logits: [B, S]."""
+        """Computes logits [B, S] and the mean loss of real tokens; labels: [B, S], 1 where a token was replaced."""
         encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
         if labels is not None:
             labels = encoded.pack(labels)
@@ -72,7 +72,7 @@ class ElectraForPreTraining(ElectraPreTrainedModel):
 
 
 class ElectraForMaskedLM(ElectraPreTrainedModel):
-    """The generator: what stands at [MASK]?"""
+    """The generator: predicts the tokens at [MASK]."""
 
     _tied_weights_keys = {"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"}  # noqa: RUF012
 
@@ -93,7 +93,7 @@ class ElectraForMaskedLM(ElectraPreTrainedModel):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple | MaskedLMOutput:
-        """labels: [B, S] token ids, -100 where nothing is predicted. logits: [B, S, V]."""
+        """Computes logits [B, S, V] and the loss; labels: [B, S] token ids, -100 where nothing is predicted."""
         encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
         logits = self.generator_lm_head(self.generator_predictions(encoded.hidden))
         loss = None if labels is None else _token_loss(logits, encoded.pack(labels))
@@ -129,9 +129,9 @@ class ElectraForCausalLM(GenerationMixin, ElectraPreTrainedModel):
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> tuple | CausalLMOutputWithCrossAttentions:
-        """labels: [B, S] token ids, shifted here: position i predicts label i + 1. logits: [B, S, V].
+        """Computes logits [B, S, V] and the loss; labels: [B, S] token ids, where position i predicts label i + 1.
 
-        `logits_to_keep`: logits of the last so many positions only (0: all), or of the positions [n] given.
+        `logits_to_keep` limits the logits to that many last positions (0: all), or to the positions [n] given.
         """
         encoded = self.electra.encode(
             input_ids,
@@ -166,7 +166,7 @@ class ElectraForCausalLM(GenerationMixin, ElectraPreTrainedModel):
 
 
 class ElectraForSequenceClassification(ElectraPreTrainedModel):
-    """One prediction a sequence; `config.problem_type` is inferred from the first labels where it is not set."""
+    """One prediction per sequence; `config.problem_type` is inferred from the first labels where it is not set."""
 
     def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
         super().__init__(config, impl)
@@ -185,7 +185,7 @@ class ElectraForSequenceClassification(ElectraPreTrainedModel):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple | SequenceClassifierOutput:
-        """labels: [B] classes or values, or [B, num_labels] floating for several labels. logits: [B, num_labels]."""
+        """Computes logits [B, num_labels] and the loss; labels are those of `sequence_loss`."""
         encoded = self.electra.encode(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, reads="first", **kwargs
         )
@@ -195,7 +195,7 @@ class ElectraForSequenceClassification(ElectraPreTrainedModel):
 
 
 def sequence_loss(config: ElectraConfig, logits: Tensor, labels: Tensor) -> Tensor:
-    """The loss of one prediction a text, by `config.problem_type`, which the first labels decide where it is None.
+    """The loss of one prediction per text, by `config.problem_type`; the first labels set it where it is None.
 
     logits: [B, num_labels]; labels: [B] classes or values, or [B, num_labels] floating for several labels.
 
@@ -220,7 +220,7 @@ def sequence_loss(config: ElectraConfig, logits: Tensor, labels: Tensor) -> Tens
 
 
 class ElectraForTokenClassification(ElectraPreTrainedModel):
-    """One prediction a token."""
+    """One prediction per token."""
 
     def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
         super().__init__(config, impl)
@@ -240,7 +240,7 @@ class ElectraForTokenClassification(ElectraPreTrainedModel):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple | TokenClassifierOutput:
-        """labels: [B, S], -100 where there is none. logits: [B, S, num_labels]."""
+        """Computes logits [B, S, num_labels] and the loss; labels: [B, S], -100 where there is none."""
         encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
         logits = self.classifier(self.dropout(encoded.hidden))
         loss = None if labels is None else _token_loss(logits, encoded.pack(labels))
@@ -248,7 +248,7 @@ class ElectraForTokenClassification(ElectraPreTrainedModel):
 
 
 class ElectraForMultipleChoice(ElectraPreTrainedModel):
-    """Which of several continuations? Inputs are [B, C, S]."""
+    """A choice among several continuations; inputs are [B, C, S]."""
 
     def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
         super().__init__(config, impl)
@@ -267,7 +267,7 @@ class ElectraForMultipleChoice(ElectraPreTrainedModel):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple | MultipleChoiceModelOutput:
-        """labels: [B], the index of the right choice. logits: [B, C]."""
+        """Computes logits [B, C] and the loss; labels: [B], the index of the right choice."""
         n_choices = (input_ids if input_ids is not None else inputs_embeds).shape[1]
         flat = [
             None if x is None else x.flatten(0, 1)
@@ -281,7 +281,7 @@ class ElectraForMultipleChoice(ElectraPreTrainedModel):
 
 
 class ElectraForQuestionAnswering(ElectraPreTrainedModel):
-    """Where does the answer start and end?"""
+    """The start and the end of an answer in a context."""
 
     def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
         super().__init__(config, impl)
@@ -303,7 +303,7 @@ class ElectraForQuestionAnswering(ElectraPreTrainedModel):
         end_positions: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple | QuestionAnsweringModelOutput:
-        """start_positions, end_positions: [B]; those outside the sequence are ignored. Logits: [B, S] each.
+        """Computes start and end logits [B, S] and the loss; positions: [B], ignored where outside the sequence.
 
         Without positions, logits at padding are the lowest number: no answer is found there. transformers' loss sums
         over padding positions too, so with positions the batch stays padded.

@@ -31,7 +31,7 @@ class ModelOutput(OrderedDict):
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         first = next(iter(values))
         if isinstance(values[first], Mapping | Iterator):
-            # What rebuilds mappings (accelerate under mixed precision, DataParallel) gives all items at once.
+            # Code that rebuilds mappings (accelerate under mixed precision, DataParallel) gives all items at once.
             given = dict(values[first])
             super().__setattr__(first, None)
             values |= {first: None} | given
@@ -73,7 +73,7 @@ class BaseModelOutputWithPastAndCrossAttentions(ModelOutput):
 
 @dataclass
 class ElectraForPreTrainingOutput(ModelOutput):
-    """`logits [B, S]`: above zero where the token looks replaced."""
+    """Output of the discriminator: `logits [B, S]` are above zero where the token looks replaced."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None

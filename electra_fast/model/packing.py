@@ -1,7 +1,7 @@
 """Packed batches: padding is dropped once on entry and restored once on exit.
 
-A padded batch of B rows of S columns with T real tokens becomes `[T, ...]` tokens in row order, with `cu_seqlens [B +
-1] int32` marking where each row starts. Everything between entry and exit costs T tokens, not B * S.
+A padded batch of B rows of S columns with T real tokens becomes `[T, ...]` tokens in row order, and
+`cu_seqlens [B + 1] int32` marks where each row starts. Everything between entry and exit costs T tokens, not B * S.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Where the T real tokens of a padded [B, S] batch are.
+    """The places of the T real tokens of a padded [B, S] batch.
 
     Attributes:
         batch_size, seq_length: B and S of the padded form.
         cu_seqlens: [B + 1] int32, first token of each sequence; the last entry is T.
         max_seqlen: length of the longest sequence.
-        indices: [T] int64, positions of the tokens in the flattened [B * S] form; None where nothing is padded, and
-            then packing and unpacking are views.
+        indices: [T] int64, positions of the tokens in the flattened [B * S] form; None where nothing is padded:
+            packing and unpacking are views then.
     """
 
     batch_size: int
@@ -39,7 +39,7 @@ class PackedBatch:
 
     @classmethod
     def from_mask(cls, mask: Tensor) -> PackedBatch:
-        """From a [B, S] mask, nonzero at real tokens, which may stand anywhere in a row."""
+        """Makes a batch from a mask [B, S]: nonzero at real tokens, anywhere in a row."""
         batch_size, seq_length = mask.shape
         mask = mask != 0
         lengths = mask.sum(1, dtype=torch.int32)
@@ -53,22 +53,22 @@ class PackedBatch:
 
     @classmethod
     def from_cu_seqlens(cls, batch_size: int, seq_length: int, cu_seqlens: Tensor, max_seqlen: int) -> PackedBatch:
-        """From rows that are already packed: together the [B, S] tokens hold the sequences that `cu_seqlens` marks."""
+        """Makes a batch of rows that are packed already: `cu_seqlens` marks the sequences in all B * S tokens."""
         return cls(batch_size, seq_length, cu_seqlens.to(torch.int32), max_seqlen, None)
 
     def position_ids(self, n_tokens: int) -> Tensor:
-        """[T] int64: each token's place in its sequence."""
-        # The size is given so that the device need not be waited for.
+        """Each token's place in its sequence, [T] int64."""
+        # Giving the size saves a wait for the device.
         starts = self.cu_seqlens[:-1].long().repeat_interleave(self.cu_seqlens.diff(), output_size=n_tokens)
         return torch.arange(n_tokens, device=starts.device) - starts
 
     def pack(self, padded: Tensor) -> Tensor:
-        """[B, S, ...] -> [T, ...]"""
+        """Drops padding: [B, S, ...] -> [T, ...]."""
         flat = padded.reshape(self.batch_size * self.seq_length, *padded.shape[2:])
         return flat if self.indices is None else flat.index_select(0, self.indices)
 
     def unpack(self, packed: Tensor, fill: float = 0.0) -> Tensor:
-        """[T, ...] -> [B, S, ...]; padding positions get `fill`."""
+        """Restores padding: [T, ...] -> [B, S, ...], with `fill` at padding positions."""
         if self.indices is not None:
             flat = packed.new_full((self.batch_size * self.seq_length, *packed.shape[1:]), fill)
             packed = flat.index_copy(0, self.indices, packed)
@@ -76,14 +76,14 @@ class PackedBatch:
 
 
 def cu_seqlens_of(lengths: list[int], device: torch.device | str = "cpu") -> Tensor:
-    """[B] lengths -> [B + 1] int32 starts."""
+    """Starts of sequences from their lengths: [B] -> [B + 1] int32."""
     return torch.nn.functional.pad(torch.tensor(lengths, dtype=torch.int32, device=device).cumsum(0), (1, 0)).int()
 
 
 def packed_row(position_ids: Tensor) -> PackedBatch | None:
-    """Several sequences in one row, told by position ids [1, S] that start again from 0; None for a single sequence.
+    """Several sequences in one row, whose position ids [1, S] start again from 0; None for a single sequence.
 
-    The form of transformers' DataCollatorWithFlattening.
+    transformers' DataCollatorWithFlattening makes such rows.
     """
     row = position_ids[0]
     starts = row == 0
@@ -101,6 +101,6 @@ def packed_row(position_ids: Tensor) -> PackedBatch | None:
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """starts[0], ..., starts[0] + lengths[0] - 1, starts[1], ...; all int64."""
+    """The numbers starts[0], ..., starts[0] + lengths[0] - 1, starts[1], ...; all int64."""
     before = lengths.cumsum() - lengths
     return np.repeat(starts - before, lengths) + np.arange(lengths.sum())

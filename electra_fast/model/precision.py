@@ -8,5 +8,5 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def default_precision(device: torch.device) -> str:
-    """bf16 where the kernels run, fp32 elsewhere: a CPU is slower in bf16."""
+    """The default dtype by name: bf16 where the kernels run, fp32 on a CPU, which is slower in bf16."""
     return "bf16" if device.type == "cuda" else "fp32"

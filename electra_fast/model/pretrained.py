@@ -20,7 +20,7 @@ from ..hub.weights import differing_ties, file_names, fit, merge_ties, modern_na
 from .config import ElectraConfig
 
 _PUSH_OPTIONS = ("repo_id", "private", "revision", "commit_message", "create_pr")
-# Keywords of transformers that choose between ways of doing what is done here in one way only.
+# Keywords of transformers that choose between ways of doing a thing, where we have one way only.
 _NO_EFFECT_ON_LOADING = (
     "attn_implementation",
     "disable_mmap",
@@ -33,21 +33,21 @@ _NO_EFFECT_ON_SAVING = ("save_function", "save_original_format", "save_peft_form
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint and the model that is loaded from it differ in what they hold."""
+    """Warning that a checkpoint and the model loaded from it hold different tensors."""
 
 
 def load_complete(model_class: type[HubMixin], path: str | os.PathLike, what: str, **options: Any) -> Any:
-    """A model by `from_pretrained`, for use as it is: what the checkpoint has beyond it is left out without a warning.
+    """Loads a whole model by `from_pretrained`; further tensors of the checkpoint are left out without a warning.
 
     Args:
-        what: the checkpoint must be, for the error.
-        options: of `from_pretrained`.
+        what: name of the kind of checkpoint that is expected, for the error.
+        options: further arguments of `from_pretrained`.
 
     Raises:
-        ValueError: a checkpoint that lacks a part of the model; and what `from_pretrained` raises.
+        ValueError: a checkpoint that lacks a part of the model; besides what `from_pretrained` raises.
     """
     with warnings.catch_warnings():
-        # Missing tensors raise below; others are meant to be left out.
+        # Missing tensors raise below; further ones are meant to be left out.
         warnings.simplefilter("ignore", CheckpointWarning)
         model, loaded = model_class.from_pretrained(path, output_loading_info=True, **options)
     if loaded["missing_keys"]:
@@ -87,20 +87,20 @@ class HubMixin:
     ):
         """Loads a model, in eval mode, from a directory or the Hub.
 
-        One warning tells what the checkpoint lacks or holds beyond the model; see `checkpoint.py` for the rules.
+        One warning lists tensors that the checkpoint lacks or holds beyond the model; hub/weights.py has the rules.
 
         Args:
             pretrained_model_name_or_path: a directory or a repository; None if `config` and `state_dict` are given.
-            config: used in place of the checkpoint's config.json; an object, or where to read one.
-            state_dict: used in place of the checkpoint's weights.
-            ignore_mismatched_sizes: initialise parameters whose shapes differ anew, in place of an error.
-            use_safetensors: True for safetensors only, False for `.bin` only, None for the first there is.
-            variant: `fp16` reads `model.fp16.safetensors`.
+            config: a config in place of the checkpoint's config.json, or the place to read one from.
+            state_dict: weights in place of the checkpoint's.
+            ignore_mismatched_sizes: give parameters whose shapes differ fresh values, in place of an error.
+            use_safetensors: True for safetensors only, False for `.bin` only, None for the first of them that exists.
+            variant: part of the file's name; "fp16" reads `model.fp16.safetensors`.
             dtype: "auto" takes the config's or else the weights' own; None is float32; "int8" is a model in float32
-                after `quantize("int8")`. `torch_dtype` is the same.
+                after `quantize("int8")`. `torch_dtype` is the same argument.
             device_map: the device of the whole model; "auto" is CUDA where there is one.
             output_loading_info: return also the missing, unexpected and mismatched keys.
-            key_mapping: patterns of the checkpoint's names and what they become.
+            key_mapping: patterns of names in the checkpoint, and their replacements.
             impl: which code serves the ops: "auto", "triton" or "torch".
             **kwargs: fields of the config, which override it.
 
@@ -136,7 +136,7 @@ class HubMixin:
         in_bytes = dtype in ("int8", torch.int8)
         dtype = torch.float32 if in_bytes else _resolve_dtype(dtype, config, state)
 
-        # Names and shapes alone at first: making initial values takes longer than loading others over them.
+        # First make names and shapes alone: drawing initial values takes longer than loading others over them.
         with torch.device("meta"):
             model = cls(config, *model_args, impl=impl).to(dtype)
         expected = {key: tensor for key, tensor in model.state_dict().items() if key not in ties}
@@ -146,7 +146,7 @@ class HubMixin:
             model.to_empty(device=device)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # given already
+                warnings.simplefilter("ignore")  # the first model has given them
                 model = cls(config, *model_args, impl=impl).to(device, dtype)
         # Pass all tensors: qkv is one in memory, so query must load even if key is missing.
         model.load_state_dict({**model.state_dict(), **fitted.tensors}, strict=False)
@@ -184,13 +184,13 @@ class HubMixin:
         """Writes config.json and the weights under the Hub's names; transformers loads the directory unchanged.
 
         Args:
-            save_directory: created if need be; a checkpoint of the same variant in it is replaced.
+            save_directory: directory to write into, created if need be; a checkpoint of the same variant is replaced.
             is_main_process: False writes nothing, for all but one process of a distributed run.
-            state_dict: written in place of the model's own.
+            state_dict: weights to write in place of the model's own.
             push_to_hub: also upload the files, to `repo_id` or else a repository named like the directory.
-            max_shard_size: larger checkpoints are split into files of this size, "5GB" or a number of bytes.
+            max_shard_size: size of the files that a larger checkpoint is split into, "5GB" or a number of bytes.
             safe_serialization: False writes `pytorch_model.bin`.
-            **kwargs: with `push_to_hub`, the arguments of `push_directory`.
+            **kwargs: the arguments of `push_directory`, with `push_to_hub`.
         """
         directory = Path(save_directory)
         push = {name: kwargs.pop(name) for name in _PUSH_OPTIONS if push_to_hub and name in kwargs}

@@ -1,4 +1,4 @@
-"""What is computed, and by which code: see `registry`."""
+"""The ops that models compute, and the choice of the code that serves them: see `registry`."""
 
 from .registry import Impl, Ops, choose, explain, obstacle, resolve, select
 

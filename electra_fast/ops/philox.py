@@ -1,7 +1,6 @@
 """The dropout masks of the kernels, drawn with torch: the same bits from the same seed.
 
-`electra_fast.kernels.philox` says what is drawn; this is the slow and plain version that the reference uses where a
-seed is given.
+`electra_fast.kernels.philox` explains the numbers; this is the slow and plain version for the reference with a seed.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _MASK = 0xFFFFFFFF
 
 
 def philox(seed: Tensor, c0: Tensor, c1: Tensor, c2: Tensor) -> Tensor:
-    """Philox 4x32-7 of the counters (c0, c1, c2, 0), broadcast, int64 below 2^32: [..., 4] int64 below 2^32."""
+    """Philox 4x32-7 of the counters (c0, c1, c2, 0), broadcast; counters and result [..., 4] are int64 below 2^32."""
     k0, k1 = seed & _MASK, (seed >> 32) & _MASK
     c0, c1, c2 = torch.broadcast_tensors(c0, c1, c2)
     c3 = torch.zeros_like(c0)
@@ -29,7 +28,7 @@ def philox(seed: Tensor, c0: Tensor, c1: Tensor, c2: Tensor) -> Tensor:
 
 
 def keep_mask(seed: Tensor, rows: Tensor, n_columns: int, p: float, heads: Tensor | None = None) -> Tensor:
-    """Which elements dropout at rate p leaves: [R, C] bool, or [A, R, C] with `heads` [A].
+    """Mask of the elements that dropout at rate p keeps: [R, C] bool, or [A, R, C] with `heads` [A].
 
     seed: [1] int64; rows: [R] int64, row numbers.
     """
@@ -41,6 +40,6 @@ def keep_mask(seed: Tensor, rows: Tensor, n_columns: int, p: float, heads: Tenso
 
 
 def keep_scale(p: float) -> float:
-    """What is left is multiplied by this: the inverse of the share that is kept, with p as the 16 bits have it."""
+    """Factor of the elements that are kept: the inverse of their share, with p as the 16 bits have it."""
     threshold = round(p * 65536)
     return 65536 / (65536 - threshold) if threshold < 65536 else 0.0

@@ -1,9 +1,9 @@
 """Every op in plain torch, one short function each: the oracle of the kernels, the fallback, and the documentation.
 
 Shapes: T packed tokens, B sequences, H hidden size, E embedding size, F intermediate size, V vocabulary size, N masked
-rows, A heads of size D. All functions are differentiable where it has meaning, and none writes into its inputs except
-the optimizers, which say so. Random numbers of the sampling ops are arguments, so that a result can be repeated
-exactly. A dropout draws from torch's generator, or, with a `seed` [1] int64, the bits that the kernels draw from it.
+rows, A heads of size D. All functions are differentiable where it has meaning. Only the optimizers write into their
+inputs, and say so. Random numbers of the sampling ops are arguments, so that a result can be repeated exactly. A
+dropout draws from torch's generator or, with a `seed` [1] int64, the bits that the kernels draw from that seed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.optim.adamw import adamw as fused_adamw
 from . import philox
 
 
-# Functions with names, not lambdas, so that a model can be pickled whatever its activation.
+# Activations are functions with names, not lambdas, so that a model can be pickled whatever its activation.
 def gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
@@ -75,12 +75,12 @@ def activation_of(name: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], 
 
 
 def is_erf_gelu(name: str | Callable[[Tensor], Tensor]) -> bool:
-    """Whether a config's `hidden_act` is the erf-GELU, by whichever name: what fused kernels know."""
+    """Tells whether a config's `hidden_act` is the erf-GELU by any name: fused kernels have no other activation."""
     return name is F.gelu or (isinstance(name, str) and ACTIVATIONS.get(name) is F.gelu)
 
 
 def dropout(x: Tensor, p: float, seed: Tensor | None = None) -> Tensor:
-    """Zero with probability p, else x / (1 - p); x is [..., H]."""
+    """Dropout of x [..., H]: zero with probability p, else x / (1 - p)."""
     if seed is None or p == 0:
         return F.dropout(x, p)
     rows = torch.arange(x[..., 0].numel(), device=x.device)
@@ -125,7 +125,7 @@ def attention(
     causal: bool = False,
     seed: Tensor | None = None,
 ) -> Tensor:
-    """softmax(q k' / sqrt(D)) v within each packed sequence.
+    """Attention within each packed sequence: softmax(q k' / sqrt(D)) v.
 
     qkv: [T, 3, A, D], queries, keys and values of one GEMM; cu_seqlens: [B + 1] int32. Returns [T, A, D].
     """
@@ -134,7 +134,7 @@ def attention(
     if n_tokens == 0:
         return v
     is_seeded = seed is not None and dropout_p > 0
-    if n_tokens == n_sequences * max_seqlen and not is_seeded:  # traced: lengths are not asked for
+    if n_tokens == n_sequences * max_seqlen and not is_seeded:  # can be traced: it reads no lengths
         padded = [x.view(n_sequences, max_seqlen, *x.shape[1:]).transpose(1, 2) for x in (q, k, v)]
         out = F.scaled_dot_product_attention(*padded, dropout_p=dropout_p, is_causal=causal)
         return out.transpose(1, 2).flatten(0, 1)
@@ -158,8 +158,10 @@ def attention(
 def _seeded_attention(
     q: Tensor, k: Tensor, v: Tensor, start: int, dropout_p: float, causal: bool, seed: Tensor
 ) -> Tensor:
-    """One sequence [1, A, S, D] that starts at token `start`: an element's row is its query's token, its column the
-    key's place in the sequence."""
+    """Attention within one sequence [1, A, S, D] that starts at token `start`.
+
+    For dropout, the row of a probability is its query's token and the column is its key's place in the sequence.
+    """
     n_heads, n = q.shape[1:3]
     scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
     if causal:
@@ -170,7 +172,7 @@ def _seeded_attention(
 
 
 def padded_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float = 0.0) -> Tensor:
-    """Attention over a padded batch with any mask: what the packed form cannot express.
+    """Attention over a padded batch with any mask, for calls that the packed form cannot express.
 
     q: [B, S, A, D]; k, v: [B, K, A, D]; mask: broadcastable to [B, A, S, K], boolean (True: attend) or floating
     (added to the scores). Returns [B, S, A, D].
@@ -182,11 +184,11 @@ def padded_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropo
 def explicit_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float = 0.0, head_mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`padded_attention` with its probabilities, [B, A, S, K] after dropout, and factors of them in `head_mask`."""
+    """`padded_attention` and its probabilities [B, A, S, K] after dropout, multiplied by `head_mask`."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
     if mask is not None and mask.dtype == torch.bool:
-        # The lowest number and not -inf: a row that sees nothing is uniform then, as in transformers, and not NaN.
+        # With the lowest number in place of -inf a row that sees nothing is uniform, as in transformers, and not NaN.
         mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, torch.finfo(scores.dtype).min)
     if mask is not None:
         scores = scores + mask
@@ -210,7 +212,7 @@ def dropout_add_norm(
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """erf-GELU(x weight' + bias): [..., H] -> [..., F]."""
+    """Computes erf-GELU(x weight' + bias): [..., H] -> [..., F]."""
     return linear_with(F.gelu, x, weight, bias)
 
 
@@ -229,9 +231,9 @@ def rtd_head(
 ) -> tuple[Tensor | None, Tensor]:
     """The replaced-token head: logit = gelu(hidden dense' + b) . prediction + c, and the mean binary cross-entropy.
 
-    hidden: [..., H]; prediction_weight: [1, H]; labels: [...] bool or int, nonzero where the token was replaced, below
-    zero where it does not count, or None. Returns (loss, logits [...]); the loss is a scalar in fp32, the mean over the
-    tokens that count, None without labels.
+    hidden: [..., H]; prediction_weight: [1, H]; labels: [...] bool or int, or None; above zero where the token was
+    replaced, below zero where it does not count. Returns (loss, logits [...]); the loss is a scalar in fp32, the mean
+    over the tokens that count, None without labels.
     """
     return rtd_head_with(F.gelu, hidden, dense_weight, dense_bias, prediction_weight, prediction_bias, labels)
 
@@ -265,11 +267,11 @@ def mlm_head(
     temperature: float = 1.0,
     never_label: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Vocabulary logits of the masked rows, their cross-entropy, and one exact sample a row.
+    """Vocabulary logits of the masked rows, their cross-entropy, and one exact sample per row.
 
-    hidden: [N, E]; weight: [V, E]; bias: [V]; labels: [N] int64; uniform: [N] fp32 in [0, 1), one number a row, or
-    None for no sample. The sample is drawn from softmax(logits / temperature) by inverting its cumulative sum;
-    `never_label` takes the true token out of it. Returns (losses [N] fp32, is_correct [N] bool: no logit is above the
+    hidden: [N, E]; weight: [V, E]; bias: [V]; labels: [N] int64; uniform: [N] fp32 in [0, 1), one number per row, or
+    None for no sample. A sample is drawn from softmax(logits / temperature) by inverting its cumulative sum;
+    `never_label` leaves the true token out of it. Returns (losses [N] fp32, is_correct [N] bool: no logit is above the
     label's, samples [N] int64 or None).
     """
     logits = F.linear(hidden, weight, bias)
@@ -299,22 +301,22 @@ def mask_tokens(
     mask_fraction: float = 0.85,
     replacement: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Chooses positions, writes [MASK] and records the targets, with shapes that do not depend on what was drawn.
+    """Chooses positions, writes [MASK] and records the targets, with shapes that do not depend on the draw.
 
-    In a sequence of n tokens, max(1, round(mask_prob * n)) of its candidates are chosen (fewer where it has fewer),
-    without replacement unless asked. A chosen token becomes [MASK] with probability `mask_fraction` and else stays;
-    it is predicted in both cases (google-research/electra, pretrain/pretrain_helpers.py).
+    In a sequence of n tokens, max(1, round(mask_prob * n)) of its candidates are chosen (all, if there are fewer),
+    without replacement unless asked. A chosen token becomes [MASK] with probability `mask_fraction`, otherwise it
+    stays; it is predicted in both cases (google-research/electra, pretrain/pretrain_helpers.py).
 
     input_ids: [T] int64; candidates: [T] bool, the tokens that may be chosen; uniform: [2, T] fp32 in [0, 1). Returns
-    (masked_ids [T], positions [n_slots] int64, labels [n_slots] int64, is_used [n_slots] bool). Slots that are not
-    needed come last, at position 0; where `n_slots` is too few, the last sequences lose theirs.
+    (masked_ids [T], positions [n_slots] int64, labels [n_slots] int64, is_used [n_slots] bool). Unused slots come last,
+    at position 0; if there are too few slots, the last sequences get none.
     """
     n_tokens, starts = len(input_ids), cu_seqlens[:-1].long()
     lengths = cu_seqlens.diff().long()
     sequence = torch.repeat_interleave(torch.arange(len(lengths), device=input_ids.device), lengths)
     n_candidates = torch.zeros_like(lengths).index_add_(0, sequence, candidates.long())
     n_chosen = (lengths * mask_prob).round().long().clamp(min=1).minimum(n_candidates)
-    # Candidates in random order within their sequence, sequences in order: rank r of a sequence is slot r.
+    # Sequences keep their order; within each, candidates come first, in random order, and the first n_chosen are taken.
     order = uniform[0].masked_fill(~candidates, 2.0).argsort(stable=True)
     order = order[sequence[order].argsort(stable=True)]
     rank = torch.arange(n_tokens, device=input_ids.device) - starts[sequence]
@@ -333,9 +335,9 @@ def mask_tokens(
 def place_samples(input_ids: Tensor, positions: Tensor, samples: Tensor, is_used: Tensor) -> tuple[Tensor, Tensor]:
     """Writes the generator's samples over the original ids.
 
-    input_ids: [T] int64, the original text; positions, samples: [N] int64; is_used: [N] bool. Of several samples for
-    one position the last is taken. Returns (corrupted_ids [T], is_replaced [T] bool), a token that the generator
-    guessed right counting as original.
+    input_ids: [T] int64, the original text; positions, samples: [N] int64; is_used: [N] bool. The last of several
+    samples for one position is taken. Returns (corrupted_ids [T], is_replaced [T] bool); a token that the generator
+    guessed right counts as original.
     """
     slots = torch.arange(len(positions), device=positions.device).masked_fill(~is_used, -1)
     winner = torch.full_like(input_ids, -1).scatter_reduce(0, positions, slots, "amax")
@@ -344,7 +346,7 @@ def place_samples(input_ids: Tensor, positions: Tensor, samples: Tensor, is_used
 
 
 def grad_norm(grads: Sequence[Tensor]) -> Tensor:
-    """The 2-norm of all tensors together: a scalar in fp32."""
+    """The 2-norm of all tensors together, a scalar in fp32."""
     return torch.nn.utils.get_total_norm([grad.float() if grad.dtype != torch.float64 else grad for grad in grads])
 
 
@@ -364,18 +366,18 @@ def adamw(
 ) -> None:
     """One AdamW update, in place on params, masters, exp_avgs and exp_avg_sqs.
 
-    p -= lr * (m / (sqrt(v) + eps) + weight_decay * p), with eps outside the root. `step` (from 1) switches bias
-    correction on; None is the original ELECTRA's, without it (google-research/electra, model/optimization.py).
-    Gradients are multiplied by `grad_scale` on the way (clipping, loss scale), those in fp32 in place; where it is not
-    finite, nothing changes.
+    The formula is p -= lr * (m / (sqrt(v) + eps) + weight_decay * p), with eps outside the root. `step` (from 1)
+    switches bias correction on; None leaves it out, as the original ELECTRA does (google-research/electra,
+    model/optimization.py). Gradients are multiplied by `grad_scale` (clipping, loss scale), those in fp32 in place; if
+    it is not finite, nothing changes.
 
-    The moments and `masters` are fp32; a master is the parameter itself where that is fp32, else its precise twin, from
-    which the parameter is rounded. lr, step and grad_scale may be scalars on the device, so that a CUDA graph reads
-    them anew at each replay.
+    The moments and `masters` are fp32. A master is the parameter itself if that is fp32, otherwise its precise twin,
+    and the parameter is rounded from it. lr, step and grad_scale may be scalars on the device, so that a CUDA graph
+    reads them anew at each replay.
     """
     if not math.isfinite(grad_scale):
         return
-    # torch's own, whose fused form passes over memory once: on a CPU three times as fast as one op after the other. It
+    # torch's fused AdamW passes over memory once: on a CPU it is three times as fast as one op after the other. It
     # counts the step itself; at step infinity nothing is corrected.
     before = math.inf if step is None else float(step) - 1
     grads = [grad.to(m.dtype) for grad, m in zip(grads, exp_avgs, strict=True)]
@@ -417,10 +419,10 @@ def lamb(
     grad_scale: float | Tensor = 1.0,
     adapt: bool = True,
 ) -> None:
-    """One LAMB update, in place (You et al. 2020, algorithm 2): AdamW's update u, scaled by |p| / |u| a tensor.
+    """One LAMB update, in place (You et al. 2020, algorithm 2): AdamW's update u, scaled by |p| / |u| of each tensor.
 
-    The ratio is 1 where either norm is 0, and everywhere where `adapt` is false (LayerNorm and biases in NVIDIA's
-    recipe). Arguments as in `adamw`.
+    The ratio is 1 where either norm is 0, and for all tensors if `adapt` is false (LayerNorm and biases in NVIDIA's
+    recipe). The other arguments are those of `adamw`.
     """
     lr, step = float(lr), None if step is None else int(step)
     if not math.isfinite(grad_scale):
@@ -438,7 +440,7 @@ def lamb(
 def _move_moments(
     grad: Tensor, m: Tensor, v: Tensor, beta1: float, beta2: float, eps: float, step: int | None
 ) -> tuple[float, Tensor]:
-    """Adam's moments, in place; returns the correction that divides m, and the denominator sqrt(v) + eps, corrected."""
+    """Updates Adam's moments in place; returns the correction to divide m by, and sqrt(v) + eps with v corrected."""
     m.mul_(beta1).add_(grad, alpha=1 - beta1)
     v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
     correction1, correction2 = (1.0, 1.0) if step is None else (1 - beta1**step, 1 - beta2**step)

@@ -1,4 +1,4 @@
-"""THE registry: one entry per op, and the choice of the code that serves it.
+"""The registry: one entry per op, and the choice of the code that serves it.
 
 An op's name says what it computes; `impl` says which code does it. "torch" is `ops.reference`; "triton" is the op of
 the same name in `ops.contracts`, on the kernels of `electra_fast.kernels`; "auto" takes the kernels for CUDA tensors
@@ -31,7 +31,7 @@ MAX_HEAD_SIZE = 128
 
 @dataclass(frozen=True)
 class Op:
-    """One op: its implementations have one signature.
+    """One op, whose implementations have one signature.
 
     Attributes:
         torch: the reference.
@@ -68,7 +68,7 @@ OPS: dict[str, Op] = {
 
 
 def resolve(impl: Impl) -> Impl:
-    """The impl that is asked for: the environment's ELECTRA_FAST_IMPL stands in for "auto"."""
+    """The impl that is asked for; the environment's ELECTRA_FAST_IMPL stands in for "auto"."""
     if impl == "auto":
         impl = os.environ.get("ELECTRA_FAST_IMPL", "auto")  # type: ignore[assignment]
     if impl not in get_args(Impl):
@@ -78,7 +78,7 @@ def resolve(impl: Impl) -> Impl:
 
 @cache
 def obstacle() -> str | None:
-    """Why the Triton kernels cannot run on this machine; None where they can."""
+    """The reason why the Triton kernels cannot run on this machine; None where they can."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     if not torch.cuda.is_available():
@@ -90,10 +90,10 @@ def obstacle() -> str | None:
 
 
 def choose(name: str, impl: Impl, head_size: int | None = None, activation: Activation = "gelu") -> tuple[Impl, str]:
-    """(implementation, reason) for one op; raises ValueError where the impl asked for cannot run.
+    """Chooses (implementation, reason) for one op; raises ValueError where the impl asked for cannot run.
 
-    "auto" as an implementation means: by the device of the tensors. `head_size` is that of the attention, `activation`
-    a config's `hidden_act`.
+    The implementation "auto" goes by the device of the tensors. `head_size` is that of the attention, `activation` a
+    config's `hidden_act`.
     """
     if impl == "torch":
         return "torch", "asked for"
@@ -116,7 +116,7 @@ def choose(name: str, impl: Impl, head_size: int | None = None, activation: Acti
 
 @dataclass(frozen=True)
 class ByDevice:
-    """An op on its kernels where its first tensor is on CUDA, else on torch; an object, for models are pickled."""
+    """An op on its kernels if its first tensor is on CUDA, else on torch; an object, so that models can be pickled."""
 
     torch: Callable
     triton: Callable
@@ -135,11 +135,11 @@ def _tensors(args: Iterable[Any]) -> Iterable[Tensor]:
 
 
 def no_seeds(n: int, device: torch.device) -> None:
-    """The reference's dropouts draw from torch's generator themselves, which is faster on a CPU."""
+    """Returns None: the reference's dropouts draw from torch's generator themselves, which is faster on a CPU."""
 
 
 def draw_seeds(n: int, device: torch.device) -> Tensor | None:
-    """[n] int64 seeds for the kernels' dropouts, in one launch from torch's generator; None where torch serves."""
+    """Draws [n] int64 seeds for the kernels' dropouts in one launch from torch's generator; None where torch serves."""
     from .contracts import library
 
     return library.draw_seeds(n, device) if device.type == "cuda" or library.IS_INTERPRETED else None
@@ -150,7 +150,7 @@ class Ops:
     """All ops, each bound to the implementation that serves it, and the seeds for the dropouts of a forward.
 
     Signatures and shapes are those of `electra_fast.ops.reference`. `linear_gelu` and `rtd_head` compute the activation
-    that they were selected for. `draw_seeds(n, device)` gives [n] int64, or None where torch draws by itself.
+    that was given to `select`. `draw_seeds(n, device)` gives [n] int64, or None where torch draws by itself.
     """
 
     embed_norm_project: Callable[..., Tensor]
@@ -187,7 +187,7 @@ def select(impl: Impl = "auto", head_size: int | None = None, activation: Activa
 
     Args:
         head_size: the size of the heads that `attention` will get.
-        activation: a config's `hidden_act`, which `linear_gelu` and `rtd_head` compute in GELU's place.
+        activation: a config's `hidden_act`; `linear_gelu` and `rtd_head` compute it in GELU's place.
 
     Raises:
         ValueError: an impl or an activation that is not known, or an impl that cannot serve one of the ops.
@@ -198,5 +198,5 @@ def select(impl: Impl = "auto", head_size: int | None = None, activation: Activa
 def explain(
     impl: Impl = "auto", head_size: int | None = None, activation: Activation = "gelu"
 ) -> list[tuple[str, str, str]]:
-    """(op, implementation, reason) for every op of a model with such heads: what `electra-fast info` prints."""
+    """Lists (op, implementation, reason) for every op of a model with such heads; `electra-fast info` prints it."""
     return [(name, *choose(name, resolve(impl), head_size, activation)) for name in OPS]

@@ -1,4 +1,4 @@
-"""How an op is held against its reference: shared by the tests and by `electra-fast bench ops`.
+"""Comparison of an op with its reference, for the tests and for `electra-fast bench ops`.
 
 The oracle is the op of `ops.reference` in fp64, the yardstick the same op run eagerly in the kernel's dtype: a kernel's
 error may be twice the yardstick's, plus one rounding of the result, in the output and in every gradient. All
@@ -26,7 +26,7 @@ class Error:
     Attributes:
         name: "out", or the input whose gradient it is.
         kernel, eager: errors of the kernel and of eager torch in the same dtype.
-        rounding: what rounding the exact result once to its dtype may cost: half an ulp of its RMS.
+        rounding: error that rounding the exact result once to its dtype may add: half an ulp of its RMS.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Error:
 
     @property
     def ratio(self) -> float:
-        """The kernel's error in units of its yardstick; up to `BUDGET` is within the budget."""
+        """The kernel's error in units of its yardstick; values up to `BUDGET` are within the budget."""
         return self.kernel / max(self.eager + self.rounding / BUDGET, 1e-300)
 
     @property
@@ -52,11 +52,11 @@ def compare(
     Args:
         kernel, reference: two functions with one signature, returning a tensor or a tuple of tensors and Nones.
         tensors: the inputs by name, on the kernel's device and in its dtype; floating ones get gradients.
-        backward: also compare gradients.
-        **options: arguments that are the same in every dtype, lists of numbers and tensors that are not cast.
+        backward: whether to compare gradients too.
+        **options: arguments that are the same in every dtype: numbers, lists of them, tensors that are not cast.
 
     Raises:
-        AssertionError: results that differ where they must not: shapes, dtypes, integers.
+        AssertionError: results that differ in shape or dtype, or integers that differ.
     """
     got = _run(kernel, tensors, options, backward, None)
     eager = _run(reference, tensors, options, backward, None)
@@ -75,7 +75,7 @@ def compare(
 
 
 def assert_within_budget(kernel: Callable, reference: Callable, tensors: dict[str, Tensor | None], **options: Any):
-    """`compare`, and fails where an error is over its budget or is no number."""
+    """Calls `compare`, and fails where an error is over its budget or is NaN."""
     for error in compare(kernel, reference, tensors, **options):
         assert error.is_within, f"{error.name}: error {error.kernel:.3g}, of eager torch {error.eager:.3g}"
 
@@ -114,8 +114,7 @@ def _rms(x: Tensor) -> float:
 
 @contextmanager
 def poisoned() -> Iterator[None]:
-    """Within, tensors that torch leaves uninitialised are full of NaN, or of the largest integer: what a kernel forgets
-    to write shows."""
+    """Fills tensors that torch leaves uninitialised with NaN or the largest integer, to show what a kernel forgets."""
 
     def poison(create: Callable) -> Callable:
         def wrapper(*args: Any, **kwargs: Any) -> Tensor:
@@ -135,9 +134,10 @@ def poisoned() -> Iterator[None]:
 
 
 def repair_interpreter() -> None:
-    """Lets Triton's interpreter do bfloat16 as a GPU does.
+    """Makes Triton's interpreter compute bfloat16 as a GPU does.
 
-    It multiplies bfloat16 tiles as the integers that it holds them in, and truncates where a GPU rounds to nearest.
+    The interpreter multiplies bfloat16 tiles as the integers that hold them, and truncates where a GPU rounds to
+    nearest.
     """
     import triton.language as tl
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle

@@ -1,4 +1,4 @@
-"""attention on the kernels of `electra_fast.kernels.attention`."""
+"""The op `attention` on the kernels of `electra_fast.kernels.attention`."""
 
 from __future__ import annotations
 
@@ -59,9 +59,10 @@ def attention(
     causal: bool = False,
     seed: Tensor | None = None,
 ) -> Tensor:
-    """softmax(q k' / sqrt(D)) v within each packed sequence: qkv [T, 3, A, D], cu_seqlens [B + 1] int32 -> [T, A, D].
+    """Attention within each packed sequence: softmax(q k' / sqrt(D)) v.
 
-    No sequence may be longer than `max_seqlen`, which is not checked.
+    qkv: [T, 3, A, D]; cu_seqlens: [B + 1] int32. Returns [T, A, D]. No sequence may be longer than `max_seqlen`; that
+    is not checked.
 
     Raises:
         ValueError: a head size above 128, or a `cu_seqlens` that the kernels cannot read.

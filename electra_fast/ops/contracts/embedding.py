@@ -1,4 +1,4 @@
-"""embed_norm_project on the kernels of `electra_fast.kernels.embedding`."""
+"""The op `embed_norm_project` on the kernels of `electra_fast.kernels.embedding`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""linear_gelu on the kernels of `electra_fast.kernels.linear`."""
+"""The op `linear_gelu` on the kernels of `electra_fast.kernels.linear`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _LinearGelu(Function):
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """erf-GELU(x weight' + bias): [..., H] -> [..., F]."""
+    """Computes erf-GELU(x weight' + bias): [..., H] -> [..., F]."""
     x, weight, bias = operands("linear_gelu", x=x, weight=weight, bias=bias)
     rows, weight = x.reshape(-1, x.shape[-1]).contiguous(), weight.contiguous()
     if needs_grad(x, weight, bias):

@@ -1,4 +1,4 @@
-"""mask_tokens and place_samples on the kernels of `electra_fast.kernels.masking`: integers, so there is no backward."""
+"""The ops `mask_tokens` and `place_samples` on the kernels of `electra_fast.kernels.masking`; integers, no backward."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def mask_tokens(
     mask_fraction: float = 0.85,
     replacement: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Chooses positions, writes [MASK] and records the targets, with shapes that do not depend on what was drawn.
+    """Chooses positions, writes [MASK] and records the targets, with shapes that do not depend on the draw.
 
-    input_ids: [T] int64, all of them in a sequence; candidates: [T] bool; uniform: [2, T] fp32 in [0, 1). Returns
+    input_ids: [T] int64, every token in a sequence; candidates: [T] bool; uniform: [2, T] fp32 in [0, 1). Returns
     (masked_ids [T], positions [n_slots] int64, labels [n_slots] int64, is_used [n_slots] bool).
     """
     tensors = _inputs(
@@ -55,7 +55,7 @@ def mask_tokens(
 def place_samples(input_ids: Tensor, positions: Tensor, samples: Tensor, is_used: Tensor) -> tuple[Tensor, Tensor]:
     """Writes the generator's samples over the original ids.
 
-    input_ids: [T] int64; positions, samples: [N] int64; is_used: [N] bool. Of several samples for one position the last
+    input_ids: [T] int64; positions, samples: [N] int64; is_used: [N] bool. The last of several samples for one position
     is taken. Returns (corrupted_ids [T], is_replaced [T] bool).
     """
     tensors = _inputs(
@@ -69,7 +69,7 @@ def place_samples(input_ids: Tensor, positions: Tensor, samples: Tensor, is_used
 
 
 def _inputs(op: str, **tensors: tuple[Tensor, torch.dtype]) -> list[Tensor]:
-    """The tensors, contiguous; raises ValueError for one of another dtype or device than the kernels read."""
+    """The tensors, made contiguous; raises ValueError for one of another dtype or device than the kernels read."""
     device = next(iter(tensors.values()))[0].device
     for name, (tensor, dtype) in tensors.items():
         on_device(op, name, tensor, device)

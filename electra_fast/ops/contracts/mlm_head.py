@@ -1,4 +1,4 @@
-"""mlm_head on the kernels of `electra_fast.kernels.mlm_head`."""
+"""The op `mlm_head` on the kernels of `electra_fast.kernels.mlm_head`."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def mlm_head(
     temperature: float = 1.0,
     never_label: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Vocabulary logits of the masked rows, their cross-entropy, and one exact sample a row.
+    """Vocabulary logits of the masked rows, their cross-entropy, and one exact sample per row.
 
-    hidden: [N, E]; weight: [V, E]; bias: [V]; labels: [N] int64; uniform: [N] fp32 in [0, 1), one number a row, or
-    None for no sample. The sample is drawn from softmax(logits / temperature) by inverting its cumulative sum;
-    `never_label` takes the true token out of it. Returns (losses [N] fp32, is_correct [N] bool: no logit is above the
+    hidden: [N, E]; weight: [V, E]; bias: [V]; labels: [N] int64; uniform: [N] fp32 in [0, 1), one number per row, or
+    None for no sample. A sample is drawn from softmax(logits / temperature) by inverting its cumulative sum;
+    `never_label` leaves the true token out of it. Returns (losses [N] fp32, is_correct [N] bool: no logit is above the
     label's, samples [N] int64 or None).
     """
     tensors = operands("mlm_head", hidden=hidden, weight=weight, bias=bias)

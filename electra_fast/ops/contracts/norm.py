@@ -1,4 +1,4 @@
-"""dropout_add_norm on the kernels of `electra_fast.kernels.norm`."""
+"""The op `dropout_add_norm` on the kernels of `electra_fast.kernels.norm`."""
 
 from __future__ import annotations
 

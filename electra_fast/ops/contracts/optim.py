@@ -1,8 +1,8 @@
-"""grad_norm, adamw and lamb on the kernels of `electra_fast.kernels.optim`.
+"""The ops `grad_norm`, `adamw` and `lamb` on the kernels of `electra_fast.kernels.optim`.
 
-They are plain functions and not torch.library ops: a parameter in fp32 is its own master, and two arguments that are
-one tensor, both written to, cannot be said in a schema. torch.compile does not trace an optimizer's step, so nothing
-would read the schema; and the dispatcher would unpack a thousand tensors a step.
+These are plain functions and not torch.library ops. A parameter in fp32 is its own master, and a schema cannot express
+that two arguments are one tensor, both written to. torch.compile does not trace an optimizer's step, so nothing would
+read the schema; and the dispatcher would unpack a thousand tensors per step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .library import DTYPES, on_device
 
 
 def grad_norm(grads: Sequence[Tensor]) -> Tensor:
-    """The 2-norm of all tensors together: a scalar in fp32."""
+    """The 2-norm of all tensors together, a scalar in fp32."""
     from ...kernels import optim
 
     if not grads:
@@ -74,8 +74,10 @@ def lamb(
 
 
 def _check(op: str, **lists: Sequence[Tensor]) -> None:
-    """Raises ValueError where the first list, of parameters or gradients, or the others, that go with it, have a tensor
-    that the kernels cannot take: they read memory in a row, gradients in their parameter's dtype, all else in fp32."""
+    """Raises ValueError for a tensor that the kernels cannot take; the first list has the parameters or the gradients.
+
+    The kernels read contiguous memory, gradients in their parameter's dtype, and all else in fp32.
+    """
     first = next(iter(lists.values()))
     for name, tensors in lists.items():
         if len(tensors) != len(first):

@@ -1,4 +1,4 @@
-"""rtd_head on the kernels of `electra_fast.kernels.rtd_head`."""
+"""The op `rtd_head` on the kernels of `electra_fast.kernels.rtd_head`."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def rtd_head(
 ) -> tuple[Tensor | None, Tensor]:
     """The replaced-token head: logit = gelu(hidden dense' + b) . prediction + c, and the mean binary cross-entropy.
 
-    hidden: [..., H]; prediction_weight: [1, H]; labels: [...] bool or int, nonzero where the token was replaced, below
-    zero where it does not count, or None. Returns (loss, logits [...]); the loss is a scalar in fp32, the mean over the
-    tokens that count, None without labels.
+    hidden: [..., H]; prediction_weight: [1, H]; labels: [...] bool or int, or None; above zero where the token was
+    replaced, below zero where it does not count. Returns (loss, logits [...]); the loss is a scalar in fp32, the mean
+    over the tokens that count, None without labels.
     """
     hidden, *parameters = operands(
         "rtd_head", hidden=hidden, dense_weight=dense_weight, dense_bias=dense_bias,

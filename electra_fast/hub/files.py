@@ -1,4 +1,4 @@
-"""Files on the Hugging Face Hub and in local directories: finding and pushing them.
+"""Finding files in local directories and on the Hugging Face Hub, and pushing them there.
 
 A name is a local directory if there is one, and a repository of the Hub otherwise; both hold the same files.
 """
@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-# What a save in progress writes into, inside the directory it saves to; left behind by a killed process only.
+# Name of the directory that a save writes into first, inside its target; only a killed process leaves one behind.
 SAVING_PREFIX = ".saving-"
 HUB_OPTIONS = ("subfolder", "revision", "token", "cache_dir", "local_files_only", "force_download")
 
@@ -36,11 +36,11 @@ def find_file(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Path | None:
-    """Path of a file of a local directory or, downloaded and cached, of a repository on the Hub.
+    """Path of a file in a local directory or, downloaded and cached, in a repository on the Hub.
 
     Args:
         name_or_path: a directory, or a repository such as `google/electra-small-discriminator`.
-        required: whether a missing file is an error; otherwise it gives None.
+        required: whether a missing file is an error; otherwise the path is None.
         subfolder, revision, token, cache_dir, local_files_only, force_download: see `huggingface_hub.hf_hub_download`.
 
     Raises:

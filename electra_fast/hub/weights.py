@@ -2,7 +2,7 @@
 
 Tensor names on disk are always the Hub's. Files in the wild differ from a model's `state_dict()` in a few known ways,
 which are put right here: LayerNorm parameters called gamma and beta, `position_ids` buffers that old versions saved,
-tied tensors that are saved once or twice, and the prefix `electra.` that a task model has and the base model has not.
+tied tensors that are saved once or twice, and the prefix `electra.`, which only models with a head have.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OLD_BUFFERS = re.compile(r"(^|\.)(embeddings\.token_type_ids|position_ids)$")
 
 
 def file_names(format: str, variant: str | None = None) -> tuple[str, str]:
-    """Names of the weights file and of its index; a variant goes before the last suffix (`model.fp16.safetensors`)."""
+    """Names of the weights file and of its index; a variant comes before the last suffix (`model.fp16.safetensors`)."""
     if variant is None:
         return _FORMATS[format]
     single, index = (f"{stem}.{variant}.{suffix}" for stem, suffix in (n.rsplit(".", 1) for n in _FORMATS[format]))
@@ -49,7 +49,7 @@ def read_state_dict(
     variant: str | None = None,
     weights_only: bool = True,
 ) -> tuple[Path, dict[str, Tensor]] | None:
-    """Reads the first checkpoint there is: a file, or an index and all its shards.
+    """Reads the first checkpoint that is found: a file, or an index and all its shards.
 
     Args:
         find: gives the path of a file of the checkpoint, or None where there is no such file.
@@ -60,7 +60,7 @@ def read_state_dict(
         The path of the file or index and its tensors, on the CPU; None where `find` found nothing.
 
     Raises:
-        ValueError: a file that is damaged or is something else, a missing shard, an index and shards that disagree.
+        ValueError: a damaged file or one of another kind, a missing shard, an index and shards that disagree.
     """
     for format in formats:
         single, index = file_names(format, variant)
@@ -72,7 +72,7 @@ def read_state_dict(
 
 
 def read_tensors(path: Path, weights_only: bool = True) -> dict[str, Tensor]:
-    """Reads one `.safetensors` or `.bin` file; raises ValueError, naming it, where it is damaged or something else."""
+    """Reads one `.safetensors` or `.bin` file; raises ValueError, with its name, if it is damaged or another kind."""
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
@@ -113,16 +113,16 @@ def _read_shards(index: Path, find: Callable[[str], Path | None], weights_only: 
 
 @dataclass
 class Fit:
-    """What came of fitting a checkpoint's tensors to a model's; keys are the model's where it has them."""
+    """The result of fitting a checkpoint's tensors to a model's; keys are the model's where it has them."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
-    """(key, shape in the checkpoint, shape in the model)."""
+    """Tuples of key, shape in the checkpoint and shape in the model."""
 
     def check(self, source: str | Path, class_name: str, ignore_mismatched_sizes: bool) -> None:
-        """Raises ValueError where nothing of the checkpoint is the model's, or shapes differ that must not."""
+        """Raises ValueError if the checkpoint has no tensor of the model, or shapes differ that must not."""
         if not self.tensors and not self.mismatched:
             held = ", ".join(self.unexpected[:3]) or "no tensors"
             raise ValueError(f"{source} must hold tensors of {class_name}, got {held}: another model's file")
@@ -132,7 +132,7 @@ class Fit:
             raise ValueError(f"{source} has not the shapes of this {class_name}: {shapes}. {hint}")
 
     def describe(self, class_name: str) -> list[str]:
-        """Lines for the user on what was not loaded; none where every tensor found its place."""
+        """Lines for the user about tensors that were not loaded; none if every tensor found its place."""
         lines = []
         for held, wanted, does, cannot in (
             ("discriminator", "generator", "tells replaced tokens", "fill masks"),
@@ -151,7 +151,7 @@ class Fit:
 
 
 def modern_names(state: Mapping[str, Tensor], key_mapping: Mapping[str, str] | None = None) -> dict[str, Tensor]:
-    """Applies `key_mapping` (patterns and their replacements), then today's names; leaves old buffers out.
+    """Renames tensors by `key_mapping` (patterns and their replacements), then to today's names; drops old buffers.
 
     Raises:
         ValueError: two tensors would have the same name.
@@ -171,13 +171,13 @@ def modern_names(state: Mapping[str, Tensor], key_mapping: Mapping[str, str] | N
 
 
 def differing_ties(state: Mapping[str, Tensor], ties: Mapping[str, str]) -> list[str]:
-    """Names that `ties` ({name: the name it shares its tensor with}) calls equal and the checkpoint does not."""
+    """Names whose tensors should be equal by `ties` ({name: the name it shares its tensor with}), but differ."""
     pairs = ((tied, origin) for tied, origin in ties.items() if tied in state and origin in state)
     return [tied for tied, origin in pairs if not torch.equal(state[tied].to(state[origin].dtype), state[origin])]
 
 
 def merge_ties(state: Mapping[str, Tensor], ties: Mapping[str, str]) -> dict[str, Tensor]:
-    """Keeps one of each pair of tied tensors, under the name that is shared, whichever of them was there."""
+    """Keeps one of each pair of tied tensors, whichever is there, under the name that they share."""
     state = dict(state)
     for tied, origin in ties.items():
         if tied in state:
@@ -191,7 +191,7 @@ def fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str
 
     Args:
         state: the checkpoint's tensors, by their modern names.
-        expected: the model's; only names and shapes are used.
+        expected: the model's tensors; only names and shapes are used.
         prefix: `electra.`, added to or removed from a name where that makes it one of the model's.
     """
     result = Fit()
@@ -225,8 +225,8 @@ def write_checkpoint(
 ) -> list[str]:
     """Writes config.json and the weights into a directory, in place of the checkpoint of this variant that it holds.
 
-    Everything is first written aside, then renamed into place, so that a file is never half-written. The index of an
-    old checkpoint goes before its shards do and the new one comes last: shards of two saves are never read as one.
+    Everything is first written aside, then renamed into place, so that a file is never half-written. An old index is
+    removed before its shards and the new one comes last, so that shards of two saves are never read as one checkpoint.
 
     Returns:
         The names of the files written.
@@ -252,7 +252,7 @@ def write_checkpoint(
             names.append(index_name)
             (directory / index_name).unlink(missing_ok=True)
         for name in names:
-            # safetensors' own files can be read by their owner alone; the config has what the user's umask asks for.
+            # safetensors writes files that only their owner can read; the config has the mode of the user's umask.
             os.chmod(Path(aside, name), mode)
             with open(Path(aside, name), "rb") as file:
                 os.fsync(file.fileno())
@@ -262,7 +262,7 @@ def write_checkpoint(
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    # Clones, since a view is saved with all of the tensor that it is a view of, or refused.
+    # A view would be saved with the whole tensor behind it, or refused: so we clone.
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
     if path.suffix != ".safetensors":
         torch.save(tensors, path)
@@ -274,7 +274,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _remove_stale(directory: Path, variant: str | None, keep: Collection[str]) -> None:
-    """Removes what is left of older checkpoints of this variant: a reader must not prefer them, or mix them in."""
+    """Removes files of older checkpoints of this variant, so that no reader prefers them or mixes them in."""
     for format in _FORMATS:
         names = file_names(format, variant)
         stem, suffix = names[0].rsplit(".", 1)

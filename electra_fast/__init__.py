@@ -1,4 +1,4 @@
-"""ELECTRA, fast. Classes are called as in transformers; each is imported on first use, which keeps the import cheap."""
+"""ELECTRA, fast. Classes have their names of transformers; each is imported on first use, to keep the import cheap."""
 
 from __future__ import annotations
 

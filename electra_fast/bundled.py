@@ -14,5 +14,5 @@ DIRECTORY = Path(__file__).with_name("bundled_model")
 
 
 def bundled(network: Network) -> Path:
-    """The directory of one of its networks, for `from_pretrained`."""
+    """The directory of one network of the bundled model, for `from_pretrained`."""
     return DIRECTORY / network

@@ -1,7 +1,7 @@
-"""Networks as ONNX files and as torch.export programs: forms that run without this package.
+"""Export of networks as ONNX files and as torch.export programs, which run without this package.
 
-A directory gets `model.onnx` or `model.pt2`, the config and the tokenizer. Every file is compared with torch before it
-gets its name.
+A directory gets `model.onnx` or `model.pt2`, the config and the tokenizer. Every network is compared with torch before
+its files get their names.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ DEFAULT_OPSET, OPSETS = 20, range(18, 24)
 TOLERANCE = 1e-4
 
 _LOWEST = torch.finfo(torch.float32).min
-# The outputs of each class, and what each holds at padding positions: nan is any number, for one more pass over the
-# logits of a vocabulary takes a tenth of the time; None where there are no positions.
+# The outputs of each class, and the value of each at padding positions. nan stands for any number: one more pass over
+# the logits of a vocabulary would take a tenth of the time. None stands for outputs without positions.
 OUTPUTS: dict[str, dict[str, float | None]] = {
     "ElectraModel": {"last_hidden_state": 0.0},
     "ElectraForPreTraining": {"logits": 0.0},
@@ -48,7 +48,7 @@ OUTPUTS: dict[str, dict[str, float | None]] = {
 
 
 class Exportable(nn.Module):
-    """A network from three inputs to a dictionary of tensors: fp32, on the CPU, in plain torch, in eval mode.
+    """A network that maps three inputs to a dictionary of tensors: fp32, on the CPU, in plain torch, in eval mode.
 
     Raises:
         ValueError: a class that cannot be exported, or a decoder with a cache.
@@ -65,17 +65,17 @@ class Exportable(nn.Module):
                 f"{name} with a key-value cache cannot be exported: set use_cache to False in its config, "
                 "for logits of whole sequences"
             )
-        # Feed-forward in chunks gives the same numbers; their number would be frozen into the graph.
+        # Feed-forward in chunks gives the same results, but the number of chunks would be frozen into the graph.
         config.update({"output_attentions": False, "chunk_size_feed_forward": 0})
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # said when the model itself was made
+            warnings.simplefilter("ignore", UserWarning)  # they were given when the model itself was made
             self.network = type(model)(config, impl="torch")
         self.network.load_state_dict(model.state_dict())
         self.outputs = OUTPUTS[name]
         self.requires_grad_(False).eval()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> dict[str, Tensor]:
-        """Int64 [B, S], or [B, C, S] for multiple choice -> fp32 tensors by name, at padding as in `OUTPUTS`."""
+        """Computes int64 [B, S] ([B, C, S] for multiple choice) -> fp32 tensors by name, at padding as in `OUTPUTS`."""
         output = self.network(input_ids, attention_mask, token_type_ids, return_dict=True)
         is_padding, values = attention_mask == 0, {}
         for name, fill in self.outputs.items():
@@ -98,7 +98,7 @@ class Exportable(nn.Module):
             return torch.export.export(self, self.inputs(3, min(7, limit)), dynamic_shapes=(axes,) * len(INPUTS))
 
     def inputs(self, batch: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Random inputs; of three rows one has no padding, one has it on the right and one on the left."""
+        """Random inputs; one of three rows has no padding, one has it on the right and one on the left."""
         config, random = self.network.config, torch.Generator().manual_seed(batch * 1000 + length)
         shape = (batch, 2, length) if "choices" in self.axes else (batch, length)
         ids = torch.randint(config.vocab_size, shape, generator=random)
@@ -110,11 +110,11 @@ class Exportable(nn.Module):
 
 
 def load_network(name_or_path: str | os.PathLike, network: str = "auto") -> ElectraPreTrainedModel:
-    """The network of a directory or the Hub, in fp32 on the CPU; "auto" is what its config.json says.
+    """The network of a directory or the Hub, in fp32 on the CPU; "auto" takes the class that config.json names.
 
     Raises:
-        FileNotFoundError: no such model, or a file of it that is missing.
-        ValueError: a class that cannot be exported, weights that lack a part of it, damaged files.
+        FileNotFoundError: no such model, or one of its files is missing.
+        ValueError: a class that cannot be exported, weights that lack a part of the network, damaged files.
     """
     config = ElectraConfig.from_pretrained(name_or_path)
     if network == "auto":
@@ -140,18 +140,18 @@ def export_onnx(
     """Writes model.onnx, config.json and the tokenizer; returns the largest difference between onnxruntime and torch.
 
     Inputs are `INPUTS`, int64 [batch, length] ([batch, choices, length] for multiple choice), with all axes dynamic and
-    padding anywhere; outputs and what they hold at padding are in `OUTPUTS`. Weights and activations are fp32, whatever
-    the model's. A row of padding alone has no meaning.
+    padding anywhere; `OUTPUTS` has the outputs and their values at padding. Weights and activations are fp32, whatever
+    the model's dtype. A row of padding alone has no meaning.
 
     Args:
-        directory: created; one that exists is refused unless `overwrite`, which replaces files of the same names.
-        opset: of ONNX; onnxruntime fuses most with 20 and later, which have GELU.
+        directory: a new directory; an existing one is refused unless `overwrite`, which replaces files of these names.
+        opset: version of ONNX's operators; onnxruntime fuses most with 20 and later, which have GELU.
 
     Raises:
         ValueError: a class that cannot be exported, a decoder with a cache, an opset outside `OPSETS`, or a file whose
             outputs differ from torch's by more than `TOLERANCE`.
         FileExistsError, FileNotFoundError: a directory that exists, or whose parent does not.
-        ImportError: without onnx, onnxscript or onnxruntime.
+        ImportError: onnx, onnxscript or onnxruntime is not installed.
     """
     if opset not in OPSETS:
         raise ValueError(f"opset must be from {OPSETS[0]} to {OPSETS[-1]}, got {opset}")
@@ -173,7 +173,7 @@ def export_program(
     *,
     overwrite: bool = False,
 ) -> float:
-    """Writes model.pt2, for `torch.export.load` in a process that needs torch alone; else as `export_onnx`.
+    """Writes model.pt2, which `torch.export.load` reads with torch alone; the rest is as in `export_onnx`.
 
     The loaded program's `module()` takes the three inputs in the order of `INPUTS` and returns a dictionary.
     """
@@ -193,11 +193,11 @@ def _write_onnx(exportable: Exportable, path: Path, opset: int) -> None:
             input_names=list(INPUTS),
             output_names=list(exportable.outputs),
             opset_version=opset,
-            dynamic_shapes=(dict(enumerate(exportable.axes)),) * len(INPUTS),  # their names
+            dynamic_shapes=(dict(enumerate(exportable.axes)),) * len(INPUTS),  # names of the axes
             verbose=False,
             custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: _attention},
         )
-    # Where in the source each node comes from: a megabyte, and paths of this machine.
+    # The metadata says where in the source each node comes from: a megabyte, with paths of this machine.
     for node in onnx_program.model.graph:
         node.metadata_props.clear()
     onnx_program.save(path)
@@ -213,10 +213,11 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    """softmax(q k' / sqrt(D) + mask) v, [B, A, S, D]; the mask is boolean, True where attention is allowed.
+    """Translates attention, softmax(q k' / sqrt(D) + mask) v, [B, A, S, D]; the mask is True where it is allowed.
 
-    torch's own translation has four times the nodes, most of them for shapes and for rows that see nothing. The lowest
-    number in place of -inf needs no care of such rows: they become uniform. The exporter keeps one mask for all layers.
+    torch's own translation has four times the nodes, most of them for shapes and for rows that see nothing. With the
+    lowest number in place of -inf such rows need no care: they become uniform. The exporter keeps one mask for all
+    layers.
     """
     from onnxscript import opset18 as op
 
@@ -243,9 +244,9 @@ def _onnx_runner(path: Path) -> Callable[[tuple[Tensor, ...]], dict[str, Tensor]
 
 
 def _largest_difference(exportable: Exportable, run: Callable[[tuple[Tensor, ...]], dict[str, Tensor]]) -> float:
-    """Between the file and the network over batches of several shapes; raises ValueError where it is too large.
+    """The largest difference between file and network over batches of several shapes; raises ValueError if too large.
 
-    It may be `TOLERANCE`, times the largest value where that is over 1.
+    The limit is `TOLERANCE`, times the largest value where that is over 1.
     """
     limit, largest = exportable.network.config.max_position_embeddings, 0.0
     for batch, length in ((1, 1), (1, 2), (3, min(17, limit)), (4, min(64, limit)), (3, limit)):
@@ -278,7 +279,7 @@ def _write_companions(exportable: Exportable, tokenizer: ElectraTokenizer | None
 
 @contextmanager
 def _written_beside(directory: str | os.PathLike, last: str, overwrite: bool) -> Iterator[Path]:
-    """A temporary directory whose files move to `directory` when all is well, the one called `last` at the end."""
+    """A temporary directory whose files move to `directory` if no error occurs, the one called `last` at the end."""
     directory = Path(directory).absolute()
     if not directory.parent.is_dir():
         raise FileNotFoundError(f"the parent of the output directory does not exist: {directory.parent}")
@@ -294,7 +295,7 @@ def _written_beside(directory: str | os.PathLike, last: str, overwrite: bool) ->
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' remarks on themselves: deprecations in torch, torchvision that is not installed."""
+    """Silences the exporters' remarks on themselves: deprecations in torch, torchvision that is not installed."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What this process may use of the processor: cores, torch's threads, instruction sets of the C++ extensions."""
+"""Limits on the use of the processor: cores, torch's threads, instruction sets of the C++ extensions."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# The fastest first. A processor has some of them; "scalar" is what every compiler makes.
+# The fastest come first. A processor has some of them; "scalar" runs on every one.
 INSTRUCTION_SETS = ("avx512", "avx2", "neon", "scalar")
 
 
 def fastest_allowed() -> str:
-    """The fastest instruction set that C++ may use where the processor has it: the environment's ELECTRA_FAST_ISA.
+    """The fastest instruction set that C++ may use if the processor has it: the environment's ELECTRA_FAST_ISA.
 
-    Without it that is the first of `INSTRUCTION_SETS`. With it a machine runs what a lesser one would.
+    The default is the first of `INSTRUCTION_SETS`. With the variable a machine runs the code of a lesser one.
 
     Raises:
         ValueError: an instruction set that is not known.
@@ -26,8 +26,8 @@ def fastest_allowed() -> str:
 
 @contextmanager
 def cpu_threads(n_threads: int | None) -> Iterator[None]:
-    """Torch computes on so many threads within; None changes nothing."""
-    import torch  # not above: the tokenizer does without
+    """Lets torch compute on `n_threads` threads within; None changes nothing."""
+    import torch  # not above: the tokenizer works without torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads or before)
@@ -38,5 +38,5 @@ def cpu_threads(n_threads: int | None) -> Iterator[None]:
 
 
 def default_threads() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What bulk inference shares: inputs read in chunks, the next one prepared ahead, batches of similar lengths."""
+"""Helpers of bulk inference: inputs read in chunks, the next one prepared ahead, batches of similar lengths."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 
-# What is read ahead and ordered by length at a time: whichever comes first.
+# So much is read ahead and ordered by length at a time; the limit that is reached first counts.
 CHUNK_ITEMS = 16_384
 CHUNK_CHARS = 1 << 22
-# What is computed at once, where nothing else is asked for.
+# Tokens that are computed at once, unless the caller asks for another number.
 BATCH_TOKENS = 8192
 
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
@@ -20,14 +20,14 @@ _In, _Out = TypeVar("_In"), TypeVar("_Out")
 
 @dataclass
 class Counts:
-    """What has been computed so far, by all processes; `tokens` are those that the network has read."""
+    """Counts of everything computed so far, by all processes; `tokens` are those that the network has read."""
 
     examples: int = 0
     tokens: int = 0
 
 
 def chunks(items: Iterable[_In], n_chars: Callable[[_In], int]) -> Iterator[list[_In]]:
-    """All items in order, `CHUNK_ITEMS` at a time, or fewer that have `CHUNK_CHARS` characters."""
+    """Yields all items in order, `CHUNK_ITEMS` at a time, or fewer if they reach `CHUNK_CHARS` characters."""
     chunk: list[_In] = []
     size = 0
     for item in items:
@@ -41,9 +41,9 @@ def chunks(items: Iterable[_In], n_chars: Callable[[_In], int]) -> Iterator[list
 
 
 def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
-    """function(item) of each item, in order; that of the next is computed by a thread meanwhile.
+    """Yields function(item) of each item, in order, while a thread computes the next one.
 
-    The items are read here, not there: a thread that waits for input could not be interrupted.
+    The items are read here and not in the thread: a thread that waits for input could not be interrupted.
     """
     with ThreadPoolExecutor(max_workers=1) as pool:
         waiting: Future[_Out] | None = None
@@ -57,9 +57,9 @@ def one_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator
 
 
 def batches_by_length(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
-    """The numbers of all items in batches of at most `batch_tokens` tokens, or of one item; the longest come first.
+    """Yields the numbers of all items in batches of at most `batch_tokens` tokens, or of one item, the longest first.
 
-    A batch that does not fit into memory is then the first one, and what it took serves all others.
+    So a batch that does not fit into memory is the first one, and the memory that it took serves all others.
     """
     order = np.argsort(-lengths, kind="stable")
     first, n_tokens = 0, 0

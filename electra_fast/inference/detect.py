@@ -1,4 +1,4 @@
-"""What the two networks say about text: which tokens look replaced, and what may stand at a mask."""
+"""Answers of the two networks about text: which tokens look replaced, and which may stand at a mask."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Detection:
-    """One text as the discriminator sees it; the sequences have one item a token, special tokens left out."""
+    """One text as the discriminator sees it; each sequence has one item per token, without special tokens."""
 
     text: str
     tokens: list[str]
     probabilities: list[float]
-    """That the token was replaced."""
+    """Probability that each token was replaced."""
     replaced: list[bool]
 
 
@@ -116,7 +116,7 @@ def format_table(detection: Detection, width: int | None = None) -> str:
 def _batches(
     model: torch.nn.Module, tokenizer: ElectraTokenizer, texts: Sequence[str]
 ) -> Iterator[tuple[Sequence[str], Tensor, Tensor]]:
-    """Yields texts, ids [B, S] and mask [B, S]."""
+    """Yields the texts, ids [B, S] and mask [B, S] of each batch."""
     limit = model.config.max_position_embeddings
     for start in range(0, len(texts), _BATCH_SIZE):
         batch = texts[start : start + _BATCH_SIZE]

@@ -1,4 +1,4 @@
-"""Embeddings of texts: any number of them, one vector each, in constant memory, in the order they came."""
+"""Embeddings of any number of texts, one vector each, in constant memory and in the order of the texts."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def embed(
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> np.ndarray:
-    """A vector for each text: its last hidden states, pooled.
+    """Computes a vector for each text: its last hidden states, pooled.
 
     Some thousand texts are ordered by length and computed in batches of similar lengths, without padding, while the
     next ones are tokenised.
 
     Args:
-        texts: any number of them; an empty one is [CLS] [SEP].
-        model: a directory, a name on the Hub, or a model in memory, which is used as it is: on its device, in its
-            dtype, without its head if it has one. What is loaded goes to CUDA in bf16 where there is a GPU, and stays
-            on the CPU in fp32 elsewhere.
-        tokenizer: needed for a model in memory. Default: the one beside the model.
+        texts: any number of texts; an empty one is [CLS] [SEP].
+        model: a directory, a name on the Hub, or a model in memory. A model in memory is used as it is: on its device,
+            in its dtype, without its head if it has one. A loaded model is on CUDA in bf16 where there is a GPU, and on
+            the CPU in fp32 elsewhere.
+        tokenizer: the tokenizer, needed for a model in memory. Default: the one beside the model.
         pooling: "mean" of all tokens, [CLS] and [SEP] too; or "cls", the first token alone.
-        normalize: divide each vector by its Euclidean length.
-        max_length: longer texts are cut to so many tokens, [CLS] and [SEP] included. Default: what tokenizer and model
-            can take.
-        batch_tokens: how many tokens to compute at once; a longer text is computed alone.
+        normalize: whether to divide each vector by its Euclidean length.
+        max_length: number of tokens that longer texts are cut to, [CLS] and [SEP] included. Default: the most that
+            tokenizer and model can take.
+        batch_tokens: number of tokens to compute at once; a longer text is computed alone.
         progress: whether to show a bar on stderr.
 
     Returns:
@@ -78,10 +78,9 @@ def embed_stream(
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> Iterator[np.ndarray]:
-    """What `embed` gives, in portions of some thousand texts, for more of them than memory holds.
+    """Yields the result of `embed` in portions of some thousand texts, for more vectors than memory holds.
 
-    Yields fp32 [some texts, hidden_size]; one after the other they are the result of `embed`, which has the arguments
-    and the errors.
+    A portion is fp32 [some texts, hidden_size]. Arguments and errors are those of `embed`.
     """
     return _embedder(model, tokenizer, pooling, normalize, max_length, batch_tokens).stream(texts, progress=progress)
 
@@ -101,7 +100,7 @@ def load_encoder(
 
     Raises:
         FileNotFoundError: no such model.
-        ValueError: a damaged file, one that lacks a part of the encoder, a device or dtype that is not to be had.
+        ValueError: a damaged file, one that lacks a part of the encoder, a device or dtype that is not available.
     """
     dtypes = {**DTYPES, "int8": "int8"}
     if dtype is not None and dtype not in dtypes:
@@ -121,8 +120,13 @@ def load_encoder(
 
 @dataclass(frozen=True)
 class _Rows:
-    """Tokenised texts: ids [N] int32 as the tokenizer gave them, where each text starts, [texts + 1] int64, and how
-    many of its tokens are kept, [texts] int64."""
+    """Tokenised texts.
+
+    Attributes:
+        ids: [N] int32, as the tokenizer gave them.
+        starts: [texts + 1] int64, where each text starts.
+        lengths: [texts] int64, how many tokens of each text are kept.
+    """
 
     ids: np.ndarray
     starts: np.ndarray
@@ -131,11 +135,7 @@ class _Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Embedder:
-    """What turns texts into vectors; the arguments are those of `embed`.
-
-    Raises:
-        TypeError, ValueError: as `embed`.
-    """
+    """Encoder, tokenizer and options that turn texts into vectors; arguments and errors are those of `embed`."""
 
     encoder: ElectraModel
     tokenizer: ElectraTokenizer
@@ -165,17 +165,13 @@ class Embedder:
 
     @property
     def size(self) -> int:
-        """Of a vector."""
+        """Numbers in a vector."""
         return self.encoder.config.hidden_size
 
     def stream(
         self, texts: Iterable[str], *, progress: bool = False, counts: Counts | None = None
     ) -> Iterator[np.ndarray]:
-        """See `embed_stream`.
-
-        Args:
-            counts: is kept up to date.
-        """
+        """Yields vectors as `embed_stream` does, and keeps `counts` up to date."""
         if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
             raise TypeError(f"texts must be a list of str or an iterable of them, got {_kind(texts)}")
         return self._portions(texts, progress, Counts() if counts is None else counts)
@@ -190,14 +186,14 @@ class Embedder:
                 yield vectors
 
     def _tokenise(self, texts: list[str]) -> _Rows:
-        # One thread: the others are computing, and it is far ahead of them all the same.
+        # One thread is enough: the others are computing, and tokenising is far ahead of them all the same.
         ids, starts = self.tokenizer.encode_bulk(texts, num_threads=1)
         limit = self.max_length or min(self.tokenizer.model_max_length, self.encoder.config.max_position_embeddings)
         return _Rows(ids, starts, np.minimum(np.diff(starts), limit))
 
     @torch.inference_mode()
     def _compute(self, rows: _Rows, bar: tqdm) -> np.ndarray:
-        """fp32 [texts, H]; the model's training mode is restored."""
+        """Computes the vectors of some texts, fp32 [texts, H]; the model's training mode is restored."""
         encoder = self.encoder
         was_training = encoder.training
         encoder.eval()
@@ -224,12 +220,12 @@ class Embedder:
         return torch.from_numpy(ids).to(device), packed
 
     def _pooled(self, hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
-        """[T, H] hidden states -> fp32 [texts, H]"""
+        """Pools hidden states [T, H] -> fp32 [texts, H]."""
         first = cu_seqlens[:-1].long()
         if self.pooling == "cls":
             vectors = hidden[first].float()
         else:
-            # Sums of neighbouring rows: on a CPU many times as fast as segment_reduce, on a GPU without atomics.
+            # embedding_bag sums neighbouring rows: many times as fast as segment_reduce on a CPU, no atomics on a GPU.
             every = torch.arange(len(hidden), device=hidden.device)
             vectors = nn.functional.embedding_bag(every, hidden.float(), first, mode="mean")
         return nn.functional.normalize(vectors, dim=1) if self.normalize else vectors
@@ -263,7 +259,7 @@ def _embedder(
 
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:
-    """The texts; each error tells its place among all of them."""
+    """Yields the texts; an error says the number of its text among all of them."""
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"texts[{number}] must be a str, got {_kind(text)}")

@@ -1,1 +1,1 @@
-"""Other libraries on our code. Nothing is imported and nothing of theirs changes before a function here is called."""
+"""Integration of our code into other libraries. No library is imported or changed before a function here is called."""

@@ -1,6 +1,7 @@
-"""`attn_implementation="electra_fast"`: our packed attention in any model of transformers that goes by its interface.
+"""`attn_implementation="electra_fast"`: our packed attention in any transformers model that uses its interface.
 
-The mask that the models hand to every layer is a PackedBatch, made once a forward, as flex_attention's is a BlockMask.
+The mask that the models hand to every layer is a PackedBatch, made once per forward, as flex_attention's is a
+BlockMask.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _REFUSED = ("head_mask", "position_bias", "sliding_window", "softcap", "s_aux")
 
 
 def register() -> None:
-    """Makes the name known to transformers; again is harmless. Models that do not ask for it are not touched."""
+    """Makes the name known to transformers; calling it again is harmless. Models that do not ask for it stay as is."""
     ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
     ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, packed_mask)
 
@@ -38,7 +39,7 @@ def packed_mask(
     device: Any = None,
     **_: Any,
 ) -> PackedBatch | None:
-    """transformers' mask interface: the tokens of a 2-D mask [B, S], None where there is no padding.
+    """The real tokens of a 2-D mask [B, S], None where there is no padding; the signature is transformers'.
 
     Raises ValueError for anything but attention to all tokens or to the earlier ones.
     """
@@ -66,10 +67,10 @@ def packed_attention(
     is_causal: bool | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: softmax(scaling q k') v over real tokens, with dropout.
+    """Computes softmax(scaling q k') v over real tokens, with dropout; the signature is transformers'.
 
-    query, key, value: [B, A, S, D]. Returns ([B, S, A, D], None); zeros at padding. Sequences packed into one row,
-    by `cu_seq_lens_q` and `max_length_q` or by `position_ids` that start again, are attended one by one.
+    query, key, value: [B, A, S, D]. Returns ([B, S, A, D], None), with zeros at padding. Sequences that are packed into
+    one row, by `cu_seq_lens_q` and `max_length_q` or by `position_ids` that start again, are attended one by one.
 
     Raises:
         ValueError: masks of 4 dimensions, key-value caches, cross-attention, grouped queries, and keywords that

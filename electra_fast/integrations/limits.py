@@ -1,4 +1,4 @@
-"""What transformers' ELECTRA keeps computing itself while it is served, and which releases of it are known.
+"""Calls that transformers' ELECTRA computes itself even while we serve it, and the releases of it that are known.
 
 This file does not import transformers: `electra-fast info` reads it.
 """
@@ -12,7 +12,7 @@ from ..versions import installed_version
 # The first and the last minor release (5.x) whose ELECTRA has the modules and arguments that the packed forward reads.
 KNOWN_RELEASES = ((5, 0), (5, 23))
 
-# What goes through transformers' own forward, and why. The keys are what `why_not` begins its answer with.
+# Calls that go through transformers' own forward, and why. An answer of `why_not` begins with one of the keys.
 LIMITS = {
     "recorded": "torch.compile, torch.export, torch.jit.trace and ONNX export: one graph has to hold for all lengths",
     "derived class": "a class derived from transformers' may compute something else",
@@ -28,7 +28,7 @@ LIMITS = {
 
 
 def version_obstacle() -> str | None:
-    """Why the installed transformers cannot be served; None where it can."""
+    """The reason why the installed transformers cannot be served; None where it can."""
     first, last = (".".join(map(str, release)) for release in KNOWN_RELEASES)
     installed = installed_version("transformers")
     if installed is None:

@@ -1,7 +1,8 @@
 """transformers' ElectraModel on packed tokens: its own modules and parameters, our ops.
 
 A module that somebody replaced (LoRA, a quantised linear layer) is called; the parameters of a plain one go into the
-fused ops. `why_not_packed` says what this file cannot compute; `hidden_states` relies on its consent.
+fused ops. `why_not_packed` tells which calls this file cannot compute; `hidden_states` must be called only after it
+returned None.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..model.arguments import is_recorded
 from ..model.cpu_encoder import CpuEncoder
 from ..model.packing import PackedBatch
 
-# Keywords that mean nothing to an encoder, or that are read here.
+# Keywords that mean nothing to an encoder, or that this file reads.
 _KNOWN_KEYWORDS = {
     "return_dict",
     "output_hidden_states",
@@ -38,11 +39,11 @@ _KNOWN_KEYWORDS = {
 
 
 def why_not_packed(model: theirs.ElectraModel, inputs: Mapping[str, Any]) -> str | None:
-    """What keeps a call from packed tokens, beginning with a key of `limits.LIMITS`; None where nothing does.
+    """The reason why a call cannot run on packed tokens, or None; it begins with a key of `limits.LIMITS`.
 
-    `inputs` are the arguments of the call by name. Whether a head reads padding is not asked here.
+    `inputs` are the arguments of the call by name. Whether a head reads padding is checked elsewhere.
     """
-    # First of all, so that a graph that is being recorded holds nothing of the rest.
+    # This check comes first, so that a graph that is being recorded holds nothing of the others.
     if torch.compiler.is_compiling() or is_recorded():
         return "recorded"
     return _why_not_config(model, inputs) or _why_not_inputs(model, inputs) or _why_not_modules(model)
@@ -63,16 +64,16 @@ def _why_not_config(model: theirs.ElectraModel, inputs: Mapping[str, Any]) -> st
 
 
 def wanted_states(model: theirs.ElectraModel, inputs: Mapping[str, Any]) -> set[int]:
-    """The hidden states that a call asks for, by number: 0 is that of the embeddings."""
+    """The numbers of the hidden states that a call asks for; 0 is that of the embeddings."""
     wanted = inputs.get("output_hidden_states", model.config.output_hidden_states)
-    # Releases that select none by number take a list for True.
+    # Releases that cannot select states by number take a list for True.
     resolve = getattr(output_capturing, "resolve_hidden_states_indices", None)
     if isinstance(wanted, bool | None) or resolve is None:
         return set(range(len(model.encoder.layer) + 1)) if wanted else set()
     return resolve(model, [wanted] if isinstance(wanted, int) else list(wanted))
 
 
-# The tensors of a call and the dimensions that [batch, length] is followed by.
+# The tensors of a call, and how many dimensions each has after [batch, length].
 _TENSORS = {"input_ids": 0, "inputs_embeds": 1, "attention_mask": 0, "token_type_ids": 0, "position_ids": 0}
 
 
@@ -94,7 +95,7 @@ def _why_not_inputs(model: theirs.ElectraModel, inputs: Mapping[str, Any]) -> st
     return None
 
 
-# What is computed here without calling it: the children that each part must have. Others may be of any class.
+# Classes of the children that we compute without calling them, for each part. Other children may be of any class.
 _ENDS = {"LayerNorm": nn.LayerNorm, "dropout": nn.Dropout}
 _PARTS: dict[type, dict[str, type]] = {
     theirs.ElectraModel: {"embeddings": theirs.ElectraEmbeddings, "encoder": theirs.ElectraEncoder},
@@ -114,9 +115,9 @@ _PARTS: dict[type, dict[str, type]] = {
 
 
 def _why_not_modules(model: theirs.ElectraModel) -> str | None:
-    # This runs before every call, so it reads the dictionaries behind the attributes, which is several times faster.
+    # This runs before every call, so it reads the dictionaries behind the attributes: several times faster.
     parts, weights = [model], []
-    for part in parts:  # which grows
+    for part in parts:  # grows while we walk it: breadth first
         children = part._modules
         parts.extend(child for child in children.values() if child is not None)
         if part is not model and _is_hooked(part):
@@ -152,7 +153,7 @@ def _is_hooked(part: nn.Module) -> bool:
     if own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"] or "forward" in own:
         return True
     hooks = own["_forward_hooks"]
-    # Theirs collect outputs, which they do where attentions are asked for, or make embeddings require gradients.
+    # Hooks of transformers and peft collect outputs if attentions are asked for, or make embeddings require gradients.
     return bool(hooks) and not all(hook.__module__.startswith(("transformers.", "peft.")) for hook in hooks.values())
 
 
@@ -166,7 +167,7 @@ def _is_plain_table(module: nn.Module) -> bool:
     return module.max_norm is None and not module.scale_grad_by_freq and not module.sparse
 
 
-# What serves inference on a CPU, by model.
+# The encoder that serves inference on a CPU, by model.
 _ON_CPU: WeakKeyDictionary[theirs.ElectraModel, CpuEncoder] = WeakKeyDictionary()
 
 
@@ -181,7 +182,7 @@ def hidden_states(
 ) -> Iterator[Tensor]:
     """Packed ids [T] (or `inputs_embeds` [T, E]) -> the states [T, H]: of the embeddings, then of every layer.
 
-    Where they are not to be kept, the last may be the only one.
+    Without `keep_states` the last state may be the only one.
     """
     bound = ops.select("auto", model.encoder.layer[0].attention.self.attention_head_size)
     on_cpu = _ON_CPU.setdefault(model, CpuEncoder())
@@ -205,7 +206,7 @@ def hidden_states(
 
 
 def _draw_seeds(model: theirs.ElectraModel, bound: ops.Ops, device: torch.device) -> list[Tensor | None]:
-    """One of the embeddings' dropout and three a layer; None where the ops draw from torch's generator."""
+    """Seeds for the embeddings' dropout and three per layer; each is None where the ops draw from torch's generator."""
     n_seeds = 1 + 3 * len(model.encoder.layer)
     # The dropouts alone may be in training mode: Monte Carlo dropout.
     draws = (theirs.ElectraSelfAttention, nn.Dropout)
@@ -233,7 +234,7 @@ def _embed(
         input_ids,
         token_type_ids,
         position_ids,
-        words.weight if inputs_embeds is None else positions,  # not looked up then: the width is asked for only
+        words.weight if inputs_embeds is None else positions,  # with embeds only its width is read
         positions,
         table.token_type_embeddings.weight,
         table.LayerNorm.weight,
@@ -257,11 +258,11 @@ def _run_layer(
     qkv = _queries_keys_values(attention, hidden)
     attended = bound.attention(qkv, packed.cu_seqlens, packed.max_seqlen, dropout_p, False, seeds[0]).flatten(-2)
     hidden = _end(layer.attention.output, bound, attended, hidden, seeds[1])
-    # Chunks are of so many columns of the padded batch.
+    # A chunk is `chunk_size_feed_forward` columns of the padded batch.
     chunk_size = layer.chunk_size_feed_forward * len(packed.cu_seqlens)
     if not chunk_size:
         return _feed_forward(layer, bound, hidden, seeds[2])
-    # A seed's dropout goes by the row, so chunks draw their own.
+    # A seed's dropout depends on the row, so chunks draw their own.
     return torch.cat([_feed_forward(layer, bound, chunk, None) for chunk in hidden.split(chunk_size)])
 
 
@@ -275,7 +276,7 @@ def _feed_forward(layer: theirs.ElectraLayer, bound: ops.Ops, hidden: Tensor, se
 
 
 def _queries_keys_values(attention: theirs.ElectraSelfAttention, hidden: Tensor) -> Tensor:
-    """[T, H] -> [T, 3, A, D]. One GEMM over the three weights, which are small beside the tokens, where it can be."""
+    """Computes [T, H] -> [T, 3, A, D]; plain layers share one GEMM, since joining their small weights costs little."""
     linears = (attention.query, attention.key, attention.value)
     if all(map(_is_plain_linear, linears)):
         weight, bias = (torch.cat([getattr(x, kind) for x in linears]) for kind in ("weight", "bias"))
@@ -286,7 +287,7 @@ def _queries_keys_values(attention: theirs.ElectraSelfAttention, hidden: Tensor)
 
 
 def _end(end: nn.Module, bound: ops.Ops, x: Tensor, residual: Tensor, seed: Tensor | None) -> Tensor:
-    """What ends both halves of a layer: LayerNorm(residual + dropout(dense(x)))."""
+    """Computes the end of each half of a layer: LayerNorm(residual + dropout(dense(x)))."""
     norm = end.LayerNorm
     return bound.dropout_add_norm(
         end.dense(x), residual, norm.weight, norm.bias, norm.eps, _dropout_p(end.dropout), seed

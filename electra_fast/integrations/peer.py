@@ -1,4 +1,4 @@
-"""transformers as the peer that a speed is compared with."""
+"""transformers as the peer that our speed is compared with."""
 
 from __future__ import annotations
 

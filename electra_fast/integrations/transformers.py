@@ -2,8 +2,8 @@
 
 Only `forward` is replaced; classes, modules, parameters, state dicts and configs stay as they are. A call is packed
 once on entry, runs on packed tokens and is unpacked once: hidden states at padding positions are zeros, where
-transformers has values that mean nothing. What packed tokens cannot express goes through transformers' own forward,
-unchanged: `why_not` tells for a call, `electra-fast info` for all.
+transformers has values that mean nothing. Calls that packed tokens cannot express go through transformers' own forward,
+unchanged: `why_not` gives the reason for one call, `electra-fast info` lists all of them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["disable", "enable", "patch", "register_attention", "unpatch", "why_n
 Inputs = Mapping[str, Any]
 
 
-# What a call of a head tells the encoder inside it, and is told.
+# A head tells the encoder inside it what it reads, and the encoder tells the head whether it ran on packed tokens.
 
 
 @dataclass
@@ -60,7 +60,7 @@ def _called_with(reads: Reads) -> Iterator[_Call]:
 
 
 def _all_for_labels_at_padding(model: nn.Module, inputs: Inputs) -> Reads:
-    """transformers' loss counts every label that is not -100, at padding too."""
+    """Reads "all" if a label at padding is not -100: transformers' loss counts it."""
     labels, mask = inputs.get("labels"), inputs.get("attention_mask")
     if labels is None or mask is None:
         return "tokens"
@@ -69,11 +69,11 @@ def _all_for_labels_at_padding(model: nn.Module, inputs: Inputs) -> Reads:
 
 
 def _all_for_positions(model: nn.Module, inputs: Inputs) -> Reads:
-    """transformers' softmax over the positions of a sequence runs over padding too."""
+    """Reads "all" if there are positions: transformers' softmax for their loss runs over padding too."""
     return "tokens" if inputs.get("start_positions") is None or inputs.get("end_positions") is None else "all"
 
 
-# What each class reads of the last hidden states, by the arguments of a call.
+# The last hidden states that each class reads, by the arguments of a call.
 _READS: dict[type, Callable[[nn.Module, Inputs], Reads]] = {
     theirs.ElectraForPreTraining: lambda model, inputs: "tokens",
     theirs.ElectraForMaskedLM: _all_for_labels_at_padding,
@@ -114,7 +114,7 @@ def _head_forward(own: Callable, reads: Callable[[nn.Module, Inputs], Reads]) ->
         if torch.compiler.is_compiling() or is_recorded():
             return own(self, *args, **kwargs)
         inputs = _by_name(arguments, self, args, kwargs)
-        # What a class derived from this one reads is not known.
+        # We cannot know what a class derived from this one reads.
         with _called_with(reads(self, inputs) if type(self) in _READS else "all") as call:
             output = own(self, *args, **kwargs)
         if call.is_packed and isinstance(self, theirs.ElectraForQuestionAnswering):
@@ -132,12 +132,12 @@ def _by_name(arguments: inspect.Signature, model: nn.Module, args: tuple, kwargs
 
 
 def _packing(model: theirs.ElectraModel, inputs: Inputs, reads: Reads) -> PackedBatch | None:
-    """The packed form of a batch, None where a head reads padding."""
+    """The packed form of a batch; None where a head reads padding."""
     ids, embeds, mask = (inputs.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
     given = ids if embeds is None else embeds
     shape, device, packed = tuple(given.shape[:2]), given.device, None
     mask = None if mask is None else mask.to(device)
-    # Rows of several sequences are what they are to the attention that the model has: sdpa and eager see one.
+    # Rows of several sequences count as such only if the model's own attention sees them so: sdpa and eager see one.
     if str(model.config._attn_implementation).startswith(("flash", attention.NAME)):
         packed = packed_already(shape, mask, inputs.get("position_ids"), dict(inputs))
     return packed or choose_packing(shape, device, mask, reads)
@@ -166,7 +166,7 @@ def _packed_output(model: theirs.ElectraModel, packed: PackedBatch, inputs: Inpu
 
 
 def _without_answers_in_padding(output: Any, mask: Tensor | None) -> Any:
-    """Start and end logits at padding become the lowest number; they would be those of a zero vector."""
+    """Sets start and end logits at padding to the lowest number; they would be those of a zero vector."""
     if mask is None:
         return output
     if isinstance(output, tuple):  # the loss of positions needs padding, so the logits are first
@@ -191,7 +191,7 @@ _lock = threading.RLock()
 
 
 class _PatchedForward:
-    """The `forward` of one module: an object, not a bound method, for models are pickled."""
+    """The `forward` of one module: an object and not a bound method, so that models can be pickled."""
 
     def __init__(self, module: nn.Module):
         self.module = module
@@ -206,27 +206,27 @@ class _PatchedForward:
 
 
 def enable() -> None:
-    """Serves all ELECTRA models of transformers, those that exist and those to come; again changes nothing.
+    """Serves all ELECTRA models of transformers, existing and future ones; calling it again changes nothing.
 
     `attn_implementation="electra_fast"` is known from here on. Calls that run meanwhile end as they began.
 
     Raises:
-        ImportError: another library has replaced a forward of these classes (and, when this module is imported: a
-            release of transformers that is not known here).
+        ImportError: another library has replaced a forward of these classes. Importing this module raises it for a
+            release of transformers that is not known here.
     """
     with _lock:
         for kind in _OWN:
             if kind.forward not in (_OWN[kind], _OURS[kind]):
                 where = getattr(kind.forward, "__module__", "somewhere")
                 raise ImportError(f"{kind.__name__}.forward was replaced by {where}; electra_fast cannot serve it")
-        # Heads before the encoder they call: one of ours in one of theirs would not be told what is read.
+        # Heads come before the encoder they call: our encoder in a head of theirs would not know what the head reads.
         for kind, forward in _OURS.items():
             kind.forward = forward
         attention.register()
 
 
 def disable() -> None:
-    """Gives the classes their own forwards back; again changes nothing. Models that were patched by name stay so."""
+    """Gives the classes their own forwards back; calling it again changes nothing. Patched models stay patched."""
     with _lock:
         for kind, forward in reversed(_OURS.items()):
             if kind.forward is forward:
@@ -236,8 +236,8 @@ def disable() -> None:
 def patch(model: nn.Module) -> nn.Module:
     """Serves one model, or every ELECTRA inside one (a PEFT model, a SentenceTransformer); returns it.
 
-    Copies and pickles of a patched model are patched; unpickling needs electra_fast then. Not for DataParallel, whose
-    replicas share the forward of the first.
+    Copies and pickles of a patched model are patched; unpickling them needs electra_fast. DataParallel cannot use a
+    patched model: its replicas share the forward of the first.
 
     Raises:
         ValueError: there is no ELECTRA of transformers inside, or it has a forward of its own already.
@@ -255,7 +255,7 @@ def patch(model: nn.Module) -> nn.Module:
 
 
 def unpatch(model: nn.Module) -> nn.Module:
-    """Undoes `patch`; the model is as it was before, and it is returned. A model that is not patched is left alone."""
+    """Undoes `patch` and returns the model, as it was before. A model that is not patched is left alone."""
     with _lock:
         for part in model.modules():
             if isinstance(part.__dict__.get("forward"), _PatchedForward):
@@ -269,10 +269,10 @@ def register_attention() -> None:
 
 
 def why_not(model: nn.Module, **inputs: Any) -> str | None:
-    """Why a call `model(**inputs)` would go through transformers' own forward; None where it would be served.
+    """The reason why a call `model(**inputs)` would go through transformers' own forward; None if it would be served.
 
-    The answer begins with a key of `electra_fast.integrations.limits.LIMITS`. Raises ValueError where `model` is none
-    of transformers' ELECTRA classes.
+    The reason begins with a key of `electra_fast.integrations.limits.LIMITS`. Raises ValueError if `model` is none of
+    transformers' ELECTRA classes.
     """
     if type(model) not in _OURS and not isinstance(model, tuple(_OURS)):
         raise ValueError(f"expected one of transformers' ELECTRA models, got {type(model)}")

@@ -1,4 +1,4 @@
-"""What users pass to a tokenizer, checked and brought into one form: texts, lengths, and rows to be padded."""
+"""Arguments of a tokenizer, checked and brought into one form: texts, lengths, and rows to be padded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_UNKNOWN_LENGTH = int(1e20)  # a model_max_length above this says that none is known, as in transformers
+_UNKNOWN_LENGTH = int(1e20)  # a larger model_max_length means that none is known, as in transformers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +34,12 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """How rows are cut and filled, settled."""
+    """The settled rules of how rows are cut and filled."""
 
     padding: str
-    """"do_not_pad", "longest" or "max_length"."""
+    """Strategy: "do_not_pad", "longest" or "max_length"."""
     truncation: str
-    """"do_not_truncate", "longest_first", "only_first" or "only_second"."""
+    """Strategy: "do_not_truncate", "longest_first", "only_first" or "only_second"."""
     max_length: int | None
     stride: int
     pad_to_multiple_of: int | None
@@ -55,7 +55,7 @@ class Lengths:
         return self.padding != "do_not_pad"
 
     def width(self, longest: int) -> int:
-        """The length that rows are padded to, where the longest of them is given."""
+        """The length that rows are padded to, given that of the longest."""
         width = self.max_length if self.padding == "max_length" else longest
         multiple = self.pad_to_multiple_of or 1
         return -(-width // multiple) * multiple
@@ -113,7 +113,7 @@ def _strategy(name: str, value: Any, if_true: str, if_false: str, names: tuple[s
 def as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list, list | None, bool]:
     """A call's first texts, their seconds (None for a text alone) if there are any, and whether they were a batch.
 
-    That each text is a str is left to the encoder, which looks at it anyway.
+    The encoder checks that each text is a str, since it looks at them anyway.
 
     Raises:
         TypeError: something that is neither a text nor a list.
@@ -134,9 +134,9 @@ def as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list
         if len(text) != len(text_pair):
             raise ValueError(f"text and text_pair must be of one length, got {len(text)} and {len(text_pair)}")
         firsts, seconds = list(text), list(text_pair)
-        if None in seconds:  # which would stand for a text alone
+        if None in seconds:  # it would stand for a text alone
             raise TypeError(f"text_pair[{seconds.index(None)}] must be a str, got None of type NoneType")
-    elif set(map(type, text)) == {str}:  # the common case, in no time
+    elif set(map(type, text)) == {str}:  # the common case, which this finds quickly
         firsts, seconds = list(text), None
     else:
         pairs = [is_pair(item, is_split_into_words) for item in text]
@@ -154,14 +154,14 @@ def as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list
 
 
 def is_pair(item: Any, is_split_into_words: bool) -> bool:
-    """Whether an item of a batch is a (text, pair) rather than a text."""
+    """Tells whether an item of a batch is a (text, pair) rather than a text."""
     if isinstance(item, str) or not isinstance(item, (list, tuple)) or len(item) != 2:
         return False
     return not is_split_into_words or isinstance(item[0], (list, tuple))
 
 
 def as_lists(columns: Any) -> tuple[dict[str, Any], str | None]:
-    """Columns for `pad`, as lists: from a mapping of columns or a list of rows; and the kind of tensors they were."""
+    """Columns for `pad` as lists, from a mapping of columns or a list of rows, and the kind of tensors they were."""
     if isinstance(columns, (list, tuple)):
         if not columns or not isinstance(columns[0], Mapping):
             raise ValueError("pad needs a mapping of columns or a list of mappings, one for each row")

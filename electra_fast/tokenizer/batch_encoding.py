@@ -1,6 +1,6 @@
-"""BatchEncoding: what a tokenizer returns: columns by name, and maps between tokens, words and characters.
+"""BatchEncoding, the result of a tokenizer: columns by name, and maps between tokens, words and characters.
 
-The maps come from the encodings behind the rows, which are made on first use.
+The maps come from the encodings behind the rows; these are made on first use.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class TokenSpan(NamedTuple):
 
 
 class BatchEncoding(UserDict):
-    """Rows of token ids and what belongs to them, by name or as attributes.
+    """Rows of token ids and their other columns, by name or as attributes.
 
-    An integer index gives the Encoding of a row, a slice those of several; without encodings, as after
-    `pad`, a slice gives the columns of those rows.
+    An integer index gives the Encoding of a row, a slice those of several; without encodings, as after `pad`, a slice
+    gives the columns of those rows.
 
     Args:
         data: the columns: lists, or arrays or tensors of shape [rows, tokens].
         encoding: the encodings of the rows, one encoding, or a function that makes them.
         tensor_type: "pt" or "np" converts the columns.
         prepend_batch_axis: whether to add an axis of size one in front, for a single row.
-        n_sequences: 1 for texts, 2 for pairs; default: what the encodings say.
+        n_sequences: 1 for texts, 2 for pairs; default: the encodings' number.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class BatchEncoding(UserDict):
         raise KeyError(f"a row can be taken by its number only where the rows came from texts, got {item!r}")
 
     def __getattr__(self, name: str) -> Any:
-        # Only called where ordinary look-up fails; `data` itself is missing while an instance is being unpickled.
+        # Python calls this only where ordinary look-up fails. While an instance is unpickled, `data` itself is missing.
         try:
             return self.__dict__["data"][name]
         except KeyError:
@@ -116,14 +116,14 @@ class BatchEncoding(UserDict):
         return self._row("tokens", batch_index).tokens
 
     def word_ids(self, batch_index: int = 0) -> list[int | None]:
-        """The word each token of a row belongs to; None for special tokens."""
+        """The word that each token of a row belongs to; None for special tokens."""
         return self._row("word_ids", batch_index).word_ids
 
     def words(self, batch_index: int = 0) -> list[int | None]:
         return self.word_ids(batch_index)
 
     def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
-        """0 for tokens of the text, 1 for those of its pair, None for special tokens."""
+        """The sequence of each token of a row: 0 for the text, 1 for its pair, None for special tokens."""
         return self._row("sequence_ids", batch_index).sequence_ids
 
     def token_to_sequence(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:

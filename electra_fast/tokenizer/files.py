@@ -1,7 +1,7 @@
 """The files of a tokenizer, and the `tokenizers` backend that they describe.
 
-tokenizer.json is the whole backend and wins over vocab.txt; tokenizer_config.json holds what the backend does not know
-(the longest sequence, the sides, the names of the special tokens) and settings of its normalizer that override it.
+tokenizer.json is the whole backend and wins over vocab.txt. tokenizer_config.json holds what the backend does not know
+(the longest sequence, the sides, the names of the special tokens), and settings that override the backend's normalizer.
 special_tokens_map.json and added_tokens.json are read where older directories have them, and not written.
 """
 
@@ -25,14 +25,14 @@ from tokenizers.trainers import WordPieceTrainer
 
 VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
 
-# tokenizer_config.json's names of the normalizer's settings.
+# The normalizer's settings: their names in tokenizer_config.json, and its attributes.
 NORMALIZER_SETTINGS = {
     "do_lower_case": "lowercase",
     "strip_accents": "strip_accents",
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
 _NO_EFFECT_ON_LOADING = ("use_fast", "trust_remote_code", "_commit_hash", "resume_download", "proxies")
-# What describes the file or the class that wrote it; paths in a downloaded file must never be followed.
+# Keys that describe the file or the class that wrote it. Paths in a downloaded file must never be followed.
 _NOT_SETTINGS = (
     "auto_map",
     "backend",
@@ -51,7 +51,7 @@ _NOT_SETTINGS = (
 
 
 def read_vocab(path: str | os.PathLike) -> dict[str, int]:
-    """Reads a vocab.txt: one token a line, its id the line's number from 0."""
+    """Reads a vocab.txt: one token per line, whose number from 0 is the token's id."""
     # Not splitlines(): U+2028 and others that it splits at are tokens in some vocabularies.
     try:
         lines = Path(path).read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
@@ -71,7 +71,7 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
 
 
 def write_vocab(vocab: dict[str, int], path: str | os.PathLike) -> None:
-    """Writes a vocab.txt; raises ValueError where ids have gaps, which line numbers cannot express."""
+    """Writes a vocab.txt; raises ValueError for ids with gaps, since line numbers have none."""
     tokens = sorted(vocab, key=vocab.__getitem__)
     if [vocab[token] for token in tokens] != list(range(len(tokens))):
         raise ValueError(
@@ -83,7 +83,7 @@ def write_vocab(vocab: dict[str, int], path: str | os.PathLike) -> None:
 def build_backend(
     vocab: dict[str, int], unk_token: str, do_lower_case: bool, tokenize_chinese_chars: bool, strip_accents: bool | None
 ) -> Tokenizer:
-    """BERT's WordPiece over a vocabulary, as yet without special tokens."""
+    """A backend with BERT's WordPiece over a vocabulary, as yet without special tokens."""
     backend = Tokenizer(WordPiece(vocab, unk_token=unk_token))
     backend.normalizer = BertNormalizer(
         clean_text=True,
@@ -97,7 +97,7 @@ def build_backend(
 
 
 def frame_with(backend: Tokenizer, cls_token: str, sep_token: str) -> None:
-    """Makes a backend frame texts as [CLS] A [SEP] and pairs as [CLS] A [SEP] B [SEP], B being of type 1."""
+    """Makes a backend frame texts as [CLS] A [SEP] and pairs as [CLS] A [SEP] B [SEP], where B has type 1."""
     backend.post_processor = TemplateProcessing(
         single=[cls_token, "$A", sep_token],
         pair=f"{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1".split(" "),
@@ -106,7 +106,7 @@ def frame_with(backend: Tokenizer, cls_token: str, sep_token: str) -> None:
 
 
 def empty_copy(backend: Tokenizer) -> Tokenizer:
-    """A backend with the same rules, and neither vocabulary nor added tokens nor frame: those hold ids."""
+    """A backend with the same rules but without vocabulary, added tokens and frame, all of which hold ids."""
     content = json.loads(backend.to_str())
     content["model"]["vocab"] = {}
     content["added_tokens"], content["post_processor"] = [], None
@@ -194,7 +194,7 @@ def write_directory(
 
 
 def path_in(directory: str | os.PathLike, name: str, prefix: str | None) -> Path:
-    """Path of a file in a directory, which is created."""
+    """Path of a file in a directory; creates the directory if need be."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     return Path(directory, f"{prefix}-{name}" if prefix else name)
 
@@ -212,14 +212,14 @@ def _read_json(path: Path | None) -> dict[str, Any]:
 
 
 class Files:
-    """`from_pretrained`, `save_pretrained` and what else reads or writes files, for `ElectraTokenizer`."""
+    """`from_pretrained`, `save_pretrained` and the other methods of `ElectraTokenizer` that read or write files."""
 
     _tokenizer: Tokenizer
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": VOCAB_FILE, "tokenizer_file": TOKENIZER_FILE}
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
-        """Reads a directory or a repository of the Hub: tokenizer.json or else vocab.txt, and tokenizer_config.json.
+        """Reads a directory or a repository on the Hub: tokenizer.json or else vocab.txt, and tokenizer_config.json.
 
         Accepts the Hub options of `electra_fast.hub.files.find_file` (revision, token, cache_dir, subfolder, ...);
         other keyword arguments are the constructor's and override the files.
@@ -250,7 +250,7 @@ class Files:
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> tuple[str, ...]:
-        """Writes tokenizer.json, tokenizer_config.json and, where ids can be line numbers, vocab.txt.
+        """Writes tokenizer.json, tokenizer_config.json and, if ids can be line numbers, vocab.txt.
 
         Returns:
             The paths of the files.
@@ -270,7 +270,7 @@ class Files:
         return (str(path),)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
-        """Uploads the files of `save_pretrained`; options as of `electra_fast.hub.files.push_directory`."""
+        """Uploads the files of `save_pretrained`; options are those of `electra_fast.hub.files.push_directory`."""
         from ..hub.files import push_directory
 
         with TemporaryDirectory() as directory:
@@ -285,7 +285,7 @@ class Files:
         new_special_tokens: Iterable[str | AddedToken] | None = None,
         **kwargs: Any,
     ) -> Self:
-        """A tokenizer with this one's settings and special tokens, and a vocabulary trained on (lists of) texts."""
+        """Trains a vocabulary on (lists of) texts; returns a tokenizer with this one's settings and special tokens."""
         backend = empty_copy(self._tokenizer)
         special = sorted(self.all_special_tokens, key=self.convert_tokens_to_ids) + list(new_special_tokens or [])
         trainer = WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, **kwargs)

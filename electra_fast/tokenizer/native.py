@@ -1,7 +1,7 @@
-"""The C++ encoder of a `tokenizers.Tokenizer`: what it is made from, and what it makes of many texts.
+"""The C++ encoder: made from a `tokenizers.Tokenizer`, it encodes batches for models and texts in bulk.
 
-The backend stays the one that knows the vocabulary, the added tokens and the files; encoding is the C++ code's alone.
-So a backend with a component that the C++ code does not know is refused by name, never encoded by other rules.
+The backend knows the vocabulary, the added tokens and the files; only the C++ code encodes. So a backend with a
+component that the C++ code does not know is refused by name, never encoded by other rules.
 
 A ragged batch is (ids [N], row_offsets [rows + 1]): row i is ids[row_offsets[i]:row_offsets[i + 1]].
 """
@@ -23,20 +23,20 @@ from .._tokenizer import Batch, Encoder, Rules, Side, Strategy, Truncation
 from ..processor import INSTRUCTION_SETS, default_threads, fastest_allowed
 from .arguments import Lengths
 
-Bulk = tuple[np.ndarray, ...]  # ids, row offsets, and what else was asked for
+Bulk = tuple[np.ndarray, ...]  # ids, row offsets, and further columns that were asked for
 FramePiece = tuple[int, int, int]  # sequence 0 or 1, or -1 for a special token; its id; type id
 
-_SLAB = 1 << 24  # characters of an iterator's texts that are encoded at once
+_SLAB = 1 << 24  # characters that are encoded at once, where texts come from an iterator
 
 
 def _instruction_set() -> str:
-    """The fastest that this processor has of those that are allowed."""
+    """The fastest instruction set that is allowed and that this processor has."""
     allowed = INSTRUCTION_SETS[INSTRUCTION_SETS.index(fastest_allowed()) :]
     return next(name for name in AVAILABLE_SETS if name in allowed)
 
 
 def fingerprint(backend: Tokenizer) -> tuple:
-    """What a native encoder depends on; another value means that the backend has been changed since."""
+    """Everything that a native encoder depends on; another value means that the backend has changed since."""
     model = backend.model
     return (
         repr(backend.normalizer),
@@ -51,7 +51,7 @@ def fingerprint(backend: Tokenizer) -> tuple:
 
 
 def check_components(backend: Tokenizer) -> None:
-    """Raises ValueError, naming the component, where a backend is not BERT's WordPiece."""
+    """Raises ValueError, naming the component, if a backend is not BERT's WordPiece."""
     expected = {
         "model": ("WordPiece",),
         "normalizer": ("BertNormalizer",),
@@ -74,11 +74,11 @@ def _component(backend: Tokenizer, name: str) -> dict[str, Any]:
 
 
 class NativeEncoder:
-    """Encodes as a backend of BERT's form would.
+    """An encoder with the rules of a backend of BERT's form.
 
     Args:
-        backend: see `check_components`.
-        final_sigma: lower-case a word's last capital sigma to the final form.
+        backend: a backend that passes `check_components`.
+        final_sigma: whether a word's last capital sigma is lower-cased to the final form.
 
     Raises:
         ValueError: a backend of another form.
@@ -89,7 +89,7 @@ class NativeEncoder:
         self.fingerprint = fingerprint(backend)
         model, normalizer = backend.model, backend.normalizer
         strips = normalizer.lowercase if normalizer.strip_accents is None else normalizer.strip_accents
-        # Special tokens come first: of two with the same content the library takes the first.
+        # Special tokens come first: the library takes the first of two tokens with the same content.
         added = sorted(backend.get_added_tokens_decoder().items(), key=lambda item: (not item[1].special, item[0]))
         raw, normalized = {}, {}
         for index, token in added:
@@ -145,7 +145,7 @@ class NativeEncoder:
         spans: bool,
         dtype: Any,
     ) -> Bulk:
-        """See `ElectraTokenizer.encode_bulk`."""
+        """Encodes many texts into arrays; see `ElectraTokenizer.encode_bulk`."""
         slabs = [texts] if isinstance(texts, (list, tuple)) else _slabs(texts)
         prefix, suffix = self._ends(add_special_tokens)
         threads = _check_threads(num_threads)
@@ -165,7 +165,7 @@ class NativeEncoder:
         spans: bool,
         dtype: Any,
     ) -> Bulk:
-        """See `ElectraTokenizer.encode_files`."""
+        """Encodes the texts of files into arrays; see `ElectraTokenizer.encode_files`."""
         if not separator or not paths:
             raise ValueError(f"paths and separator must not be empty, got {paths!r} and {separator!r}")
         prefix, suffix = self._ends(add_special_tokens)
@@ -181,7 +181,7 @@ class NativeEncoder:
         return _join(parts, dtype)
 
     def _ends(self, add_special_tokens: bool) -> tuple[list[int], list[int]]:
-        """The ids before and behind a single text."""
+        """The ids of the special tokens before and after a single text."""
         if not add_special_tokens:
             return [], []
         place = next(index for index, piece in enumerate(self._single) if piece[0] == 0)
@@ -189,7 +189,7 @@ class NativeEncoder:
 
 
 def _frames(backend: Tokenizer) -> tuple[list[FramePiece], list[FramePiece]]:
-    """How a single text and a pair are framed."""
+    """The frames of a single text and of a pair."""
     processor = _component(backend, "post_processor")
     if processor["type"] == "none":
         return [(0, 0, 0)], [(0, 0, 0), (1, 0, 1)]
@@ -222,7 +222,7 @@ def _slabs(texts: Iterable[str]) -> Iterator[list[str]]:
     slab, size = [], 0
     for text in texts:
         slab.append(text)
-        size += len(text) if isinstance(text, str) else 0  # what is no text is reported by the encoder
+        size += len(text) if isinstance(text, str) else 0  # the encoder refuses what is no text
         if size >= _SLAB:
             yield slab
             slab, size = [], 0
@@ -230,15 +230,15 @@ def _slabs(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _mapped(path: str | os.PathLike) -> Any:
-    """A file's bytes, mapped rather than read; a context manager."""
+    """Maps a file's bytes into memory; the result is a context manager."""
     with Path(path).open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:  # cannot be mapped
+        if os.fstat(file.fileno()).st_size == 0:  # an empty file cannot be mapped
             return memoryview(b"")
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _join(parts: list[tuple[np.ndarray | None, ...]], dtype: Any) -> Bulk:
-    """One ragged batch of several: ids, row offsets, and what else the parts have."""
+    """Joins ragged batches into one: ids, row offsets, and the further columns of the parts."""
     ids, offsets, *extras = parts[0] if len(parts) == 1 else _concatenate(parts)
     ids = ids if ids.dtype == dtype else ids.astype(dtype)
     return (ids, offsets, *(extra for extra in extras if extra is not None))

@@ -1,4 +1,4 @@
-"""Rows of tokens as the C++ code holds them, and what users see of them: columns, and an Encoding of each row."""
+"""Rows of tokens as the C++ code holds them, and the views that users get: columns, and an Encoding of each row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILLS = {
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """How rows are filled up: to `width` tokens, 0 for not at all."""
+    """Padding of rows to `width` tokens; 0 pads none."""
 
     width: int
     side: str
@@ -32,34 +32,34 @@ class Padding:
 
 
 class Rows:
-    """Rows of a batch, filled up.
+    """Rows of a batch, with padding.
 
     Args:
-        token_of: gives the token of an id.
+        token_of: function that gives the token of an id.
     """
 
     def __init__(self, batch: Batch, padding: Padding, token_of: Callable[[int], str]):
         self._batch, self._padding, self._token_of = batch, padding, token_of
         self.sizes = np.maximum(batch.lengths(), padding.width)
-        """Tokens of each row, int64 [rows]."""
+        """Number of tokens of each row, int64 [rows]."""
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     @property
     def samples(self) -> list[int]:
-        """Which sample of the call each row is of."""
+        """The number of each row's sample in the call."""
         return self._batch.samples().tolist()
 
     def array(self, name: str) -> np.ndarray | None:
-        """A column as int64 [rows, tokens], or [rows, tokens, 2] of offsets; None if rows differ in length."""
+        """A column as int64 [rows, tokens], or [rows, tokens, 2] for offsets; None if rows differ in length."""
         if not len(self) or (self.sizes != self.sizes[0]).any():
             return None
         values = self._values(name, 0, len(self))
         return values.reshape(len(self), self.sizes[0], *values.shape[1:])
 
     def lists(self, name: str) -> list[list]:
-        """A column as a list of each row's values, offsets being tuples."""
+        """A column as a list of each row's values; offsets are tuples."""
         values = _as_list(self._values(name, 0, len(self)))
         return [values[start:end] for start, end in pairwise([0, *np.cumsum(self.sizes).tolist()])]
 
@@ -78,7 +78,7 @@ class Rows:
         return self._batch.n_sequences(row)
 
     def overflowing(self, row: int) -> list[Encoding]:
-        """Encodings of what was cut off a row's sample."""
+        """Encodings of the parts that were cut off a row's sample."""
         batch = self._batch.with_overflow(True)
         rows = Rows(batch, self._padding, self._token_of)
         sample = self.samples[row]
@@ -96,7 +96,7 @@ def _as_list(values: np.ndarray) -> list:
 
 
 class Encoding:
-    """One row, with the maps between its tokens, words and characters: what `tokenizers.Encoding` has to read."""
+    """One row, with the maps between its tokens, words and characters, as `tokenizers.Encoding` has them."""
 
     def __init__(self, rows: Rows, row: int):
         self._rows, self._row = rows, row
@@ -146,11 +146,11 @@ class Encoding:
 
     @cached_property
     def overflowing(self) -> list[Encoding]:
-        """What truncation cut off, in rows of its own."""
+        """The rows that truncation cut off."""
         return self._rows.overflowing(self._row)
 
     def __getstate__(self) -> dict[str, Any]:
-        # The rows stay in this process; a copy takes along all that it can be asked for.
+        # The rows stay in this process, so a pickle has the values of all properties.
         names = [name for name, value in vars(Encoding).items() if isinstance(value, cached_property)]
         return {name: getattr(self, name) for name in names}
 
@@ -183,7 +183,7 @@ class Encoding:
         return None if token is None else self.word_ids[token]
 
     def _tokens_of(self, sequence: int) -> Iterable[int]:
-        if sequence >= self.n_sequences:  # then, as in the library, all tokens
+        if sequence >= self.n_sequences:  # all tokens then, as in the library
             return range(len(self))
         return (token for token, other in enumerate(self.sequence_ids) if other == sequence)
 

@@ -1,8 +1,8 @@
 """ElectraTokenizer: text to ids and back, behind the interface of transformers 5's BertTokenizer.
 
 Two sides meet here. A `tokenizers` backend knows the vocabulary, the added tokens and the files, and turns ids into
-text. The C++ code (`tokenizer_native.py`) is made from it and turns text into tokens, by the same rules, many times
-faster; what it makes does not change, so that any number of threads may share a tokenizer.
+text. A C++ encoder (native.py) is made from it and turns text into tokens, by the same rules, many times faster. The
+encoder does not change once it is made, so any number of threads may share a tokenizer.
 """
 
 from __future__ import annotations
@@ -29,18 +29,20 @@ class ElectraTokenizer(Vocabulary, files.Files):
     """WordPiece with [CLS] and [SEP], as ELECTRA and BERT use it.
 
     Args:
-        vocab: path of a vocab.txt, or token -> id. Default: the five special tokens alone.
+        vocab: path of a vocab.txt, or a mapping token -> id. Default: the five special tokens alone.
         do_lower_case, strip_accents, tokenize_chinese_chars: BERT's normalization; accents are stripped by default
             where text is lower-cased.
-        max_input_chars_per_word: longer words are unknown. Default: the file's, or 100; Google's own code has 200.
-        final_sigma: lower-case a word's last capital sigma to the final form, as Google's own code does.
-        unk_token, sep_token, pad_token, cls_token, mask_token: added to the vocabulary where missing, save unk_token.
+        max_input_chars_per_word: limit above which a word is unknown. Default: the file's, or 100; Google's own code
+            has 200.
+        final_sigma: whether a word's last capital sigma is lower-cased to the final form, as in Google's own code.
+        unk_token, sep_token, pad_token, cls_token, mask_token: special tokens; missing ones are added to the
+            vocabulary, except unk_token.
         vocab_file: another name of `vocab`.
         tokenizer_file: a tokenizer.json, which also settles the normalization; instead of `vocab`.
         tokenizer_object: a `tokenizers.Tokenizer`, instead of `vocab`.
         model_max_length: the longest sequence that the model takes.
         padding_side, truncation_side: "right" or "left".
-        model_input_names: which columns a call returns by default.
+        model_input_names: the columns that a call returns by default.
         **kwargs: any other key of a tokenizer_config.json; kept and written back.
 
     Raises:
@@ -140,7 +142,7 @@ class ElectraTokenizer(Vocabulary, files.Files):
         return {**self.__dict__, "_native": None}
 
     def _settings(self) -> dict[str, Any]:
-        """The constructor's arguments that make an equal tokenizer of this one's backend."""
+        """The constructor's arguments that make an equal tokenizer from this one's backend."""
         return {
             **self.init_kwargs,
             **self._special_tokens_map,
@@ -183,15 +185,15 @@ class ElectraTokenizer(Vocabulary, files.Files):
         """Encodes a text, a pair, or a batch of either.
 
         Args:
-            text, text_pair: a str each, or lists of them; lists of words with `is_split_into_words=True`.
+            text, text_pair: a str each, or lists of str; lists of words with `is_split_into_words=True`.
             text_target, text_pair_target: texts that become the column `labels`, cut to `max_target_length`.
             add_special_tokens: whether to frame rows with [CLS] and [SEP].
             padding: False, True or "longest", or "max_length".
             truncation: False, True or "longest_first", "only_first", "only_second".
-            max_length: default: the model's. Given alone, it truncates.
+            max_length: the longest row; by default the model's. Given alone, it truncates.
             stride: tokens that a part has in common with the one before, with `return_overflowing_tokens=True`.
-            pad_to_multiple_of: rounds the padded length up.
-            padding_side: default: `self.padding_side`.
+            pad_to_multiple_of: number of which the padded length becomes a multiple.
+            padding_side: "right" or "left"; by default `self.padding_side`.
             return_tensors: "pt", "np", or None for lists.
             return_*: further columns. `return_overflowing_tokens` makes rows of what truncation cut off, and a column
                 `overflow_to_sample_mapping`.
@@ -223,15 +225,15 @@ class ElectraTokenizer(Vocabulary, files.Files):
         return output
 
     def encode_plus(self, text: str | list, text_pair: str | list | None = None, **kwargs: Any) -> BatchEncoding:
-        """Version 4's name of a call with one text."""
+        """Encodes one text or pair; the name of such a call in transformers 4."""
         return self(text, text_pair, **kwargs)
 
     def batch_encode_plus(self, batch_text_or_text_pairs: list, **kwargs: Any) -> BatchEncoding:
-        """Version 4's name of a call with a batch."""
+        """Encodes a batch; the name of such a call in transformers 4."""
         return self(batch_text_or_text_pairs, **kwargs)
 
     def encode(self, text: str | list, text_pair: str | list | None = None, **kwargs: Any) -> Any:
-        """The ids alone of `self(text, text_pair, **kwargs)`."""
+        """Encodes a text or pair and returns the ids alone; keywords are those of a call."""
         return self(text, text_pair, **kwargs)["input_ids"]
 
     def tokenize(
@@ -250,15 +252,15 @@ class ElectraTokenizer(Vocabulary, files.Files):
         spans: bool = False,
         dtype: Any = np.int32,
     ) -> Bulk:
-        """Encodes many texts into arrays: no Python object for a text or a token, and the GIL released.
+        """Encodes many texts into arrays, without a Python object per text or token, and with the GIL released.
 
         Args:
-            texts: a list of str, or anything that yields them, which is read a few megabytes at a time.
+            texts: a list of str, or any iterable of str, read a few megabytes at a time.
             add_special_tokens: whether to frame each text with [CLS] and [SEP].
-            num_threads: default: the cores that the process may use. Small inputs take fewer.
-            word_starts: whether to tell which tokens begin a word, as whole-word masking needs.
-            spans: whether to tell which characters of its text each token stands for.
-            dtype: int32, or uint16 where the vocabulary allows it.
+            num_threads: number of threads; by default the cores that the process may use. Small inputs take fewer.
+            word_starts: whether to return which tokens begin a word, as whole-word masking needs.
+            spans: whether to return the characters of its text that each token stands for.
+            dtype: type of the ids: int32, or uint16 where the vocabulary allows it.
 
         Returns:
             ids: dtype [N], all rows one after the other, never truncated.
@@ -287,13 +289,13 @@ class ElectraTokenizer(Vocabulary, files.Files):
         spans: bool = False,
         dtype: Any = np.int32,
     ) -> Bulk:
-        """Encodes the texts between the separators of UTF-8 files, as `encode_bulk` does those of a list.
+        """Encodes the texts between the separators of UTF-8 files, as `encode_bulk` encodes those of a list.
 
-        The files are mapped into memory, not read. A separator at a file's end has no text behind it.
+        The files are mapped into memory, not read. No text follows a separator at a file's end.
 
         Raises:
             FileNotFoundError: a file that does not exist.
-            ValueError: a file that is not UTF-8; the message names it and the byte.
+            ValueError: a file that is not UTF-8; the message has its name and the byte.
         """
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         return self._encoder().encode_files(
@@ -307,7 +309,7 @@ class ElectraTokenizer(Vocabulary, files.Files):
         return dtype
 
     def _encoder(self) -> NativeEncoder:
-        """The encoder of the backend as it is now: whoever holds `backend_tokenizer` may have changed it."""
+        """The encoder of the present backend; a user who holds `backend_tokenizer` may have changed that."""
         if self._native is None or (
             self._backend_is_shared and self._native.fingerprint != fingerprint(self._tokenizer)
         ):
@@ -352,7 +354,7 @@ class ElectraTokenizer(Vocabulary, files.Files):
         return column in self.model_input_names if asked is None else asked
 
     def _columns(self, rows: Rows, options: Options) -> dict[str, Any]:
-        """Columns as arrays where tensors are asked for and rows are of one length, else as lists."""
+        """The columns: arrays if tensors are asked for and rows have one length, else lists."""
         wanted = {
             "input_ids": True,
             "token_type_ids": self._wants("token_type_ids", options.return_token_type_ids),
@@ -371,7 +373,7 @@ class ElectraTokenizer(Vocabulary, files.Files):
         return columns
 
     def _warn_if_too_long(self, length: int) -> None:
-        seen = "sequence-length-is-longer-than-the-specified-maximum"  # transformers' key: its code silences it by this
+        seen = "sequence-length-is-longer-than-the-specified-maximum"  # transformers' code silences it by this key
         if length > self.model_max_length and not self.deprecation_warnings.get(seen):
             self.deprecation_warnings[seen] = True
             warnings.warn(
@@ -389,12 +391,12 @@ class ElectraTokenizer(Vocabulary, files.Files):
         return_tensors: str | None = None,
         verbose: bool = True,
     ) -> BatchEncoding:
-        """Pads rows that have been encoded before, as collators do.
+        """Pads rows that have been encoded before, for collators.
 
         Args:
             encoded_inputs: columns by name, of one row or of many, or a list of such mappings with one row each; lists,
                 arrays or tensors. Columns other than a call's own are kept as they are.
-            return_tensors: default: what the columns are.
+            return_tensors: "pt" or "np"; by default the kind that the columns are.
         """
         options = Options(
             padding=padding,
@@ -438,4 +440,4 @@ class ElectraTokenizer(Vocabulary, files.Files):
 
 
 class ElectraTokenizerFast(ElectraTokenizer):
-    """transformers 4's name of the same tokenizer."""
+    """The name of the same tokenizer in transformers 4."""

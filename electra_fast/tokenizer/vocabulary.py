@@ -11,7 +11,7 @@ SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token
 
 
 def _token_property(name: str) -> property:
-    """`tokenizer.cls_token`: a str, or None where the tokenizer has no such token."""
+    """Makes a property like `tokenizer.cls_token`: a str, or None where the tokenizer has no such token."""
 
     def get(self: Vocabulary) -> str | None:
         token = self._special_tokens_map[name]
@@ -26,7 +26,7 @@ def _token_property(name: str) -> property:
 
 
 def _id_property(name: str) -> property:
-    """`tokenizer.cls_token_id`: looked up in the vocabulary at every use."""
+    """Makes a property like `tokenizer.cls_token_id`: the id, looked up in the vocabulary at every use."""
 
     def get(self: Vocabulary) -> int | None:
         token = getattr(self, name)
@@ -39,7 +39,7 @@ def _id_property(name: str) -> property:
 
 
 class Vocabulary:
-    """What a tokenizer knows about its tokens; `_tokenizer` is the backend."""
+    """The part of a tokenizer that knows its tokens; `_tokenizer` is the backend."""
 
     _tokenizer: Tokenizer
     _native: Any
@@ -60,7 +60,7 @@ class Vocabulary:
     def _init_special_tokens(
         self, named: dict[str, str | AddedToken | None], extra: Iterable[str | AddedToken]
     ) -> None:
-        """Stores the special tokens and adds those that the backend does not treat as special yet."""
+        """Stores the special tokens, and adds those that are not among the backend's added tokens yet."""
         self._special_tokens_map = dict.fromkeys(SPECIAL_TOKENS)
         for name, token in named.items():
             setattr(self, name, token)
@@ -87,7 +87,7 @@ class Vocabulary:
 
     @property
     def additional_special_tokens(self) -> list[str]:
-        """Version 4's name of `extra_special_tokens`."""
+        """The name of `extra_special_tokens` in transformers 4."""
         return self.extra_special_tokens
 
     @property
@@ -105,7 +105,7 @@ class Vocabulary:
     ) -> int:
         """Adds tokens that no rule splits; returns how many were not in the vocabulary."""
         tokens = [new_tokens] if isinstance(new_tokens, (str, AddedToken)) else list(new_tokens)
-        self._native = None  # made of the tokens as they were
+        self._native = None  # it was made of the tokens before
         return (self._tokenizer.add_special_tokens if special_tokens else self._tokenizer.add_tokens)(tokens)
 
     def add_special_tokens(
@@ -166,7 +166,7 @@ class Vocabulary:
         return self.added_tokens_encoder
 
     def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> int | list[int]:
-        """The id of a token, or of each; unk_token's for one that is not in the vocabulary."""
+        """The id of a token, or of each; unk_token's for a token that is not in the vocabulary."""
         if isinstance(tokens, str):
             index = self._tokenizer.token_to_id(tokens)
             return self._tokenizer.token_to_id(self.unk_token) if index is None and self.unk_token else index
@@ -175,7 +175,7 @@ class Vocabulary:
     def convert_ids_to_tokens(
         self, ids: int | Iterable[int], skip_special_tokens: bool = False
     ) -> str | list[str | None] | None:
-        """The token of an id, or of each; None for one outside the vocabulary."""
+        """The token of an id, or of each; None for an id outside the vocabulary."""
         if isinstance(ids, int):
             return self._tokenizer.id_to_token(ids)
         skipped = set(self.all_special_ids) if skip_special_tokens else ()
@@ -250,14 +250,14 @@ class Vocabulary:
     def create_token_type_ids_from_sequences(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
-        """0 for [CLS] A [SEP], 1 for B [SEP]."""
+        """Types of the tokens of a framed text or pair: 0 for [CLS] A [SEP], 1 for B [SEP]."""
         first = [0] * (len(token_ids_0) + 2)
         return first if token_ids_1 is None else first + [1] * (len(token_ids_1) + 1)
 
     def get_special_tokens_mask(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None, already_has_special_tokens: bool = False
     ) -> list[int]:
-        """1 for special tokens, 0 for others.
+        """Mask of a framed text or pair: 1 for special tokens, 0 for others.
 
         Args:
             token_ids_0, token_ids_1: the ids of a text and of its pair.

@@ -1,4 +1,4 @@
-"""Checkpoints of every origin: from and to Google's TensorFlow 1, and from BERT, Keras and Flax."""
+"""Conversion of checkpoints: from and to Google's TensorFlow 1, and from BERT, Keras and Flax."""
 
 from .convert import convert_to_hub, convert_to_tf1
 from .tf1_bundle import Tf1Bundle, write_bundle

@@ -1,4 +1,4 @@
-"""From a checkpoint of any origin to directories of the Hub, or to a TensorFlow checkpoint; whole or absent."""
+"""Converts a checkpoint of any origin to directories of the Hub, or to a TensorFlow checkpoint; whole or absent."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def convert_to_hub(
     configs: Sequence[str | os.PathLike] = (),
     vocab: str | os.PathLike | None = None,
 ) -> Checkpoint:
-    """Writes config.json, model.safetensors and the tokenizer, where there is one, of each network.
+    """Writes config.json, model.safetensors and, if there is one, the tokenizer of each network.
 
-    One network is written into `out`, two into `out/discriminator` and `out/generator`. The arguments and what they
-    raise are those of `sources.read_checkpoint`.
+    One network is written into `out`, two into `out/discriminator` and `out/generator`. The other arguments and their
+    errors are those of `sources.read_checkpoint`.
 
     Raises:
         FileExistsError: `out` is there already.
@@ -58,8 +58,8 @@ def convert_to_tf1(
 ) -> Checkpoint:
     """Writes one TensorFlow checkpoint of all networks, `out/model.ckpt`, with the configs and vocab.txt beside it.
 
-    The generator shares the discriminator's embeddings where they are equal. The checkpoint has no optimizer's
-    variables: it is to be fine-tuned from. The arguments are those of `convert_to_hub`.
+    The generator shares the discriminator's embeddings where they are equal. The checkpoint is for fine-tuning: it has
+    no variables of an optimizer. The arguments are those of `convert_to_hub`.
 
     Raises:
         FileExistsError: `out` is there already.
@@ -68,7 +68,7 @@ def convert_to_tf1(
     with _new_directory(out) as directory:
         checkpoint = read_checkpoint(source, networks, configs, vocab)
         write_bundle(directory / _TF1_NAME, tf1_variables(checkpoint.networks))
-        # What TensorFlow's `latest_checkpoint` looks for.
+        # TensorFlow's `latest_checkpoint` looks for this file.
         (directory / "checkpoint").write_text(f'model_checkpoint_path: "{_TF1_NAME}"\n', encoding="utf-8")
         for network in checkpoint.networks:
             name = f"{network.name}_config.json"
@@ -79,10 +79,10 @@ def convert_to_tf1(
 
 
 def tf1_variables(networks: Sequence[Network]) -> dict[str, Tensor]:
-    """The variables of one TensorFlow checkpoint: a discriminator or an encoder, a generator, or both.
+    """The variables of one TensorFlow checkpoint of a discriminator or an encoder, a generator, or both.
 
     Raises:
-        ValueError: a head of a task, or a generator whose output table is not its word table.
+        ValueError: a task's head, or a generator whose output table is not its word table.
     """
     variables: dict[str, Tensor] = {}
     tables: dict[str, Tensor] = {}
@@ -114,13 +114,7 @@ def _are_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 
 @contextmanager
 def _new_directory(path: str | os.PathLike) -> Iterator[Path]:
-    """A directory to write into, which then gets its name; nothing is left of it after an error."""
-    _check_new(path)
-    with replaced(path) as directory:
-        yield directory
-        _check_new(path)  # others may have made it meanwhile
-
-
-def _check_new(path: str | os.PathLike) -> None:
-    if Path(path).exists():
+    """A temporary directory to write into, renamed to `path` at the end; nothing is left of it after an error."""
+    path = Path(path)
+    if path.exists():
         raise FileExistsError(f"the output must be a new directory, {path} is there already")

@@ -1,6 +1,6 @@
 """Weights files of transformers 4 for TensorFlow and Flax: `tf_model.h5` and `flax_model.msgpack`.
 
-Both hold the tensors of the torch model under names of their own; matrices of dense layers, `kernel`, are transposed.
+Both hold the tensors of the torch model under their own names; matrices of dense layers, `kernel`, are transposed.
 
     tf_model.h5           electra/tf_electra_model/electra/encoder/layer_._0/attention/self/query/kernel:0
     flax_model.msgpack    {"electra": {"encoder": {"layer": {"0": {"attention": {"self": {"query": {"kernel": ...
@@ -23,21 +23,21 @@ from torch import Tensor
 
 TF_FILE, FLAX_FILE = "tf_model.h5", "flax_model.msgpack"
 _LEAVES = {
-    # of Keras
+    # Keras
     "embeddings": "weight",
     "gamma": "weight",
     "beta": "bias",
-    # of Flax
+    # Flax
     "embedding": "weight",
     "scale": "weight",
-    # of both
+    # both
     "kernel": "weight",
 }
-_FLAX_ARRAY = 1  # the number of the extension of msgpack under which Flax writes arrays
+_FLAX_ARRAY = 1  # number of the msgpack extension that Flax writes arrays with
 
 
 def read_keras(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `tf_model.h5` by torch's names, which begin with `electra.` and the like.
+    """The tensors of a `tf_model.h5` by torch's names, with `electra.` or the like at their beginning.
 
     Raises:
         ImportError: h5py is not installed.
@@ -48,7 +48,7 @@ def read_keras(path: Path) -> dict[str, Tensor]:
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            # The group of the layer, then the variable's own name, which begins with the model's.
+            # The name has the layer's group, then the variable's own name; the latter begins with the model's.
             parts = name.removesuffix(":0").replace("_._", "/").split("/")[2:]
             tensors.update([_torch_tensor(path, parts, torch.from_numpy(np.asarray(item)))])
 
@@ -61,7 +61,7 @@ def read_keras(path: Path) -> dict[str, Tensor]:
 
 
 def read_flax(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `flax_model.msgpack` by torch's names; the base model's lack `electra.`, as in torch.
+    """The tensors of a `flax_model.msgpack` by torch's names; those of a base model lack `electra.`, as in torch.
 
     Raises:
         ImportError: msgpack is not installed.

@@ -1,4 +1,4 @@
-"""A network on its way from one form to another: its config, found in its tensors, and the check that it is whole."""
+"""A network between two forms: its config, found from its tensors, and the check that it is whole."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..model.modeling import (
     ElectraForTokenClassification,
 )
 
-# A tensor of a head that no other class has; the first that is there decides.
+# Names of a tensor that only this class's head has; the first that a checkpoint holds decides.
 _CLASS_OF_HEAD: dict[str, type[ElectraPreTrainedModel]] = {
     "discriminator_predictions.": ElectraForPreTraining,
     "generator_predictions.": ElectraForMaskedLM,
@@ -37,18 +37,18 @@ _LAYER = re.compile(r"electra\.encoder\.layer\.(\d+)\.")
 
 @dataclass
 class Network:
-    """A network as on the Hub: what its directory will hold."""
+    """A network as the Hub has it: the contents of its directory."""
 
     model_class: type[ElectraPreTrainedModel]
     config: ElectraConfig
     tensors: dict[str, Tensor]
-    """By the names of `model_class`."""
+    """Tensors by the names of `model_class`."""
     notes: list[str] = field(default_factory=list)
-    """What the user should know: what was left out."""
+    """Lines for the user: parts that were left out, sizes that were assumed."""
 
     @property
     def name(self) -> str:
-        """discriminator or generator, or else encoder."""
+        """Name of the network: discriminator, generator, or encoder for any other class."""
         names = {ElectraForPreTraining: "discriminator", ElectraForMaskedLM: "generator"}
         return names.get(self.model_class, "encoder")
 
@@ -68,17 +68,17 @@ def build_network(
     config_source: Any,
     their_name: Callable[[str], str] = str,
 ) -> Network:
-    """A network from tensors under the Hub's names, with the prefix `electra.`.
+    """Makes a network of tensors under the Hub's names, with the prefix `electra.`.
 
-    Its class is that of its head, its sizes those of its tensors. The number of heads is not in them: it is the
-    config's, or else Google's rule, one for every 64 of the hidden size (get_generator_config in run_pretraining.py of
-    google-research/electra).
+    The head decides the network's class, and the tensors its sizes. They do not show the number of attention heads: it
+    is the config's, or else Google's rule, one for every 64 of the hidden size (get_generator_config in
+    run_pretraining.py of google-research/electra).
 
     Args:
-        source: what errors call the file.
-        config: what is known of the config, possibly nothing; contradictions are refused.
-        config_source: what errors call it.
-        their_name: a tensor's name in the file, for errors.
+        source: name of the file, for errors.
+        config: the known fields of the config, possibly none; contradictions are refused.
+        config_source: name of the config, for errors.
+        their_name: function that gives a tensor's name in the file, for errors.
 
     Raises:
         ValueError: a tensor that is missing or has another shape than the others imply, a config that contradicts them.
@@ -130,7 +130,7 @@ def build_network(
 
 
 def _sizes(source: Any, tensors: Mapping[str, Tensor], their_name: Callable[[str], str]) -> dict[str, int]:
-    """The fields of a config that tensors tell."""
+    """The fields of a config that follow from the tensors."""
 
     def shape(name: str) -> torch.Size:
         if name not in tensors:

@@ -1,8 +1,8 @@
-"""What `electra-fast convert` reads: checkpoints of every origin, as networks of the Hub.
+"""Sources of `electra-fast convert`: checkpoints of every origin, read as networks of the Hub.
 
 A source is a TensorFlow checkpoint (a prefix, one of its files, its directory), or a model of the Hub: a directory or
-a repository with config.json and weights of torch, of Keras or of Flax, an ELECTRA or the encoder of a BERT. A
-directory that holds the directories `discriminator` and `generator`, as pre-training leaves it, is both.
+a repository with config.json and weights of torch, Keras or Flax, of an ELECTRA or a BERT. A directory that holds
+`discriminator` and `generator`, as pre-training leaves it, has two networks.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from .tf1_names import NetworkName
 
 NETWORKS: tuple[NetworkName, ...] = ("discriminator", "generator")
 _FOREIGN = {TF_FILE: read_keras, FLAX_FILE: read_flax}
-# Of a BERT only its encoder is an ELECTRA's, where embeddings and encoder have one width.
+# Parts of a BERT that an ELECTRA has too, one with the same width for embeddings and encoder.
 _BERT_ENCODER = ("electra.embeddings.", "electra.encoder.")
 
 
 @dataclass
 class Checkpoint:
-    """All that was found."""
+    """All networks of a source, and their tokenizer."""
 
     networks: list[Network]
     tokenizer: ElectraTokenizer | None
     step: int | None = None
-    """Updates of pre-training, where the file tells."""
+    """Number of updates of pre-training, if the file has it."""
 
 
 def read_checkpoint(
@@ -53,17 +53,17 @@ def read_checkpoint(
     """Reads networks and tokenizer of a source.
 
     Args:
-        source: see the top of this file.
-        networks: the ones to read. Default: those that are there.
-        configs: a config.json for each network, in the order of `networks`; it adds what tensors do not tell and
+        source: a checkpoint of one of the kinds at the top of this file.
+        networks: the networks to read. Default: all of the source.
+        configs: a config.json for each network, in the order of `networks`; it adds what the tensors do not show and
             must not contradict them. A model of the Hub has its own.
-        vocab: a vocab.txt. Default: what is beside the weights, if anything.
+        vocab: a vocab.txt. Default: the tokenizer beside the weights, if there is one.
 
     Raises:
-        FileNotFoundError: no such source, or a file of it is missing.
+        FileNotFoundError: no such source, or one of its files is missing.
         ValueError: a damaged file, a tensor that is missing, a config or vocabulary that contradicts the tensors, a
             network that is not there.
-        ImportError: a package that the format needs.
+        ImportError: a package that the format needs is not installed.
     """
     read = _read_tf1 if _is_tf1(source) else _read_hub
     checkpoint = read(source, networks, configs)
@@ -80,7 +80,7 @@ def read_checkpoint(
 
 
 def tokenizer_of(vocab: str | os.PathLike, max_length: int) -> ElectraTokenizer:
-    """The tokenizer of a vocab.txt; one without a capital letter outside brackets is of lower-cased text."""
+    """The tokenizer of a vocab.txt; it lower-cases text if the vocabulary has no capital letter outside brackets."""
     entries = read_vocab(vocab)
     is_lower = all(token == token.lower() for token in entries if not (token[:1] == "[" and token[-1:] == "]"))
     return ElectraTokenizer(entries, do_lower_case=is_lower, model_max_length=max_length)
@@ -181,7 +181,7 @@ def _hub_tensors(source: str | os.PathLike) -> tuple[Path, dict[str, Tensor]]:
     raise FileNotFoundError(f"{source} must hold weights: model.safetensors, pytorch_model.bin, {', '.join(_FOREIGN)}")
 
 
-# Both
+# Both kinds of source
 
 
 def _chosen(source: Any, there: Sequence[str], wanted: Sequence[NetworkName] | None) -> Sequence[Any]:

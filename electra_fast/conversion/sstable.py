@@ -1,8 +1,8 @@
-"""Tables of sorted keys in one file, as LevelDB writes them: the form of the index of a TensorFlow checkpoint.
+"""Tables of sorted keys in one file, as LevelDB writes them; the index of a TensorFlow checkpoint is such a table.
 
-A table is data blocks, an index block of their last keys and places, and a footer. Every block is followed by a byte
-that tells its compression and by a checksum. Keys within a block are stored without what they share with the key
-before; at every "restart" a key is whole. TensorFlow never compresses these tables, so no compression is known here.
+A table is data blocks, an index block with their last keys and places, and a footer. A byte for the compression and a
+checksum follow every block. Keys within a block are stored without what they share with the key before; at every
+"restart" a key is whole. TensorFlow never compresses these tables, so no compression is known here.
 
 Source of the format: https://github.com/google/leveldb/blob/main/doc/table_format.md
 """
@@ -24,7 +24,7 @@ _COMPRESSIONS = {1: "snappy", 2: "zstd"}
 
 
 def masked_crc32c(data: bytes | np.ndarray) -> int:
-    """CRC-32C of some bytes, turned and shifted as LevelDB stores it, so that checksums of checksums differ.
+    """CRC-32C of some bytes, rotated and shifted as LevelDB stores it, so that checksums of checksums differ.
 
     Raises:
         ImportError: google-crc32c is not installed.
@@ -40,7 +40,7 @@ def masked_crc32c(data: bytes | np.ndarray) -> int:
 
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, lowest first, and the position after it; raises ValueError at the end of the data."""
+    """Reads (number, next position): 7 bits per byte, the lowest first; raises ValueError at the end of the data."""
     value = shift = 0
     while position < len(data):
         byte = data[position]
@@ -52,7 +52,7 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def varint(value: int) -> bytes:
-    """The bytes of a number of at least 0 that `read_varint` reads."""
+    """Writes a number of at least 0 as the bytes that `read_varint` reads."""
     result = bytearray()
     while value >= 0x80:
         result.append(value & 0x7F | 0x80)
@@ -78,7 +78,7 @@ def read_table(path: Path) -> dict[bytes, bytes]:
         )
     try:
         footer = content[-_FOOTER_SIZE:]
-        _, position = _read_handle(footer, 0)  # of the metaindex, which TensorFlow leaves empty
+        _, position = _read_handle(footer, 0)  # the metaindex, which TensorFlow leaves empty
         index, _ = _read_handle(footer, position)
         table: dict[bytes, bytes] = {}
         for _, handle in _entries(_read_block(content, *index)):
@@ -89,7 +89,7 @@ def read_table(path: Path) -> dict[bytes, bytes]:
 
 
 def _read_handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
-    """The offset and the size of a block, and the position after them."""
+    """Reads a block's (offset, size); returns them and the position after them."""
     offset, position = read_varint(data, position)
     size, position = read_varint(data, position)
     return (offset, size), position

@@ -1,7 +1,7 @@
 """TensorFlow's checkpoints, read and written without TensorFlow.
 
-A checkpoint `model.ckpt-1000` is a bundle: `model.ckpt-1000.index`, a table of tensor names and where each is, and one
-or more `model.ckpt-1000.data-00000-of-00001`, the tensors' bytes. The table's values are protocol buffers, small enough
+A checkpoint `model.ckpt-1000` is a bundle: `model.ckpt-1000.index`, a table of tensor names and places, and one or more
+files `model.ckpt-1000.data-00000-of-00001`, the tensors' bytes. The table's values are protocol buffers, small enough
 to be read by hand.
 
 Source of the format: tensorflow/core/protobuf/tensor_bundle.proto and tensorflow/core/util/tensor_bundle/ of
@@ -26,7 +26,7 @@ from ..disk import written
 from .sstable import masked_crc32c, read_table, read_varint, table_bytes, varint
 
 _HEADER_KEY = b""
-# Numbers of tensorflow/core/framework/types.proto.
+# TensorFlow's numbers of the dtypes, from tensorflow/core/framework/types.proto.
 _DTYPES = {
     1: torch.float32,
     2: torch.float64,
@@ -43,26 +43,26 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # ways in which protocol buffe
 
 @dataclass(frozen=True)
 class Entry:
-    """What the index says of a tensor."""
+    """A tensor's entry in the index."""
 
     dtype: int
-    """TensorFlow's number of it."""
+    """TensorFlow's number of the dtype."""
     shape: tuple[int, ...]
     shard: int
     offset: int
     size: int
-    """Bytes."""
+    """Size in bytes."""
     checksum: int
     is_sliced: bool
-    """Whether it is stored in parts under other names, as a partitioned variable is."""
+    """True if the tensor is stored in parts under other names, as a partitioned variable is."""
 
 
 class Tf1Bundle:
     """A checkpoint whose tensors are read one by one, through a memory map, and checked.
 
     Args:
-        source: the checkpoint's prefix (`model.ckpt-1000`), one of its files, or its directory: then the one that the
-            file `checkpoint` names, or the only one there is.
+        source: the checkpoint's prefix (`model.ckpt-1000`), one of its files, or its directory; in a directory, the
+            checkpoint is the one that the file `checkpoint` names, or the only one.
 
     Raises:
         FileNotFoundError: no checkpoint, or a part of it is missing.
@@ -82,14 +82,14 @@ class Tf1Bundle:
             raise ValueError(f"{_index_of(self.prefix)} must be little-endian, got big-endian")
         self._shards = [_shard_of(self.prefix, index, header[1]) for index in range(header[1])]
         self.entries = {key.decode(): _read_entry(value) for key, value in table.items()}
-        """What the index says, by the tensors' names."""
+        """Entries of the index by the tensors' names."""
         self._check_sizes()
 
     def read(self, name: str) -> Tensor:
         """A tensor, on the CPU, in the dtype of the file.
 
         Raises:
-            KeyError: there is none of this name.
+            KeyError: no tensor has this name.
             ValueError: a wrong checksum, a dtype that no network has, a tensor that is stored in parts.
         """
         entry = self.entries[name]
@@ -112,7 +112,7 @@ class Tf1Bundle:
         return torch.from_numpy(np.array(data)).view(dtype).reshape(entry.shape)
 
     def _check_sizes(self) -> None:
-        """All shards are there, and as long as the index says."""
+        """Checks that all shards are there and as long as the index says."""
         for path in self._shards:
             if not path.is_file():
                 raise FileNotFoundError(f"{_index_of(self.prefix)} names the data file {path.name}, which is missing")
@@ -148,7 +148,7 @@ def _prefix_in(directory: Path) -> Path:
         match = re.search(r'^model_checkpoint_path:\s*"(.+)"', listed.read_text(encoding="utf-8"), re.MULTILINE)
         if match is None:
             raise ValueError(f"{listed} must name a model_checkpoint_path, and does not")
-        # Where it was written this may have been an absolute path; its files are expected beside it.
+        # The name may be an absolute path from the machine that wrote it; its files are expected beside the list.
         return find_prefix(directory / Path(match[1]).name)
     found = sorted(directory.glob("*.index"))
     if not found:
@@ -160,15 +160,15 @@ def _prefix_in(directory: Path) -> Path:
 
 
 def write_bundle(prefix: str | os.PathLike, tensors: Mapping[str, Tensor], n_shards: int = 1) -> None:
-    """Writes a checkpoint that TensorFlow's readers and `Tf1Bundle` read; the index, which makes it one, comes last.
+    """Writes a checkpoint for TensorFlow's readers and `Tf1Bundle`; the index comes last, since it completes it.
 
     Args:
-        prefix: the path without the endings; the directory must be there.
-        tensors: floating or integer, by TensorFlow's names; any device.
-        n_shards: how many data files the tensors are spread over.
+        prefix: the path without the endings; its directory must exist.
+        tensors: floating or integer tensors by TensorFlow's names, on any device.
+        n_shards: number of data files that the tensors are spread over.
 
     Raises:
-        ValueError: a dtype that is not known here, no shard.
+        ValueError: a dtype that is not known here, or a number of shards below 1.
     """
     prefix = Path(prefix)
     if n_shards < 1:
@@ -184,8 +184,19 @@ def write_bundle(prefix: str | os.PathLike, tensors: Mapping[str, Tensor], n_sha
                 data = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
                 table[name.encode()] = _entry_bytes(tensors[name], shard, file.tell(), data)
                 file.write(data)
-    with written(_index_of(prefix), "wb") as file:
-        file.write(table_bytes(sorted(table.items())))
+    with _replacing(_index_of(prefix)) as path:
+        path.write_bytes(table_bytes(sorted(table.items())))
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary file to write to, beside `path`, that then takes its place."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _index_of(prefix: Path) -> Path:
@@ -200,7 +211,7 @@ def _shard_of(prefix: Path, shard: int, n_shards: int) -> Path:
 
 
 def _read_entry(data: bytes) -> Entry:
-    """A BundleEntryProto; fields that hold 0 are absent from it."""
+    """Reads a BundleEntryProto; fields that hold 0 are absent from it."""
     fields = dict(_fields(data))
     dimensions = [value for number, value in _fields(fields.get(2, b"")) if number == 2]
     return Entry(
@@ -228,7 +239,7 @@ def _field(number: int, value: int | bytes) -> bytes:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The numbers and values of a message's fields, in the order of the bytes."""
+    """Yields the numbers and values of a message's fields, in the order of the bytes."""
     position = 0
     while position < len(data):
         tag, position = read_varint(data, position)

@@ -1,4 +1,4 @@
-"""Names of Google's TensorFlow 1 checkpoints, and the Hub's; pure functions.
+"""Names of tensors in Google's TensorFlow 1 checkpoints and on the Hub; pure functions.
 
 One checkpoint of pre-training holds both networks:
 
@@ -33,11 +33,11 @@ def networks_of(names: Collection[str]) -> list[NetworkName]:
     """The networks that a checkpoint holds. An encoder without a head, BERT's too, counts as a discriminator.
 
     Raises:
-        ValueError: neither of them.
+        ValueError: a checkpoint that holds neither.
     """
     has_generator = _begins(names, "generator_predictions/")
     has_encoder = _begins(names, "electra/encoder/") or _begins(names, "bert/encoder/")
-    # With MLM pre-training alone the encoder of electra/ is the generator's.
+    # After MLM pre-training alone the encoder of electra/ is the generator's.
     is_generators = has_generator and not _begins(names, "generator/encoder/")
     found: list[NetworkName] = []
     if _begins(names, "discriminator_predictions/") or (has_encoder and not is_generators):
@@ -50,7 +50,7 @@ def networks_of(names: Collection[str]) -> list[NetworkName]:
 
 
 def scopes(names: Collection[str], network: NetworkName) -> dict[str, str]:
-    """Where in TensorFlow's names the parts of a network are: {beginning of a name: its beginning on the Hub}."""
+    """Beginnings of the names of a network's parts: {beginning in TensorFlow: beginning on the Hub}."""
     if network == "generator" and _begins(names, "generator/encoder/"):
         has_tables = _begins(names, "generator/embeddings/")
         return network_scopes(network, "generator", "generator" if has_tables else "electra")
@@ -59,7 +59,7 @@ def scopes(names: Collection[str], network: NetworkName) -> dict[str, str]:
 
 
 def network_scopes(network: NetworkName, own: str, tables: str) -> dict[str, str]:
-    """The same, where the encoder is under `own` and the embeddings are under `tables`."""
+    """The result of `scopes` for a network with its encoder under `own` and its embeddings under `tables`."""
     head = _HEADS[network]
     return {
         f"{tables}/embeddings/": "electra.embeddings.",
@@ -70,7 +70,7 @@ def network_scopes(network: NetworkName, own: str, tables: str) -> dict[str, str
 
 
 def to_hub(name: str, scopes: Mapping[str, str]) -> str | None:
-    """The Hub's name of a variable; None where it is no part of the network (the optimizer's, another network's)."""
+    """The Hub's name of a variable; None if it is no part of the network (the optimizer's, another network's)."""
     if name == _OUTPUT_BIAS[0]:
         return _OUTPUT_BIAS[1] if "generator_predictions/" in scopes else None
     scope = next((scope for scope in scopes if name.startswith(scope)), None)
@@ -114,14 +114,15 @@ def to_tf1(name: str, scopes: Mapping[str, str]) -> str:
 
 
 def transposed(tf1_name: str, tensor: Tensor) -> Tensor:
-    """A tensor as the other side has it: matrices of dense layers are transposed; the same function both ways."""
+    """A tensor in the other side's layout: matrices of dense layers are transposed, in both directions."""
     return tensor.t().contiguous() if tf1_name.endswith("/kernel") else tensor
 
 
 def others(names: Collection[str], used: Collection[str]) -> list[str]:
-    """Variables that no network took and that are not the optimizer's: heads of tasks, a pooler.
+    """Variables that neither a network nor the optimizer uses: heads of tasks, a pooler.
 
-    The optimizer's are under the variable that they belong to (`.../kernel/adam_m`), or have no path (`global_step`).
+    The optimizer's variables are under the one that they belong to (`.../kernel/adam_m`), or have no path
+    (`global_step`).
     """
     left = set(names).difference(used)
     return sorted(name for name in left if "/" in name and name.rsplit("/", 1)[0] not in names)

@@ -7,19 +7,22 @@ Shapes: ids, types, positions [T] int32 or int64; words [V, E], or [T, E] where 
 position_table [P, E]; type_table [N, E]; weight, bias [E]; project_weight [H, E]; project_bias [H]; mean, rstd [T]
 fp32.
 
-Fused: three gathers, two additions, LayerNorm, dropout and, up to E = 256 in bf16 and fp16, the projection, whose rows
-of E stay on chip; beyond, and in fp32 (no tensor cores), a vendor GEMM projects. Forward writes T H elements, and T E
-where a backward needs the projected rows, where eager torch moves 16 T E before the projection. The rows gathered come
-out of L2 mostly. The sum s is not saved: backward gathers again, which costs less than writing and reading it.
+Fused: three gathers, two additions, LayerNorm, dropout and, up to E = 256 in bf16 and fp16, the projection, whose input
+rows stay on chip; for wider rows, and in fp32 (no tensor cores), a vendor GEMM projects. The forward writes T H
+elements, and T E more where a backward needs the rows before the projection; eager torch moves 16 T E before the
+projection. Most gathered rows come from L2. The sum s is not saved: the backward gathers again, which costs less than
+writing and reading it.
 
-Backward reads T E of the incoming gradient (after a vendor GEMM where there is a projection), writes the gradient of s
-once, and adds it up for the three tables in one segment sum, whose keys are rows of one tall table [P + N + V, E]. The
-gradient of s is stored in the dtype of the activations: eager torch rounds it there too, and it is read three times.
-The gradients of weight and bias are partial sums a program, as in `norm`: no atomics, the same bits in every run.
+The backward reads T E of the incoming gradient (after a vendor GEMM where there is a projection), writes the gradient
+of s once, and adds it up for the three tables in one segment sum, whose keys are rows of one tall table [P + N + V, E].
+The gradient of s is stored in the dtype of the activations: eager torch rounds it there too, and it is read three
+times. The gradients of weight and bias are partial sums of each program, as in `norm`: no atomics, the same bits in
+every run.
 
-Numerics: everything between load and store in fp32, statistics by two passes over registers and stored in fp32.
+Numerics: everything between load and store is in fp32; statistics take two passes over registers and are stored in
+fp32.
 
-Limits: ids are data on the device, so nobody refuses a wrong one; it makes its token NaN and writes nowhere.
+Limits: ids are data on the device, so a wrong one cannot be refused; it makes its token NaN and writes nowhere.
 """
 
 import torch
@@ -35,7 +38,7 @@ from .segments import KEY_OF_ROW_0, key_dtype, sum_segments
 
 @triton.jit
 def _gather(table_ptr, ids, n_rows, cols, E: tl.constexpr):
-    """[ROWS, COLS] fp32: rows of a table, NaN where an id is outside of it, zero beyond E."""
+    """Loads rows of a table, [ROWS, COLS] fp32: NaN where an id is outside of it, zero beyond E."""
     is_known = (ids >= 0) & (ids < n_rows)
     mask = is_known[:, None] & (cols < E)[None, :]
     other = tl.where(is_known, 0.0, float("nan")).to(table_ptr.dtype.element_ty)
@@ -124,7 +127,7 @@ def embed_norm_project_fwd_kernel(
 
 @triton.jit(do_not_specialize=["n_tokens", "n_words", "padding_idx"], do_not_specialize_on_alignment=["seed_ptr"])
 def embed_norm_bwd_kernel(
-    dy_ptr,  # [T, E], of the normalised rows after dropout
+    dy_ptr,  # [T, E], gradient of the normalised rows after dropout
     ids_ptr,  # [T], or None: words are the tokens' own
     types_ptr,  # [T]
     positions_ptr,  # [T]
@@ -136,7 +139,7 @@ def embed_norm_bwd_kernel(
     rstd_ptr,  # [T] fp32
     seed_ptr,  # [1] int64
     dsum_ptr,  # [T, E]
-    keys_ptr,  # [2, T] or, with ids, [3, T]: rows in [positions | types | words | one that nobody reads]
+    keys_ptr,  # [2, T] or, with ids, [3, T]: rows in [positions | types | words | one that is not read]
     partial_ptr,  # [programs, 2, E] fp32: gradients of weight and bias, over the tokens of a program
     n_tokens,
     n_words,
@@ -206,7 +209,7 @@ def embed_norm_project_fwd(
     weight: Tensor, bias: Tensor, project_weight: Tensor | None, project_bias: Tensor | None, seed: Tensor | None,
     eps: float, dropout_p: float, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """ids [T] -> (out [T, E] or, projected, [T, H]; where `save` the rows projected, mean and rstd, else empty)."""
+    """Computes ids [T] -> (out [T, E] or, projected, [T, H]; rows projected, mean, rstd: empty without `save`)."""
     n_tokens, e = len(types), words.shape[1]
     projects = project_weight is not None
     fuses = projects and e <= 256 and words.dtype != torch.float32
@@ -216,7 +219,7 @@ def embed_norm_project_fwd(
     mean, rstd = (words.new_empty(n_tokens if save else 0, dtype=torch.float32) for _ in range(2))
     threshold, scale = dropout_scalars(dropout_p)
     block_cols = power_of_two(e)
-    # A product needs rows enough for the tensor cores; without one, 32 elements a thread.
+    # A product needs enough rows for the tensor cores; without one, a thread has 32 elements.
     block_rows, n_warps = (64, max(4, block_cols // 32)) if fuses else (max(1, 4096 // block_cols), 4)
     if n_tokens > 0:
         embed_norm_project_fwd_kernel[triton.cdiv(n_tokens, block_rows),](
@@ -238,8 +241,11 @@ def embed_norm_project_bwd(
     type_table: Tensor, weight: Tensor, project_weight: Tensor | None, rows: Tensor, mean: Tensor, rstd: Tensor,
     seed: Tensor | None, dropout_p: float, padding_idx: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """dout -> gradients of the tables [positions | types | words where there are ids], words where there are none (else
-    empty), [2, E] of weight and bias, and project_weight and project_bias (empty without a projection)."""
+    """Computes dout -> gradients of five tensors.
+
+    These are the tables [positions | types | words], `words` (empty with ids), weight and bias as [2, E],
+    project_weight and project_bias (empty without a projection). Without ids the tables have no words.
+    """
     n_tokens, e = len(types), words.shape[1]
     if project_weight is None:
         dy, dproject_weight, dproject_bias = dout, dout.new_empty(0), dout.new_empty(0)
@@ -247,7 +253,7 @@ def embed_norm_project_bwd(
         dy = torch.mm(dout, project_weight)
         dproject_weight, dproject_bias = matmul_fp32(dout.T, rows).to(dout.dtype), dout.sum(0)
     block_cols = power_of_two(e)
-    # 16 elements a thread, 8 in fp32: the partial sums and the addresses of three gathers take as many registers again.
+    # A thread has 16 elements, 8 in fp32: partial sums and the addresses of three gathers take as many registers again.
     block_rows = max(1, 4096 // (block_cols * words.element_size()))
     programs = min(n_programs(dout.device, waves=4), triton.cdiv(n_tokens, block_rows))
     n_rows = len(position_table) + len(type_table) + (0 if ids is None else len(words))

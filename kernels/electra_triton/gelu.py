@@ -1,12 +1,12 @@
-"""gelu(x) = x Phi(x), the erf-GELU, in eleven instructions on sm_90, where the formula with erf takes thirty.
+"""The erf-GELU, gelu(x) = x Phi(x), in eleven instructions on sm_90, where the formula with erf takes thirty.
 
     gelu(x) = max(x, 0) - |x| Q(|x|),  Q(a) = 1 - Phi(a) = 2^P(a)
 
-Phi is the normal distribution's cumulative, Q its upper tail. log2 Q is nearly a parabola, so that a polynomial P of
-degree 8 does: fitted over [0, 5.5] to the least maximum of max(a, 1/4) Q |P - log2 Q|, which is the error of gelu. In
-fp32 gelu is within 5e-8 of the truth below zero and its derivative within 1.4e-7, errors of the size that torch's
-formula has in fp32. P falls everywhere, so the tails go to 0 and 1 of themselves, and small values keep their digits,
-where 1 + erf cancels. Multiply-adds are written out, as Triton will stop to fuse them of itself.
+Phi is the cumulative normal distribution, Q its upper tail. log2 Q is nearly a parabola, so a polynomial P of degree 8
+is enough: it was fitted over [0, 5.5] to minimise the maximum of max(a, 1/4) Q |P - log2 Q|, the error of gelu. In fp32
+gelu is within 5e-8 of the truth below zero and its derivative within 1.4e-7; torch's formula has errors of this size in
+fp32. P falls everywhere, so the tails go to 0 and 1 by themselves, and small values keep their digits, where 1 + erf
+cancels. Multiply-adds are written out, since Triton will stop fusing them by itself.
 """
 
 import triton
@@ -15,7 +15,7 @@ import triton.language as tl
 
 @triton.jit
 def upper_tail(a):
-    """Q(a), the chance that a normal variable is above a; a >= 0."""
+    """The chance Q(a) that a normal variable is above a; a >= 0."""
     p = tl.fma(a, -1.34694295e-06, 2.14677919e-05)
     p = tl.fma(a, p, -1.00407407e-04)
     p = tl.fma(a, p, -3.46672585e-04)
@@ -34,7 +34,7 @@ def gelu(x):
 
 @triton.jit
 def gelu_derivative(x):
-    """Phi(x) + x phi(x)"""
+    """The derivative of gelu, Phi(x) + x phi(x)."""
     tail = upper_tail(tl.abs(x))
     density = 0.3989422804 * tl.exp2(-0.7213475204 * x * x)
     return tl.fma(x, density, tl.where(x < 0, tail, 1.0 - tail))

@@ -1,4 +1,4 @@
-"""y = gelu(x weight' + bias): the first half of the feed-forward block, and the dense layer of the generator's head.
+"""The first half of the feed-forward block, and the dense layer of the generator's head: y = gelu(x weight' + bias).
 
     pre = x weight' + bias;  y = gelu(pre);  dpre = dy gelu'(pre)
     dx = dpre weight;  dweight = dpre' x;  dbias = sum of dpre over the tokens
@@ -6,19 +6,19 @@
 Shapes: x [T, H]; weight [F, H]; bias [F]; pre, y [T, F].
 
 Fused: the bias and the activation are the epilogue of the GEMM, so that the forward moves T H + 2 T F elements (T H +
-T F without a backward to come), where eager torch moves T H + 3 T F: it writes pre and reads it again. The backward
-moves 3 T F before its GEMMs: one pass reads dy and pre, writes dpre and sums dbias in registers over all rows that a
-program visits, where eager torch reads dpre once more. [P, F] partial sums and one small sum over P end it: no atomics,
-the same bits in every run. The GEMMs of the backward are the vendor's.
+T F if no backward follows), where eager torch moves T H + 3 T F: it writes pre and reads it again. The backward moves
+3 T F before its GEMMs: one pass reads dy and pre, writes dpre and sums dbias in registers over all rows that a program
+visits; eager torch reads dpre once more. Partial sums [P, F] and one small sum over P complete dbias: no atomics, the
+same bits in every run. The GEMMs of the backward are the vendor's.
 
-What the forward waits for beside the tensor cores is L2, from which a multiply-add reads 1 / BLOCK_ROWS +
-1 / BLOCK_COLS elements, and the epilogue. Where H is long the first decides: tiles of 128 x 256, one program an SM.
-Where it is short the epilogue is as long as the product: tiles of 128 x 128, two programs an SM, one computing while
-the other writes. Programs run in groups of 16 blocks of rows, so that those of one time share rows and columns in L2.
+Beside the tensor cores, the forward waits for L2, where a multiply-add reads 1 / BLOCK_ROWS + 1 / BLOCK_COLS elements,
+and for the epilogue. If H is long, L2 decides: tiles of 128 x 256, one program per SM. If H is short, the epilogue
+takes as long as the product: tiles of 128 x 128, two programs per SM, and one computes while the other writes. Programs
+run in groups of 16 blocks of rows, so that those that run at the same time share rows and columns in L2.
 
-Numerics: products accumulate in fp32, fp32 inputs without tf32. y comes from pre as it is stored, so that the backward
-is the derivative of what was computed; in 16 bits it also leaves the epilogue its registers. dweight is accumulated in
-fp32 and rounded once.
+Numerics: products accumulate in fp32, fp32 inputs without tf32. y is computed from pre as it is stored, so that the
+backward is the derivative of what was computed; in 16 bits this also spares the epilogue registers. dweight is
+accumulated in fp32 and rounded once.
 """
 
 import torch
@@ -32,7 +32,7 @@ from .launch import matmul_fp32, n_programs, power_of_two
 
 @triton.jit
 def tile(program, n_rows, N_COLS: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr):
-    """(block of rows, block of columns) of a program, in groups of 16 blocks of rows."""
+    """The (block of rows, block of columns) of a program, in groups of 16 blocks of rows."""
     COL_BLOCKS: tl.constexpr = (N_COLS + BLOCK_COLS - 1) // BLOCK_COLS
     row_blocks = tl.cdiv(n_rows, BLOCK_ROWS)
     return tl.swizzle2d(program // COL_BLOCKS, program % COL_BLOCKS, row_blocks, COL_BLOCKS, 16)
@@ -51,7 +51,7 @@ def product(
     BLOCK_COLS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """[BLOCK_ROWS, BLOCK_COLS] fp32: x[rows] weight[cols]'. Rows and columns beyond the end hold no meaning."""
+    """The product x[rows] weight[cols]', [BLOCK_ROWS, BLOCK_COLS] fp32; beyond the end it has no meaning."""
     inner = tl.arange(0, BLOCK_K)
     # Reading the last row again is cheaper than a mask on every load.
     x_ptrs = x_ptr + tl.minimum(rows, n_rows - 1).to(tl.int64)[:, None] * H + inner[None, :]
@@ -122,7 +122,7 @@ def linear_gelu_bwd_kernel(
 
 
 def tile_sizes(n_cols: int, h: int, dtype: torch.dtype) -> dict[str, int]:
-    """Blocks, warps and stages of a GEMM x [T, h] weight' -> [T, n_cols], as arguments of a launch."""
+    """Sizes of blocks, warps and stages of a GEMM x [T, h] weight' -> [T, n_cols], as arguments of a launch."""
     if dtype == torch.float32:
         rows, cols, inner, n_warps = 64, 64, 32, 4
     else:
@@ -134,9 +134,9 @@ def tile_sizes(n_cols: int, h: int, dtype: torch.dtype) -> dict[str, int]:
 
 
 def column_sum_blocks(n_rows: int, n_cols: int, device: torch.device) -> tuple[int, int, int]:
-    """(rows, columns) of a block, 32 elements a thread, and how many programs share the rows of each block of columns.
+    """The (rows, columns) of a block, 32 elements per thread, and the number of programs for each block of columns.
 
-    Together they are four programs an SM, so that enough loads are under way.
+    All programs together are four per SM, so that enough loads are under way.
     """
     rows, cols = 16, 256
     programs = max(1, n_programs(device, waves=4) // triton.cdiv(n_cols, cols))
@@ -144,7 +144,7 @@ def column_sum_blocks(n_rows: int, n_cols: int, device: torch.device) -> tuple[i
 
 
 def linear_gelu_fwd(x: Tensor, weight: Tensor, bias: Tensor, save: bool) -> tuple[Tensor, Tensor]:
-    """x [T, H] -> (y [T, F], and where `save` pre [T, F], else empty)."""
+    """Computes x [T, H] -> (y [T, F], pre [T, F]); pre is empty without `save`."""
     (n_rows, h), f = x.shape, len(weight)
     y = x.new_empty(n_rows, f)
     pre = torch.empty_like(y) if save else x.new_empty(0)
@@ -156,7 +156,7 @@ def linear_gelu_fwd(x: Tensor, weight: Tensor, bias: Tensor, save: bool) -> tupl
 
 
 def linear_gelu_bwd(dy: Tensor, pre: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """dy [T, F] -> gradients of x, weight and bias."""
+    """Computes dy [T, F] -> gradients of x, weight and bias."""
     n_rows, f = dy.shape
     block_rows, block_cols, programs = column_sum_blocks(n_rows, f, dy.device)
     dpre = torch.empty_like(dy)

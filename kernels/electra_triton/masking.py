@@ -1,20 +1,19 @@
-"""What pre-training masks, and where its samples go: integers, chosen on the device with shapes that do not depend on
-what is drawn.
+"""The choice of tokens to mask in pre-training, and the placing of samples, on the device, in shapes known beforehand.
 
-    n_chosen[b] = min(max(1, round(mask_prob * n)), candidates)       slots of sequence b: from sum(n_chosen[:b]) on
+    n_chosen[b] = min(max(1, round(mask_prob * n)), candidates)       slots of sequence b begin at sum(n_chosen[:b])
     rank[i] = |{j in the sequence: key[j] < key[i], or equal and j < i}|,  key = uniform where candidate, else 2
     slot r holds the candidate of rank r, or with replacement the one of rank floor(uniform[start + r] * candidates)
 
 Shapes: input_ids, masked_ids, candidates, is_replaced [T]; uniform [2, T]; cu_seqlens [B + 1]; positions, labels,
 samples, is_used [N].
 
-Fused: three launches choose (counts, their cumulative sum, everything else), three place (a fill, the winners, the
+Fused: three launches choose (counts, their cumulative sum, everything else) and three place (a fill, the winners, the
 ids), where eager torch sorts all tokens twice and copies sizes to the host. A rank is a count over the sequence, n^2
-comparisons without memory between them: 67 million for 256 sequences of 512, microseconds, and no sort. What is moved
-is nothing beside a layer: some 30 T bytes.
+comparisons in registers: 67 million for 256 sequences of 512, which take microseconds and no sort. The kernels move
+some 30 T bytes, nothing beside a layer.
 
 Numerics: the shares are products in fp32 rounded half to even, as torch rounds them, so every integer is the
-reference's. Several slots for one token: the integer maximum of the slots wins, in any order.
+reference's. If a token has several slots, their integer maximum wins, in any order.
 """
 
 import torch
@@ -23,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 _BLOCK = 32  # tokens that a program ranks at a time, against 128 others: 64 registers
-_SPLITS = 8  # programs a sequence: two blocks each at 512 tokens
+_SPLITS = 8  # programs per sequence: two blocks each at 512 tokens
 
 
 @triton.jit(do_not_specialize=["n_sequences"])
@@ -43,7 +42,7 @@ def count_chosen_kernel(
         found += tl.load(candidate_ptr + tokens, mask=tokens < end, other=0).to(tl.int32)
     n_candidates = tl.sum(found, axis=0)
 
-    # Half to even by comparisons: a difference could be contracted with the product into one rounding.
+    # Rounds half to even by comparisons: a difference could be contracted with the product into one rounding.
     share = (end - start).to(tl.float32) * mask_prob
     whole = share.to(tl.int32)
     half = whole.to(tl.float32) + 0.5
@@ -59,8 +58,8 @@ def mask_tokens_kernel(
     cu_seqlens_ptr,  # [B + 1] int32
     candidate_ptr,  # [T] bool
     uniform_ptr,  # [2, T] fp32: keys and draws; whether a chosen token becomes [MASK]
-    count_ptr,  # [2, B] int32, of count_chosen_kernel
-    end_ptr,  # [B] int64: the cumulative sum of its first row
+    count_ptr,  # [2, B] int32, from count_chosen_kernel
+    end_ptr,  # [B] int64: the cumulative sum of the first row of counts
     masked_ptr,  # [T] int64
     position_ptr,  # [N] int64
     label_ptr,  # [N] int64
@@ -119,7 +118,7 @@ def mask_tokens_kernel(
         becomes_mask = tl.load(uniform_ptr + n_tokens + tokens, mask=mask, other=2.0) < mask_fraction
         tl.store(masked_ptr + tokens, tl.where(is_chosen & becomes_mask, mask_token_id, ids), mask=mask)
 
-    # All programs together: the slots that nobody needs.
+    # All programs together fill the unused slots.
     n_used = tl.load(end_ptr + n_sequences - 1)
     program = sequence * tl.num_programs(1) + split
     first_id = tl.load(input_ptr)
@@ -168,7 +167,7 @@ def mask_tokens(
     input_ids: Tensor, cu_seqlens: Tensor, candidates: Tensor, uniform: Tensor, n_slots: int, mask_token_id: int,
     mask_prob: float, mask_fraction: float, replacement: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """input_ids [T] -> (masked_ids [T], positions [N], labels [N], is_used [N])."""
+    """Computes input_ids [T] -> (masked_ids [T], positions [N], labels [N], is_used [N])."""
     n_tokens, n_sequences = len(input_ids), len(cu_seqlens) - 1
     masked_ids = torch.empty_like(input_ids)
     positions, labels = (input_ids.new_empty(n_slots) for _ in range(2))
@@ -190,7 +189,7 @@ def mask_tokens(
 def place_samples(
     input_ids: Tensor, positions: Tensor, samples: Tensor, is_used: Tensor
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """input_ids [T]; positions, samples, is_used [N] -> (corrupted_ids [T], is_replaced [T])."""
+    """Computes input_ids [T]; positions, samples, is_used [N] -> (corrupted_ids [T], is_replaced [T])."""
     n_tokens, n_slots = len(input_ids), len(positions)
     corrupted_ids, is_replaced = torch.empty_like(input_ids), torch.empty_like(input_ids, dtype=torch.bool)
     winner = torch.full_like(input_ids, -1, dtype=torch.int32)

@@ -1,4 +1,4 @@
-"""The vocabulary head of masked rows: cross-entropy and one exact sample a row, without logits in memory.
+"""The vocabulary head of masked rows: cross-entropy and one exact sample per row, without logits in memory.
 
     logits = hidden weight' + bias;  loss = lse(logits) - logits[label];  is_correct = logits[label] >= max(logits)
     sample = the first token whose cumulative softmax(logits / temperature) is above a uniform number
@@ -7,24 +7,24 @@
 
 Shapes: hidden [N, E]; weight [V, E]; bias [V]; labels, uniform, losses, samples, lse [N]; S = V / 64 strips of tokens.
 
-Fused: the logits stay in the registers of the GEMM that computes them. It writes, of every row and strip of 64 tokens,
-their maximum and the sum of their exponentials: V / 8 bytes a row, twice that where the distribution to sample from is
-another (a temperature, or the label left out). A second kernel, one program a row, ends the log-sum-exp and inverts the
-cumulative sum in two steps: over strips, then over the tokens of one, whose logits it computes again from 64 rows of
-weight. That is one random number a row and the softmax itself, where Gumbel noise takes V numbers.
+Fused: the logits stay in the registers of the GEMM that computes them. For every row and strip of 64 tokens it writes
+their maximum and the sum of their exponentials: V / 8 bytes per row, twice that where samples have a distribution of
+their own (a temperature, or the label left out). A second kernel, one program per row, completes the log-sum-exp and
+inverts the cumulative sum in two steps: over strips, then over the tokens of one strip, whose logits it computes again
+from 64 rows of weight. So the exact softmax takes one random number per row, where Gumbel noise takes V.
 
-The backward computes the logits again, a chunk of the vocabulary at a time: dlogits of 8 kB a row in the inputs' dtype,
-from which the vendor's GEMMs make dweight and add to dhidden. Sums for dbias are taken in registers over a block of
-rows each, [N / BLOCK_ROWS, V], and one sum ends them: no atomics, the same bits in every run.
+The backward computes the logits again, a chunk of the vocabulary at a time: dlogits of 8 kB per row in the inputs'
+dtype. From them the vendor's GEMMs make dweight and add to dhidden. Each program sums dbias in registers over a block
+of rows, [N / BLOCK_ROWS, V], and one sum completes it: no atomics, the same bits in every run.
 
-Memory beside inputs and outputs: V / 8 bytes a row forward (V / 4), where fp32 logits are 4 V, so 1 / 32 of them
-(1 / 16). Backward: at most 8 kB a row for dlogits, V / 32 for dbias, 8 E for dhidden; that is a twelfth where V is
-30,522 and E 128, and no tensor is a tenth. Eager torch in bf16 holds 6 V bytes of logits forward, and in the backward
-their softmax and three gradients of their size.
+Memory beside inputs and outputs: V / 8 bytes per row forward (V / 4 if samples have their own distribution), where fp32
+logits are 4 V, so 1 / 32 of them (1 / 16). Backward: at most 8 kB per row for dlogits, V / 32 for dbias, 8 E for
+dhidden; that is a twelfth of the logits where V is 30,522 and E 128, and no tensor is a tenth. Eager torch in bf16
+holds 6 V bytes of logits forward, and in the backward their softmax and three gradients of their size.
 
 Numerics: logits accumulate in fp32, fp32 inputs without tf32, and are never rounded to the inputs' dtype; the label's
 logit and the maximum come from the same product, so that is_correct is exact. A sample is never beyond V, never a
-token without mass, never the label where it is left out, whatever rounding does to the cumulative sums.
+token without mass, never the label where that is left out, whatever rounding does to the cumulative sums.
 """
 
 import torch
@@ -36,15 +36,15 @@ from .launch import matmul_fp32, power_of_two
 from .linear import product, tile, tile_sizes
 
 STRIP = 64
-BLOCK_COLS = 128  # two programs an SM: one computes a product while the other is at its exponentials
-WORKSPACE = 8192  # bytes of dlogits a row
+BLOCK_COLS = 128  # two programs per SM: one computes a product while the other is at its exponentials
+WORKSPACE = 8192  # bytes of dlogits per row
 
 
 @triton.jit
 def max_and_sum(scores, ROWS: tl.constexpr, STRIPS: tl.constexpr, STRIP: tl.constexpr):
-    """[ROWS, STRIPS * STRIP] -> the maximum of each strip and the sum of its exponentials below it, [ROWS, STRIPS]."""
+    """The maximum of each strip and the sum of its exponentials below it: [ROWS, STRIPS * STRIP] -> [ROWS, STRIPS]."""
     scores = tl.reshape(scores, (ROWS, STRIPS, STRIP))
-    # Finite also where every score is -inf, for -inf - -inf is no number.
+    # The maximum is finite even if every score is -inf, since -inf - -inf is NaN.
     maximum = tl.maximum(tl.max(scores, axis=2), -3.0e38)
     return maximum, tl.sum(tl.exp(scores - maximum[:, :, None]), axis=2)
 
@@ -112,7 +112,7 @@ def mlm_head_strips_kernel(
 
 @triton.jit
 def strip_masses(maxima_ptr, sums_ptr, row, N_STRIPS: tl.constexpr, BLOCK_STRIPS: tl.constexpr):
-    """The maximum of a row, and [BLOCK_STRIPS] sums of exponentials below it."""
+    """The maximum of a row, and the sums of exponentials below it of each strip, [BLOCK_STRIPS]."""
     strips = tl.arange(0, BLOCK_STRIPS)
     maxima = tl.load(maxima_ptr + row * N_STRIPS + strips, mask=strips < N_STRIPS, other=float("-inf"))
     sums = tl.load(sums_ptr + row * N_STRIPS + strips, mask=strips < N_STRIPS, other=0.0)
@@ -160,7 +160,7 @@ def mlm_head_rows_kernel(
             maximum, masses = strip_masses(sample_maxima_ptr, sample_sums_ptr, row, N_STRIPS, BLOCK_STRIPS)
         target = tl.load(uniform_ptr + row) * tl.sum(masses, axis=0)
         strip = invert(masses, target, BLOCK_STRIPS)
-        # What is left of the target within the strip, as a part of its mass.
+        # The rest of the target lies within the strip, as a part of its mass.
         strips = tl.arange(0, BLOCK_STRIPS)
         target -= tl.sum(tl.where(strips < strip, masses, 0.0), axis=0)
         target /= tl.sum(tl.where(strips == strip, masses, 0.0), axis=0)
@@ -223,7 +223,7 @@ def mlm_head_fwd(
     hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, uniform: Tensor | None, temperature: float,
     never_label: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """hidden [N, E] -> (losses [N], is_correct [N], samples [N], empty without `uniform`, and for the backward lse)."""
+    """Computes hidden [N, E] -> (losses [N], is_correct [N], samples [N] or empty without `uniform`, lse [N])."""
     (n_rows, e), v = hidden.shape, len(bias)
     n_strips, sizes = triton.cdiv(v, STRIP), tile_sizes(BLOCK_COLS, e, hidden.dtype)
     has_samples = uniform is not None
@@ -231,7 +231,7 @@ def mlm_head_fwd(
     label_logits, losses, lse = (hidden.new_empty(n_rows, dtype=torch.float32) for _ in range(3))
     is_correct = hidden.new_empty(n_rows, dtype=torch.bool)
     samples = labels.new_empty(n_rows if has_samples else 0, dtype=torch.int64)
-    # Tensors of their own, not rows of one: their addresses are aligned, whatever N is.
+    # The statistics are separate tensors and not rows of one, so that their addresses are aligned whatever N is.
     n_statistics = 4 if has_own_masses else 2
     statistics = [hidden.new_empty((n_rows, n_strips), dtype=torch.float32) for _ in range(n_statistics)]
     statistics += [None] * (4 - n_statistics)
@@ -252,11 +252,11 @@ def mlm_head_fwd(
 def mlm_head_bwd(
     dlosses: Tensor, lse: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dlosses [N] -> gradients of hidden, weight and bias."""
+    """Computes dlosses [N] -> gradients of hidden, weight and bias."""
     (n_rows, e), v = hidden.shape, len(bias)
     sizes = tile_sizes(BLOCK_COLS, e, hidden.dtype)
     row_blocks = triton.cdiv(n_rows, sizes["BLOCK_ROWS"])
-    # Chunks of equal width but for the last, so that none is a remainder too small for a GEMM.
+    # Chunks have equal width, except the last one: none is a remainder too small for a GEMM.
     n_chunks = triton.cdiv(v * hidden.element_size(), WORKSPACE)
     col_blocks = triton.cdiv(triton.cdiv(v, n_chunks), sizes["BLOCK_COLS"])
     chunk = col_blocks * sizes["BLOCK_COLS"]

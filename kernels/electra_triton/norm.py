@@ -1,17 +1,18 @@
-"""y = LayerNorm(residual + dropout(x)): what ends both halves of a layer.
+"""The end of both halves of a layer: y = LayerNorm(residual + dropout(x)).
 
     s = residual + dropout(x);  y = (s - mean(s)) * rstd(s) * weight + bias;  rstd = 1 / sqrt(var(s) + eps)
 
 Shapes: x, residual, y [T, H]; weight, bias [H]; mean, rstd [T] fp32.
 
-Fused: dropout, addition, statistics and affine map in one pass over several rows a program. Forward moves 4 T H
-elements (3 without a backward to come), where eager torch moves 9: dropout reads x, writes it and a mask, the sum reads
-two and writes one, LayerNorm reads one and writes one. Backward moves 4 T H (3 without dropout): it reads dy and s, and
-writes the gradients of residual and x. The gradients of weight and bias are summed in registers over all rows that a
-program visits, [P, 2, H] partial sums, and one small sum over P ends them: no atomics, the same bits in every run.
+Fused: dropout, addition, statistics and affine map in one pass over several rows per program. The forward moves 4 T H
+elements (3 if no backward follows), where eager torch moves 9: dropout reads x, writes it and a mask, the sum reads
+two and writes one, LayerNorm reads one and writes one. The backward moves 4 T H (3 without dropout): it reads dy and s,
+and writes the gradients of residual and x. Each program sums the gradients of weight and bias in registers over all
+rows that it visits, [P, 2, H], and one small sum over P completes them: no atomics, the same bits in every run.
 
-Numerics: everything between load and store in fp32, statistics by two passes over registers and stored in fp32. s is
-stored in the dtype of x. A row of equal values has variance 0 and gives the bias, also in fp16: eps is added in fp32.
+Numerics: everything between load and store is in fp32; statistics take two passes over registers and are stored in
+fp32. s is stored in the dtype of x. A row of equal values has variance 0 and gives the bias, also in fp16: eps is added
+in fp32.
 """
 
 import torch
@@ -122,7 +123,7 @@ def dropout_add_norm_bwd_kernel(
 
 
 def _block(h: int) -> tuple[int, int, int]:
-    """(rows, columns, warps) of a block: 32 elements a thread."""
+    """The (rows, columns, warps) of a block: 32 elements per thread."""
     cols = power_of_two(h)
     return max(1, 4096 // cols), cols, 4 if cols <= 4096 else 16
 
@@ -131,7 +132,7 @@ def dropout_add_norm_fwd(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, seed: Tensor | None, eps: float, dropout_p: float,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """x, residual [T, H] -> (y [T, H], and where `save` the sum [T, H], mean and rstd [T], else empty)."""
+    """Computes x, residual [T, H] -> (y [T, H], sum [T, H], mean [T], rstd [T]); all but y are empty without `save`."""
     n_rows, h = x.shape
     block_rows, block_cols, n_warps = _block(h)
     y = torch.empty_like(x)
@@ -149,7 +150,10 @@ def dropout_add_norm_fwd(
 def dropout_add_norm_bwd(
     dy: Tensor, summed: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, seed: Tensor | None, dropout_p: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dy [T, H] -> gradients of x (empty without dropout: it is residual's), residual, [2, H] of weight and bias."""
+    """Computes dy [T, H] -> gradients of x, residual, and weight and bias as [2, H].
+
+    Without dropout that of x is empty: it is residual's.
+    """
     n_rows, h = dy.shape
     block_rows, block_cols, n_warps = _block(h)
     dresidual = torch.empty_like(dy)

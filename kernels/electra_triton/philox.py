@@ -1,8 +1,8 @@
-"""Dropout masks from counter-based random numbers, and how they are drawn.
+"""Dropout masks from counter-based random numbers.
 
-Philox 4x32 of 7 rounds (Salmon et al. 2011; the fewest that pass BigCrush) turns a key and a counter into 128 bits. The
-key is the 64-bit seed; the counter is (column // 8, row, head, 0), so a call serves eight neighbouring columns with 16
-bits each: an element is dropped where its 16 bits are below round(65536 p). Nothing is stored: the backward draws the
+Philox 4x32 with 7 rounds (Salmon et al. 2011; the fewest that pass BigCrush) turns a key and a counter into 128 bits.
+The key is the 64-bit seed; the counter is (column // 8, row, head, 0), so a call serves eight neighbouring columns with
+16 bits each: an element is dropped if its 16 bits are below round(65536 p). Nothing is stored: the backward draws the
 same bits again from the same seed. `electra_fast.ops.philox` is this file in torch, bit for bit.
 
 A seed is a tensor [1] int64 on the device: a CUDA graph that draws it with torch's generator draws another at each
@@ -19,11 +19,11 @@ def keep_mask(
     rows,  # [ROWS] int32, row numbers of the whole tensor
     first_column,  # scalar, a multiple of 8
     head,  # scalar, 0 where there are no heads
-    threshold,  # scalar int32, of dropout_scalars
+    threshold,  # scalar int32, from dropout_scalars
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,  # a power of two, at least 8
 ):
-    """[ROWS, COLUMNS] bool: true where an element stays."""
+    """The mask of the elements that stay, [ROWS, COLUMNS] bool."""
     GROUPS: tl.constexpr = COLUMNS // 8
     zeros = tl.zeros((ROWS, GROUPS), dtype=tl.uint32)
     groups = first_column // 8 + tl.arange(0, GROUPS)
@@ -42,6 +42,6 @@ def keep_mask(
 
 
 def dropout_scalars(p: float) -> tuple[int, float]:
-    """(threshold, scale) of a dropout rate: what the kernels take in its place."""
+    """The (threshold, scale) that the kernels take in place of a dropout rate."""
     threshold = round(p * 65536)
     return threshold, 65536 / (65536 - threshold) if threshold < 65536 else 0.0

@@ -1,4 +1,4 @@
-"""The replaced-token head and its loss: one logit a token, from its hidden state.
+"""The replaced-token head and its loss: one logit per token, from its hidden state.
 
     pre = hidden dense' + dense_bias;  z = gelu(pre) . w + c;  loss = sum of counts * bce(z, y) / sum of counts
     dz = dloss (sigmoid(z) - y) counts / sum of counts + dlogits;  dpre = dz w gelu'(pre)
@@ -8,16 +8,16 @@ Shapes: hidden [T, H]; dense [H, H]; dense_bias, w [H]; c [1]; labels, logits, z
 labels >= 0.
 
 Fused: a program holds BLOCK_ROWS tokens and goes over the columns of the dense layer; GELU, the product with w, the
-logit and its loss follow in registers. The forward moves T H elements and a few numbers a token, where eager torch
+logit and its loss follow in registers. The forward moves T H elements and a few numbers per token, where eager torch
 moves 5 T H: the hidden activation is never written, before or after GELU. The backward computes pre again, and one
-pass over it writes dpre in its place and sums three gradients in registers over all rows that a program visits: it
-moves 4 T H with the vendor's GEMM for pre, where eager torch moves 6 T H and keeps 2 T H since the forward. The other
-GEMMs are the vendor's, too. Sums over tokens are partial sums of a program each, [P, 2] and [P, 2, H], and one small
-sum over P ends them: no atomics, the same bits in every run. The number of tokens that count stays on the device.
+pass over it writes dpre in its place and sums three gradients in registers over all rows that a program visits. With
+the vendor's GEMM for pre it moves 4 T H, where eager torch moves 6 T H and keeps 2 T H since the forward. The other
+GEMMs are the vendor's, too. Sums over tokens are partial sums of each program, [P, 2] and [P, 2, H], and one small sum
+over P completes them: no atomics, the same bits in every run. The number of tokens that count stays on the device.
 
-Numerics: products accumulate in fp32, fp32 inputs without tf32; z is kept in fp32, and the loss and its gradient come
-from it before the rounding to logits. The loss is max(z, 0) - z y + log(1 + exp(-|z|)), finite for every finite z.
-Where no token counts it is NaN, a mean over nothing.
+Numerics: products accumulate in fp32, fp32 inputs without tf32. z is kept in fp32; the loss and its gradient are
+computed from it before it is rounded to logits. The loss is max(z, 0) - z y + log(1 + exp(-|z|)), finite for every
+finite z. If no token counts it is NaN, a mean over nothing.
 """
 
 import torch
@@ -52,7 +52,7 @@ def rtd_head_fwd_kernel(
     rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     row_mask = rows < n_rows
     scores = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
-    # Addresses are computed anew for each block of columns: kept, they would take registers that there are not.
+    # Addresses are computed anew for each block of columns: keeping them would take more registers than there are.
     for first_col in tl.range(0, H, BLOCK_COLS, disable_licm=True):
         cols = first_col + tl.arange(0, BLOCK_COLS)
         col_mask = cols < H
@@ -136,7 +136,7 @@ def rtd_head_fwd(
     hidden: Tensor, dense_weight: Tensor, dense_bias: Tensor, prediction_weight: Tensor, prediction_bias: Tensor,
     labels: Tensor | None, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """hidden [T, H], labels [T] -> (loss, logits [T], z [T] and [2] of the losses' sum and number).
+    """Computes hidden [T, H], labels [T] -> (loss, logits [T], z [T], sums [2]: the losses' sum and their number).
 
     Without labels the loss and the sums are empty; z is for the gradient of the loss, and empty without `save` too.
     """
@@ -163,12 +163,12 @@ def rtd_head_bwd(
     dloss: Tensor | None, dlogits: Tensor | None, hidden: Tensor, dense_weight: Tensor, dense_bias: Tensor,
     prediction_weight: Tensor, labels: Tensor | None, scores: Tensor, sums: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """dloss scalar and dlogits [T], None where there is none.
+    """Computes dloss (a scalar or None), dlogits ([T] or None) -> four gradients.
 
-    Returns gradients of hidden, of dense_weight, [2, H] of dense_bias and prediction_weight, and of prediction_bias.
+    These are of hidden, of dense_weight, of dense_bias and prediction_weight as [2, H], and of prediction_bias.
     """
     n_rows, h = hidden.shape
-    # The vendor's GEMM and a pass over what it writes: a tile of 128 x 256 with all sums in its epilogue spills.
+    # pre takes the vendor's GEMM, then a pass over it: a tile of 128 x 256 with all sums in its epilogue would spill.
     dpre = torch.addmm(dense_bias, hidden, dense_weight.T)
     block_rows, block_cols, programs = column_sum_blocks(n_rows, h, hidden.device)
     partial = hidden.new_empty((programs, 2, h), dtype=torch.float32)

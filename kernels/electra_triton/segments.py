@@ -1,17 +1,17 @@
-"""out[k] = sum of the rows x[t] of all tokens t with key k: the gradient of embedding tables, without atomics.
+"""The gradient of embedding tables, without atomics: out[k] = sum of the rows x[t] of all tokens t with key k.
 
-Shapes: x [T, E]; keys [n T], key i being one of token i % T, so that several lookups of one token (its word, its
-position, its type) are one sum into one tall table; out [K, E]. Rows without a token are zero.
+Shapes: x [T, E]; keys [n T]; out [K, E]. Key i belongs to token i % T, so that several lookups of one token (its word,
+its position, its type) are one sum into one tall table. Rows without a token are zero.
 
 The keys are sorted once, stably, as int16 where 65,536 rows are enough: two passes of a radix sort. Equal keys are then
 neighbours, a segment. Phase 1: a program takes 256 sorted keys, 32 at a time, and adds equal neighbours by a product
-with the 0/1 matrix "same key"; what such a block leaves unfinished is carried into the next. A segment that lies in one
-program goes straight to its row of out; of one that runs over the border, each program leaves its part in `parts`, in
+with the 0/1 matrix "same key"; a segment that such a block leaves unfinished is carried into the next. A segment within
+one program goes straight to its row of out. If a segment spans several programs, each leaves its part in `parts`, in
 fp32. Phase 2: the program in which such a segment begins adds the parts in blocks of 64, so that a segment of n tokens
 (every token is of type 0, every seventh is [MASK]) costs n / 16384 steps in sequence, not n.
 
-Moved: n T E elements read, K E written twice (zeros, then sums), and two fp32 rows for each 256 keys. The order of
-addition depends on the keys alone: the same bits in every run.
+Moved: n T E elements read, K E written twice (zeros, then sums), and two fp32 rows per 256 keys. The order of addition
+depends on the keys alone: the same bits in every run.
 
 Numerics: products of x with 0 and 1 are exact, sums in fp32, one rounding at the end. A token that is not finite spoils
 the sums of the keys that lie in its block of 32, as 0 times infinity is no number.
@@ -24,13 +24,13 @@ from torch import Tensor
 
 from .launch import power_of_two
 
-# Keys are stored from here on, so that 16 signed bits hold 65,536 of them.
+# The lowest key is this one, so that 16 signed bits hold 65,536 of them.
 KEY_OF_ROW_0 = tl.constexpr(-32768)
 
 
 @triton.jit
 def _row_at(keys_ptr, at, n_keys):
-    """The table row of the sorted keys at these places; -1 before the first and after the last."""
+    """The table rows of the sorted keys at these places; -1 before the first and after the last."""
     inside = (at >= 0) & (at < n_keys)
     return tl.where(inside, tl.load(keys_ptr + at, mask=inside, other=0).to(tl.int32) - KEY_OF_ROW_0, -1)
 
@@ -41,7 +41,7 @@ def sum_within_chunks_kernel(
     keys_ptr,  # [n T] int16 or int32, sorted
     order_ptr,  # [n T] int64: where the sorted keys were
     out_ptr,  # [K, E]
-    parts_ptr,  # [chunks, 2, E] fp32: of the segment that began before the chunk, of the one that runs on after it
+    parts_ptr,  # [chunks, 2, E] fp32: part of the segment that began before the chunk, and of the one that runs on
     n_tokens,
     n_keys,
     E: tl.constexpr,
@@ -115,7 +115,10 @@ def key_dtype(n_rows: int) -> torch.dtype:
 
 
 def sum_segments(x: Tensor, keys: Tensor, n_rows: int) -> Tensor:
-    """x [T, E], keys [n T] of `key_dtype(n_rows)`, rows less 32768 -> sums [n_rows, E] in the dtype of x."""
+    """Computes x [T, E], keys [n T] -> sums [n_rows, E] in the dtype of x.
+
+    A key is its row less 32768, in `key_dtype(n_rows)`.
+    """
     n_tokens, e = x.shape
     n_keys = len(keys)
     out = x.new_zeros((n_rows, e))

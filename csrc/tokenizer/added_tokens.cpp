@@ -69,7 +69,7 @@ void AddedTokens::split(std::string_view text, std::vector<Part>& parts) const {
                                   (stop < text.size() && is_in_words(character_at(text, stop))))) {
             continue;
         }
-        if (token.lstrip) start = std::max(start, done);  // the token before may have taken what lies between
+        if (token.lstrip) start = std::max(start, done);  // the token before may have taken the white space between
         while (token.lstrip && start > done && is_white_space(character_at(text, character_before(text, start)))) {
             start = character_before(text, start);
         }

@@ -14,9 +14,9 @@ namespace electra_fast {
 struct AddedToken {
     std::string content;
     std::int32_t id;
-    bool single_word = false;  // only where no word character touches it
-    bool lstrip = false;       // takes the white space before it along
-    bool rstrip = false;       // and behind it
+    bool single_word = false;  // matches only where no word character touches it
+    bool lstrip = false;       // takes along the white space before it
+    bool rstrip = false;       // takes along the white space after it
     bool special = false;
 };
 
@@ -27,16 +27,16 @@ public:
 
     bool empty() const { return tokens_.empty(); }
 
-    // Whether a match may take in white space of ASCII.
+    // Tells whether a match may take in white space of ASCII.
     bool reach_across_space() const;
 
-    // Parts of a text, in order and without gaps: tokens, and between them what is not one (id Trie::kNoValue).
+    // A part of a text: an added token, or the text between two of them (id Trie::kNoValue).
     struct Part {
         std::string_view text;
         std::int32_t id;
     };
 
-    // Leaves the parts in `parts`; those between tokens are never empty.
+    // Splits a text into `parts`, in order and without gaps; those between tokens are never empty.
     void split(std::string_view text, std::vector<Part>& parts) const;
 
 private:
@@ -44,7 +44,7 @@ private:
 
     std::vector<AddedToken> tokens_;
     bool split_special_;
-    Trie trie_;  // to indices of tokens_
+    Trie trie_;  // values are indices of tokens_
     std::array<bool, 256> begins_token_{};
     std::string first_bytes_;
 };

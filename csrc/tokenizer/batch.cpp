@@ -7,7 +7,7 @@
 namespace electra_fast {
 namespace {
 
-// The lengths that two sequences are cut to; `room` is what the row holds besides special tokens.
+// The lengths that two sequences are cut to; `room` is the number of tokens that a row holds besides special ones.
 std::array<std::size_t, 2> kept_lengths(std::array<std::size_t, 2> lengths, bool is_pair, std::size_t room,
                                         Truncation::Strategy strategy) {
     const std::size_t total = lengths[0] + lengths[1];
@@ -15,7 +15,7 @@ std::array<std::size_t, 2> kept_lengths(std::array<std::size_t, 2> lengths, bool
     if (room == 0) return {0, 0};
     if (strategy == Truncation::Strategy::kLongestFirst) {
         if (!is_pair) return {room, 0};
-        // The shorter one keeps what it has, up to its half.
+        // The shorter one keeps its length, up to half of the room.
         const bool swapped = lengths[0] > lengths[1];
         std::size_t shorter = std::min(lengths[0], lengths[1]);
         std::size_t longer = shorter > room ? shorter : std::max(shorter, room - shorter);
@@ -72,7 +72,7 @@ Batch::Batch(TokenRows tokens, const std::vector<std::uint8_t>& n_sequences, Fra
     *this = with_overflow(false);
 }
 
-// The parts of a sequence of which `length` tokens fit a row; the first is at the end that is kept.
+// Cuts a sequence into parts of `length` tokens, as many as fit a row; the first part is at the end that is kept.
 std::vector<Batch::Part> Batch::cut(Part whole, std::size_t length, const Truncation& truncation) {
     const std::size_t size = whole.end - whole.begin;
     if (length >= size) return {whole};
@@ -100,7 +100,7 @@ Batch Batch::with_overflow(bool overflow) const {
         const auto& [first, second] = (*samples_)[i].parts;
         batch.rows_.push_back({i, {0, 0}});
         if (!overflow) continue;
-        // The further parts of the first text with each of the second, then its first part with their further ones.
+        // The further parts of the first text go with each of the second, then its first part with the further ones.
         for (std::size_t a = 1; a < first.size(); ++a) {
             for (std::size_t b = 0; b < std::max<std::size_t>(second.size(), 1); ++b) batch.rows_.push_back({i, {a, b}});
         }
@@ -138,7 +138,7 @@ Buffer<std::int64_t> Batch::column(Column column, std::size_t first, std::size_t
         std::fill_n(values.reserve(n * per_token), n * per_token, value);
         values.advance(n * per_token);
     };
-    // The values of a sequence's tokens are all its own, or one for all of them.
+    // `put_each` is for columns with a value per token, `put` for those with one value for all tokens of a sequence.
     const auto put_each = [&](const Part& part, auto value_of) {
         std::int64_t* out = values.reserve(part.end - part.begin);
         for (std::size_t t = part.begin; t < part.end; ++t) *out++ = value_of((*tokens_)[t]);

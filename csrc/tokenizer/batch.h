@@ -1,7 +1,7 @@
 // A batch as models take it: texts and pairs cut to a length, framed by special tokens, and laid out in columns.
 //
-// The rules are those of `tokenizers`: texts are cut before they are framed, what is cut off becomes further rows, each
-// part of the first text with each of the second, and a part overlaps the one before by `stride` tokens.
+// The rules are those of `tokenizers`: texts are cut before they are framed; parts that are cut off become further
+// rows, each of the first text with each of the second; and a part overlaps the one before by `stride` tokens.
 #pragma once
 
 #include <array>
@@ -22,12 +22,12 @@ struct Truncation {
     enum class Strategy { kLongestFirst, kOnlyFirst, kOnlySecond };
 
     Strategy strategy;
-    std::size_t max_length;  // of a row, special tokens included
+    std::size_t max_length;  // length of a row, special tokens included
     std::size_t stride;
     Side side;
 };
 
-// A row in terms of texts and special tokens: what stands where, and of which type it is.
+// A piece of a row: a text or a special token, and its type.
 struct FramePiece {
     std::optional<std::size_t> sequence;  // 0 or 1; none: the special token `id`
     std::int32_t id;
@@ -42,12 +42,12 @@ enum class Column { kIds, kTypeIds, kAttentionMask, kSpecialTokensMask, kOffsets
 
 class Batch {
 public:
-    // tokens: the sequences of all samples in order. n_sequences: of each sample, 1 or 2. Throws invalid_argument where a
+    // tokens: the sequences of all samples in order. n_sequences: 1 or 2 for each sample. Throws invalid_argument if a
     // sample cannot be cut as asked.
     Batch(TokenRows tokens, const std::vector<std::uint8_t>& n_sequences, Frame frame,
           const std::optional<Truncation>& truncation);
 
-    // The same samples with a row for everything that was cut off, behind the sample's first; or without.
+    // The same samples, with rows for the parts that were cut off after each sample's first row, or without them.
     Batch with_overflow(bool overflow) const;
 
     std::size_t n_rows() const { return rows_.size(); }
@@ -55,8 +55,8 @@ public:
     std::size_t n_sequences(std::size_t row) const { return samples_->at(rows_[row].sample).n_sequences; }
     std::size_t length(std::size_t row) const;
 
-    // Rows [first, last) of a column, each filled up to a width, one after the other. kOffsets has two values a token;
-    // -1 stands for no word and no sequence.
+    // Rows [first, last) of a column, each filled up to a width, one after the other. kOffsets has two values per
+    // token; -1 stands for no word and no sequence.
     Buffer<std::int64_t> column(Column column, std::size_t first, std::size_t last, std::size_t width, std::int64_t fill,
                                 Side fill_side) const;
 
@@ -66,7 +66,7 @@ private:
     };
     struct Sample {
         std::size_t n_sequences;
-        std::array<std::vector<Part>, 2> parts;  // the first is what is kept
+        std::array<std::vector<Part>, 2> parts;  // the first part is kept
     };
     struct Row {
         std::size_t sample;

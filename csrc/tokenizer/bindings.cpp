@@ -1,4 +1,4 @@
-// electra_fast._tokenizer: converts between Python and the C++ around, and releases the GIL while that works.
+// The extension electra_fast._tokenizer: converts between Python and the C++ code, and works without the GIL.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -15,7 +15,7 @@ using namespace electra_fast;
 
 namespace {
 
-// What an array holds to own memory of malloc's: nothing is copied.
+// The owner of an array's memory from malloc, so that nothing is copied.
 py::capsule owner_of(void* data) {
     return py::capsule(data, [](void* pointer) { std::free(pointer); });
 }
@@ -27,7 +27,7 @@ py::array_t<T> to_array(Buffer<T>&& values) {
     return py::array_t<T>(size, data, owner_of(data));
 }
 
-// Views of Python strings, which are kept alive whatever other threads do to their lists meanwhile.
+// Views of Python strings. It keeps the strings alive, whatever other threads do to their lists meanwhile.
 class Texts {
 public:
     Texts() = default;
@@ -40,7 +40,7 @@ public:
     Texts(const Texts&) = delete;
     Texts& operator=(const Texts&) = delete;
 
-    // name(index): what to call a text in an error.
+    // name(index): gives the name of a text, for errors.
     template <typename Name>
     void add_all(const py::handle& sequence, const Name& name) {
         const auto fast = py::reinterpret_steal<py::object>(PySequence_Fast(sequence.ptr(), "texts must be a sequence"));
@@ -84,7 +84,7 @@ private:
 
 std::string indexed(const std::string& name, std::size_t index) { return name + "[" + std::to_string(index) + "]"; }
 
-// Calls encode, and gives what it says of a text the text's name.
+// Calls encode, and puts the text's name before the message of a TextError.
 template <typename Encode, typename Name>
 auto with_named_errors(const Encode& encode, const Name& name) {
     try {
@@ -158,7 +158,7 @@ public:
                        const std::optional<Truncation>& truncation, std::size_t n_threads) {
         Texts texts;
         std::vector<std::uint8_t> n_sequences;
-        std::vector<std::size_t> n_words;  // of each sequence
+        std::vector<std::size_t> n_words;  // words of each sequence
         const auto add = [&](const py::handle& sequence, const char* name, std::size_t index) {
             if (!split_into_words) return texts.add(sequence, [&] { return indexed(name, index); });
             const std::size_t n_before = texts.views().size();
@@ -209,7 +209,7 @@ private:
         return py::make_tuple(to_array(std::move(rows.ids)), to_array(std::move(rows.offsets)), starts, spans);
     }
 
-    // Makes sequences of words that were encoded one by one: a token's word is the one it was given in.
+    // Makes sequences of words that were encoded one by one; a token's word is the number of the given word.
     static TokenRows join_words(TokenRows words, const std::vector<std::size_t>& n_words) {
         TokenRows rows;
         rows.offsets.push_back(0);
@@ -283,9 +283,9 @@ PYBIND11_MODULE(_tokenizer, module) {
         .value("sequence_ids", Column::kSequences);
 
     py::class_<Batch>(module, "Batch")
-        .def("with_overflow", &Batch::with_overflow, py::arg("overflow"), "The same with a row for all that was cut off.")
+        .def("with_overflow", &Batch::with_overflow, py::arg("overflow"), "The same batch, with the rows cut off or without.")
         .def("lengths", [](const Batch& batch) { return for_rows(batch, &Batch::length); }, "Tokens of each row.")
-        .def("samples", [](const Batch& batch) { return for_rows(batch, &Batch::sample); }, "Which sample each row is of.")
+        .def("samples", [](const Batch& batch) { return for_rows(batch, &Batch::sample); }, "Each row's sample, by number.")
         .def("n_sequences", &Batch::n_sequences, py::arg("row"))
         .def("column", &column, py::arg("column"), py::arg("first"), py::arg("last"), py::arg("width"), py::arg("fill"),
              py::arg("fill_side"),
@@ -299,11 +299,11 @@ PYBIND11_MODULE(_tokenizer, module) {
              py::arg("split_special"), py::arg("instruction_set"))
         .def("encode_texts", &PyEncoder::encode_texts, py::arg("texts"), py::arg("prefix"), py::arg("suffix"),
              py::arg("n_threads"), py::arg("word_starts"), py::arg("spans"), py::arg("first_index"),
-             "Returns ids int32 [N], row offsets int64 [rows + 1], and, or None: which tokens begin a word, bool [N]; the "
-             "characters [begin, end) of each, int32 [N, 2].")
+             "Returns ids int32 [N] and row offsets int64 [rows + 1]; and, or None in their place, which tokens begin "
+             "a word, bool [N], and the characters [begin, end) of each, int32 [N, 2].")
         .def("encode_utf8", &PyEncoder::encode_utf8, py::arg("bytes"), py::arg("separator"), py::arg("prefix"),
              py::arg("suffix"), py::arg("n_threads"), py::arg("word_starts"), py::arg("spans"),
-             "The same of the texts between separators; a separator at the end has no text behind it.")
+             "Encodes the texts between separators, as encode_texts; no text follows a separator at the end.")
         .def("encode_batch", &PyEncoder::encode_batch, py::arg("firsts"), py::arg("seconds"), py::arg("split_into_words"),
              py::arg("single"), py::arg("pair"), py::arg("truncation"), py::arg("n_threads"),
              "Encodes texts, or lists of words, and pairs of them; None among the seconds stands for no second.");

@@ -1,4 +1,4 @@
-// A growing array of plain values that leaves new ones unset: std::vector would write zeros over each page first.
+// An array of plain values that grows and leaves new ones unset: std::vector would write zeros over each page first.
 #pragma once
 
 #include <algorithm>
@@ -45,8 +45,8 @@ public:
         std::copy_n(other.data() + begin, n, data() + at);
     }
     void clear() { size_ = 0; }
-    // Hands over the values, for std::free. Spare room stays: memory that nobody has touched, and giving it back would
-    // make malloc take other memory, page by page, for the next array of this size.
+    // Hands over the values, for std::free. Spare room stays: that memory is untouched, and if it were given back,
+    // malloc would take other memory, page by page, for the next array of this size.
     T* release() {
         reserve(1);  // a pointer to something, even for no values
         size_ = capacity_ = 0;
@@ -54,11 +54,11 @@ public:
     }
 
 private:
-    // From this size on malloc (glibc's) never uses memory again that was freed, so that every page of it faults.
+    // From this size on glibc's malloc never uses freed memory again, so that every page faults.
     static constexpr std::size_t kAlwaysFresh = std::size_t{32} << 20;
 
     void reallocate(std::size_t capacity) {
-        // At least one byte: realloc to none may free.
+        // realloc to no bytes may free, so we ask for at least one.
         void* moved = std::realloc(values_.get(), std::max<std::size_t>(capacity * sizeof(T), 1));
         if (!moved) throw std::bad_alloc();
         static_cast<void>(values_.release());

@@ -22,11 +22,11 @@ struct Place {
     std::size_t row, unit;
 };
 
-// Where the tasks begin, and the end of the last. Only a text that is too long for one task is cut.
+// The places where the tasks begin, and the end of the last. Only a text that is too long for one task is cut.
 std::vector<Place> borders(std::span<const SourceText> texts, std::size_t n_threads, bool may_cut) {
     if (n_threads == 1 || texts.empty()) return {{0, 0}, {texts.size(), 0}};
     std::vector<Place> borders{{0, 0}};
-    std::size_t room = kTask;  // bytes that the task still takes
+    std::size_t room = kTask;  // bytes that the task can still take
     for (std::size_t row = 0; row < texts.size(); ++row) {
         const SourceText& text = texts[row];
         std::size_t unit = 0, left = text.n_bytes();
@@ -43,16 +43,16 @@ std::vector<Place> borders(std::span<const SourceText> texts, std::size_t n_thre
     return borders;
 }
 
-// Texts of a few hundred bytes, which lie anywhere, end before the hardware has seen where they lead.
+// Texts of a few hundred bytes lie anywhere in memory, and end before the hardware's prefetcher has found their course.
 void prefetch(const SourceText& text) {
     const auto* const bytes = static_cast<const char*>(text.data);
     for (std::size_t at = 0; at < std::min<std::size_t>(text.n_bytes(), 512); at += 64) __builtin_prefetch(bytes + at);
 }
 
-// What a task makes, and what the tasks' results are joined to: columns, filled text by text.
+// Columns that a task fills text by text, and that the tasks' results are joined to.
 class BulkOutput {
 public:
-    // Texts may be cut only where nothing counts from their beginning.
+    // Texts may be cut only if no result counts from their beginning.
     static bool may_cut(const Encoder& encoder, const BulkOptions& options) {
         return encoder.can_cut() && !options.spans && !options.word_starts;
     }
@@ -67,7 +67,7 @@ public:
 
     void add_text(const Encoder& encoder, std::string_view text, Worker& worker, const BulkOptions& options) {
         if (!options.spans && !options.word_starts) return encoder.encode(text, worker, rows.ids);
-        // By way of the worker's memory, which stays in the cache.
+        // Tokens go through the worker's own memory first, which stays in the cache.
         Buffer<Token>& tokens = worker.tokens;
         tokens.clear();
         encoder.encode(text, worker, tokens);
@@ -129,8 +129,8 @@ public:
     TokenRows rows;
 };
 
-// The tasks' outputs one after the other. Tasks end in any order; each is copied to its place as soon as the sizes of all
-// before it are known, so that no more than a few wait, in memory that is used over and over.
+// The tasks' outputs, joined in order. Tasks end in any order; an output is copied to its place as soon as the sizes of
+// all before it are known. So only a few wait, in memory that is used over and over.
 template <typename Output>
 class Joined {
 public:
@@ -138,7 +138,7 @@ public:
         output_.reserve(n_expected, options);
     }
 
-    // Copies n tokens of `from`, which are the task's, if the tasks before it have been placed.
+    // Copies the task's n tokens of `from`, if the tasks before it have been placed.
     bool place(std::size_t task, const Output& from, std::size_t begin, std::size_t n) {
         if (n_placed_.load(std::memory_order_acquire) != task) return false;
         const std::size_t at = size_;
@@ -195,7 +195,7 @@ Output encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const So
                 throw TextError(row, SurrogateError(error.surrogate, error.position + from).what());
             }
             if (to == text.n_units) output.add_specials(options.suffix, options);
-            // Lengths for now. Tasks share a text that was cut.
+            // The offsets hold lengths for now. The additions are atomic, since tasks share a text that was cut.
             std::atomic_ref(offsets[row + 1]).fetch_add(static_cast<std::int64_t>(output.size() - begin),
                                                         std::memory_order_relaxed);
         }
@@ -215,7 +215,7 @@ Output encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const So
             struct Done {
                 std::size_t task, begin, n;
             };
-            Output outputs;  // of tasks that wait for their place
+            Output outputs;  // outputs of tasks that wait for their place
             std::deque<Done> waiting;
             const auto place_ready = [&] {
                 while (!waiting.empty()) {

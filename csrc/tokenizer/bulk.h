@@ -1,4 +1,4 @@
-// Many texts at once, by several threads, into one array.
+// Encoding of many texts at once, by several threads, into one array.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,7 @@ struct Span {
     std::int32_t begin, end;
 };
 
-// Row i is the tokens from offsets[i] to offsets[i + 1].
+// Rows of tokens: row i is those from offsets[i] to offsets[i + 1].
 struct BulkRows {
     Buffer<std::int64_t> offsets;
     Buffer<std::int32_t> ids;
@@ -32,19 +32,19 @@ struct TokenRows {
     Buffer<Token> tokens;
 };
 
-// What is wrong with the text of this index.
+// An error in the text of this index.
 struct TextError : std::invalid_argument {
     TextError(std::size_t index, const std::string& what) : std::invalid_argument(what), index(index) {}
     std::size_t index;
 };
 
 struct BulkOptions {
-    std::vector<std::int32_t> prefix, suffix;  // special tokens before and behind each text
+    std::vector<std::int32_t> prefix, suffix;  // special tokens before and after each text
     bool spans = false, word_starts = false;
     std::size_t n_threads = 1;
 };
 
-// These throw TextError.
+// Both functions throw TextError.
 BulkRows encode_bulk(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, const BulkOptions& options);
 TokenRows encode_tokens(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, std::size_t n_threads);
 

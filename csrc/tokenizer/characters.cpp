@@ -24,7 +24,7 @@ constexpr char32_t kCapitalSigma = 0x3a3, kFinalSigma = 0x3c2;
 constexpr char32_t kCodePoints = 0x110000;
 constexpr char32_t kFirstSyllable = 0xac00, kLastSyllable = 0xd7a3;
 
-// See `properties` in make_unicode_tables.py.
+// The bits of `properties` in make_unicode_tables.py.
 struct Properties {
     std::uint32_t bits;
     bool is_dropped() const { return (bits & 3) == 1; }
@@ -67,7 +67,7 @@ std::u32string decompose(char32_t character) {
     return jamo;
 }
 
-// Python's rule: after a cased character and before none, where what case ignores does not count.
+// Python's rule: a cased character comes before and none after; case-ignorable characters do not count.
 bool is_final_sigma(const std::u32string& text, std::size_t index) {
     const auto counts = [](char32_t c) { return !properties_of(c).is_ignored_by_case() && !properties_of(c).is_dropped(); };
     const auto before = std::find_if(text.rend() - static_cast<std::ptrdiff_t>(index), text.rend(), counts);
@@ -163,7 +163,7 @@ std::vector<Characters::Normalized> Characters::normalize(const std::u32string& 
     if (rules_.strip_accents) {
         struct Part {
             char32_t character;
-            bool is_first;  // of the parts of its character
+            bool is_first;  // among the parts of its character
         };
         std::vector<Part> parts;
         for (const Normalized& whole : cleaned) {
@@ -176,8 +176,8 @@ std::vector<Characters::Normalized> Characters::normalize(const std::u32string& 
             std::stable_sort(run, end, [&](const Part& a, const Part& b) { return class_of(a) < class_of(b); });
             run = end == parts.end() ? end : end + 1;
         }
-        // `tokenizers` does not trace what reordering moves: a first part belongs to the next character, the others to
-        // the one before, wherever they came from.
+        // `tokenizers` does not trace what reordering moves. It gives each first part the next character as its source,
+        // and the other parts the same character as the part before, wherever they came from.
         std::size_t used = 0;
         for (const Part& part : parts) {
             used += part.is_first;

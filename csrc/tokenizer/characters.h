@@ -1,7 +1,7 @@
-// What BERT's normalizer does to each character, compiled into one table for a choice of rules.
+// BERT's normalizer, compiled into one table of characters for a choice of rules.
 //
 // The rules and their order are those of `tokenizers`: clean, set CJK characters apart, decompose and drop accents,
-// lower-case. All but canonical reordering act on one character at a time, so that together they are a look-up too.
+// lower-case. All but canonical reordering act on one character at a time, so together they are one look-up.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ struct Rules {
     bool handle_chinese_chars = true;
     bool strip_accents = true;
     bool lowercase = true;
-    bool final_sigma = false;  // a word's last capital sigma gets the final form, as with Google's Python
+    bool final_sigma = false;  // a word's last capital sigma gets the final form, as in Google's Python code
 };
 
 // Reads one character of well-formed UTF-8 and steps over it.
@@ -33,9 +33,9 @@ inline char32_t read_utf8(const char*& text) {
 void append_utf8(char32_t character, std::string& text);
 
 bool is_white_space(char32_t character);
-bool is_in_words(char32_t character);  // as \w of a regular expression
+bool is_in_words(char32_t character);  // true for \w of a regular expression
 
-// What the pre-tokenizer does at a character of normalized text.
+// The pre-tokenizer's action at a character of normalized text.
 enum class Split : std::uint8_t { kNone, kPunctuation, kSpace };
 
 class Characters {
@@ -43,16 +43,16 @@ public:
     enum class Change : std::uint8_t {
         kNone,
         kDropped,
-        kIsolated,    // a space before it and one behind
-        kReplaced,    // by the replacement
-        kContextual,  // by something that depends on the characters around it: use `normalize`
+        kIsolated,    // gets a space before it and one after it
+        kReplaced,    // becomes the replacement
+        kContextual,  // becomes something that depends on the characters around it: use `normalize`
     };
 
     struct Entry {
         Change change = Change::kNone;
         Split split = Split::kNone;
-        std::uint16_t length = 0;       // of the replacement, in bytes
-        std::uint32_t replacement = 0;  // where it begins
+        std::uint16_t length = 0;       // bytes of the replacement
+        std::uint32_t replacement = 0;  // start of the replacement
     };
 
     explicit Characters(const Rules& rules);

@@ -11,7 +11,7 @@ namespace {
 
 using Pieces = std::vector<std::pair<std::string, std::int32_t>>;
 
-// Words are one mark of punctuation or hold none, so "##ing" begins no word unless its mark is all there is.
+// A word is one mark of punctuation or holds none, so a piece that begins with '#' begins no word, except "#" itself.
 Pieces pieces_that_begin(const Pieces& vocabulary) {
     Pieces pieces;
     for (const auto& piece : vocabulary) {
@@ -40,7 +40,7 @@ std::uint32_t count_characters(std::string_view text) {
     return static_cast<std::uint32_t>(std::count_if(text.begin(), text.end(), [](char byte) { return (byte & 0xc0) != 0x80; }));
 }
 
-// That a rule makes of one byte: a Hangul syllable of three becomes three jamo of three each.
+// The most bytes that a rule makes of one: a Hangul syllable of three becomes three jamo of three bytes each.
 constexpr std::size_t kMostBytes = 3;
 
 }  // namespace
@@ -55,7 +55,7 @@ Encoder::Encoder(EncoderOptions options)
       normalized_tokens_(std::move(options.normalized_tokens), options.split_special),
       scan_(scan_of(options.instruction_set)) {}
 
-// Masks of what is left of a text behind its last whole block, as if white space followed.
+// The masks of the rest of a text after its last whole block, as if white space followed.
 BlockMasks Encoder::scan_tail(std::string_view text) const {
     const std::size_t n = text.size() % kBlock;
     const std::uint64_t outside = ~std::uint64_t{0} << n;
@@ -87,7 +87,7 @@ void Encoder::encode(std::string_view text, Worker& worker, Buffer<T>& output) c
     raw_tokens_.split(text, worker.raw_parts);
     for (const auto& [part, id] : worker.raw_parts) {
         if constexpr (kSpans) {
-            // A token may begin before the end of the one before, if that took white space along.
+            // A token may begin before the end of the token before it, if that took white space along.
             const char* const counted_to = text.data() + n_counted;
             if (part.data() < counted_to) {
                 n_characters -= count_characters({part.data(), counted_to});
@@ -124,11 +124,11 @@ void Encoder::encode_chunks(std::string_view text, std::uint32_t first_character
                             Buffer<T>& output) const {
     constexpr bool kSpans = std::is_same_v<T, Token>;
     constexpr std::size_t kWindow = 16, kBatch = 32;
-    constexpr std::size_t kStores = WordCache::kInline + 1;  // written at once, however many count
+    constexpr std::size_t kStores = WordCache::kInline + 1;  // tokens written at once, however many of them count
     const char* const text_end = text.data() + text.size();
     const std::size_t n_full = text.size() / kBlock;
 
-    // No rule makes more characters of one than it has bytes, and a token has at least one.
+    // No rule makes more characters of one than that has bytes, and a token has at least one.
     T* const begin = output.reserve(text.size() + kStores);
     T* end = begin;
     const auto put = [&end](const Token& token, std::uint32_t character, std::uint32_t word) {
@@ -140,7 +140,7 @@ void Encoder::encode_chunks(std::string_view text, std::uint32_t first_character
     };
 
     std::array<BlockMasks, kWindow> masks;
-    // Where white space ends and begins in turn; one more than fits a window, for a chunk that is still open.
+    // The places where white space ends and begins, in turn; one more than a window has, for a chunk still open.
     std::array<const char*, kWindow * kBlock + 1> edges;
     std::array<std::uint32_t, kSpans ? kWindow * kBlock + 1 : 1> characters;
     std::array<ChunkKey, kBatch> keys;
@@ -264,7 +264,7 @@ void Encoder::normalize(std::string_view text, NormalizedText& normalized) const
     normalized.resize(static_cast<std::size_t>(bytes - normalized.bytes.data()));
 }
 
-// All of the text at once, character by character as the rules are written.
+// Normalizes the whole text at once, character by character, as the rules are written.
 void Encoder::normalize_in_context(std::string_view text, NormalizedText& normalized) const {
     std::u32string all;
     for (const char* from = text.data(); from != text.data() + text.size();) all += read_utf8(from);
@@ -275,11 +275,11 @@ void Encoder::normalize_in_context(std::string_view text, NormalizedText& normal
     }
 }
 
-// sources: of the text's bytes.
+// Splits normalized text into words and those into pieces. sources: the characters that the text's bytes come from.
 void Encoder::encode_normalized(std::string_view text, const std::uint32_t* sources, std::uint32_t& n_words,
                                 std::vector<Token>& pieces) const {
     const char* word = text.data();
-    std::size_t n_characters = 0;  // of the word
+    std::size_t n_characters = 0;  // characters of the word
     const auto end_word = [&](const char* end) {
         if (end != word) {
             const std::string_view bytes{word, static_cast<std::size_t>(end - word)};
@@ -303,7 +303,7 @@ void Encoder::encode_normalized(std::string_view text, const std::uint32_t* sour
     end_word(end);
 }
 
-// Greedy longest match first; a word that cannot be cut into pieces is unknown as a whole.
+// Cuts a word into pieces, greedily, the longest match first; a word that cannot be cut is unknown as a whole.
 void Encoder::encode_word(std::string_view word, const std::uint32_t* sources, std::size_t n_characters, std::uint32_t index,
                           std::vector<Token>& pieces) const {
     const std::size_t first = pieces.size();

@@ -2,9 +2,9 @@
 //
 // White space of ASCII is a border that nothing crosses: every rule leaves it white space or acts on one character, and
 // canonical reordering stops at it. So the tokens of a chunk, the text between two such characters, depend on its bytes
-// alone, and the tokens of most chunks are known from the last time (word_cache.h). Where no cache helps, the chunk is
-// normalized, split into words and cut into pieces. Matching added tokens against normalized text is the exception: it
-// sees across white space, and takes the long way for all of the text.
+// alone, and the tokens of most chunks are known from the last time (word_cache.h). A chunk that is not in the cache is
+// normalized, split into words and cut into pieces. Added tokens matched in normalized text are the exception: they
+// reach across white space, so with them the cache is not used.
 //
 // After construction an encoder does not change: threads may share it, each with a Worker of its own.
 #pragma once
@@ -29,15 +29,15 @@ struct EncoderOptions {
     std::vector<std::pair<std::string, std::int32_t>> vocabulary;
     std::string continuing_prefix = "##";
     std::int32_t unknown_id = 0;
-    std::size_t longest_word = 100;  // in characters; longer ones are unknown
+    std::size_t longest_word = 100;  // in characters; longer words are unknown
     Rules rules;
     std::vector<AddedToken> raw_tokens;         // found in the text as it is
     std::vector<AddedToken> normalized_tokens;  // found in normalized text; their contents are normalized already
-    bool split_special = false;                 // do not look for special ones
-    std::string instruction_set;                // of scan.h; empty: the fastest
+    bool split_special = false;                 // treat special tokens as ordinary text
+    std::string instruction_set;                // a name from scan.h; empty: the fastest
 };
 
-// Normalized text, and for each byte the index of the character it comes from.
+// Normalized text, and for each byte the index of the character that it comes from.
 struct NormalizedText {
     std::string bytes;
     std::vector<std::uint32_t> sources;
@@ -48,7 +48,7 @@ struct NormalizedText {
     }
 };
 
-// A thread's own memory: the cache, and scratch whose allocations are kept.
+// A thread's own memory: the cache, and scratch buffers that keep their allocations.
 struct Worker {
     WordCache cache;
     NormalizedText normalized;
@@ -62,12 +62,12 @@ class Encoder {
 public:
     explicit Encoder(EncoderOptions options);
 
-    // Appends a text's tokens, or their ids alone, which takes less time. text: well-formed UTF-8; spans count its
-    // characters, words its words.
+    // Appends a text's tokens, or their ids alone, which takes less time. text: well-formed UTF-8. Spans and words are
+    // numbers of its characters and words.
     template <typename T>
     void encode(std::string_view text, Worker& worker, Buffer<T>& output) const;
 
-    // Whether a text may be cut behind any white space of ASCII and its parts be encoded one by one.
+    // Tells whether a text may be cut after any white space of ASCII and its parts be encoded one by one.
     bool can_cut() const { return normalized_tokens_.empty() && !raw_tokens_.reach_across_space(); }
 
 private:

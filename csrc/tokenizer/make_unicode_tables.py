@@ -1,8 +1,8 @@
-"""Writes unicode_tables.inc: what the `tokenizers` library does to each code point, asked of the library itself.
+"""Writes unicode_tables.inc, the results of the `tokenizers` library for each code point.
 
-BERT's rules rest on the Unicode tables of several Rust crates, each of another age; no single edition of Unicode gives
+BERT's rules rest on the Unicode tables of several Rust crates of different ages; no single edition of Unicode gives
 them all. So every code point is put through the library's own normalizers. Two properties come from Python instead:
-cased and case-ignorable, which only `final_sigma` needs, as it does what Python's str.lower does.
+cased and case-ignorable, which only `final_sigma` needs, since it does what Python's str.lower does.
 
     python csrc/tokenizer/make_unicode_tables.py > csrc/tokenizer/unicode_tables.inc
 """
@@ -34,7 +34,7 @@ HIGH, LOW = "\u0345", "\u0334"  # combining classes 240 and 1
 
 
 def is_starter(c: str) -> bool:
-    """Whether marks stay on their side of c, whatever their classes."""
+    """Tells whether marks stay on their side of c, whatever their classes."""
     return DECOMPOSE.normalize_str(HIGH + c + LOW) == HIGH + DECOMPOSE.normalize_str(c) + LOW
 
 
@@ -45,7 +45,7 @@ for code_point in CODE_POINTS:
 
 
 def combining_class(c: str) -> int:
-    """The class by which canonical ordering sorts c; 0 for a starter, which nothing passes."""
+    """The class by which canonical ordering sorts c; 0 for a starter, which no mark passes."""
     if is_starter(c) or DECOMPOSE.normalize_str(c) != c:
         return 0
     value = unicodedata.combining(c)
@@ -65,7 +65,7 @@ def properties(code_point: int) -> int:
     # Python's final sigma follows a cased character, and no cased one follows it; case-ignorable ones do not count.
     cased = (c + "\u03a3").lower().endswith("\u03c2")
     ignorable = not cased and ("A" + c + "\u03a3").lower().endswith("\u03c2")
-    # The encoder relies on it that no text gets more characters than it has bytes, nor three times as many bytes.
+    # The encoder relies on this: a text gets at most as many characters as it has bytes, and three times its bytes.
     assert max(len(LOWER.normalize_str(part)) for part in (c, STRIP.normalize_str(c))) <= len(c.encode()), hex(
         code_point
     )
@@ -98,7 +98,7 @@ def mappings(name: str, change: BertNormalizer | NFD, skip: range) -> None:
 
 def main() -> None:
     print(f"// Written by make_unicode_tables.py from tokenizers {tokenizers.__version__}; do not edit.\n")
-    print("// From each code point on, up to the next row's: see Property.")
+    print("// Properties from each code point on, up to the next row: see Properties in characters.cpp.")
     runs, previous = [], None
     for code_point in CODE_POINTS:
         value = properties(code_point)

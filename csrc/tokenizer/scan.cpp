@@ -23,7 +23,7 @@ void scan_scalar(const char* text, std::size_t n_blocks, BlockMasks* masks) {
     }
 }
 
-// The vector versions look up the low four bits of a byte in kSpaceByLowBits: a byte is a space if it finds itself there.
+// The vector versions look up the low four bits of a byte in this table: the byte is a space if it finds itself there.
 // x86's look-up gives 0 for bytes from 128 on. Bytes 128 to 191 are the signed ones below -64.
 alignas(16) constexpr char kSpaceByLowBits[16] = {' ', 0, 1, 1, 1, 1, 1, 1, 1, '\t', '\n', 1, 1, '\r', 1, 1};
 
@@ -60,7 +60,7 @@ __attribute__((target("avx512f,avx512bw"))) void scan_avx512(const char* text, s
 
 #ifdef ELECTRA_FAST_NEON
 
-// One bit a lane: each keeps its bit of eight, and three pairwise additions gather 64 lanes into 8 bytes.
+// Makes one bit of each lane: it keeps its bit of eight, and three pairwise additions gather 64 lanes into 8 bytes.
 std::uint64_t to_mask(uint8x16_t a, uint8x16_t b, uint8x16_t c, uint8x16_t d) {
     const uint8x16_t bits = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     const uint8x16_t low = vpaddq_u8(vandq_u8(a, bits), vandq_u8(b, bits));
@@ -100,7 +100,7 @@ std::vector<InstructionSet> find_instruction_sets() {
 
 }  // namespace
 
-// Made when the library is loaded: a static of the function would be guarded by a lock, which a fork may leave taken.
+// The list is made when the library is loaded: a static of the function would have a lock that a fork may leave taken.
 static const std::vector<InstructionSet> kInstructionSets = find_instruction_sets();
 
 const std::vector<InstructionSet>& instruction_sets() { return kInstructionSets; }

@@ -1,4 +1,4 @@
-// Scanning bytes 64 at a time: the only code here that is written for an instruction set.
+// Scanning of bytes, 64 at a time: the only code of the tokenizer that is written for an instruction set.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +24,7 @@ struct InstructionSet {
     Scan scan;
 };
 
-// Those that this machine runs, the fastest first; the last is "scalar", which all have.
+// The instruction sets that this machine runs, the fastest first; the last is "scalar", which all have.
 const std::vector<InstructionSet>& instruction_sets();
 
 }  // namespace electra_fast

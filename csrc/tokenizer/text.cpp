@@ -22,7 +22,7 @@ void append_utf8(const Unit* units, std::size_t n, std::string& bytes) {
     bytes.resize(n * (sizeof(Unit) == 1 ? 2 : sizeof(Unit) == 2 ? 3 : 4));
     char* out = bytes.data();
     for (std::size_t i = 0; i < n;) {
-        // Most text is ASCII: whole steps of it are narrowed at once.
+        // Most text is ASCII, so a step of only ASCII is narrowed at once.
         while (i + kStep <= n) {
             Unit all = 0;
             for (std::size_t k = 0; k < kStep; ++k) all |= units[i + k];

@@ -1,4 +1,4 @@
-// Texts as callers hold them, and their way to UTF-8.
+// Texts as callers hold them, and their conversion to UTF-8.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 
 namespace electra_fast {
 
-// A view of code units. kUtf8 must be well-formed; the others hold one code point a unit, as Python's strings do.
+// A view of code units. kUtf8 must be well-formed; other forms hold one code point per unit, as Python's strings do.
 struct SourceText {
     enum class Form : std::uint8_t { kUtf8, kLatin1, kUcs2, kUcs4 };
 
@@ -23,11 +23,11 @@ struct SourceText {
         return {static_cast<const char*>(data) + from * unit_size(), to - from, form};
     }
 
-    // The position behind the first white space of ASCII at or after `from`; n_units if there is none.
+    // The position after the first white space of ASCII at or after `from`; n_units if there is none.
     std::size_t behind_space(std::size_t from) const;
 };
 
-// A text holds half of a surrogate pair, which is no character and has no UTF-8.
+// An error: the text holds half of a surrogate pair, which is no character and has no UTF-8.
 struct SurrogateError : std::invalid_argument {
     SurrogateError(std::uint32_t surrogate, std::size_t position);
 
@@ -35,10 +35,10 @@ struct SurrogateError : std::invalid_argument {
     std::size_t position;  // in code units
 };
 
-// The text as UTF-8: itself, or a copy in scratch. Throws SurrogateError.
+// The text as UTF-8: a view of the text itself, or of a copy in scratch. Throws SurrogateError.
 std::string_view to_utf8(const SourceText& text, std::string& scratch);
 
-// Offset of the first byte that is not part of well-formed UTF-8; the size if all is well.
+// The offset of the first byte that is not part of well-formed UTF-8; the size if there is none.
 std::size_t find_ill_formed(std::string_view bytes);
 
 }  // namespace electra_fast

@@ -14,7 +14,7 @@ Trie::Trie(std::vector<std::pair<std::string, std::int32_t>> keys) {
     std::stable_sort(keys.begin(), keys.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     nodes_.assign(kFirstChild, {0, kFree, kNoValue});
 
-    // A node, and the keys that pass through it: they agree in their first depth bytes.
+    // A node, and the keys that pass through it, which agree in their first `depth` bytes.
     struct Task {
         std::uint32_t node;
         std::size_t depth, first, last;
@@ -50,8 +50,8 @@ Trie::Trie(std::vector<std::pair<std::string, std::int32_t>> keys) {
     nodes_.shrink_to_fit();
 }
 
-// A base that puts all children on free nodes, with room for any byte after it. Only children fill the gaps; siblings,
-// which seldom fit into them, look where it is less crowded.
+// A base that puts all children on free nodes, with room for any byte after it. Single children fill the gaps; siblings
+// seldom fit there, so they look where it is less crowded.
 std::uint32_t Trie::find_base(std::span<const unsigned char> bytes) {
     while (first_free_ < nodes_.size() && nodes_[first_free_].parent != kFree) ++first_free_;
     const std::uint32_t first = (bytes.size() == 1 ? first_free_ : std::max(first_free_, uncrowded_)) - bytes.front();

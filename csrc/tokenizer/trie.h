@@ -16,14 +16,14 @@ public:
     static constexpr std::int32_t kNoValue = -1;
 
     struct Match {
-        std::size_t length = 0;  // of the key, in bytes; 0: none
+        std::size_t length = 0;  // bytes of the key; 0: no match
         std::int32_t value = kNoValue;
     };
 
-    // keys: not empty; of two equal ones the last counts. values: at least 0.
+    // keys: not empty; the last of two equal ones counts. values: at least 0.
     explicit Trie(std::vector<std::pair<std::string, std::int32_t>> keys);
 
-    // The longest key that text begins with.
+    // Finds the longest key that text begins with.
     Match longest_prefix(std::string_view text) const {
         Match match;
         std::uint32_t node = 0;
@@ -47,8 +47,8 @@ private:
     std::uint32_t find_base(std::span<const unsigned char> bytes);
 
     std::vector<Node> nodes_;
-    std::uint32_t first_free_ = kFirstChild;  // no free node is below
-    std::uint32_t uncrowded_ = kFirstChild;   // few free nodes are below
+    std::uint32_t first_free_ = kFirstChild;  // no free node is below this one
+    std::uint32_t uncrowded_ = kFirstChild;   // few free nodes are below this one
 };
 
 }  // namespace electra_fast

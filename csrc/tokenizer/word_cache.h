@@ -1,8 +1,9 @@
-// A cache of chunks: text between white space, as it stands, to its tokens. One for each thread, of a fixed size.
+// A cache from chunks, the text between white space as it stands, to their tokens. Each thread has one of fixed size.
 //
 // A chunk of at most 15 bytes is its own key: the bytes, then zeros, then the length. Two entries share a cache line and
-// are looked at together; a new one takes the first place, and the one that was second goes. Up to three tokens lie in the
-// entry, spans included; more lie in a ring, where in time later ones overwrite them and the entry is as good as absent.
+// are looked at together; a new one takes the first place, the first moves to the second, and the second goes. Up to
+// three tokens lie in the entry, spans included. More of them lie in a ring; once later ones overwrite them there, the
+// entry is as good as absent.
 #pragma once
 
 #include <array>
@@ -21,7 +22,7 @@ static_assert(std::endian::native == std::endian::little);
 
 namespace detail {
 
-// For lengths 0 to 15: the low and the high half of as many 0xff bytes.
+// Masks for lengths 0 to 15: the low and the high half of as many 0xff bytes.
 consteval std::array<std::uint64_t, 32> masks_by_length() {
     std::array<std::uint64_t, 32> masks{};
     for (std::size_t length = 1; length < 16; ++length) {
@@ -40,7 +41,7 @@ struct ChunkKey {
 
     std::uint64_t low = 0, high = 0;
 
-    // length: at least 1. padded: whether 16 bytes can be read from text on.
+    // length: at least 1. padded: whether 16 bytes can be read from `text` on.
     static ChunkKey of(const char* text, std::size_t length, bool padded) {
         if (length > kLongest) return {0, std::uint64_t{kLongest + 1} << 56};  // no entry has this key
         ChunkKey key;
@@ -55,7 +56,7 @@ struct ChunkKey {
         return key;
     }
 
-    // Both halves in one comparison, so that there is one branch.
+    // Compares both halves at once, so that there is one branch.
     bool operator==(const ChunkKey& other) const { return ((low ^ other.low) | (high ^ other.high)) == 0; }
 };
 
@@ -64,16 +65,16 @@ public:
     static constexpr std::uint32_t kInline = 3;
 
     struct Entry {
-        ChunkKey key;                     // {0, 0}: none
-        std::array<std::int32_t, 4> ids;  // the last is the layout: whoever copies all four copies 16 bytes at once
+        ChunkKey key;                     // {0, 0}: no entry
+        std::array<std::int32_t, 4> ids;  // the last is the layout; all four are 16 bytes, copied at once
 
         std::uint32_t layout() const { return static_cast<std::uint32_t>(ids[kInline]); }
         std::uint32_t n_tokens() const { return layout() & 15; }
-        // Of the first, second or third token, if there are no more.
+        // The layout of the first, second or third token, for entries of at most kInline tokens.
         std::uint32_t begin(std::uint32_t token) const { return layout() >> (8 * token + 4) & 15; }
         std::uint32_t end(std::uint32_t token) const { return layout() >> (8 * token + 8) & 15; }
         std::uint32_t starts_word(std::uint32_t token) const { return token ? layout() >> (27 + token) & 1 : 0; }
-        // Of more: how many tokens the ring had taken before these.
+        // The number of tokens that the ring had taken before these, for entries of more than kInline.
         std::uint64_t ring_position() const { return std::bit_cast<std::uint64_t>(std::array{ids[0], ids[1]}); }
     };
 
@@ -85,7 +86,7 @@ public:
     WordCache() : lines_(kLines), ring_(kRing) {}
 
     std::size_t line_of(const ChunkKey& key) const {
-        // Multiply-shift: the upper bits depend on all of the key.
+        // A multiply-shift hash: the upper bits depend on all of the key.
         return (key.low * 0x9e3779b97f4a7c15 + key.high * 0xc2b2ae3d27d4eb4f) >> (64 - kLineBits);
     }
     void prefetch(std::size_t line) const { __builtin_prefetch(&lines_[line]); }
@@ -93,7 +94,7 @@ public:
     // The entry of a key, or null.
     const Entry* find(std::size_t line, const ChunkKey& key) const {
         const auto& entries = lines_[line].entries;
-        const Entry& entry = entries[entries[1].key == key];  // a choice, not a branch: which of two is anyone's guess
+        const Entry& entry = entries[entries[1].key == key];  // an index, not a branch, which could not be predicted
         return entry.key == key ? &entry : nullptr;
     }
 
@@ -122,7 +123,7 @@ public:
         }
         entry.ids[kInline] = static_cast<std::int32_t>(layout);
         auto& [first, second] = lines_[line].entries;
-        // The same key again, its tokens having left the ring, must not stand there twice.
+        // A key that comes again because its tokens have left the ring must not stand there twice.
         if (!(first.key == key)) second = first;
         first = entry;
     }

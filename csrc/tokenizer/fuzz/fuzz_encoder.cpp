@@ -1,8 +1,8 @@
-// A libFuzzer target (`make fuzz`) that holds the encoder against what it promises, and against a WordPiece that is too
-// plain to be wrong in the same way: no trie, no cache, no scan.
+// A libFuzzer target (`make fuzz`) that compares the encoder with its promises, and with a WordPiece that is too plain
+// to be wrong in the same way: no trie, no cache, no scan.
 //
-// An input: one byte chooses the options, one says how often the text is repeated, the rest is the text. The caches live
-// on from input to input, as those of a process do; should a failure need what came before, run again with the same -seed.
+// In an input one byte chooses the options, one says how often the text is repeated, the rest is the text. The caches
+// live on from input to input, as in a process; if a failure depends on earlier inputs, run again with the same -seed.
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -36,7 +36,7 @@ namespace {
 constexpr std::size_t kSetups = 32, kLongestWord = 100, kShortestLimit = 5;
 constexpr std::int32_t kUnknown = 0, kFirstAdded = 1000;
 
-// Greedy matching runs into dead ends: 'q' is in no piece, 'x' only begins, 'y' only continues.
+// The vocabulary leads greedy matching into dead ends: 'q' is in no piece, 'x' only begins, 'y' only continues.
 std::vector<std::pair<std::string, std::int32_t>> make_vocabulary() {
     std::vector<std::string> pieces = {
         "[UNK]", "un", "able", "ab", "abc", "##able", "##ab", "##abcd", "##bcde", "the", "token", "##ization", "##ize",
@@ -60,7 +60,7 @@ std::vector<std::pair<std::string, std::int32_t>> make_vocabulary() {
 
 const auto kVocabulary = make_vocabulary();
 
-constexpr std::size_t kAdded = 8, kAddedInWords = 4;  // those behind kAddedInWords reach across white space
+constexpr std::size_t kAdded = 8, kAddedInWords = 4;  // tokens after the first kAddedInWords reach across white space
 
 std::vector<AddedToken> added_tokens(std::int32_t first_id, std::size_t n) {
     std::vector<AddedToken> tokens = {
@@ -87,8 +87,8 @@ struct Setup {
     std::unique_ptr<Worker> worker;
 };
 
-// Eight options of five bits: those that have no bit of their own take a sum of some, so that any two of the eight still
-// meet in all four ways.
+// Makes eight options of five bits: options without a bit of their own take a sum of some, so that any two of the eight
+// still meet in all four ways.
 Setup make_setup(std::size_t index) {
     const auto odd = [index](std::size_t mask) { return std::popcount(index & mask) % 2 == 1; };
     Setup setup;
@@ -112,7 +112,7 @@ Setup make_setup(std::size_t index) {
     return setup;
 }
 
-// Made when they are first asked for: each takes a while, and as much memory as its cache.
+// A setup is made when it is first asked for: it takes a while, and as much memory as its cache.
 Setup& setup_of(std::size_t index) {
     static std::array<std::optional<Setup>, kSetups> setups;
     if (!setups[index]) setups[index] = make_setup(index);
@@ -121,7 +121,7 @@ Setup& setup_of(std::size_t index) {
 
 // ---- Text
 
-// Characters that some rule treats in a way of its own; mutations of bytes seldom find them.
+// Characters that some rule treats in its own way; mutations of bytes seldom find them.
 constexpr char32_t kTelling[] = {
     0x00, 0x09, 0x0b, 0x7f, 0x85, 0xa0, 0xad, 0xbf, 0xc0, 0xdf, 0xe9, 0x130, 0x131, 0x300, 0x301, 0x307, 0x316, 0x344,
     0x345, 0x390, 0x391, 0x3a3, 0x3c2, 0x3c3, 0x416, 0x439, 0x5b0, 0x5d0, 0x5d1, 0x627, 0x644, 0x64b, 0x9cb, 0xe33,
@@ -131,7 +131,7 @@ constexpr char32_t kTelling[] = {
     0x1d16d, 0x1f600, 0x20122, 0x2f800, 0xe0001, 0x10ffff,
 };
 
-// The length of the well-formed character that the bytes begin with; 0: there is none.
+// The length of the well-formed character that the bytes begin with; 0 if there is none.
 std::size_t length_of_character(std::string_view bytes) {
     const auto at = [&](std::size_t i) -> unsigned { return i < bytes.size() ? static_cast<unsigned char>(bytes[i]) : 0; };
     const unsigned first = at(0);
@@ -139,7 +139,7 @@ std::size_t length_of_character(std::string_view bytes) {
     for (std::size_t i = 1; i < length; ++i) {
         if ((at(i) & 0xc0) != 0x80) return 0;
     }
-    // Overlong forms, surrogates, and what is past the last character.
+    // These are overlong forms, surrogates, and code points beyond the last character.
     const bool is_bad = (first == 0xe0 && at(1) < 0xa0) || (first == 0xed && at(1) > 0x9f) || (first == 0xf0 && at(1) < 0x90) ||
                         (first == 0xf4 && at(1) > 0x8f);
     return is_bad ? 0 : length;
@@ -211,7 +211,7 @@ bool are_same(const std::vector<Token>& a, const std::vector<Token>& b) {
     });
 }
 
-// From memory that ends where the text does, into memory that is all new, for the address sanitizer to guard both.
+// Encodes from memory that ends where the text does into new memory, so that the address sanitizer guards both.
 template <typename T>
 std::vector<T> encode(const Setup& setup, std::string_view text) {
     const std::vector<char> exact(text.begin(), text.end());
@@ -252,7 +252,7 @@ void check_chunks(const Setup& setup, const std::vector<Token>& whole, std::stri
     if (!are_same(whole, joined)) fail("a text is not the sum of its chunks", text);
 }
 
-// A trie of the text's own words, which differ from input to input as the vocabulary does not.
+// Checks a trie of the text's own words: they differ from input to input, the vocabulary does not.
 void check_trie(std::string_view text) {
     std::vector<std::pair<std::string, std::int32_t>> keys;
     for (std::size_t at = 0, end; at < text.size(); at = end + 1) {
@@ -270,7 +270,7 @@ void check_trie(std::string_view text) {
     }
 }
 
-// As Python's strings hold it, in the narrowest units that will do and in wider ones.
+// Checks the text as Python's strings hold it, in the narrowest units that are wide enough and in wider ones.
 void check_utf8(std::string_view text) {
     const std::u32string characters = decode(text);
     const char32_t last = characters.empty() ? 0 : *std::max_element(characters.begin(), characters.end());
@@ -314,7 +314,7 @@ void check(const Setup& setup, std::string_view text) {
 
 }  // namespace
 
-// More tokens than the cache's ring holds, there and back: inputs would take hours to come to its end.
+// Encodes more tokens than the cache's ring holds, there and back: inputs would take hours to reach its end.
 extern "C" int LLVMFuzzerInitialize(int*, char***) {
     constexpr int kChunks = 40000;
     std::string there, back;
@@ -330,7 +330,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (size < 2) return 0;
     const std::string once = well_formed({reinterpret_cast<const char*>(data) + 2, size - 2});
     std::string text = once;
-    // Of each 8 inputs one is repeated, so that short ones cross the borders of blocks and of windows, too.
+    // One of 8 inputs is repeated, so that short ones cross the borders of blocks and of windows, too.
     const bool is_repeated = data[1] % 8 == 7;
     if (is_repeated) {
         for (unsigned i = data[1] / 8; i; --i) text += once;

@@ -76,7 +76,7 @@ def find_file(
         if not isinstance(error, LocalEntryNotFoundError):
             at = f" at revision {revision!r}" if revision else ""
             raise FileNotFoundError(f"{name} on the Hub must hold {filename}, which is missing{at}") from error
-        why = "local_files_only=True forbids to ask the Hub"
+        why = "local_files_only=True forbids asking the Hub"
         if not local_files_only:
             why = f"the Hub cannot be asked: {_first_line(error.__cause__ or error)}"
         raise FileNotFoundError(f"{name!r} is no directory, its {filename} is not in the cache, and {why}") from error

@@ -129,7 +129,7 @@ class Fit:
         if self.mismatched and not ignore_mismatched_sizes:
             shapes = "; ".join(f"{key} must be {list(own)}, got {list(found)}" for key, found, own in self.mismatched)
             hint = "ignore_mismatched_sizes=True initialises these anew"
-            raise ValueError(f"{source} has not the shapes of this {class_name}: {shapes}. {hint}")
+            raise ValueError(f"{source} does not have the shapes of this {class_name}: {shapes}. {hint}")
 
     def describe(self, class_name: str) -> list[str]:
         """Lines for the user about tensors that were not loaded; none if every tensor found its place."""

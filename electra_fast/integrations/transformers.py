@@ -185,7 +185,7 @@ _OURS: dict[type, Callable] = {
 }
 
 
-# On and off
+# Switching on and off
 
 _lock = threading.RLock()
 

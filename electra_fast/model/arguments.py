@@ -1,8 +1,8 @@
-"""From the arguments of a forward to packed tokens or a padded batch, and back.
+"""The arguments of a forward: checked, and turned into packed tokens or a padded batch; and results turned back.
 
-This is where it is decided which form a call takes. Packed is the rule. The padded form serves what packed tokens
-cannot express: attention probabilities as an output, head masks, 3-D and 4-D masks, caches, cross-attention, and
-heads that read the hidden state at a padding position.
+This file decides which form a call takes. Packed is the rule. The padded form serves calls that packed tokens cannot
+express: attention probabilities as an output, head masks, 3-D and 4-D masks, caches, cross-attention, and heads that
+read the hidden state at a padding position.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .config import ElectraConfig
 from .layers import Context, KeyValueCache, PackedContext, PaddedContext
 from .packing import PackedBatch, packed_row
 
-# What a head reads: real tokens only, the first column (of padding too, if it is that), or every column.
+# Positions that a head reads: real tokens only, the first column (even if that is padding), or every column.
 Reads = Literal["tokens", "first", "all"]
 
 # Keywords that a forward takes beyond its named parameters: those of transformers 4 and of packed input.

@@ -306,7 +306,7 @@ def _why_not_copied(model: nn.Module) -> str | None:
     return None
 
 
-# Modules whose classes have formulas that we know. transformers' classes have parts of the same names as ours.
+# Modules of the classes with formulas that we know. transformers' classes have parts of the same names as ours.
 _KNOWN_MODULES = (
     f"{__package__}.layers",
     "transformers.models.electra.modeling_electra",

@@ -93,7 +93,7 @@ class HubMixin:
             pretrained_model_name_or_path: a directory or a repository; None if `config` and `state_dict` are given.
             config: a config in place of the checkpoint's config.json, or the place to read one from.
             state_dict: weights in place of the checkpoint's.
-            ignore_mismatched_sizes: give parameters whose shapes differ fresh values, in place of an error.
+            ignore_mismatched_sizes: give fresh values to parameters whose shapes differ, in place of an error.
             use_safetensors: True for safetensors only, False for `.bin` only, None for the first of them that exists.
             variant: part of the file's name; "fp16" reads `model.fp16.safetensors`.
             dtype: "auto" takes the config's or else the weights' own; None is float32; "int8" is a model in float32

@@ -52,15 +52,15 @@ _NOT_SETTINGS = (
 
 def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     """Reads a vocab.txt: one token per line, whose number from 0 is the token's id."""
-    # Not splitlines(): U+2028 and others that it splits at are tokens in some vocabularies.
+    # splitlines() would also split at U+2028 and others, which are tokens in some vocabularies.
     try:
         lines = Path(path).read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be UTF-8 text with one token a line, got: {error}") from error
+        raise ValueError(f"{path} must be UTF-8 text with one token per line, got: {error}") from error
     if lines[-1] == "":
         lines.pop()
     if not lines:
-        raise ValueError(f"{path} must hold one token a line, but it is empty")
+        raise ValueError(f"{path} must hold one token per line, but it is empty")
     vocab: dict[str, int] = {}
     for index, token in enumerate(lines):
         if (first := vocab.setdefault(token, index)) != index:

@@ -30,13 +30,10 @@ class ElectraTokenizer(Vocabulary, files.Files):
 
     Args:
         vocab: path of a vocab.txt, or a mapping token -> id. Default: the five special tokens alone.
-        do_lower_case, strip_accents, tokenize_chinese_chars: BERT's normalization; accents are stripped by default
-            where text is lower-cased.
-        max_input_chars_per_word: limit above which a word is unknown. Default: the file's, or 100; Google's own code
-            has 200.
+        do_lower_case, strip_accents, tokenize_chinese_chars: BERT's normalization; strip_accents=None is do_lower_case.
+        max_input_chars_per_word: length of the longest known words. Default: the file's, or 100; Google's code has 200.
         final_sigma: whether a word's last capital sigma is lower-cased to the final form, as in Google's own code.
-        unk_token, sep_token, pad_token, cls_token, mask_token: special tokens; missing ones are added to the
-            vocabulary, except unk_token.
+        unk_token, sep_token, pad_token, cls_token, mask_token: special tokens, added where missing except unk_token.
         vocab_file: another name of `vocab`.
         tokenizer_file: a tokenizer.json, which also settles the normalization; instead of `vocab`.
         tokenizer_object: a `tokenizers.Tokenizer`, instead of `vocab`.
@@ -195,8 +192,7 @@ class ElectraTokenizer(Vocabulary, files.Files):
             pad_to_multiple_of: number of which the padded length becomes a multiple.
             padding_side: "right" or "left"; by default `self.padding_side`.
             return_tensors: "pt", "np", or None for lists.
-            return_*: further columns. `return_overflowing_tokens` makes rows of what truncation cut off, and a column
-                `overflow_to_sample_mapping`.
+            return_*: further columns; `return_overflowing_tokens` adds the rows cut off and overflow_to_sample_mapping.
             tokenizer_kwargs: more of these arguments, which win over those given here.
 
         Raises:

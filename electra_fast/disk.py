@@ -21,8 +21,50 @@ _DAMAGE = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, EO
 _CHUNK = 1 << 20
 
 
-def open_packed(file: Path) -> BinaryIO:
-    """Opens the bytes of a file, plain, .gz, .xz or .zst; reading raises one of `DAMAGE` where it is damaged."""
+# Reading
+
+
+def lines(path: Path, newline: str | None = None) -> Iterator[str]:
+    """The lines of UTF-8 text, plain, .gz, .xz or .zst, with their ends.
+
+    Args:
+        newline: that of `open`; by default carriage returns end lines too, and become line feeds.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is damaged, naming the line.
+    """
+    if not path.exists() or path.is_dir():
+        raise FileNotFoundError(f"no such file: {path}")
+    number = 0
+    try:
+        # Spreadsheets begin a file with a byte order mark.
+        with _open_packed(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline=newline) as text:
+            for number, line in enumerate(text, start=1):  # noqa: B007 - errors name it
+                yield line
+    except UnicodeDecodeError as error:
+        # Some kilobytes are decoded at once: lines may come before the damage that have not been given out.
+        number += 1 + error.object.count(b"\n", 0, error.start)
+        raise ValueError(f"{path}, line {number}: {not_utf8(error)}") from error
+    except _DAMAGE as error:
+        raise ValueError(f"{path}, line {number + 1}: the compressed file is damaged: {error}") from error
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The `lines` of a file by number from 1.
+
+    A line ends with a line feed and nothing else: a carriage return within one is white space of its text.
+    """
+    return enumerate(lines(path, newline="\n"), start=1)
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """What is said of a line that is not UTF-8."""
+    return f"must be UTF-8, got byte 0x{error.object[error.start]:02x}: {error.reason}"
+
+
+def _open_packed(file: Path) -> BinaryIO:
+    """The bytes of a file, plain, .gz, .xz or .zst; reading raises one of `_DAMAGE` where it is damaged."""
     openers = {".gz": gzip.open, ".xz": lzma.open, ".zst": _open_zstd}
     return openers.get(file.suffix, open)(file, "rb")
 
@@ -32,11 +74,11 @@ def _open_zstd(path: Path, _mode: str) -> io.BufferedReader:
 
 
 class _ZstdFile(io.RawIOBase):
-    """The frames of a .zst file as one stream; zstandard's own reader does not notice that a file was cut off."""
+    """The frames of a .zst file as one stream; zstandard's own reader takes a file that was cut off for a whole one."""
 
     def __init__(self, path: Path):
         self._file = path.open("rb")
-        # Files compressed with --long=31 need this window.
+        # Files packed with --long=31 need that window.
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
         self._frame: zstandard.ZstdDecompressionObj | None = None
         self._packed, self._plain = b"", memoryview(b"")
@@ -66,36 +108,13 @@ class _ZstdFile(io.RawIOBase):
         super().close()
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yields each line of UTF-8 text, plain, .gz, .xz or .zst: its number from 1, and the line with its end.
-
-    A line ends with a line feed and nothing else: a carriage return within one is white space of its text.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a damaged file; the message has the line.
-    """
-    if not path.exists() or path.is_dir():
-        raise FileNotFoundError(f"no such file: {path}")
-    number = 0
-    try:
-        with open_packed(path) as file:
-            for number, line in enumerate(file, start=1):
-                # Spreadsheets begin a file with a byte order mark.
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}, line {number}: must be UTF-8, got: {error}") from error
-    except DAMAGE as error:
-        raise ValueError(f"{path}, line {number + 1}: the compressed file is damaged: {error}") from error
-
-
 def plain_name(path: Path) -> str:
     """The file's name without .gz, .xz or .zst."""
     return path.stem if path.suffix in COMPRESSIONS else path.name
 
 
 def plain_suffix(path: Path) -> str:
-    """The suffix of `plain_name`, in lower case: ".jsonl"."""
+    """How that name ends, in lower case: ".jsonl"."""
     return Path(plain_name(path)).suffix.lower()
 
 

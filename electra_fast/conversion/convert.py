@@ -114,7 +114,13 @@ def _are_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 
 @contextmanager
 def _new_directory(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary directory to write into, renamed to `path` at the end; nothing is left of it after an error."""
-    path = Path(path)
-    if path.exists():
+    """A directory to write into, which then gets its name; nothing is left of it after an error."""
+    _check_new(path)
+    with replaced(path) as directory:
+        yield directory
+        _check_new(path)  # others may have made it meanwhile
+
+
+def _check_new(path: str | os.PathLike) -> None:
+    if Path(path).exists():
         raise FileExistsError(f"the output must be a new directory, {path} is there already")

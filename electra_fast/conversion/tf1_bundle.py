@@ -184,19 +184,8 @@ def write_bundle(prefix: str | os.PathLike, tensors: Mapping[str, Tensor], n_sha
                 data = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
                 table[name.encode()] = _entry_bytes(tensors[name], shard, file.tell(), data)
                 file.write(data)
-    with _replacing(_index_of(prefix)) as path:
-        path.write_bytes(table_bytes(sorted(table.items())))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file to write to, beside `path`, that then takes its place."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written(_index_of(prefix), "wb") as file:
+        file.write(table_bytes(sorted(table.items())))
 
 
 def _index_of(prefix: Path) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -119,6 +120,13 @@ def test_no_file_is_long():
         if path.suffix in suffixes
     }
     assert {name: n for name, n in lengths.items() if n > MAX_LINES} == {}
+
+
+def test_every_folder_is_packaged():
+    """pyproject.toml lists the packages by hand."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    folders = {module.rpartition(".")[0] for module, path in modules().items() if path.name != "__init__.py"}
+    assert set(listed) == folders
 
 
 def test_few_files_stand_at_the_root():

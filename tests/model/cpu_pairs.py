@@ -1,0 +1,31 @@
+"""A model that the encoder in C++ serves beside the same one in torch."""
+
+from __future__ import annotations
+
+import torch
+
+from electra_fast import ElectraConfig, ElectraModel
+from electra_fast.model.packing import PackedBatch, cu_seqlens_of
+
+SMALL = dict(
+    vocab_size=50, embedding_size=24, hidden_size=48, num_hidden_layers=2, num_attention_heads=2, intermediate_size=72
+)
+
+
+def pair(seed: int = 0, **sizes) -> tuple[ElectraModel, ElectraModel]:
+    """(served, reference) with the same weights, far from their initial values so that every part counts."""
+    config = ElectraConfig(**{**SMALL, **sizes})
+    torch.manual_seed(seed)
+    served, reference = ElectraModel(config).eval(), ElectraModel(config, impl="torch").eval()
+    with torch.no_grad():
+        for parameter in served.parameters():
+            parameter.add_(torch.randn_like(parameter) * (0.2 if parameter.dim() == 1 else 0.08))
+    reference.load_state_dict(served.state_dict())
+    return served, reference
+
+
+def tokens(lengths: list[int], vocab_size: int = 50) -> tuple[torch.Tensor, PackedBatch]:
+    starts = cu_seqlens_of(lengths)
+    return torch.randint(vocab_size, (sum(lengths),)), PackedBatch.from_cu_seqlens(
+        1, sum(lengths), starts, max(lengths)
+    )

@@ -1,8 +1,8 @@
-"""A training step by CUDA graphs: recorded once, replayed with new inputs.
+"""A training step as CUDA graphs: recorded once, replayed with new inputs.
 
-The paper's small model runs about 500 kernels a step at 16,384 tokens, 5 microseconds of work each: launched one by one
-from Python they take longer than they compute. There are two recordings, forward with backward and the update, because
-the optimizer lists the addresses of the gradients on the device, and these are known once the first is recorded.
+The paper's small model runs about 500 kernels per step at 16,384 tokens, 5 microseconds of work each: launching them
+one by one from Python takes longer than computing. There are two recordings, of forward with backward and of the
+update: the update needs a list of the gradients' addresses, which are known only after the first recording.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class CapturedStep:
     """compute(*inputs), then optimizer.step() and zero_grad(), replayed from recordings after a few eager steps.
 
     Every call is one real step: the first ones run eagerly and compile kernels, the next records. Shapes, dtypes and
-    devices of the inputs must stay as they are. What `compute` returns lies in memory that the next call writes over.
+    devices of the inputs must stay the same. The next call overwrites the memory of what `compute` returned.
 
     Args:
-        compute: forward and backward: leaves gradients in `.grad`, and returns tensors.
-        optimizer: its learning rates may change between calls.
-        generators: what `compute` draws from, besides torch's default generator.
+        compute: forward and backward; leaves gradients in `.grad` and returns tensors.
+        optimizer: optimizer of the step; its learning rates may change between calls.
+        generators: random generators that `compute` draws from, besides torch's default one.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Checkpoints of a run: written in the background, complete or absent, the last few kept.
 
 A checkpoint is a directory `step-N` of torch.distributed.checkpoint: every process writes its share, and any number of
-processes can read it. It has its name only while all of it is there: before and after, it is `.step-N`.
+processes can read it. It has this name only while it is complete: while it is written or deleted, it is `.step-N`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from .optim import Adam
 
 State = dict[str, dict[str, Tensor]]
 
-# What one process meets is raised in all as a CheckpointException, which is no Exception.
+# An error in one process is raised in all as a CheckpointException, which is not an Exception.
 _FAILURES = (Exception, checkpoint.CheckpointException)
 
 
 def training_state(model: nn.Module, optimizers: Sequence[Adam]) -> State:
-    """All that training changes, by the names of parameters: their precise values, both moments, and step counts.
+    """All that training changes, by the names of parameters: their fp32 values, both moments, and step counts.
 
-    The tensors are the optimizers' own, so that what is loaded into them is in force, but for parameters in lower
-    precision: `round_parameters`.
+    The tensors are the optimizers' own, so loading into them takes effect. Only parameters in lower precision need
+    `round_parameters` afterwards.
     """
     names = {p: name for name, p in model.named_parameters()}
     masters = {p: p for p in names}
@@ -50,7 +50,7 @@ def training_state(model: nn.Module, optimizers: Sequence[Adam]) -> State:
 
 @torch.no_grad()
 def round_parameters(optimizers: Sequence[Adam]) -> None:
-    """Writes the precise values to the parameters in lower precision."""
+    """Writes the fp32 masters to their parameters in lower precision."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for p in group["params"]:
@@ -59,20 +59,18 @@ def round_parameters(optimizers: Sequence[Adam]) -> None:
 
 
 class Checkpoints:
-    """The checkpoints below one directory.
+    """The checkpoints in one directory. Every process makes such an object and calls its methods in the same order.
 
     Args:
-        directory: where they lie; made when the first is written.
-        keep: how many of the newest stay.
-
-    Every process of the group makes one and calls the same methods in the same order.
+        directory: directory of the checkpoints; made when the first is written.
+        keep: number of the newest checkpoints that stay.
     """
 
     def __init__(self, directory: Path, keep: int = 2):
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
         self._directory, self._keep = directory, keep
-        # Of its own: the background writes while training talks over the default one.
+        # A group of its own: the background thread writes while training uses the default group.
         self._group = distributed.new_group(backend="gloo")
         self._is_main = distributed.get_rank() == 0
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -86,7 +84,7 @@ class Checkpoints:
         return sorted(int(match[1]) for match in matches if match)
 
     def save(self, step: int, state: State) -> None:
-        """Copies the state, and writes it in the background; waits for the checkpoint before."""
+        """Copies the state and writes it in the background, after the checkpoint before is done."""
         self.finish()
         temporary = self._directory / f".step-{step}"
         if self._is_main:
@@ -98,7 +96,7 @@ class Checkpoints:
         self._pending = self._background.submit(self._complete, step, written), step
 
     def finish(self) -> None:
-        """Waits until what was saved last is on disk; raises OSError where it could not be written."""
+        """Waits until the last checkpoint is on disk; raises OSError if it could not be written."""
         if self._pending is None:
             return
         (future, step), self._pending = self._pending, None
@@ -114,11 +112,11 @@ class Checkpoints:
         distributed.barrier(self._group)
 
     def close(self) -> None:
-        """Waits for what is being written, whatever becomes of it: a run that fails does not lose it."""
+        """Waits for a checkpoint that is being written, and ignores its errors: a failing run must not lose it."""
         self._background.shutdown()
 
     def _complete(self, step: int, written: Future) -> None:
-        """Names a checkpoint as soon as it is written, so that a crash before the next one does not lose it."""
+        """Renames a checkpoint as soon as it is written, so that a crash before the next one does not lose it."""
         written.result()
         if self._is_main:
             os.replace(self._directory / f".step-{step}", self._directory / f"step-{step}")
@@ -130,7 +128,7 @@ class Checkpoints:
         """Reads the checkpoint of a step into the tensors of `state`.
 
         Raises:
-            ValueError: it holds other tensors than these, or is damaged.
+            ValueError: the checkpoint holds other tensors than `state`, or is damaged.
         """
         path = self._directory / f"step-{step}"
         try:
@@ -157,8 +155,8 @@ def _check_shapes(path: Path, found: dict[str, tuple[int, ...]], state: State) -
 
 
 class _Writer(checkpoint.FileSystemWriter):
-    """Says why a file could not be written: of a full disk, torch.save says that a position was not expected, and what
-    came before gets lost on the way to the first process."""
+    """Raises the first cause of a failed write. On a full disk torch.save complains of an unexpected position, and the
+    error before that does not reach the first process."""
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> torch.futures.Future:
         try:
@@ -171,7 +169,7 @@ class _Writer(checkpoint.FileSystemWriter):
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of an error, or of that which a process met."""
+    """The first line of an error, or of the one in a process that failed."""
     if isinstance(error, checkpoint.CheckpointException):
         error, _ = next(iter(error.failures.values()))
     return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,6 +1,6 @@
 """The processes that train together: torchrun's, or this one alone.
 
-A process that nobody launched with others joins a group of one, so that what follows knows a single way.
+A process that torchrun did not launch joins a group of one, so that training code has a single path.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from ..model.layers import ElectraLayer
 from .options import Parallel
 
-# The groups of one process after another: torchrun's store still has the keys of those that are gone.
+# Number of groups this process has joined: each needs its own prefix, for torchrun's store keeps the keys of old ones.
 _joins = itertools.count()
 
 
 @dataclass(frozen=True)
 class World:
-    """Where this process stands.
+    """This process's place among all.
 
     Attributes:
-        rank, size: its number, and how many there are.
-        device: what it computes on.
+        rank, size: its number, and the number of processes.
+        device: device it computes on.
     """
 
     rank: int
@@ -54,14 +54,14 @@ class World:
 
 @contextmanager
 def join(device: str = "auto", timeout: timedelta = timedelta(minutes=30)) -> Iterator[World]:
-    """Joins the processes that torchrun started, or a group of one; leaves it at the end.
+    """Joins the processes that torchrun started, or a group of one; leaves the group at the end.
 
     Args:
-        device: "auto", "cpu", "cuda" or "cuda:1"; of several processes on GPUs each takes the one of its local rank.
-        timeout: how long to wait for another process before giving up.
+        device: "auto", "cpu", "cuda" or "cuda:1"; with torchrun each process takes the GPU of its local rank.
+        timeout: time to wait for another process before giving up.
 
     Raises:
-        ValueError: a GPU that is not there.
+        ValueError: a GPU that this machine does not have.
     """
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     local_rank, is_launched = int(os.environ.get("LOCAL_RANK", 0)), "RANK" in os.environ
@@ -88,11 +88,11 @@ def parallelize(model: nn.Module, world: World, parallel: Parallel, dtype: torch
     """The module whose forward and backward average gradients over all processes.
 
     Args:
-        model: with the same weights in every process; under FSDP its parameters become shards, in place, and its
-            encoders' layers are gathered and freed one after the other.
-        parallel: "ddp": every process has all weights; "fsdp": a share of them, of their gradients and of the
-            optimizer's state.
-        dtype: what FSDP gathers weights in; those of DDP are what they are.
+        model: the model, with the same weights in every process. Under FSDP its parameters become shards, in place, and
+            its encoders' layers are gathered and freed one after the other.
+        parallel: "ddp": every process has all weights; "fsdp": every process has a share of the weights, of their
+            gradients and of the optimizer's state.
+        dtype: type in which FSDP gathers weights; DDP keeps theirs.
     """
     if parallel == "fsdp":
         mesh = distributed.init_device_mesh(world.device.type, (world.size,))
@@ -105,7 +105,7 @@ def parallelize(model: nn.Module, world: World, parallel: Parallel, dtype: torch
         return model
     devices = [world.device] if world.device.type == "cuda" else None
     with warnings.catch_warnings():
-        # The option has a new name in torch 2.13, which 2.11 does not know.
+        # torch 2.13 renames the option, and 2.11 does not know the new name.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         return nn.parallel.DistributedDataParallel(
             model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
@@ -113,7 +113,7 @@ def parallelize(model: nn.Module, world: World, parallel: Parallel, dtype: torch
 
 
 def average_gradients(module: nn.Module, is_on: bool) -> None:
-    """Whether the backwards that follow average gradients over the processes: an update does so once, in its last."""
+    """Sets whether the next backwards average gradients over processes: an update does so only in its last one."""
     if isinstance(module, nn.parallel.DistributedDataParallel):
         module.require_backward_grad_sync = is_on
     elif isinstance(module, FSDPModule):

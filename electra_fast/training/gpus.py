@@ -1,4 +1,4 @@
-"""What GPUs can compute at most: the denominator of model FLOPs utilisation (MFU)."""
+"""Peak FLOP/s of GPUs: the denominator of model FLOPs utilisation (MFU)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ class Gpu:
     """A GPU's dense peak.
 
     Attributes:
-        pattern: matches what `torch.cuda.get_device_name` says of it.
-        peak_flops: a second, bf16 with fp32 sums on tensor cores, without sparsity (V100: fp16).
+        pattern: regular expression found in what `torch.cuda.get_device_name` returns.
+        peak_flops: FLOP/s in bf16 with fp32 sums on tensor cores, without sparsity (V100: fp16).
     """
 
     pattern: str
     peak_flops: float
 
 
-# From NVIDIA's datasheets of the products and, for the RTX 4090, the appendix of the Ada architecture whitepaper. Where
-# a datasheet gives the figure with sparsity alone, half of it.
+# Numbers from NVIDIA's datasheets and, for the RTX 4090, the appendix of the Ada architecture whitepaper. If a
+# datasheet gives only the figure with sparsity, the table has half of it.
 GPUS: dict[str, Gpu] = {
     "v100": Gpu(r"V100-SXM", 125e12),
     "a100": Gpu(r"A100", 312e12),
@@ -34,8 +34,8 @@ GPUS: dict[str, Gpu] = {
 
 
 def peak_flops(device_name: str) -> float | None:
-    """The dense peak of a GPU by the name that `torch.cuda.get_device_name` gives it; None for one that is not listed.
+    """The dense peak of a GPU by its name in `torch.cuda.get_device_name`; None for a GPU that is not listed.
 
-    A V100's is in fp16, which it has instead of bf16; a run in fp32 is measured against this number too.
+    A V100's peak is in fp16, because it has no bf16. Runs in fp32 are measured against this number too.
     """
     return next((gpu.peak_flops for gpu in GPUS.values() if re.search(gpu.pattern, device_name)), None)

@@ -1,7 +1,7 @@
-"""Tells from a pre-training run's records when something goes wrong, and what to do about it.
+"""A guard that finds from a pre-training run's records that something goes wrong, and gives advice.
 
-A loss that is no number stops the run. The other two findings may be wrong about a run that nobody has tried before,
-and an hour lost to a false alarm is worse than one that a person reads about too late: they warn, once.
+A loss that is not finite stops the run. The other two findings only warn, once: they may be wrong about a run that
+nobody has tried before, and a false alarm that ends a run costs more than a warning read too late.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from statistics import median
 _LOSSES = ("loss", "generator_loss", "discriminator_loss")
 _JUDGED = ("generator_loss", "discriminator_loss", "discriminator_auc", "replaced_share")
 
-# A run is judged from its half on, and not before a thousand steps: preset tiny without its neighbour heads
-# leaves its unigram plateau after 300 to 500 of them, and a run that is over sooner says nothing about its recipe.
+# The guard judges a run in its second half, and not before a thousand steps: preset tiny without its neighbour heads
+# leaves its unigram plateau after 300 to 500 steps, and a shorter run says nothing about its recipe.
 _FIRST_PROGRESS = 0.5
 _FIRST_STEP = 1000
-# Records of which the median is taken, so that one odd window of steps is no finding.
+# Records in a median, so that one odd window of steps is not a finding.
 _N_RECORDS = 5
-# A constant discriminator that knows the special tokens has 0.97 of the entropy in sequences of 64 and more in longer
-# ones; preset tiny, also without its neighbour heads, is at 0.8 of it and an AUC of 0.79 or more in minutes.
+# A constant discriminator that knows the special tokens has a loss of 0.97 of the entropy in sequences of 64 tokens,
+# and more in longer ones. Preset tiny, even without its neighbour heads, gets to 0.8 and an AUC of 0.79 in minutes.
 _COLLAPSED_LOSS, _COLLAPSED_AUC = 0.95, 0.55
 
 
 class Guard:
-    """Looks at each record of training; keeps the last few, and what it has said already.
+    """Checks each training record; remembers the last few, and which advice it has given.
 
     - A loss that is NaN or infinite raises ValueError.
-    - The generator does not learn: from half the run on, its loss is above `unigram_loss`. A prediction that is the
-      same everywhere cannot come below that on the text it was taken from; what reads the context does early on (preset
-      tiny without neighbour heads: 5.90, passed at step 350 on the way from 8.4 to 5.1).
-    - The discriminator has collapsed: from half the run on, its loss is that of a constant probability, the share of
-      replaced tokens p: above 0.95 (-p ln p - (1 - p) ln (1 - p)), and its AUC is below 0.55. At the start it is too.
+    - The generator does not learn: in the second half of the run its loss is above `unigram_loss`. No prediction that
+      ignores the context gets below that, and one that reads it soon does (preset tiny without neighbour heads: 5.90,
+      passed at step 350 on the way from 8.4 to 5.1).
+    - The discriminator has collapsed: in the second half of the run its loss is that of a constant probability, above
+      0.95 (-p ln p - (1 - p) ln (1 - p)) with p the share of replaced tokens, and its AUC is below 0.55. Every run
+      begins like that.
 
     Args:
-        unigram_loss: entropy of the held-out text's tokens in nats (`Evaluation.unigram_loss`); None does not look at
+        unigram_loss: entropy of the held-out text's tokens in nats (`Evaluation.unigram_loss`); None does not check
             the generator.
         stop: raise ValueError for the last two findings too.
     """
@@ -47,16 +48,16 @@ class Guard:
         self._said: set[str] = set()
 
     def check(self, step: int, progress: float, metrics: Mapping[str, float | None]) -> str | None:
-        """Advice that was not given before, to show and to log, or None.
+        """Returns advice that was not given before, to show and to log, or None.
 
         Args:
             step: updates done.
             progress: the share of the run that is done, in [0, 1].
-            metrics: loss, generator_loss, discriminator_loss, discriminator_auc, replaced_share and any others; what is
-                absent or None is not judged.
+            metrics: loss, generator_loss, discriminator_loss, discriminator_auc, replaced_share and any others; those
+                absent or None are not judged.
 
         Raises:
-            ValueError: a loss that is not finite, or any finding where `stop` is set.
+            ValueError: a loss that is not finite, or any finding if `stop` is set.
         """
         for name in _LOSSES:
             value = metrics.get(name)

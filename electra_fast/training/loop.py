@@ -1,6 +1,6 @@
-"""A loop of updates, the same ones from any number of processes.
+"""A loop of updates that are the same with any number of processes.
 
-What an update does is a function of the state before it and of (seed, step), so a run goes on from any step.
+An update depends only on the state before it and on (seed, step), so a run can resume at any step.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from .precision import LossScale, lower_precision
 from .report import RunReport
 from .schedule import warmup_decay
 
-# A signal that comes again so soon is the same one, sent twice.
+# A signal that comes again within this time is the same one, sent twice.
 _REPEAT_SECONDS = 5.0
 
 
 class Loop(ABC):
-    """Updates a model until its steps are done or its time is up; what a batch is, and its loss, subclasses know.
+    """Updates a model until its steps are done or its time is up; subclasses define batches and the loss.
 
     Args:
-        model: on the device of `world`.
-        options: of the run, with a precision: the one of activations, and of parameters but under FSDP. The optimizer's
-            state is fp32.
-        n_steps, minutes: the limits; at least one of them. The learning rate falls with the share of the nearer one.
-        warmup_steps, decay_power, decay_start: of the schedule (`warmup_decay`).
-        parallel: "ddp" or "fsdp".
+        model: the model, on the device of `world`.
+        options: options of the run, with a precision set. Activations have this precision, and so do parameters except
+            under FSDP. The optimizer's state is fp32.
+        n_steps, minutes: the limits, at least one of them. The learning rate falls with the share of the nearer limit.
+        warmup_steps, decay_power, decay_start: arguments of the schedule (`warmup_decay`).
+        parallel: "ddp" or "fsdp", as in `parallelize`.
 
     Attributes:
         step: updates done.
-        seconds: of training, up to the last update.
-        is_stopping: whether a process was asked to `stop`; known to all of them after the same update.
+        seconds: training time up to the last update.
+        is_stopping: whether a process was asked to `stop`; all processes know after the same update.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class Loop(ABC):
         self.step, self.seconds, self.is_stopping, self._is_asked_to_stop = 0, 0.0, False, False
         self._window_start = 0.0
         dtype = DTYPES[options.precision]
-        # FSDP replaces parameters by shards, and the optimizers must hold the shards: it comes before them. DDP makes
-        # its buckets of gradients by the parameters' dtypes: it comes after the optimizers have lowered these.
+        # FSDP comes before the optimizers: it replaces parameters by shards, and the optimizers must hold the shards.
+        # DDP comes after the parameters' dtypes are lowered, because it makes its gradient buckets by these dtypes.
         if parallel == "fsdp":
             self.module = parallelize(model, world, parallel, dtype)
         self.optimizers = self._new_optimizers()
@@ -82,24 +82,25 @@ class Loop(ABC):
             self.module = parallelize(model, world, parallel, dtype)
 
     def state(self) -> State:
-        """All that a checkpoint holds, besides the number of the step."""
+        """The tensors of a checkpoint: all that it holds but the number of the step."""
         clock = {"seconds": torch.tensor(self.seconds, dtype=torch.float64)}
         return training_state(self.model, self.optimizers) | {"clock": clock}
 
     def resume(self, step: int, state: State) -> None:
-        """Goes on after `step`; `state` is `state()`, into which a checkpoint was read."""
+        """Resumes after `step`; `state` is the result of `state()` with a checkpoint loaded into it."""
         round_parameters(self.optimizers)
         self.step, self.seconds = step, float(state["clock"]["seconds"])
         self._window_start = self.seconds
 
     def stop(self) -> None:
-        """Ends the run, in all processes, after the update that is being made or else the next; for signal handlers."""
+        """Ends the run in all processes, after the current update or the next one; signal handlers may call it."""
         self._is_asked_to_stop = True
 
     def run(self, report: RunReport, until: int | None = None) -> None:
-        """Trains to the end of the run, or until that many updates are done, or `is_stopping`.
+        """Trains to the end of the run, until `until` updates are done, or until `is_stopping`.
 
-        Raises ValueError where the report does.
+        Raises:
+            ValueError: the report's guard ends the run.
         """
         self.module.train()
         start = time.perf_counter() - self.seconds
@@ -121,32 +122,32 @@ class Loop(ABC):
 
     @abstractmethod
     def _new_optimizers(self) -> list[Adam]:
-        """The optimizers of the model's parameters, whose groups have an `initial_lr`; called by `__init__`."""
+        """Makes the optimizers of the model's parameters, for `__init__`; each group has an `initial_lr`."""
 
     @abstractmethod
     def _batches(self) -> list[tuple]:
-        """This process's share of the step's batch, for each forward: the arguments of `_compute`."""
+        """This process's share of the step's batch: for each forward the arguments of `_compute`."""
 
     @abstractmethod
     def _compute(self, *batch: Any) -> Mapping[str, Tensor]:
-        """Forward and `_backward` of a part of the step's batch; what the metrics need to know of it."""
+        """Runs forward and `_backward` on a part of the step's batch; returns what the metrics need."""
 
     @abstractmethod
     def _collect(self, outputs: list[Mapping[str, Tensor]]) -> None:
-        """Takes what the step's forwards returned, in memory that the next step may write over."""
+        """Takes the outputs of the step's forwards; the next step may overwrite their memory."""
 
     @abstractmethod
     def _metrics(self, seconds: float) -> dict[str, float]:
-        """Of the updates since the last record, which took so long: the same in all processes."""
+        """Metrics since the last record, the same in all processes; `seconds` is how long those updates took."""
 
     def _update(self) -> None:
-        """One step of the optimizers."""
+        """Makes one update."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * warmup_decay(
                     self.step, self.progress, self.warmup_steps, self.decay_power, self.decay_start
                 )
-        # Dropout differs from process to process, and is drawn anew after a restart as it would have been without.
+        # Dropout differs between processes, and a resumed run draws the same as one that was never interrupted.
         torch.manual_seed(mixed_seed(self.seed, self.step, "dropout", self.world.rank))
         self._collect(self._step(self._batches()))
 
@@ -155,7 +156,7 @@ class Loop(ABC):
         (loss if scale is None else loss * scale.value).backward()
 
     def _step(self, batches: list[tuple]) -> list[Mapping[str, Tensor]]:
-        """The step's forwards and backwards and the optimizers' update; what the forwards returned."""
+        """Runs the step's forwards, backwards and update; returns the outputs of the forwards."""
         outputs = []
         for i, batch in enumerate(batches):
             average_gradients(self.module, i == len(batches) - 1)
@@ -166,7 +167,7 @@ class Loop(ABC):
         return outputs
 
     def _agree(self, seconds: float) -> None:
-        """The first process says what time it is; where one was asked to stop, all do."""
+        """Gives all processes the first one's time, and stops all of them if one was asked to stop."""
         message = torch.tensor([seconds * self.world.is_main, self._is_asked_to_stop], dtype=torch.float64)
         if self.world.size > 1:
             distributed.all_reduce(message, distributed.ReduceOp.MAX)
@@ -174,17 +175,17 @@ class Loop(ABC):
 
 
 def mixed_seed(*parts: object) -> int:
-    """A seed of 63 bits for what the parts name."""
+    """A seed of 63 bits that depends on all parts."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1
 
 
 @contextmanager
 def stopped_by_signals(loop: Loop) -> Iterator[list[int]]:
-    """SIGTERM and Ctrl-C end the loop after the update that is being made, and are listed.
+    """Lets SIGTERM and Ctrl-C end the loop after the current update; yields the list of signals received.
 
-    Seconds later they act as ever: Slurm and torchrun send the same signal, and so do torchrun and a terminal, but a
-    user who repeats it means it. Elsewhere than in the main thread signals stay as they are.
+    A signal repeated after 5 seconds acts as usual, because a user who repeats it means it. Sooner repeats do not:
+    Slurm and torchrun, or torchrun and a terminal, send the same signal twice. Outside the main thread nothing changes.
     """
     received: list[int] = []
     deadline = math.inf
@@ -192,7 +193,7 @@ def stopped_by_signals(loop: Loop) -> Iterator[list[int]]:
         yield received
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    # What runs in the background of a shell ignores Ctrl-C, and should.
+    # A background job of a shell ignores Ctrl-C, and should go on doing so.
     before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
 
     def stop(number: int, _: object) -> None:

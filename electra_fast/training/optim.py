@@ -16,15 +16,15 @@ Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
 class Adam(torch.optim.Optimizer):
-    """What AdamW and LAMB share: clipping, fp32 masters, and rates and step counts that a CUDA graph can read.
+    """Base of AdamW and LAMB: clipping, fp32 masters, and rates and step counts that a CUDA graph can read.
 
-    Where a gradient is not finite the step is left out, and not counted.
+    A step with a gradient that is not finite changes nothing and does not count.
 
-    A step may be recorded in a CUDA graph after one that was not. A replay reads the rates that `write_lr` wrote last.
+    A CUDA graph can record a step after a first eager one. A replay reads the rates that `write_lr` wrote last.
 
     Attributes:
-        grad_norm: the global norm before clipping in the last step, a tensor; None where nothing was clipped.
-        loss_scale: a `precision.LossScale` where the loss is multiplied by its value before backward, else None.
+        grad_norm: the global norm before clipping in the last step, a tensor; None without clipping.
+        loss_scale: the `precision.LossScale` by whose value the loss is multiplied before backward, or None.
     """
 
     _op: str
@@ -45,7 +45,7 @@ class Adam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update of every parameter that has a gradient."""
+        """Updates every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -80,7 +80,7 @@ class Adam(torch.optim.Optimizer):
         return loss
 
     def write_lr(self) -> None:
-        """Writes every group's `lr`, a number or a scalar tensor, to the device: `step` does it, a replay does not."""
+        """Writes every group's `lr`, a number or scalar tensor, to the device: `step` calls this, a replay does not."""
         first = next(p for group in self.param_groups for p in group["params"])
         for _ in range(len(self._rates), len(self.param_groups)):
             self._rates.append(torch.zeros((), dtype=_precise(first.dtype), device=first.device))
@@ -88,15 +88,15 @@ class Adam(torch.optim.Optimizer):
             rate.copy_(group["lr"]) if isinstance(group["lr"], Tensor) else rate.fill_(group["lr"])
 
     def master_of(self, param: Tensor) -> Tensor:
-        """A parameter's precise value, in fp32: what to save. The parameter itself where that is fp32."""
+        """The fp32 value of a parameter, which is what to save: its master, or itself if it is fp32."""
         return self.state.get(param, {}).get("master", param)
 
     def keep_master(self, param: Tensor) -> None:
-        """Keeps a parameter's value as its master, for it is about to be rounded."""
+        """Keeps a parameter's value as its master before the parameter is rounded."""
         self._state_of(param)["master"] = param.detach().clone()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch.optim.Optimizer, which would round masters and moments to the dtype of their parameters."""
+        """Loads a state. Unlike torch.optim.Optimizer it does not round masters and moments to the parameters' dtype."""
         super().load_state_dict(state_dict)
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
             for index, p in zip(saved["params"], group["params"], strict=True):
@@ -106,14 +106,14 @@ class Adam(torch.optim.Optimizer):
                     group["step"] = torch.as_tensor(group["step"], device=p.device)
 
     def create_state(self) -> None:
-        """Makes masters, moments and step counts of all parameters, which else come with their first gradient."""
+        """Makes all masters, moments and step counts now, instead of with the first gradients."""
         for group in self.param_groups:
             self._count_of(group)
             for p in group["params"]:
                 self._state_of(p)
 
     def _grad_scale(self, grads: list[Tensor]) -> Tensor:
-        """What gradients are multiplied by; NaN where one is not finite, if their norm is taken at all."""
+        """The factor of all gradients; with clipping it is NaN if any gradient is not finite."""
         loss_scale = 1.0 if self.loss_scale is None else self.loss_scale.value
         if self.max_grad_norm is None:
             return torch.ones((), device=grads[0].device) / loss_scale
@@ -127,7 +127,7 @@ class Adam(torch.optim.Optimizer):
         return (self.max_grad_norm + 0 * norm) / norm.clamp(min=self.max_grad_norm) / loss_scale
 
     def _count_of(self, group: dict[str, Any]) -> Tensor:
-        """How many steps a group has done, on its device."""
+        """The number of steps a group has done, on its device."""
         if "step" not in group:
             group["step"] = torch.zeros((), dtype=torch.long, device=group["params"][0].device)
         return group["step"]
@@ -148,14 +148,14 @@ class Adam(torch.optim.Optimizer):
 class AdamW(Adam):
     """p -= lr * (m / (sqrt(v) + eps) + weight_decay * p), all gradients together clipped to the norm `max_grad_norm`.
 
-    With its defaults the update of google-research/electra (model/optimization.py): no bias correction, eps outside the
-    root, decay decoupled and multiplied by the rate. With `bias_correction` it is torch.optim.AdamW's. Parameters in
-    bf16 and fp16 have fp32 masters, which are updated and from which they are rounded.
+    The defaults give the update of google-research/electra (model/optimization.py): no bias correction, eps outside the
+    root, decay decoupled and multiplied by the rate. With `bias_correction` the update is torch.optim.AdamW's.
+    Parameters in bf16 and fp16 have fp32 masters: the step updates the masters and rounds them to the parameters.
 
     Args:
         params: parameters, or groups of them with their own `lr`, `betas`, `eps`, `weight_decay`, `bias_correction`.
-        max_grad_norm: of all groups together; None does not clip.
-        impl: which code serves the op, "auto", "triton" or "torch".
+        max_grad_norm: largest norm of all groups' gradients together; None does not clip.
+        impl: code that serves the op, "auto", "triton" or "torch".
     """
 
     _op = "adamw"
@@ -180,8 +180,8 @@ class LAMB(Adam):
 
     Args:
         params, max_grad_norm, impl: as in `AdamW`; groups may have their own `adapt` too.
-        adapt: whether updates are scaled; None: where there is weight decay, so not for LayerNorms and biases, as in
-            NVIDIA's recipe.
+        adapt: whether to scale updates; None scales those with weight decay, so not LayerNorms and biases, as NVIDIA's
+            recipe does.
     """
 
     _op = "lamb"
@@ -211,7 +211,7 @@ class LAMB(Adam):
 
 
 def _local(x: Tensor) -> Tensor:
-    """What this process has of a tensor that is spread over several."""
+    """The part of a sharded tensor that this process holds."""
     return x.to_local() if isinstance(x, DTensor) else x
 
 
@@ -221,7 +221,7 @@ def _precise(dtype: torch.dtype) -> torch.dtype:
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups of a module: matrices and tables decay, LayerNorms and biases do not. Shared ones occur once."""
+    """Parameter groups of a module, each parameter once: matrices and tables decay, LayerNorms and biases do not."""
     groups = [{"params": [], "weight_decay": weight_decay}, {"params": [], "weight_decay": 0.0}]
     for name, parameter in module.named_parameters():
         groups["LayerNorm" in name or name.endswith("bias")]["params"].append(parameter)

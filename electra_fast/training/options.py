@@ -1,6 +1,6 @@
-"""The options of a run: how it is made. What it trains is the recipe's.
+"""The options of a run: how to train. The recipe says what to train.
 
-Nothing here imports torch: the command line asks these classes for its options and their help texts.
+This file does not import torch: the command line takes its options and their help texts from these classes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .trackers import Tracker
 Precision = Literal["fp32", "bf16", "fp16"]
 Parallel = Literal["ddp", "fsdp"]
 
-# The options that commands have too which train nothing, each with its one help text.
+# Options that commands without training have too, each with its one help text.
 Device = Annotated[str, Doc("Device to run on: auto, cpu, cuda, cuda:1, ...")]
 ImplOption = Annotated[Literal["auto", "triton", "torch"], Doc("Code that serves the ops.")]
 PrecisionOption = Annotated[
@@ -29,14 +29,14 @@ Options = TypeVar("Options", bound="RunOptions")
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The options that every run has. `PretrainingOptions` and `FinetuningOptions` add their own, and defaults.
+    """Options that every run has. `PretrainingOptions` and `FinetuningOptions` add their own, and defaults.
 
     Raises:
-        ValueError: a number that must be positive, a name that is not known.
+        ValueError: a number that is not positive, an unknown name.
     """
 
     accumulate: int = 1
-    """Forwards and backwards an update, where a batch does not fit at once."""
+    """Forwards and backwards per update, for batches that do not fit into memory."""
     log_every: int
     """Updates between two records."""
     checkpoint_every: int | None
@@ -72,14 +72,14 @@ class RunOptions:
 
 
 def changed(options: Options | None, changes: Mapping[str, Any], kind: type[Options]) -> Options:
-    """The options, or the defaults of `kind`, with changes of some fields; raises TypeError for another kind's."""
+    """The options, or the defaults of `kind`, with some fields changed; raises TypeError for options of another kind."""
     if options is not None and not isinstance(options, kind):
         raise TypeError(f"options must be {kind.__name__}, got {type(options).__name__}")
     return replace(options or kind(), **changes)
 
 
 def by_owner(changes: Mapping[str, Any], *owners: type) -> list[dict[str, Any]]:
-    """Keyword arguments by the dataclass that has a field of the name; raises TypeError for a name that none has."""
+    """Keyword arguments split by the dataclass that has a field of the name; raises TypeError for unknown names."""
     names = [{field.name for field in fields(owner)} for owner in owners]
     if unknown := changes.keys() - set.union(*names):
         raise TypeError(

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 Records = list[dict[str, Any]]
 
 _TRAIN, _HELD_OUT, _CONSTANT = "#3b6ea8", "#d1495b", "#8a8a8a"
-# (metric of both kinds of records, its title, the same for the best constant guess: a number, or a metric of
+# (metric of training and evaluation records, its title, its value for the best constant guess: a number, a metric of
 # evaluations, or None).
 Panel = tuple[str, str, float | str | None]
-# What every run has.
+# Panels of every run.
 OPTIMIZER_PANELS: tuple[Panel, ...] = (
     ("lr", "learning rate", None),
     ("grad_norm", "gradient norm before clipping", None),
@@ -29,13 +29,12 @@ OPTIMIZER_PANELS: tuple[Panel, ...] = (
 def plot_run(log_path: str | os.PathLike, png_path: str | os.PathLike, panels: Sequence[Panel], name: str) -> None:
     """Draws metrics over steps, each in a panel; evaluations are points.
 
-    A log that was continued after an interruption may have a step twice: the later record counts. Metrics that the run
-    does not have get no panel.
+    If a resumed run logged a step twice, the later record counts. Metrics that the run does not have get no panel.
 
     Args:
         log_path: a run's log.jsonl.
         png_path: the picture to write, whole or not at all.
-        name: of what was trained.
+        name: name of what was trained.
 
     Raises:
         ImportError: matplotlib is not installed.

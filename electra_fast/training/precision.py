@@ -1,4 +1,4 @@
-"""Training below fp32: parameters in bf16 or fp16, their precise values in the optimizer."""
+"""Training below fp32: parameters in bf16 or fp16, their fp32 values in the optimizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .optim import Adam
 
 
 def lower_precision(optimizer: Adam, dtype: torch.dtype) -> None:
-    """Rounds an optimizer's parameters to `dtype`; what they were stays with it, as their masters."""
+    """Rounds an optimizer's parameters to `dtype`; the optimizer keeps their values from before as masters."""
     for p in _parameters(optimizer):
         if p.dtype != dtype:
             optimizer.keep_master(p)
@@ -19,12 +19,14 @@ def lower_precision(optimizer: Adam, dtype: torch.dtype) -> None:
 
 
 class LossScale:
-    """What the loss is multiplied by so that fp16 gradients do not vanish: halved by each step that is not finite, and
-    doubled after `interval` good ones in a row (Micikevicius et al. 2018). All of it stays on the device.
+    """A factor of the loss that keeps fp16 gradients from vanishing (Micikevicius et al. 2018).
+
+    Each step that is not finite halves the factor, and `interval` finite ones in a row double it. All of it stays on
+    the device.
 
     Attributes:
         value: the factor, an fp32 scalar.
-        n_good: finite steps since it changed, an int64 scalar.
+        n_good: finite steps since the factor changed, an int64 scalar.
     """
 
     def __init__(self, device: torch.device, initial: float = 2.0**16, interval: int = 2000):

@@ -1,4 +1,4 @@
-"""What a run says while it goes: one live line for the eye, one JSONL record for everything else."""
+"""Progress of a run: one live line on the screen, and JSONL records of everything."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import IO, Any
 
 from ..disk import written
 
-# Where the output is no terminal, a line every so many seconds.
+# Seconds between two lines if the output is not a terminal.
 _PLAIN_INTERVAL = 15.0
 
 
 class JsonLines:
-    """An append-only file of one JSON object a line, each written whole; numbers that are not finite become null."""
+    """An append-only file with one JSON object per line, each written whole; NaN and infinities become null."""
 
     def __init__(self, path: str | Path):
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
@@ -42,13 +42,13 @@ def _json_value(value: Any) -> Any:
 
 
 def read_records(path: str | Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The records of a log, or those of one kind; a last line that was cut off is left out."""
+    """The records of a log, or those of one kind, without a last line that was cut off."""
     lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
     return [record for record in map(json.loads, lines) if kind in (None, record["kind"])]
 
 
 def rewind_records(path: str | Path, step: int) -> None:
-    """Leaves out what a log says of steps after `step`, and of an end: the run goes on from there."""
+    """Removes the records of later steps than `step`, and of an end, from a log: the run goes on from there."""
     kept = [record for record in read_records(path) if record.get("step", 0) <= step and record["kind"] != "end"]
     with written(path) as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
@@ -64,11 +64,11 @@ class ProgressLine:
         self._last = -math.inf
 
     def show(self, step: int, progress: float, seconds: float, fields: Mapping[str, str]) -> None:
-        """Shows step/total, the share done, the fields as `name value`, and the time that is left.
+        """Shows step/total, the share done, the fields as `name value`, and the time left.
 
         Args:
-            progress: the share of the run that is done, in (0, 1]; the total is worked out from it.
-            seconds: since the run began.
+            progress: the share of the run that is done, in (0, 1]; the total is computed from it.
+            seconds: time since the run began.
         """
         total, left = round(step / progress), seconds * (1 / progress - 1)
         parts = [f"step {step}/{total}", f"{progress:4.0%}", *(f"{name} {value}" for name, value in fields.items())]
@@ -77,7 +77,7 @@ class ProgressLine:
     def _put(self, line: str, is_last: bool) -> None:
         now = time.monotonic()
         if self._is_live:
-            # Spaces wipe what a longer line before left behind.
+            # Spaces overwrite the rest of a longer line before.
             self._stream.write(f"\r{line:<{self._width}}")
             self._width = len(line)
         elif is_last or now - self._last >= _PLAIN_INTERVAL:
@@ -86,14 +86,14 @@ class ProgressLine:
         self._stream.flush()
 
     def end(self) -> None:
-        """Leaves the line, for what is printed next."""
+        """Ends the line, so that the next output starts on a new one."""
         if self._is_live and self._width:
             self._stream.write("\n")
             self._stream.flush()
 
 
 def format_duration(seconds: float) -> str:
-    """75 -> "1:15", 3675 -> "1:01:15"."""
+    """Formats seconds: 75 -> "1:15", 3675 -> "1:01:15"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

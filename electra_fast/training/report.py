@@ -1,4 +1,4 @@
-"""What a run says: everything to the log and the trackers, one line for the eye, advice from the guard."""
+"""Reports of a run: records to the log and the trackers, one line to the screen, advice from the guard."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ class TrainingGuard(Protocol):
     """Tells from the records of training when something goes wrong."""
 
     def check(self, step: int, progress: float, metrics: Mapping[str, float | None]) -> str | None:
-        """Advice to show and to log, or None; raises ValueError for what ends the run."""
+        """Returns advice to show and to log, or None; raises ValueError to end the run."""
 
 
 class RunReport:
-    """Says how a run goes; of several processes only the first has somewhere to say it.
+    """Reports how a run goes; with several processes, only the first one has a writer.
 
     Args:
-        writer: where records go; None: nothing is said.
-        guard: looks at every record of training, in every process.
-        shown: what the line has of the metrics: label, metric, format.
+        writer: takes the records; None reports nothing.
+        guard: checks every training record, in every process.
+        shown: the metrics on the progress line, as (label, metric, format).
     """
 
     def __init__(self, writer: RecordWriter | None, guard: TrainingGuard, shown: Sequence[tuple[str, str, str]]):
@@ -35,15 +35,15 @@ class RunReport:
             self._writer.write(kind, **fields)
 
     def training(self, step: int, progress: float, seconds: float, metrics: dict[str, float]) -> None:
-        """A record of training, and the line anew.
+        """Writes a training record and refreshes the progress line.
 
         Args:
             progress: the share of the run that is done.
-            seconds: of training, so far.
-            metrics: the same in every process, so that all stop together.
+            seconds: training time so far.
+            metrics: equal in every process, so that all stop together.
 
         Raises:
-            ValueError: what the guard has found ends the run.
+            ValueError: the guard ends the run.
         """
         self.record("train", step=step, seconds=seconds, **metrics)
         if self._writer is not None:
@@ -54,11 +54,11 @@ class RunReport:
             self.say(f"warning: {advice}")
 
     def say(self, text: str) -> None:
-        """Prints a line of its own."""
+        """Prints a text on a line of its own."""
         if self._writer is not None:
             self._line.end()
             print(text, flush=True)
 
     def end(self) -> None:
-        """Leaves the line, for what is printed next."""
+        """Ends the progress line, so that the next output starts on a new one."""
         self._line.end()

@@ -1,4 +1,4 @@
-"""What a run leaves in its directory, and what it finds there when the same command is given again."""
+"""The files that a run leaves in its directory, and finds there when the same command is given again."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .trackers import RecordWriters, open_tracker
 class RunDirectory:
     """The files of one run. Only the first of several processes writes.
 
-    run.json        what the run is: its settings, and fingerprints of what it reads
-    log.jsonl       all that it printed
+    run.json        its settings, and fingerprints of what it reads
+    log.jsonl       all that it reported
     training.png    its curves
 
     Args:
-        outputs: the names of what else a run leaves here, which a new one removes.
-        defaults: settings as they were, by default, before they could be set.
+        outputs: names of the other files a run leaves here; a new run removes them.
+        defaults: values of settings that run.json does not have, because they could not be set then.
     """
 
     def __init__(self, path: str | os.PathLike, outputs: Sequence[str], defaults: Mapping[str, Any] | None = None):
@@ -32,7 +32,7 @@ class RunDirectory:
         self._outputs, self._defaults = tuple(outputs), dict(defaults or {})
 
     def check(self, overwrite: bool) -> None:
-        """Refuses what a run must not be mixed with; raises FileExistsError."""
+        """Raises FileExistsError for a file, or for a directory with contents that are not a run's."""
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"the output must be a directory, but {self.path} is a file")
         if not overwrite and self.path.is_dir() and any(self.path.iterdir()) and not self.holds_a_run:
@@ -47,7 +47,7 @@ class RunDirectory:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether the run is finished."""
         return self.log.is_file() and any(record["reason"] == "done" for record in read_records(self.log, "end"))
 
     def clear(self) -> None:
@@ -62,12 +62,12 @@ class RunDirectory:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def write_settings(self, settings: dict[str, Any]) -> None:
-        """Writes what the run is; from now on the directory `holds_a_run`."""
+        """Writes the run's settings; from now on the directory `holds_a_run`."""
         with written(self._settings) as file:
             file.write(json.dumps(settings, indent=2) + "\n")
 
     def check_settings(self, settings: dict[str, Any]) -> None:
-        """Raises ValueError where the run that is here was begun with others, and names them."""
+        """Raises ValueError, naming the differences, if the run here was begun with other settings."""
         found = _flat(self._defaults) | _flat(json.loads(self._settings.read_text(encoding="utf-8")))
         expected = _flat(settings)
         names = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
@@ -79,17 +79,17 @@ class RunDirectory:
             )
 
     def writer(self, trackers: Sequence[str]) -> RecordWriters:
-        """Writes records to the log, and to the trackers of these names."""
+        """A writer of records to the log, and to the trackers of these names."""
         return RecordWriters([JsonLines(self.log), *(open_tracker(name, self.path) for name in trackers)])
 
     def rewind_log(self, step: int) -> None:
-        """Leaves out of the log what came after the checkpoint that the run goes on from."""
+        """Removes the log's records after the checkpoint that the run resumes from."""
         if self.log.is_file():
             rewind_records(self.log, step)
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings within settings by names such as recipe.seq_length, as JSON has them."""
+    """Nested settings as a flat dict with names such as recipe.seq_length, and values as JSON has them."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         inner = {f"{name}.{key}": x for key, x in value.items()} if isinstance(value, Mapping) else {name: value}

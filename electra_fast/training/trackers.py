@@ -1,4 +1,4 @@
-"""Where else a run's records may go: TensorBoard, Weights & Biases, Trackio. Each has the interface of `JsonLines`."""
+"""Trackers that a run's records may go to: TensorBoard, Weights & Biases, Trackio. All write like `JsonLines`."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class TensorBoard:
 class Wandb:
     """A run of Weights & Biases, or of Trackio, which has the same functions.
 
-    The account, the mode and all else come from the package's own settings and environment, such as WANDB_MODE.
+    The account, the mode and everything else come from the package's own settings and environment, such as WANDB_MODE.
 
     Args:
-        directory: where the package keeps its files, and whose name is the run's name; a Trackio keeps its own.
+        directory: its name becomes the run's name, and Weights & Biases keeps its files there; Trackio uses its own.
         package: "wandb" or "trackio".
     """
 
@@ -88,10 +88,10 @@ Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 
 def open_tracker(name: str, directory: str | os.PathLike) -> RecordWriter:
-    """The tracker of that name for a run in `directory`; TensorBoard's files go to its folder `tensorboard`.
+    """The tracker `name` for a run in `directory`; TensorBoard's files go to its folder `tensorboard`.
 
     Raises:
-        ValueError: a name that is none of `Tracker`.
+        ValueError: a name that is not in `Tracker`.
         ImportError: the package is not installed; the message names the extra.
     """
     if name not in get_args(Tracker):

@@ -1,4 +1,4 @@
-"""From a recipe: its networks, and the groups in which their parameters are trained."""
+"""Networks of a recipe, and their parameter groups for the optimizer."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def build_model(recipe: Recipe, tokenizer: ElectraTokenizer, impl: Impl = "auto"
 
 
 def parameter_groups(model: ElectraPretrainingModel, recipe: Recipe) -> list[dict[str, Any]]:
-    """All parameters, each once, in groups for one optimizer, or for one a network.
+    """All parameters, each once, in groups for one optimizer or for one per network.
 
-    Those of a frozen generator are among them: without a gradient no optimizer changes them, and what else it does to
-    its parameters, such as lowering their precision, goes for them too.
+    A frozen generator's parameters are among them: without a gradient no optimizer changes them, but they too need what
+    else is done to an optimizer's parameters, such as lowering their precision.
 
     Returns:
         Up to six groups with `params`, `weight_decay`, `lr` and `initial_lr` (the peak of the schedule), and `name`:
-        "generator", "discriminator" or "shared", as far as there are such parameters.
+        "generator", "discriminator" or "shared". Empty groups are left out.
     """
     owned = {name: set(getattr(model, name).parameters()) for name in model.networks}
 

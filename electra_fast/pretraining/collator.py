@@ -1,4 +1,4 @@
-"""Texts or tokenised examples to padded batches, in the form that transformers' Trainer and accelerate move around."""
+"""A collator that turns texts or tokenised examples into padded batches for transformers' Trainer and accelerate."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _COLUMNS = ("input_ids", "token_type_ids", "attention_mask")
 class PretrainingCollator:
     """A data collator for `ElectraForJointPreTraining`: it pads, and leaves masking to the model.
 
-    An example is a text, a mapping that has one under `text_key`, or a mapping with a row of `input_ids` (special
-    tokens included) and, if wanted, of `token_type_ids` and `attention_mask`, as a tokenizer makes them; other columns
-    are dropped. Trainer itself drops the column of texts, unless it is told `remove_unused_columns=False`.
+    An example is a text, a mapping with a text under `text_key`, or a mapping with `input_ids` (special tokens
+    included) and optionally `token_type_ids` and `attention_mask`, as a tokenizer makes them. Other columns are
+    dropped. Trainer drops the column of texts too, unless it gets `remove_unused_columns=False`.
 
     Args:
         tokenizer: an ElectraTokenizer, or transformers' tokenizer of a BERT or ELECTRA checkpoint. Trainer writes it
             into its checkpoints.
-        max_length: texts are cut to so many tokens; default: the tokenizer's model_max_length. Tokenised examples are
-            taken as they are.
-        pad_to_multiple_of: rows are as wide as the longest, rounded up to a multiple of this; `max_length` here makes
-            all batches equally wide, which accelerate needs where one process hands out batches to others.
-        whole_word: also make `word_starts`, by which the model masks whole words.
-        text_key: where a mapping has its text.
+        max_length: most tokens of a text, which is cut there; default: the tokenizer's model_max_length. Tokenised
+            examples are not cut.
+        pad_to_multiple_of: divisor of the rows' width, which is the longest row rounded up. With `max_length` as the
+            divisor all batches are equally wide, as accelerate needs if one process distributes batches to others.
+        whole_word: whether to make `word_starts` too, with which the model masks whole words.
+        text_key: key of the text in a mapping.
 
     Example:
         >>> from electra_fast import ElectraTokenizer
@@ -59,8 +59,8 @@ class PretrainingCollator:
         """Pads a batch.
 
         Returns:
-            `input_ids`, `token_type_ids` and `attention_mask` [B, S] int64, 0 in the mask at padding; with whole_word
-            also `word_starts` [B, S] bool.
+            `input_ids`, `token_type_ids` and `attention_mask` [B, S] int64, with a mask of 0 at padding; with
+            whole_word also `word_starts` [B, S] bool.
 
         Raises:
             TypeError: an example that is neither a text nor a mapping.
@@ -78,7 +78,7 @@ class PretrainingCollator:
         return batch
 
     def _row(self, example: str | Mapping[str, Any]) -> dict[str, Any]:
-        """An example's columns, of which there are the same ones for all."""
+        """An example's columns, the same ones for all examples."""
         if not isinstance(example, str | Mapping):
             raise TypeError(f"an example must be a text or a mapping, got {type(example).__name__}")
         if isinstance(example, str) or self.text_key in example:

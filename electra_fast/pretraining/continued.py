@@ -1,7 +1,7 @@
-"""Pre-training that goes on from checkpoints: a recipe of their shapes, and a model with their weights.
+"""Pre-training that starts from checkpoints: a recipe with their shapes, and a model with their weights.
 
-A checkpoint is a directory or a repository of the Hub, as `hub.py` reads it: google/electra-small-generator and
-google/electra-small-discriminator, what transformers wrote, or what an earlier run left.
+A checkpoint is a directory or a repository on the Hub that `hub/files.py` can read: google/electra-small-generator and
+google/electra-small-discriminator, or a network that transformers or an earlier run wrote.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .recipes import Recipe
 Source = str | os.PathLike
 
 _CLASSES = {"generator": ElectraForMaskedLM, "discriminator": ElectraForPreTraining}
-# What a checkpoint and the network that it is loaded into must have in common, besides the vocabulary.
+# Fields in which a checkpoint and the network loaded from it must agree, besides the vocabulary.
 _SHAPE = (
     "embedding_size",
     "hidden_size",
@@ -51,12 +51,12 @@ _FULL_SIZES = (
 )
 _EMBEDDINGS = "electra.embeddings."
 _WORD_TABLE, _HEAD_TABLE = f"{_EMBEDDINGS}word_embeddings.weight", "generator_lm_head.weight"
-# What has a row for each entry of the vocabulary.
+# Tensors with a row for each entry of the vocabulary.
 _VOCABULARY_ROWS = (_WORD_TABLE, _HEAD_TABLE, "generator_lm_head.bias")
 
 
 def pretrained_tokenizer(generator: Source | None = None, discriminator: Source | None = None) -> ElectraTokenizer:
-    """The checkpoints' tokenizer: the discriminator's where both are given; `load_pretrained` compares the two."""
+    """The checkpoints' tokenizer: the discriminator's if both are given, and `load_pretrained` compares the two."""
     source = generator if discriminator is None else discriminator
     if source is None:
         raise ValueError("a generator or a discriminator must be given, got neither")
@@ -71,19 +71,19 @@ def fitted_recipe(
 ) -> Recipe:
     """The recipe with the shapes of the checkpoints.
 
-    A network without a checkpoint has the recipe's size: a generator that share of the discriminator, a discriminator
-    the recipe's widths.
+    A network without a checkpoint has the recipe's size: a generator its share of the discriminator, a discriminator
+    its widths.
 
     Args:
         changes: other fields to replace, which win over the checkpoints'.
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: shapes that no recipe has or that the changes contradict, a checkpoint of a network that the recipe
-            has not.
+        ValueError: shapes that no recipe has or that contradict the changes, a checkpoint of a network that is not in
+            the recipe.
     """
     changes, configs = dict(changes or {}), _configs(generator, discriminator)
-    # All at once: the recipe need not be sound with the changes alone.
+    # One replacement for all fields: with the changes alone the recipe may be invalid.
     fitted = replace(recipe, **{**_sizes({**vars(recipe), **changes}, configs), **changes})
     _check_shapes(fitted, configs)
     return fitted
@@ -96,19 +96,19 @@ def load_pretrained(
     generator: Source | None = None,
     discriminator: Source | None = None,
 ) -> None:
-    """Loads checkpoints into a model that `build_model` made of this recipe and tokenizer.
+    """Loads checkpoints into a model that `build_model` made from this recipe and tokenizer.
 
-    Where embeddings are shared (es), or the generator is tied, the discriminator's weights win; one warning says so
-    where the generator's differ. With gdes the difference becomes what keeps both. A generator without a checkpoint
-    starts from the discriminator's embeddings, unless nothing is shared (nes). A head that a checkpoint lacks stays
-    fresh, with a warning; nothing else may be missing.
+    With shared embeddings (es) or a tied generator the discriminator's weights win, with a warning if the generator's
+    differ. With gdes the difference is set so that both are kept. A generator without a checkpoint starts from the
+    discriminator's embeddings, unless nothing is shared (nes). A head that a checkpoint lacks stays fresh, with a
+    warning; nothing else may be missing.
 
-    The tokenizer's first entries must be the checkpoint's. Entries beyond them get rows of the word table and of the
+    The tokenizer's first entries must be the checkpoint's. Further entries get rows in the word table and in the
     generator's bias from their pieces (`extended_rows`); rows of the checkpoint without an entry are left out.
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: another shape than the recipe's, another vocabulary than the tokenizer's, a checkpoint that lacks
+        ValueError: a shape that is not the recipe's, a vocabulary that is not the tokenizer's, a checkpoint that lacks
             more than its head, a generator whose output is not tied to its word table.
     """
     _check_shapes(recipe, _configs(generator, discriminator))
@@ -130,7 +130,7 @@ def _configs(generator: Source | None, discriminator: Source | None) -> dict[Net
 
 
 def _sizes(options: Mapping[str, Any], configs: Mapping[NetworkName, ElectraConfig]) -> dict[str, Any]:
-    """The fields of a recipe that give networks the shapes of the configs; `options` are all its fields as they are."""
+    """The recipe's fields that give networks the shapes of the configs; `options` are the recipe's present fields."""
     generator, discriminator = configs.get("generator"), configs.get("discriminator")
     is_one_network = options["objective"] == "mlm" or options["generator_kind"] == "tied"
     full = discriminator or (generator if is_one_network else None)
@@ -150,7 +150,7 @@ def _sizes(options: Mapping[str, Any], configs: Mapping[NetworkName, ElectraConf
 
 
 def _check_shapes(recipe: Recipe, configs: Mapping[NetworkName, ElectraConfig]) -> None:
-    """Raises ValueError where a checkpoint's shape is not the recipe's; says which fields of a recipe would fit."""
+    """Raises ValueError if a checkpoint's shape is not the recipe's; the message names fields that would fit."""
     for name in configs:
         if name not in recipe.networks:
             raise ValueError(
@@ -184,7 +184,7 @@ def _differences(recipe: Recipe, configs: Mapping[NetworkName, ElectraConfig]) -
 
 
 def _read(name: NetworkName, source: Source, tokenizer: ElectraTokenizer) -> dict[str, Tensor]:
-    """A network's state dict as on the Hub, in fp32, with a row for each entry of the tokenizer."""
+    """A network's state dict in the Hub's form, in fp32, with a row for each entry of the tokenizer."""
     network, info = _CLASSES[name].from_pretrained(source, dtype=torch.float32, impl="torch", output_loading_info=True)
     if absent := sorted(key for key in info["missing_keys"] if key.startswith("electra.")):
         raise ValueError(f"{source} must hold all of a {name} but its head, it lacks {', '.join(absent)}")
@@ -202,7 +202,7 @@ def _read(name: NetworkName, source: Source, tokenizer: ElectraTokenizer) -> dic
 
 
 def _n_entries(source: Source, n_rows: int, tokenizer: ElectraTokenizer) -> int:
-    """How many of the tokenizer's entries are a checkpoint's; raises ValueError where they are not its first ones."""
+    """The number of the tokenizer's entries from a checkpoint; raises ValueError if these are not its first ones."""
     if all(find_file(source, file, required=False) is None for file in (TOKENIZER_FILE, VOCAB_FILE)):
         if n_rows != len(tokenizer):
             raise ValueError(
@@ -221,7 +221,7 @@ def _n_entries(source: Source, n_rows: int, tokenizer: ElectraTokenizer) -> int:
 
 
 def _tell_what_loses(recipe: Recipe, states: Mapping[NetworkName, Mapping[str, Tensor]]) -> None:
-    """Warns where two checkpoints differ in what the networks share, and so the generator's is not used."""
+    """Warns if two checkpoints differ in shared tensors, because the generator's are then not used."""
     if recipe.generator_kind != "tied" and recipe.embedding_sharing != "es":
         return
     ours, theirs = states["generator"], states["discriminator"]

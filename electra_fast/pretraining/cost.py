@@ -1,12 +1,11 @@
-"""How many floating-point operations pre-training takes.
+"""Floating-point operations of pre-training.
 
-There are two ways to count, and figures by one say nothing about figures by the other:
+There are two ways to count, and their figures cannot be compared:
 
-- `training_flops`, for hours and utilisation: matrix products alone, 2 m n k each, which is what a GPU's peak is quoted
-  for; the backward counts twice the forward, for it has two products for each (Chowdhery et al. 2022, appendix B).
-  Looking up embeddings is free, the vocabulary head sees masked positions only, and nothing counts that is computed
-  a second time to save memory.
-- `papers_flops`, to compare with published figures: google-research/electra, flops_computation.py, which counts
+- `training_flops` is for hours and utilisation. It counts matrix products alone, 2 m n k each, as GPUs' peaks do. The
+  backward counts twice the forward, because it has two products for each (Chowdhery et al. 2022, appendix B). Looking
+  up embeddings is free, the vocabulary head sees masked positions only, and recomputing to save memory does not count.
+- `papers_flops` is for comparison with published figures: google-research/electra, flops_computation.py. It counts
   element-wise work too, and the backward as much as the forward.
 """
 
@@ -21,7 +20,7 @@ from .recipes import Recipe
 
 @dataclass(frozen=True)
 class Flops:
-    """Floating-point operations of both networks, in whatever unit of work they were counted for."""
+    """Floating-point operations of each network, for one sequence or another amount of work."""
 
     generator: float
     discriminator: float
@@ -32,9 +31,9 @@ class Flops:
 
 
 def training_flops(recipe: Recipe, vocab_size: int) -> Flops:
-    """Forward and backward of one sequence of `recipe.seq_length` tokens, matrix products alone.
+    """Counts forward and backward of one sequence of `recipe.seq_length` tokens, matrix products alone.
 
-    A generator that is frozen has no backward. The two towers of objective electric count with whole attention, and
+    A frozen generator has no backward. The two towers of objective electric count full, not causal, attention and
     predict every token.
     """
     length = recipe.seq_length
@@ -52,7 +51,7 @@ def training_flops(recipe: Recipe, vocab_size: int) -> Flops:
 
 
 def _encoder_flops(config: ElectraConfig, length: int) -> int:
-    """Forward of one sequence: projection of the embeddings, then layers of projections, attention and feed-forward."""
+    """Counts a forward of one sequence: projection of embeddings, then layers of matrices and attention."""
     hidden, embedding = config.hidden_size, config.embedding_size
     projection = 2 * length * embedding * hidden if embedding != hidden else 0
     matrices = 2 * length * hidden * (4 * hidden + 2 * config.intermediate_size)
@@ -61,25 +60,25 @@ def _encoder_flops(config: ElectraConfig, length: int) -> int:
 
 
 def mfu(tokens_per_second: float, recipe: Recipe, vocab_size: int, peak_flops: float) -> float:
-    """Model FLOPs utilisation: the share of the peak that the step's matrix products took, by `training_flops`.
+    """Model FLOPs utilisation: the share of the peak that the step's matrix products reach, by `training_flops`.
 
     Args:
-        tokens_per_second: of all GPUs together, padding included.
-        peak_flops: of all GPUs together (`training.gpus.peak_flops`).
+        tokens_per_second: speed of all GPUs together, padding included.
+        peak_flops: peak of all GPUs together (`training.gpus.peak_flops`).
     """
     return tokens_per_second / recipe.seq_length * training_flops(recipe, vocab_size).total / peak_flops
 
 
-# Operations an element, as the paper's script has them.
+# Operations per element, from the paper's script.
 _DROPOUT, _LAYER_NORM, _GELU, _SOFTMAX = 4, 5, 8, 5
 _PAPERS_MASKED_SHARE = 0.15625
 
 
 def papers_flops(recipe: Recipe, vocab_size: int, sparse_lookup: bool = False) -> Flops:
-    """Forward and backward of one sequence as google-research/electra counts it, the paper's tables included.
+    """Counts forward and backward of one sequence as google-research/electra and the paper's tables do.
 
     Args:
-        recipe: one of objective electra whose generator is a network; the script counts no other.
+        recipe: a recipe with objective electra and a generator that is trained; the script counts no other.
         sparse_lookup: whether looking up an embedding is free; the paper counts a product with one-hot vectors.
     """
     if recipe.objective != "electra" or recipe.generator_kind == "uniform" or recipe.frozen_generator:
@@ -104,7 +103,7 @@ def papers_flops(recipe: Recipe, vocab_size: int, sparse_lookup: bool = False) -
 
 
 def _papers_encoder_flops(config: ElectraConfig, length: int, sparse_lookup: bool) -> int:
-    """Forward, a token."""
+    """Counts a forward per token."""
     hidden, embedding, heads = config.hidden_size, config.embedding_size, config.num_attention_heads
     intermediate = config.intermediate_size
     lookup = 0 if sparse_lookup else 2 * embedding * config.vocab_size
@@ -113,6 +112,6 @@ def _papers_encoder_flops(config: ElectraConfig, length: int, sparse_lookup: boo
     attention = 2 * 2 * hidden * length + (_SOFTMAX + _DROPOUT + 1) * length * heads
     matrices = 2 * hidden * (4 * hidden + 2 * intermediate)
     biases = 3 * hidden + hidden + intermediate + hidden
-    # The script counts 5 operations for the whole of attention's LayerNorm, not 5 an element.
+    # The script counts 5 operations for the whole of attention's LayerNorm, not 5 per element.
     rest = 2 * (_DROPOUT + 1) * hidden + _LAYER_NORM + _LAYER_NORM * hidden + _GELU * intermediate
     return lookup + inputs + projection + config.num_hidden_layers * (matrices + attention + biases + rest)

@@ -1,4 +1,4 @@
-"""How well the two networks do on held-out text."""
+"""Evaluation of the two networks on held-out text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from ..model.packing import PackedBatch
 from .networks.objective import ElectraPretrainingModel, ElectraPretrainingOutput
 
-# Enough for two digits of an AUC; a pass over all held-out text of a large corpus would tell no more.
+# Tokens to evaluate on: enough for two digits of an AUC, which more text would not improve.
 MAX_TOKENS = 32_768
 _BATCH_TOKENS = 2_048
 
@@ -21,35 +21,34 @@ _BATCH_TOKENS = 2_048
 class Evaluation:
     """Means over held-out text, with dropout off and the same masks every time.
 
-    The metrics of google-research/electra, run_pretraining.py. None is what the objective does not have: no
-    discriminator, or no generator that is trained. The discriminator's metrics but its loss leave special tokens out,
-    which are never replaced and told at once: in sequences of 64 they alone would make 0.02 of an AUC.
+    The metrics are those of google-research/electra, run_pretraining.py. Metrics of a network that the objective does
+    not have are None. The discriminator's metrics, except its loss, leave out special tokens: these are never replaced
+    and easy to tell, and in sequences of 64 they alone would add 0.02 to the AUC.
     """
 
     n_tokens: int
     n_masked: int
     unigram_loss: float
-    """Entropy in nats of the text's distribution of tokens, special ones aside: no prediction that is the same
-    everywhere has a lower cross-entropy on it."""
+    """Entropy in nats of the text's distribution of tokens, without special ones: no prediction that is the same
+    everywhere has a lower cross-entropy."""
     unigram_accuracy: float
-    """Accuracy of the best constant guess: always the token that is most frequent among the masked tokens."""
+    """Accuracy of the best constant guess, the most frequent of the masked tokens."""
     generator_loss: float | None
-    """Cross-entropy a masked token, in nats."""
+    """Cross-entropy per masked token, in nats."""
     generator_accuracy: float | None
     """Share of the masked tokens where the likeliest token is the true one."""
     generator_sampled_accuracy: float | None
-    """Share of the masked tokens where the sampled token is the true one; None too where they are drawn with
-    replacement."""
+    """Share of the masked tokens where the sampled token is the true one; None if they are drawn with replacement."""
     discriminator_loss: float | None
-    """Binary cross-entropy a token, in nats."""
+    """Binary cross-entropy per token, in nats."""
     discriminator_auc: float | None
     """Probability that a replaced token gets a higher score than an original one; 0.5 is chance."""
     discriminator_accuracy: float | None
-    """Share of the tokens that are told right at the threshold 0.5; 1 - replaced_share is a constant guess's."""
+    """Share of the tokens classified correctly at the threshold 0.5; a constant guess has 1 - replaced_share."""
     discriminator_precision: float | None
-    """Of the tokens called replaced, the share that is; None where none is called so."""
+    """Share of the tokens called replaced that are replaced; None if none is called so."""
     discriminator_recall: float | None
-    """Of the replaced tokens, the share that is called so; None where none is replaced."""
+    """Share of the replaced tokens that are called replaced; None if none is replaced."""
     replaced_share: float | None
     """Share of the tokens that are replaced."""
 
@@ -71,7 +70,7 @@ def evaluate(model: ElectraPretrainingModel, sequences: Tensor, seed: int = 0) -
     names = ("is_used", "targets", "is_correct", "corrupted_ids")
     is_used, targets, is_correct, corrupted_ids = (_joined(outputs, name) for name in names)
     n_masked = int(is_used.sum())
-    # What was sampled and is not the true token is what changed. A token that is drawn twice changes once.
+    # A changed token is a sample that is not the true token. A token drawn twice changes only once.
     has_sampled_accuracy = is_correct is not None and corrupted_ids is not None and not model.replacement
     n_changed = int((corrupted_ids != input_ids).sum()) if has_sampled_accuracy else 0
     return Evaluation(
@@ -125,7 +124,12 @@ def _entropy(ids: Tensor) -> float:
 def auc(scores: Tensor, labels: Tensor) -> float:
     """Area under the ROC curve, from ranks (Mann-Whitney); equal scores share their mean rank.
 
-    scores: [N]; labels: [N], nonzero for positives. NaN where one class is missing or a score is NaN.
+    Args:
+        scores: [N], higher for positives.
+        labels: [N], nonzero for positives.
+
+    Returns:
+        The area, or NaN if one class is missing or a score is NaN.
     """
     values, is_positive = scores.detach().cpu().double().numpy(), labels.cpu().numpy() != 0
     n_positive = int(is_positive.sum())

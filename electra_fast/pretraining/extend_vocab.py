@@ -1,4 +1,4 @@
-"""A larger vocabulary for another domain: old entries keep their ids, new ones start as the mean of their pieces."""
+"""Larger vocabularies for other domains: old entries keep their ids, new ones start as the mean of their pieces."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from .text.vocab import train_vocab
 def extended_tokenizer(tokenizer: ElectraTokenizer, documents: Sequence[str], n_new: int) -> ElectraTokenizer:
     """A tokenizer with up to `n_new` more entries: those that shorten the documents most.
 
-    They are words and pieces of a vocabulary that is trained on the documents by the tokenizer's own rules (case,
-    accents). Each counts as often as it occurs once all of them are there, times the tokens that it saves. Old entries
-    keep their ids; new ones follow, the most useful first. An added token joins the vocabulary under its id, so that
-    vocab.txt holds every entry. A small corpus may give fewer entries than asked for.
+    The candidates are words and pieces of a vocabulary trained on the documents by the tokenizer's own rules (case,
+    accents). A candidate's gain is its count, in a tokenization with all candidates, times the tokens it saves. Old
+    entries keep their ids; new ones follow, the most useful first. An added token joins the vocabulary under its id, so
+    that vocab.txt holds every entry. A small corpus may give fewer entries than asked for.
 
     Raises:
-        ValueError: `n_new` is not positive, or documents without a word.
+        ValueError: an `n_new` that is not positive, or documents without a word.
     """
     if n_new < 1:
         raise ValueError(f"n_new must be positive, got {n_new}")
     n_old, known = len(tokenizer), tokenizer.get_vocab()
-    # Training's own normalizer leaves alone what is normalized already, where it does not lower-case.
+    # Without lower-casing, the trainer's own normalizer does not change text that is already normalized.
     normalizer = tokenizer.backend_tokenizer.normalizer
     texts = [normalizer.normalize_str(text) for text in documents]
-    # Of so many entries at least n_new are not among the old ones, where the documents give as many.
+    # If the documents give this many entries, at least n_new of them are not among the old ones.
     trained = train_vocab(texts, n_old + n_new, lowercase=False)
     candidates = [token for token in trained if token not in known]
 
-    # A vocabulary grows by merging: on the way to a frequent word there are pieces that occur nowhere else,
-    # and so have no gain. Nor have the special tokens that training puts first.
+    # A vocabulary grows by merging, so it has pieces of frequent words that occur nowhere else. These pieces have no
+    # gain, and neither have the special tokens that training puts first.
     everything = _with_entries(tokenizer, candidates)
     ids = everything.encode_bulk(documents, add_special_tokens=False)[0]
     counts = np.bincount(ids, minlength=len(everything))[n_old:].tolist()
@@ -54,9 +54,9 @@ def _with_entries(tokenizer: ElectraTokenizer, entries: Sequence[str]) -> Electr
 
 
 def pieces_of_new(tokenizer: ElectraTokenizer, n_old: int) -> list[list[int]]:
-    """For each entry from id `n_old` on, the ids of the pieces into which the entries before `n_old` split it.
+    """Splits each entry from id `n_old` on into ids of entries before `n_old`.
 
-    Pieces are found as WordPiece does it, the longest first; an entry that cannot be split so has none.
+    Pieces are found as in WordPiece, the longest first; an entry that cannot be split has none.
     """
     vocab = tokenizer.get_vocab()
     old = {token: index for token, index in vocab.items() if index < n_old}
@@ -78,12 +78,12 @@ def _split(token: str, vocab: Mapping[str, int], prefix: str) -> list[int]:
 
 
 def extended_rows(table: Tensor, pieces: Sequence[Sequence[int]]) -> Tensor:
-    """A table or bias [V, ...] and a row more for each new entry: the mean of its pieces' rows, [V + len(pieces), ...].
+    """Adds a row to a table or bias [V, ...] for each new entry, the mean of its pieces' rows: [V + len(pieces), ...].
 
-    Gee et al. 2022, "Fast Vocabulary Transfer for Language Model Compression", section 3. An entry without pieces gets
-    the mean of all rows (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models"). As means,
-    embedding and output bias give a new entry the mean of the logits of its pieces, and no more: fresh rows have
-    logits near 0, which can be far above all others.
+    Source: Gee et al. 2022, "Fast Vocabulary Transfer for Language Model Compression", section 3. An entry without
+    pieces gets the mean of all rows (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models").
+    With such means in embedding and output bias, a new entry's logit is the mean of its pieces' logits. Fresh rows
+    would have logits near 0, which can be far above all others.
     """
     rows = [table[list(ids)].mean(0) if ids else table.mean(0) for ids in pieces]
     return torch.cat([table, torch.stack(rows)]) if rows else table

@@ -1,4 +1,4 @@
-"""Generator and discriminator as one module that takes padded batches: for transformers' Trainer and for accelerate."""
+"""Generator and discriminator as one module on padded batches, for transformers' Trainer and accelerate."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _OF_DISCRIMINATOR = ("discriminator_loss", "logits", "labels")
 
 @dataclass
 class JointPreTrainingOutput(ModelOutput):
-    """One forward over B rows of S columns; everything but the loss has B rows, so that it can be gathered.
+    """Output of one forward over B rows of S columns; all but the loss has B rows, so that processes can gather it.
 
-    What belongs to a network that is not there is None, as in `ElectraPretrainingOutput`.
+    Fields of a network that does not exist are None, as in `ElectraPretrainingOutput`.
 
     Attributes:
         loss: scalar, the weighted sum of both networks' losses.
-        generator_loss, generator_accuracy, discriminator_loss: [B], the batch's mean, once for every row; without
+        generator_loss, generator_accuracy, discriminator_loss: [B], the batch's mean, repeated for every row, without
             gradient.
-        logits: [B, S], the discriminator's; above zero where the token looks replaced, zero at padding.
+        logits: [B, S], the discriminator's logits: above zero where the token looks replaced, zero at padding.
         labels: [B, S] int64, 1 where the token was replaced, 0 where it was not, -100 at padding and special tokens.
     """
 
@@ -46,16 +46,16 @@ class JointPreTrainingOutput(ModelOutput):
 class ElectraForJointPreTraining(nn.Module):
     """`ElectraPretrainingModel` on padded batches, as `PretrainingCollator` makes them.
 
-    Padding costs nothing: rows are packed on entry. In training, masks and samples come from torch's generator of the
-    device, so `set_seed` governs them and a resumed Trainer repeats them; several processes that were seeded alike draw
-    alike (accelerate: `set_seed(seed, device_specific=True)`). In evaluation they are a function of the batch alone,
-    so that losses can be compared.
+    Padding costs nothing: rows are packed on entry. In training, masks and samples come from the device's torch
+    generator, so `set_seed` governs them and a resumed Trainer repeats them. Processes with the same seed draw the same
+    numbers; accelerate's `set_seed(seed, device_specific=True)` avoids that. In evaluation masks and samples depend on
+    the batch alone, so that losses can be compared.
 
-    A state dict has a shared tensor once, under its first name, and loads with either: safetensors, and so the
-    checkpoints of Trainer and accelerate, refuse shared tensors. FSDP is not covered; `pretrain` has it.
+    A state dict holds a shared tensor once, under its first name, and can be loaded with one name or both: safetensors,
+    and so the checkpoints of Trainer and accelerate, refuse shared tensors. FSDP is not supported here; use `pretrain`.
 
     Args:
-        model: the networks and their objective, as `build_model` makes them.
+        model: the networks and their objective, from `build_model`.
 
     Example:
         >>> from transformers import Trainer, TrainingArguments
@@ -99,13 +99,13 @@ class ElectraForJointPreTraining(nn.Module):
 
         Args:
             input_ids: [B, S] int64, original text with its special tokens.
-            attention_mask: [B, S], nonzero at real tokens; default: all are.
+            attention_mask: [B, S], nonzero at real tokens; by default all tokens are real.
             token_type_ids: [B, S]; zeros by default.
             word_starts: [B, S] bool, the first token of each word, to mask whole words; None masks single tokens.
-            return_loss: by this name Trainer knows that there is a loss without labels; False leaves it out.
+            return_loss: whether to return the loss; Trainer looks for this name in models that need no labels.
 
         Raises:
-            ValueError: a tensor of another shape, ids beyond the vocabulary, rows longer than the model takes.
+            ValueError: a tensor of another shape, ids beyond the vocabulary, rows that are too long for the model.
         """
         network = getattr(self.pretraining, self.pretraining.networks[-1])
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
@@ -130,9 +130,9 @@ class ElectraForJointPreTraining(nn.Module):
         return JointPreTrainingOutput(**found)
 
     def compute_metrics(self, prediction: Any) -> dict[str, float]:
-        """Trainer's `compute_metrics`: losses, the generator's accuracy and the discriminator's AUC.
+        """Computes Trainer's metrics: losses, the generator's accuracy and the discriminator's AUC.
 
-        Losses and accuracy are means over rows of their batch's; the AUC leaves special tokens out.
+        Losses and accuracy are means over rows, each row with its batch's mean; the AUC leaves out special tokens.
 
         Args:
             prediction: transformers' EvalPrediction over the output's fields.
@@ -147,7 +147,7 @@ class ElectraForJointPreTraining(nn.Module):
         return metrics
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
-        """Writes `generator/` and `discriminator/` as on the Hub, as `ElectraPretrainingModel.save_pretrained` does."""
+        """Writes `generator/` and `discriminator/` in the Hub's form with `ElectraPretrainingModel.save_pretrained`."""
         self.pretraining.save_pretrained(directory)
 
     def activation_checkpointing_enable(
@@ -156,18 +156,18 @@ class ElectraForJointPreTraining(nn.Module):
         every_n_layers: int = 1,
         offload: bool = False,
     ) -> None:
-        """Keeps only the layers' inputs for the backward: `checkpoint_activations`; Trainer calls it."""
+        """Keeps only the layers' inputs for the backward (`checkpoint_activations`); Trainer calls this."""
         checkpoint_activations(self, activation_checkpointing_kwargs, every_n_layers, offload)
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
-        """The name that Trainer called before it had the other one."""
+        """Calls `activation_checkpointing_enable`: older versions of Trainer use this name."""
         self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
 
 def _aliases(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Names of tensors that lie where one before them lies, each with the first name."""
+    """Names of tensors that share the memory of an earlier one, each with the earlier one's name."""
     first: dict[tuple[int, torch.Size], str] = {}
-    # No pointer means no memory of its own to compare: a tensor without data, or a shard.
+    # A null pointer means no memory to compare: a tensor without data, or a shard.
     keys = {name: (x.data_ptr(), x.shape) for name, x in state.items() if x.data_ptr()}
     return {name: kept for name, key in keys.items() if (kept := first.setdefault(key, name)) != name}
 

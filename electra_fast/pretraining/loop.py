@@ -1,7 +1,7 @@
-"""The updates of pre-training: a step's sequences, masks, samples and dropouts are drawn from (seed, step) alone, masks
-and samples for the whole batch, of which every process takes its rows.
+"""The updates of pre-training. A step draws its sequences, masks, samples and dropouts from (seed, step) alone.
 
-One process on a GPU replays its step as CUDA graphs.
+Masks and samples are drawn for the whole batch, and every process takes its rows. A single process on a GPU replays its
+step as CUDA graphs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .text.stream import SequenceStream
 
 _MEANS = ("loss", "generator_loss", "discriminator_loss", "generator_accuracy")
 _SCORES = ("logits", "is_replaced", "is_candidate")
-# Tokens whose scores a process keeps for the AUC of a record: the last ones; more would tell no more, and fill memory.
+# Tokens whose scores a process keeps for a record's AUC, the last ones: more would fill memory and gain no precision.
 _SCORED_TOKENS = 2**18
 Batch = tuple[Tensor, ...]
 
@@ -36,11 +36,11 @@ class TrainingLoop(Loop):
     """The updates of both networks.
 
     Args:
-        stream: where sequences come from; position p of it is row p % batch_size of step p // batch_size.
-        options: of the run, with a precision, and with `n_steps` or `minutes`.
+        stream: source of sequences; its position p is row p % batch_size of step p // batch_size.
+        options: options of the run, with a precision, and with `n_steps` or `minutes`.
 
     Raises:
-        ValueError: a batch that cannot be shared out evenly, `decay_after_warmup` without `n_steps`.
+        ValueError: a batch that does not divide evenly, `decay_after_warmup` without `n_steps`.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class TrainingLoop(Loop):
             self._captured = CapturedStep(self._compute, self.optimizers[0])
 
     def _new_optimizers(self) -> list[Adam]:
-        """One for all parameters, or where the recipe is decoupled one a network, with shared ones in the first."""
+        """Makes one optimizer, or one per network if the recipe is decoupled; the first one has shared parameters."""
         recipe = self.recipe
         groups = parameter_groups(self.model, recipe)
         parts = [groups]
@@ -135,7 +135,7 @@ class TrainingLoop(Loop):
         is_token: Tensor | None = None,
         token_type_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Forward and backward of sequences [b, S]; random: [b, 3, S]; is_token: [b, S] bool, None without padding."""
+        """Runs forward and backward on ids [b, S]; random: [b, 3, S]; is_token: [b, S] bool, None without padding."""
         packed = PackedBatch.full(*input_ids.shape, input_ids.device)
         if is_token is not None:
             packed = PackedBatch.from_mask(is_token)
@@ -157,7 +157,7 @@ class TrainingLoop(Loop):
                 self._scored.append(tuple(output[name].clone() for name in _SCORES))
 
     def _metrics(self, seconds: float) -> dict[str, float]:
-        """Means over all processes; an AUC is first taken in each of them."""
+        """Means over all processes; each process computes its own AUC first."""
         forwards, n_tokens = self._forwards, self._n_tokens
         self._forwards, self._n_tokens = [], 0
         found = {name: torch.stack([forward[name] for forward in forwards]).mean().double() for name in forwards[0]}
@@ -171,7 +171,7 @@ class TrainingLoop(Loop):
         if self.world.size > 1:
             distributed.all_reduce(means)
         metrics = dict(zip(found, means.tolist(), strict=True))
-        # Every process has about as many.
+        # Every process has about as many tokens.
         metrics["tokens_per_second"] = self.world.size * n_tokens / seconds
         if self._peak_flops is not None:
             metrics["mfu"] = mfu(metrics["tokens_per_second"], self.recipe, self.vocab_size, self._peak_flops)

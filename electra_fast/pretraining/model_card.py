@@ -69,16 +69,16 @@ def model_card(
     language: str | list[str] | None = None,
     has_plot: bool = False,
 ) -> str:
-    """The card's text: a YAML header as the Hub reads it, what the network is, how to use it, how it was made.
+    """The card's text: a YAML header for the Hub, what the network is, how to use it, how it was made.
 
     Args:
-        data: what it was trained on: fingerprint, sources, licences and others, by name.
-        evaluation: on held-out text, after training.
+        data: facts about the training text by name: fingerprint, sources, licences and others.
+        evaluation: results on held-out text after training.
         run_record: the log's record of kind "run": its seed, device, precision, versions and other single values.
-        path: what the examples load: the directory, or the repository's name on the Hub.
-        license: of the weights, as the Hub spells it ("apache-2.0"); it follows from the data, so there is no default.
-        language: of the text ("en").
-        has_plot: whether the picture of the run lies beside the card.
+        path: path that the examples load: the directory, or the repository's name on the Hub.
+        license: licence of the weights, as the Hub spells it ("apache-2.0"); the data decide it, so it has no default.
+        language: language of the text ("en").
+        has_plot: whether the picture of the run is beside the card.
     """
     header = ModelCardData(
         license=license,
@@ -127,11 +127,11 @@ def write_model_card(
     plot: str | os.PathLike | None = None,
     **options: Any,
 ) -> None:
-    """Writes the card as README.md into a network's directory, whole or not at all, and the picture beside it.
+    """Writes the card as README.md into a network's directory, whole or not at all, with the picture beside it.
 
     Args:
         plot: a PNG of the run (`training.plot.plot_run`) to copy to training.png.
-        options: `path`, `license` and `language` of `model_card`.
+        options: arguments `path`, `license` and `language` of `model_card`.
     """
     directory = Path(directory)
     if plot is not None:

@@ -1,4 +1,4 @@
-"""The recipes: one per size, with the paper's numbers."""
+"""Recipes of pre-training: one per size, with the paper's numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TEMPERATURE_STEPS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Shapes of both networks and how to train them; the defaults are what the paper's sizes have in common.
+    """Shapes of both networks and how to train them; the defaults are common to the paper's sizes.
 
     Sources: Clark et al. 2020, table 6, and google-research/electra, configure_pretraining.py.
     """
@@ -35,18 +35,18 @@ class Recipe:
     num_attention_heads: int
     embedding_size: int
     generator_kind: GeneratorKind = "untied"
-    """"untied", "tied" to the discriminator's body, or "uniform": no network, any token of the vocabulary."""
+    """"untied", "tied" to the discriminator's body, or "uniform": no network, but even draws from the vocabulary."""
     generator_size: float
-    """The generator's width, heads and feed-forward size, as a share of the discriminator's. It and `generator_layers`
-    have no meaning with objective mlm and with a uniform generator."""
+    """The generator's width, heads and feed-forward size, as a share of the discriminator's. Objective mlm and a
+    uniform generator ignore `generator_size` and `generator_layers`."""
     generator_layers: float = 1.0
     """The generator's depth, as a share of the discriminator's."""
     generator_embedding_size: int | None = None
-    """None: as the discriminator's."""
+    """Width of the generator's embeddings; None: the discriminator's."""
     generator_dropout: float | None = None
-    """None: as the discriminator's. 0 lets the generator sample at its best."""
+    """Dropout of the generator; None: the discriminator's. 0 lets the generator sample at its best."""
     frozen_generator: bool = False
-    """The generator is not trained, only sampled from."""
+    """Only sample from the generator, and do not train it."""
     embedding_sharing: EmbeddingSharing = "es"
     """"es": both networks have the same embeddings; "gdes": the discriminator's tables are the generator's plus a
     difference; "nes": nothing is shared."""
@@ -54,19 +54,19 @@ class Recipe:
     dropout: float = 0.1
     initializer_range: float = 0.02
     neighbour_heads: bool = False
-    """Heads of the first layer begin by looking at the tokens beside theirs (neighbours.py): for runs of minutes."""
+    """Start the first layer's heads looking at neighbouring tokens (networks/neighbours.py), for runs of minutes."""
 
     vocab_size: int = 30522
-    """Entries to train a vocabulary for, where none is given."""
+    """Entries of the vocabulary to train if none is given."""
     seq_length: int = 512
     packing: PackingName = "dense"
     """"dense": full sequences; "google": the original's padded pairs of segments."""
     batch_size: int
-    """Sequences an update."""
+    """Sequences per update."""
     n_steps: int
     mask_prob: float = 0.15
     keep_prob: float = 0.15
-    """The share of the predicted tokens that the generator sees as they are; 0 makes each of them [MASK]."""
+    """The share of the predicted tokens that stay unchanged in the generator's input; 0 makes each of them [MASK]."""
     replacement: bool = False
     """Draw masked positions with replacement, as the original code does."""
     whole_word: bool = False
@@ -74,23 +74,23 @@ class Recipe:
     never_label: bool = False
     """Never sample the true token."""
     temperature: float = 1.0
-    """Of the generator's samples."""
+    """Temperature of the generator's samples."""
     temperature_end: float | None = None
-    """What the temperature goes to over the run, in 20 equal steps; None: it stays."""
+    """Temperature at the end of the run, reached in 20 equal steps; None keeps it constant."""
     gen_weight: float = 1.0
     disc_weight: float = 50.0
 
     learning_rate: float = 2e-4
     discriminator_learning_rate: float | None = None
-    """None: the same. Embeddings that are shared have `learning_rate`."""
+    """Learning rate of the discriminator; None: `learning_rate`, which shared embeddings always have."""
     decoupled: bool = False
-    """An optimizer for each network, with its own clipping."""
+    """Give each network its own optimizer, with its own clipping."""
     optimizer: Literal["adamw", "lamb"] = "adamw"
     warmup_steps: int = 10_000
     decay_power: float = 1.0
-    """The learning rate falls as (1 - progress) to this power."""
+    """Power of the decay: the learning rate falls as (1 - progress) ** decay_power."""
     decay_after_warmup: bool = False
-    """The learning rate falls from the end of the warm-up on, and not from the first step."""
+    """Let the learning rate fall from the end of the warm-up on, instead of from the first step."""
     weight_decay: float = 0.01
     adam_betas: tuple[float, float] = (0.9, 0.999)
     adam_eps: float = 1e-6
@@ -98,7 +98,7 @@ class Recipe:
     max_grad_norm: float = 1.0
 
     cpu_threads: int | None = None
-    """Threads to train with on a CPU; None leaves torch's number."""
+    """Threads to train with on a CPU; None keeps torch's number."""
 
     def __post_init__(self) -> None:
         if not 3 <= self.seq_length <= self.max_position_embeddings:
@@ -145,7 +145,7 @@ class Recipe:
             )
 
     def _check_rates(self) -> None:
-        """Raises ValueError where networks are to be trained apart and only one of them is trained."""
+        """Raises ValueError for separate training of networks if only one of them is trained."""
         is_trained_apart = self._has_own_generator and not self.frozen_generator
         for name, is_asked in (
             ("discriminator_learning_rate", self.discriminator_learning_rate is not None),
@@ -168,20 +168,20 @@ class Recipe:
         return networks_of(self.objective, self.generator_kind)
 
     def temperature_at(self, progress: float) -> float:
-        """The temperature where the share `progress`, in [0, 1], of the run is done.
+        """The temperature when the share `progress`, in [0, 1], of the run is done.
 
-        A step recorded as a CUDA graph has its temperature in it, so it changes rarely enough to record anew.
+        It changes in few steps, because a CUDA graph contains its temperature and each change needs a new recording.
         """
         end = self.temperature if self.temperature_end is None else self.temperature_end
         done = round(min(1.0, progress) * _TEMPERATURE_STEPS) / _TEMPERATURE_STEPS
         return self.temperature + (end - self.temperature) * done
 
     def discriminator_config(self, vocab_size: int, pad_token_id: int = 0) -> ElectraConfig | None:
-        """The discriminator's shape; None with objective mlm, which has none."""
+        """The discriminator's shape; None with objective mlm, which has no discriminator."""
         return self._full_size(vocab_size, pad_token_id) if "discriminator" in self.networks else None
 
     def generator_config(self, vocab_size: int, pad_token_id: int = 0) -> ElectraConfig | None:
-        """The generator's shape, with objective electric that of each tower; None where it is no network."""
+        """The generator's shape, with objective electric that of each tower; None for a uniform generator."""
         if "generator" not in self.networks:
             return None
         if not self._has_own_generator:
@@ -232,8 +232,9 @@ class Recipe:
         )
 
 
-# Ours, for a CPU and a few minutes. Many small steps: with few large ones the generator stays on its unigram plateau.
-# Few steps also want Adam's bias corrected: without it, the updates of the first hundreds are several times too long.
+# Our recipe for a CPU and a few minutes. It takes many small steps: with few large ones the generator stays on its
+# unigram plateau. A run this short also needs Adam's bias correction: without it, the first hundreds of updates are
+# several times too long.
 TINY = Recipe(
     name="tiny",
     num_hidden_layers=3,
@@ -251,13 +252,13 @@ TINY = Recipe(
     seq_length=64,
     batch_size=8,
     n_steps=10_000,
-    # At temperature 1 a few minutes bring the discriminator to an AUC of 0.53 to 0.55: it must know more than the
-    # generator. At 2 it learns to tell words that do not belong (0.81), and the generator learns no less.
+    # At temperature 1 the discriminator must know more than the generator, and reaches an AUC of 0.53 to 0.55 in a few
+    # minutes. At 2 it learns to find words that do not fit (0.81), and the generator learns no less.
     temperature=2.0,
     learning_rate=2e-3,
     warmup_steps=200,
     bias_correction=True,
-    # Steps this small gain little from a second thread, and wait for it long where the machine is busy.
+    # Steps this small gain little from a second thread, and wait long for it on a busy machine.
     cpu_threads=1,
 )
 
@@ -273,7 +274,7 @@ SMALL = Recipe(
     learning_rate=5e-4,
 )
 
-# What google/electra-small-* on the Hub are: a generator of full size, longer sequences, four times the steps.
+# The recipe of google/electra-small-* on the Hub: a generator of full size, longer sequences, four times the steps.
 SMALL_PLUS = Recipe(
     name="small-plus",
     hidden_size=256,
@@ -308,8 +309,8 @@ LARGE = Recipe(
     mask_prob=0.25,
 )
 
-# NVIDIA's (DeepLearningExamples, TensorFlow2/LanguageModeling/ELECTRA): few updates with very large batches, short
-# sequences first. The second phase begins with the networks of the first.
+# NVIDIA's recipe (DeepLearningExamples, TensorFlow2/LanguageModeling/ELECTRA): few updates with very large batches,
+# short sequences first. The second phase begins with the networks of the first.
 BASE_LAMB_128 = replace(
     BASE,
     name="base-lamb-128",
@@ -341,7 +342,7 @@ PresetName = Literal[tuple(PRESETS)]
 
 
 def preset(name: str) -> Recipe:
-    """The recipe of that name; raises ValueError for one that does not exist."""
+    """The recipe called `name`; raises ValueError for an unknown name."""
     if name not in PRESETS:
         raise ValueError(f"the preset must be one of {', '.join(PRESETS)}, got {name!r}")
     return PRESETS[name]

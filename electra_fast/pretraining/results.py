@@ -1,4 +1,4 @@
-"""What a run leaves for others: the networks as on the Hub, with model cards and the picture of the run."""
+"""Results of a run: the networks in the Hub's form, with model cards and the picture of the run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .recipes import Recipe
 from .run_directory import RunDirectory
 
 PANELS: tuple[Panel, ...] = (
-    ("generator_loss", "generator loss, nats a masked token", "unigram_loss"),
-    ("discriminator_loss", "discriminator loss, nats a token", None),
+    ("generator_loss", "generator loss, nats per masked token", "unigram_loss"),
+    ("discriminator_loss", "discriminator loss, nats per token", None),
     ("generator_accuracy", "generator accuracy", "unigram_accuracy"),
     ("discriminator_auc", "discriminator AUC", 0.5),
     *OPTIMIZER_PANELS,
@@ -31,7 +31,7 @@ PANELS: tuple[Panel, ...] = (
 
 
 def export(parameters: Mapping[str, Tensor], recipe: Recipe, tokenizer: ElectraTokenizer) -> ElectraPretrainingModel:
-    """The model with these precise values, whole and on the CPU; every process must call it."""
+    """The model with these fp32 values, unsharded and on the CPU; every process must call it."""
     model = build_model(recipe, tokenizer, "torch")
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -51,7 +51,7 @@ def save_results(
     """Writes every network that has a form on the Hub; each directory appears whole or not at all.
 
     Args:
-        data: what the model card says about the text.
+        data: facts about the text for the model card.
     """
     plot = None
     if importlib.util.find_spec("matplotlib") is None:
@@ -59,7 +59,7 @@ def save_results(
     elif read_records(directory.log, "train"):
         plot_run(directory.log, directory.plot, PANELS, f"ELECTRA {recipe.name}")
         plot = directory.plot
-    # As it began, but for how far it came.
+    # Record of the run's begin, with the step of its last evaluation.
     run = read_records(directory.log, "run")[0] | {"step": read_records(directory.log, "evaluation")[-1]["step"]}
     for name in model.hub_networks:
         with replaced(directory.path / name) as temporary:

@@ -1,4 +1,4 @@
-"""A pre-training run: text in, `generator/`, `discriminator/` and `log.jsonl` out; stopped, it goes on where it was."""
+"""A pre-training run: text in, `generator/`, `discriminator/` and `log.jsonl` out; a stopped run can resume."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from .text.stream import SequenceStream, held_out_sequences
 from .text.vocab import train_vocab, vocabulary_texts
 from .text.windows import vocabulary_fingerprint
 
-# What the line shows: label, metric, format.
+# Metrics on the progress line: label, metric, format.
 _SHOWN = (
     ("gen", "generator_loss", ".3f"),
     ("disc", "discriminator_loss", ".4f"),
@@ -53,13 +53,13 @@ _SHOWN = (
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What has been read, checked and built when a run may begin; nothing of it has been written.
+    """A run that is read, checked and built and may begin; nothing has been written yet.
 
     Attributes:
-        options: with a precision, and with `n_steps` or `minutes`.
-        settings: what run.json holds.
-        is_new: whether the directory holds no run to go on with.
-        last_step: the step of the checkpoint to go on from, None at the beginning.
+        options: the options, with a precision, and with `n_steps` or `minutes`.
+        settings: contents of run.json.
+        is_new: whether the directory has no run to resume.
+        last_step: step of the checkpoint to resume from; None at the beginning.
     """
 
     recipe: Recipe
@@ -92,31 +92,31 @@ def pretrain(
 ) -> ElectraPretrainingModel:
     """Trains a generator and a discriminator on text, with a live line, a log and checkpoints.
 
-    Evaluates on held-out text before the first step, at every checkpoint and at the end. Called again for the same
-    `out` it goes on after the last checkpoint, whatever ended the run before, with any number of processes; a run that
-    is done is trained no further. SIGTERM and Ctrl-C (as KeyboardInterrupt) write a checkpoint first. Processes that
-    torchrun started train together. Torch's global generator is seeded.
+    Evaluates on held-out text before the first step, at every checkpoint and at the end. A second call with the same
+    `out` resumes after the last checkpoint, however the run ended before, with any number of processes; it trains a
+    finished run no further. SIGTERM and Ctrl-C (as KeyboardInterrupt) write a checkpoint first. Processes that torchrun
+    started train together. The call seeds torch's global generator.
 
     Args:
         recipe: shapes and hyperparameters.
         corpus: the text; about 1 document in 20 is held out.
-        out: a directory for the outputs (`RunDirectory`); nothing is written before the input has turned out sound.
-        options: how to make the run.
-        tokenizer: where none is given, that of the checkpoints below, or a vocabulary of `recipe.vocab_size` trained on
-            the training documents.
-        init_generator, init_discriminator: directories or Hub names of networks to begin with, of the recipe's shapes
-            (`fitted_recipe`).
-        n_new_entries: how many entries the checkpoints' vocabulary gets from the training documents.
-        overwrite: replace the outputs of an earlier run in `out`.
+        out: a directory for the outputs (`RunDirectory`); nothing is written before the input has been checked.
+        options: options of the run.
+        tokenizer: tokenizer of the text; default: that of the checkpoints below, or a vocabulary of
+            `recipe.vocab_size` entries trained on the training documents.
+        init_generator, init_discriminator: directories or Hub names of networks to begin with, which have the recipe's
+            shapes (`fitted_recipe`).
+        n_new_entries: number of entries to add to the checkpoints' vocabulary from the training documents.
+        overwrite: whether to replace the outputs of an earlier run in `out`.
         **changes: fields of `PretrainingOptions` in place of those of `options`.
 
     Returns:
         The model, in fp32 on the CPU, in the first process; in others one with fresh weights.
 
     Raises:
-        FileExistsError: `out` is a file, or holds files that are no run and `overwrite` is false.
-        TypeError: a keyword that is no option.
-        ValueError: too little text, another run in `out`, a number that must be positive, a loss that is no number.
+        FileExistsError: `out` is a file, or holds files that are not a run's and `overwrite` is false.
+        TypeError: a keyword that is not an option.
+        ValueError: too little text, another run in `out`, a number that is not positive, a loss that is not finite.
         OSError: a checkpoint cannot be written; those before it stay.
     """
     (option_changes,) = by_owner(changes, PretrainingOptions)
@@ -135,7 +135,7 @@ def pretrain(
             tokenizer = world.shared(_new_tokenizer(corpus, recipe, initial, n_new_entries) if world.is_main else None)
         run = _prepare(recipe, corpus, tokenizer, options, world, directory, initial, is_new)
         with run.stream:
-            run.stream.rows(0, 1)  # text that does not do is refused before anything is written
+            run.stream.rows(0, 1)  # refuses unusable text before anything is written
             loop = _begin(run)
             with directory.writer(options.track) if world.is_main else nullcontext() as writer:
                 evaluation = evaluate(run.model, run.held_out)
@@ -154,7 +154,7 @@ def _prepare(
     initial: Mapping[str, str | os.PathLike],
     is_new: bool,
 ) -> _Run:
-    """Settles what the run is; raises ValueError where the one in the directory is another."""
+    """Reads, checks and builds the run; raises ValueError if the directory holds a run with other settings."""
     options = replace(options, precision=options.precision or default_precision(world.device))
     if options.n_steps is None and options.minutes is None:
         options = replace(options, n_steps=recipe.n_steps)
@@ -199,7 +199,7 @@ def _prepare(
 
 
 def _begin(run: _Run) -> TrainingLoop:
-    """The loop at the step where the run goes on; the directory is made ready for it."""
+    """Makes the loop, at the step where the run begins or resumes, and prepares the directory."""
     loop = TrainingLoop(run.model, run.recipe, run.stream, run.world, run.options)
     if run.is_new and run.world.is_main:
         run.directory.begin(run.settings, run.tokenizer)
@@ -216,13 +216,13 @@ def _begin(run: _Run) -> TrainingLoop:
 def _train(
     run: _Run, loop: TrainingLoop, report: RunReport, evaluation: Evaluation
 ) -> tuple[Evaluation, Sequence[int]]:
-    """Trains to the end or to a signal, with checkpoints.
+    """Trains to the end or until a signal, with checkpoints.
 
     Args:
-        evaluation: of the networks as they are before.
+        evaluation: evaluation of the networks before training.
 
     Returns:
-        The last evaluation, and the signals that came.
+        The last evaluation, and the signals received.
     """
     _record_begin(run, loop, report)
     if loop.step == 0:
@@ -267,7 +267,7 @@ def _record_begin(run: _Run, loop: TrainingLoop, report: RunReport) -> None:
 def _finish(
     run: _Run, loop: TrainingLoop, report: RunReport, evaluation: Evaluation, signals: Sequence[int]
 ) -> ElectraPretrainingModel:
-    """Writes the networks, and says how the run ended; raises KeyboardInterrupt where Ctrl-C ended it."""
+    """Writes the networks and reports how the run ended; raises KeyboardInterrupt if Ctrl-C ended it."""
     exported = export(loop.state()["parameters"], run.recipe, run.tokenizer)
     if run.world.is_main:
         save_results(run.directory, exported, run.recipe, run.tokenizer, evaluation, run.corpus.description())
@@ -291,7 +291,7 @@ def _finish(
 def _new_tokenizer(
     corpus: Corpus | ShardedCorpus, recipe: Recipe, initial: Mapping[str, str | os.PathLike], n_new_entries: int
 ) -> ElectraTokenizer:
-    """That of the checkpoints to begin with, or one with a vocabulary trained on the text."""
+    """The tokenizer of the initial checkpoints, or one with a vocabulary trained on the text."""
     if not initial:
         return new_tokenizer(vocabulary_texts(corpus), recipe)
     tokenizer = pretrained_tokenizer(**initial)
@@ -304,7 +304,7 @@ def new_tokenizer(documents: Sequence[str], recipe: Recipe) -> ElectraTokenizer:
 
 
 def as_tokenizer(vocab: Sequence[str], recipe: Recipe) -> ElectraTokenizer:
-    """A tokenizer for a recipe's networks, whose entries are numbered in order."""
+    """A tokenizer for a recipe's networks, with the vocabulary's entries numbered in order."""
     return ElectraTokenizer(
         vocab={token: i for i, token in enumerate(vocab)}, model_max_length=recipe.max_position_embeddings
     )

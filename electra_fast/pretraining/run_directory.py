@@ -1,4 +1,4 @@
-"""What a pre-training run leaves in its directory, besides what every run does (`training.run_directory`).
+"""The files that a pre-training run leaves in its directory, besides those of every run (`training.run_directory`).
 
 tokenizer/              the tokenizer it trains with
 checkpoints/step-N/     its state, the last few
@@ -16,7 +16,7 @@ from ..training import run_directory
 from .networks.options import NetworkName
 from .recipes import Recipe
 
-# What a recipe did not have yet when a run began was as it now is by default.
+# Fields that a recipe did not have when an old run began had the values that are now their defaults.
 _DEFAULTS = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
 
 
@@ -28,7 +28,7 @@ class RunDirectory(run_directory.RunDirectory):
         self.tokenizer, self.checkpoints = self.path / "tokenizer", self.path / "checkpoints"
 
     def begin(self, settings: dict[str, Any], tokenizer: ElectraTokenizer) -> None:
-        """Removes what an earlier run left, and writes what this one is."""
+        """Removes the files of an earlier run, and writes this run's tokenizer and settings."""
         self.clear()
         tokenizer.save_pretrained(self.tokenizer)
         self.write_settings(settings)

@@ -1,4 +1,4 @@
-"""The options of a pre-training run, besides what every run has (`training.options`)."""
+"""The options of a pre-training run, besides those of every run (`training.options`)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..training.options import Parallel, RunOptions
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingOptions(RunOptions):
-    """Options of a pre-training run; what it trains is the recipe's.
+    """Options of a pre-training run: how to train. The recipe says what to train.
 
     Raises:
-        ValueError: a number that must be positive, a name that is not known.
+        ValueError: a number that is not positive, an unknown name.
     """
 
     log_every: int = 50
@@ -21,15 +21,15 @@ class PretrainingOptions(RunOptions):
     seed: int = 0
     """Seed of weights, order of the text, masks, samples and dropout."""
     n_steps: int | None = None
-    """Updates; of fewer than the preset's the warm-up takes at most a tenth. Default: the preset's."""
+    """Updates; with fewer than the preset's, the warm-up takes at most a tenth of them. Default: the preset's."""
     minutes: float | None = None
-    """Stop after so many minutes of training; the learning rate falls with the time."""
+    """Minutes of training, after which the run stops; the learning rate falls with time."""
     parallel: Parallel = "ddp"
-    """Way in which several processes share the work; fsdp also shares out weights and the optimizer's state."""
+    """Method by which several processes share the work; fsdp also shards weights and the optimizer's state."""
     keep_checkpoints: int = 2
-    """Newest checkpoints to keep."""
+    """Number of newest checkpoints to keep."""
     strict: bool = False
-    """Stop, and not only warn, where a network does not learn."""
+    """Stop, instead of only warning, if a network does not learn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -96,7 +96,7 @@ class Adam(torch.optim.Optimizer):
         self._state_of(param)["master"] = param.detach().clone()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads a state. Unlike torch.optim.Optimizer it does not round masters and moments to the parameters' dtype."""
+        """Loads a state; torch.optim.Optimizer would round masters and moments to the dtype of their parameters."""
         super().load_state_dict(state_dict)
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
             for index, p in zip(saved["params"], group["params"], strict=True):

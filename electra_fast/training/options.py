@@ -72,7 +72,7 @@ class RunOptions:
 
 
 def changed(options: Options | None, changes: Mapping[str, Any], kind: type[Options]) -> Options:
-    """The options, or the defaults of `kind`, with some fields changed; raises TypeError for options of another kind."""
+    """The options, or the defaults of `kind`, with some fields changed; raises TypeError for another kind's options."""
     if options is not None and not isinstance(options, kind):
         raise TypeError(f"options must be {kind.__name__}, got {type(options).__name__}")
     return replace(options or kind(), **changes)

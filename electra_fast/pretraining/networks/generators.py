@@ -1,4 +1,4 @@
-"""Where replacements come from: a masked language model, a two-tower cloze model, or evenly from the vocabulary."""
+"""Sources of replacements: a masked language model, a two-tower cloze model, or even draws from the vocabulary."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class MaskedBatch:
 
     Attributes:
         input_ids: [T] int64, the original text.
-        packed: where the sequences start.
+        packed: starts of the sequences.
         token_type_ids: [T] int64, or None for zeros.
         is_candidate: [T] bool, tokens that may be masked.
         masked_ids: [T] int64, the text with [MASK] in it.
-        positions, targets, is_used: [N], the masked tokens' places and ids, and which slots are in use.
+        positions, targets, is_used: [N], places and ids of the masked tokens, and whether a slot is in use.
     """
 
     input_ids: Tensor
@@ -40,8 +40,8 @@ class MaskedBatch:
     is_used: Tensor
 
     def place(self, values: Tensor, over: Tensor) -> Tensor:
-        """[N] values of the used slots, written over [T]; of several for one token the largest."""
-        # Slots that are not in use write to one entry more than there are tokens.
+        """Writes the used slots' values [N] over [T]; a token with several slots gets the largest value."""
+        # Unused slots write to an extra entry behind the last token.
         index = torch.where(self.is_used, self.positions, len(over))
         values = values.to(over.dtype)
         return torch.cat([over, over[:1]]).scatter_reduce(0, index, values, "amax", include_self=False)[:-1]
@@ -49,7 +49,7 @@ class MaskedBatch:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a generator samples: `uniform` [T] fp32 in [0, 1), None for no samples; the rest as in `ops.mlm_head`."""
+    """Arguments of a generator's sampling: `uniform` [T] fp32 in [0, 1), or None for no samples; see `ops.mlm_head`."""
 
     uniform: Tensor | None
     temperature: float
@@ -58,14 +58,14 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Guesses:
-    """What a generator says about a masked batch.
+    """A generator's output for a masked batch.
 
     Attributes:
-        samples: [N] int64, the replacements; None where none were asked for.
-        loss: scalar; None where no network was asked.
-        is_correct: [N] bool, whether the likeliest token is the true one; None where no network was asked.
-        log_q: [T], the log-probability of each token of the corrupted text given the others, without gradient; only
-            from a cloze model.
+        samples: [N] int64, the replacements; None if none were asked for.
+        loss: scalar; None without a network.
+        is_correct: [N] bool, whether the likeliest token is the true one; None without a network.
+        log_q: [T], the log-probability of each token of the corrupted text given the others, without gradient; None
+            unless a cloze model made it.
     """
 
     samples: Tensor | None
@@ -75,7 +75,7 @@ class Guesses:
 
 
 def guess_masked(generator: ElectraForMaskedLM, batch: MaskedBatch, sampling: Sampling) -> Guesses:
-    """A masked language model's samples; its loss is the mean over the masked tokens."""
+    """Samples from a masked language model; its loss is the mean over the masked tokens."""
     hidden = generator.electra.encode_packed(batch.masked_ids, batch.packed, batch.token_type_ids)
     head = generator.generator_lm_head
     losses, is_correct, samples = generator.ops.mlm_head(
@@ -91,10 +91,10 @@ def guess_masked(generator: ElectraForMaskedLM, batch: MaskedBatch, sampling: Sa
 
 
 class UniformGenerator(nn.Module):
-    """No network: every token of the vocabulary but the special ones is equally likely.
+    """A generator without a network: all tokens of the vocabulary but the special ones are equally likely.
 
     Args:
-        is_special: [V] bool.
+        is_special: [V] bool, the special tokens.
     """
 
     def __init__(self, is_special: Tensor):
@@ -111,13 +111,13 @@ class UniformGenerator(nn.Module):
 
 
 class TwoTowerGenerator(nn.Module):
-    """Electric's noise distribution: every token given all others, in one pass over the text without masks.
+    """Electric's noise distribution: it predicts every token from all others, in one pass over unmasked text.
 
-    A causal encoder reads from the left, another from the right. A token is predicted from the left one's state before
-    it and the right one's after it, by one head whose matrix is the word table (Clark et al. 2020, "Pre-Training
-    Transformers as Energy-Based Cloze Models", section 2; google-research/electra, TwoTowerClozeTransformer). Both
-    towers have the same embeddings. At the ends of a sequence the state is taken around, from the other end; these
-    tokens are special and not predicted.
+    One causal encoder reads from the left, another from the right. One head, whose matrix is the word table, predicts a
+    token from the left encoder's state before it and the right encoder's state after it (Clark et al. 2020,
+    "Pre-Training Transformers as Energy-Based Cloze Models", section 2; google-research/electra,
+    TwoTowerClozeTransformer). Both towers have the same embeddings. The first and the last token of a sequence take a
+    state from its other end: they are special and not predicted.
     """
 
     def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
@@ -139,19 +139,19 @@ class TwoTowerGenerator(nn.Module):
             setattr(self.right.embeddings, name, module)
 
     def guess(self, batch: MaskedBatch, sampling: Sampling) -> Guesses:
-        """The loss is the mean over all tokens that may be masked; samples are drawn where they are."""
+        """Samples for the masked tokens; the loss is the mean over all tokens that may be masked."""
         hidden = self._encode(batch.input_ids, batch.packed, batch.token_type_ids)
         head = self.left.embeddings.word_embeddings.weight, self.generator_lm_bias
         losses, is_correct, samples = self.ops.mlm_head(hidden, *head, batch.input_ids, sampling.uniform)
         samples = samples[batch.positions]
         with torch.no_grad():
-            # Only at the masked tokens the corrupted text is another.
+            # The corrupted text differs at masked tokens only.
             losses_of_samples, _, _ = self.ops.mlm_head(hidden.index_select(0, batch.positions), *head, samples)
             log_q = batch.place(-losses_of_samples, -losses)
         return Guesses(samples, _mean(losses, batch.is_candidate), is_correct[batch.positions] & batch.is_used, log_q)
 
     def _encode(self, input_ids: Tensor, packed: PackedBatch, token_type_ids: Tensor | None) -> Tensor:
-        """[T] -> [T, E], from which the vocabulary's logits are computed."""
+        """Encodes ids [T] as states [T, E], the input of the vocabulary's logits."""
         tokens, places = torch.arange(len(input_ids), device=input_ids.device), packed.position_ids(len(input_ids))
         first = tokens - places
         last = first + packed.cu_seqlens.diff().long()[torch.bucketize(tokens, packed.cu_seqlens[1:], right=True)] - 1

@@ -1,13 +1,13 @@
-"""An initialization for runs of minutes: heads of the first layer that begin by looking at the tokens beside theirs.
+"""An initialization for runs of minutes: heads of the first layer begin by looking at neighbouring tokens.
 
-A masked language model knows a token's neighbours through attention alone. Random heads average over the
-whole sequence, and until they have found the neighbours both networks learn how frequent tokens are and little more.
-Here positions begin as sinusoids (Vaswani et al. 2017, section 3.5), of which a rotation makes those of a place further
-on. A head's queries are its pairs of sines and cosines turned by its distance d, its keys the same pairs as they are:
+A masked language model knows a token's neighbours through attention alone. Random heads average over the whole
+sequence, and until they have found the neighbours both networks learn how frequent tokens are and little more. Here
+positions begin as sinusoids (Vaswani et al. 2017, section 3.5), and a rotation turns those of one place into those of
+another. A head's keys are its pairs of sines and cosines, and its queries the same pairs rotated by its distance d:
 
-    score(i, j) = peak * mean over the head's frequencies w of cos(w (i + d - j)),
+    score(i, j) = peak * mean over the head's frequencies w of cos(w (i + d - j))
 
-which is largest at j = i + d. Training goes on from there as from anywhere else, and files are as ever.
+This score is largest at j = i + d. Training and file formats do not change.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from torch.nn.utils import parametrize
 
 from ...model.backbone import ElectraModel
 
-# The score where a head looks first: e**4 times the weight of a place that it has nothing to do with.
+# The score at the place a head looks at: e**4 times the attention weight of an unrelated place.
 _PEAK = 4.0
-# Of the sinusoids, in standard deviations of the other embeddings; these three and the LayerNorm after them are such
-# that the amplitude is then about 1.
+# The sinusoids' amplitude, in standard deviations of the other embeddings. After the sum of the three embeddings and
+# the LayerNorm it is about 1.
 _AMPLITUDE = 2.0
-# Radians a token. Spread evenly, so that the score falls off at once, and irregularly (by the golden ratio), so that it
-# does not rise again further away.
+# Frequencies in radians per token. An even spread makes the score fall off quickly, and an irregular order (by the
+# golden ratio) keeps it from rising again further away.
 _LOWEST, _HIGHEST = 0.1, 2.9
 _GOLDEN = (sqrt(5) - 1) / 2
 
 
 @torch.no_grad()
 def look_beside(model: ElectraModel) -> None:
-    """Gives a fresh model such heads: of distances -1, 1, -2, 2, ... in order, with each an equal share of frequencies.
+    """Gives a fresh model neighbour heads: at distances -1, 1, -2, 2, ..., with an equal share of frequencies each.
 
-    Where embeddings are projected, half of the layers' width takes up sinusoids as they are. Models that share their
-    position table may have this done to each, for it is overwritten with the same values.
+    If embeddings are projected, half of the layers' width receives the sinusoids unchanged. Models that share a
+    position table may each be passed here: the table is overwritten with the same values.
 
     Raises:
-        ValueError: heads of an odd size, or of less than 4.
+        ValueError: a head size that is odd or below 4.
     """
     config, table = model.config, model.embeddings.position_embeddings
     n_heads, head_size = config.num_attention_heads, config.head_size
@@ -47,7 +47,7 @@ def look_beside(model: ElectraModel) -> None:
     n_pairs = config.embedding_size // 2
     spread = torch.arange(n_pairs, dtype=torch.float64) * _GOLDEN % 1
     frequencies = (_LOWEST + (_HIGHEST - _LOWEST) * spread).to(table.weight)
-    # A table that is another one's plus a difference follows that one.
+    # A table parametrized as another table plus a difference follows that table.
     if not parametrize.is_parametrized(table):
         angles = torch.arange(len(table.weight)).to(table.weight)[:, None] * frequencies
         sinusoids = torch.stack([angles.sin(), angles.cos()], -1).flatten(1)

@@ -1,6 +1,6 @@
-"""The pre-training objectives: replaced-token detection, and the two that google-research/electra has beside it.
+"""The pre-training objectives: replaced-token detection, masked language modelling and Electric.
 
-Clark et al. 2020, section 2; the details are those of google-research/electra, run_pretraining.py.
+Sources: Clark et al. 2020, section 2; details from google-research/electra, run_pretraining.py.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ from .sharing import check_embeddings, check_same_shape, load_merged, merged_sta
 
 @dataclass
 class ElectraPretrainingOutput(ModelOutput):
-    """One forward over T packed tokens with N slots for masked positions.
+    """Output of one forward over T packed tokens with N slots for masked positions.
 
-    What belongs to a network that is not there is None: with objective mlm all of the discriminator's, with a uniform
-    generator its loss and what says how right it is.
+    Fields of a network that does not exist are None: with objective mlm all of the discriminator's, with a uniform
+    generator its loss and accuracy and `is_correct`.
 
     Attributes:
-        loss: gen_weight * generator_loss + disc_weight * discriminator_loss, without the first where the generator is
-            frozen.
+        loss: gen_weight * generator_loss + disc_weight * discriminator_loss; with a frozen generator only the
+            second term.
         generator_loss: mean cross-entropy at the masked positions; with objective electric, at all candidates.
         discriminator_loss: mean binary cross-entropy over all tokens.
         generator_accuracy: share of the masked positions where the likeliest token is the true one.
-        logits: [T], the discriminator's; above zero where the token looks replaced. With objective electric its own
-            plus log q and the log-odds of being masked.
-        is_replaced: [T] bool, the truth. A sample that is the original token counts as original; with objective
-            electric every masked token counts as replaced.
+        logits: [T], the discriminator's logits, above zero where the token looks replaced. With objective electric they
+            include log q and the log-odds of being masked.
+        is_replaced: [T] bool, which tokens are replaced. A sample equal to the original token counts as original, but
+            with objective electric every masked token counts as replaced.
         is_candidate: [T] bool, tokens that may be masked: all but the special ones.
-        corrupted_ids: [T] int64, what the discriminator read.
-        targets, is_correct, is_used: [N], the true tokens of the masked slots, whether the generator's likeliest
-            token is it, and which slots are in use.
+        corrupted_ids: [T] int64, the text that the discriminator read.
+        targets, is_correct, is_used: [N], the true token of each masked slot, whether it is the generator's likeliest
+            token, and whether the slot is in use.
     """
 
     loss: Tensor | None = None
@@ -74,33 +74,33 @@ class ElectraPretrainingOutput(ModelOutput):
 
 
 class ElectraPretrainingModel(nn.Module):
-    """Generator and discriminator, trained together.
+    """Generator and discriminator trained together.
 
     By default the three embedding tables and the embeddings' LayerNorm are the same Parameters in both networks; the
-    projection from them to the hidden size is each network's own. No gradient of the discriminator goes through the
-    samples.
+    projection from them to the hidden size is each network's own. The discriminator's gradient does not pass
+    through the samples.
 
     Args:
-        generator_config, discriminator_config: the two shapes; what concerns shared embeddings must agree. None where
-            there is no such network: no discriminator with objective mlm, whose network is of the size given here as
-            the generator's; no generator where it is uniform. A tied generator has the discriminator's config.
-        mask_token_id: what is written at a masked position.
+        generator_config, discriminator_config: shapes of the networks; sizes of shared embeddings must agree. None for
+            a network that does not exist: the discriminator with objective mlm, or a uniform generator. A tied
+            generator has the discriminator's config.
+        mask_token_id: id written at a masked position.
         special_token_ids: tokens that are never masked: [PAD], [CLS], [SEP], [MASK].
-        mask_prob: the share of a sequence's tokens that is predicted.
-        temperature: divides the generator's logits before sampling, not in its loss; above 1 the replacements are
-            stranger, and easier to tell. An attribute that may be set between steps.
+        mask_prob: share of a sequence's tokens to predict.
+        temperature: divisor of the generator's logits in sampling, not in its loss; above 1 the replacements are
+            stranger and easier to detect. The attribute may be set between steps.
         gen_weight, disc_weight: weights of the two losses in their sum.
-        impl: which code serves the ops, "auto", "triton" or "torch".
+        impl: code that serves the ops, "auto", "triton" or "torch".
         objective: "electra", "mlm" or "electric".
         generator_kind: "untied", "tied" to the discriminator's body, or "uniform".
         embedding_sharing: "es", "gdes" or "nes".
-        frozen_generator: the generator gets no gradient, and its loss is no part of the sum.
-        keep_prob: the share of the predicted tokens that the generator sees as they are, in place of [MASK].
-        replacement: draw masked positions with replacement, as google-research/electra does.
-        never_label: never sample the true token.
+        frozen_generator: whether the generator gets no gradient, and the sum leaves out its loss.
+        keep_prob: share of the predicted tokens that stay unchanged in the generator's input, instead of [MASK].
+        replacement: whether to draw masked positions with replacement, as google-research/electra does.
+        never_label: whether to never sample the true token.
 
     Raises:
-        ValueError: configs that do not agree or are missing, choices that do not go together, a share outside (0, 1), a
+        ValueError: configs that disagree or are missing, choices that contradict each other, a share outside (0, 1), a
             temperature that is not positive, an id beyond the vocabulary.
     """
 
@@ -169,7 +169,7 @@ class ElectraPretrainingModel(nn.Module):
         self.ops = ops.select(impl)
 
     def n_slots(self, packed: PackedBatch) -> int:
-        """How many masked positions a batch has at most: known without looking at it, so that shapes are static."""
+        """The largest possible number of masked positions; it does not depend on the ids, so shapes are static."""
         n_tokens, n_sequences = packed.batch_size * packed.seq_length, len(packed.cu_seqlens) - 1
         if packed.indices is not None:
             n_tokens = len(packed.indices)
@@ -188,10 +188,10 @@ class ElectraPretrainingModel(nn.Module):
 
         Args:
             input_ids: [T] int64, packed original text with its special tokens.
-            packed: where the sequences start.
-            token_type_ids: [T]; zeros by default.
-            random: [3, T] fp32 in [0, 1): which tokens are chosen, which of them become [MASK], and what is sampled for
-                them; or where to draw these numbers from, torch's own generator by default.
+            packed: starts of the sequences.
+            token_type_ids: [T] int64; zeros by default.
+            random: [3, T] fp32 in [0, 1), numbers that decide which tokens are chosen, which of them become [MASK], and
+                what is sampled for them; or a generator to draw them from, by default torch's own.
             word_starts: [T] bool, the first token of each word, to mask whole words; None masks single tokens.
         """
         if not isinstance(random, Tensor):
@@ -262,23 +262,23 @@ class ElectraPretrainingModel(nn.Module):
 
     @property
     def hub_networks(self) -> tuple[NetworkName, ...]:
-        """The networks that have a form on the Hub, which a generator of two towers has not."""
+        """The networks that have a form on the Hub: all but a uniform or a two-tower generator."""
         return tuple(name for name in self.networks if isinstance(getattr(self, name), ElectraPreTrainedModel))
 
     def save_network(self, name: NetworkName, directory: str | os.PathLike) -> None:
-        """Writes one of `hub_networks` as on the Hub: transformers loads it unchanged."""
+        """Writes one of `hub_networks` in the Hub's form, which transformers loads unchanged."""
         network = getattr(self, name)
         network.save_pretrained(directory, state_dict=merged_state(network))
 
     def load_network(self, name: NetworkName, state: Mapping[str, Tensor]) -> None:
-        """Loads one of `hub_networks` from a state dict as on the Hub; the generator first, where tables are shared."""
+        """Loads one of `hub_networks` from a state dict in the Hub's form; with shared tables, the generator first."""
         load_merged(getattr(self, name), state)
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
-        """Writes `generator/` and `discriminator/`, as far as they are `hub_networks`.
+        """Writes `generator/` and `discriminator/`, those that are `hub_networks`.
 
-        So only `generator/` with objective mlm, and only `discriminator/` with objective electric or a uniform
-        generator. A tied network is written twice, with either head.
+        Objective mlm writes only `generator/`; objective electric or a uniform generator, only `discriminator/`. A tied
+        network is written twice, once with each head.
         """
         for name in self.hub_networks:
             self.save_network(name, Path(directory) / name)

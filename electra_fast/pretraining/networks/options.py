@@ -1,32 +1,32 @@
-"""What a pre-training objective may be made of, and which choices go together: THE place where that is decided."""
+"""The choices that make up a pre-training objective: this file alone decides which of them go together."""
 
 from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
 Objective = Literal["electra", "mlm", "electric"]
-"""electra: replaced-token detection (Clark et al. 2020a). mlm: the masked language model alone, of full size. electric:
+"""electra: replaced-token detection (Clark et al. 2020a). mlm: the masked language model alone, in full size. electric:
 the energy-based cloze model (Clark et al. 2020b), whose negatives come from a two-tower generator."""
 
 GeneratorKind = Literal["untied", "tied", "uniform"]
-"""untied: a network of its own. tied: the discriminator's body with another head. uniform: no network, replacements are
-drawn evenly from the vocabulary."""
+"""untied: a network of its own. tied: the discriminator's body with another head. uniform: no network, but
+replacements drawn evenly from the vocabulary."""
 
 EmbeddingSharing = Literal["es", "gdes", "nes"]
 """es: both networks have the same embeddings. gdes: the discriminator's tables are the generator's, without gradient,
-plus a difference that is learned (He et al. 2021, DeBERTaV3). nes: nothing is shared."""
+plus a learned difference (He et al. 2021, DeBERTaV3). nes: nothing is shared."""
 
 NetworkName = Literal["generator", "discriminator"]
 
 
 def check_choice(name: str, value: Any, kind: Any) -> None:
-    """Raises ValueError where `value` is none of a Literal's."""
+    """Raises ValueError for a value that is not in the Literal `kind`."""
     if value not in get_args(kind):
         raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}")
 
 
 def networks_of(objective: Objective, generator_kind: GeneratorKind) -> tuple[NetworkName, ...]:
-    """The networks that there are, generator first."""
+    """The networks of an objective, generator first."""
     if objective == "mlm":
         return ("generator",)
     return ("discriminator",) if generator_kind == "uniform" else ("generator", "discriminator")
@@ -39,7 +39,7 @@ def check_networks(
     frozen_generator: bool,
     never_label: bool,
 ) -> None:
-    """Raises ValueError for a name that is not known, and for choices that contradict each other."""
+    """Raises ValueError for an unknown name, and for choices that contradict each other."""
     check_choice("objective", objective, Objective)
     check_choice("generator_kind", generator_kind, GeneratorKind)
     check_choice("embedding_sharing", embedding_sharing, EmbeddingSharing)

@@ -1,4 +1,4 @@
-"""How the two networks share their embeddings: the same, the generator's plus a learned difference, or not at all."""
+"""Sharing of embeddings between the two networks: the same tables, tables plus a learned difference, or none."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .options import EmbeddingSharing
 
 _TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 _SIZES = ("vocab_size", "embedding_size", "max_position_embeddings", "type_vocab_size")
-# What must agree in both configs.
+# Fields that must agree in both configs.
 _AGREE = {"es": (*_SIZES, "layer_norm_eps"), "gdes": _SIZES, "nes": ("vocab_size",)}
 _DIFFERENCE = "parametrizations.weight.original"
 
 
 class _AddedTo(nn.Module):
-    """weight = base + difference, where the base gets no gradient from it."""
+    """A parametrization weight = base + difference that gives the base no gradient."""
 
     def __init__(self, base: nn.Embedding):
         super().__init__()
-        # In a tuple, so that the base's parameters are not this module's too.
+        # A tuple hides the base, so that its parameters do not become this module's.
         self._base = (base,)
 
     def forward(self, difference: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class _AddedTo(nn.Module):
 
 
 def check_embeddings(generator: ElectraConfig, discriminator: ElectraConfig, sharing: EmbeddingSharing) -> None:
-    """Raises ValueError for configs that differ in what is shared."""
+    """Raises ValueError for configs that disagree about shared embeddings."""
     for name in _AGREE[sharing]:
         ours, theirs = getattr(generator, name), getattr(discriminator, name)
         if ours != theirs:
@@ -49,7 +49,7 @@ def check_embeddings(generator: ElectraConfig, discriminator: ElectraConfig, sha
 
 
 def check_same_shape(generator: ElectraConfig, discriminator: ElectraConfig) -> None:
-    """Raises ValueError for configs that cannot be those of one network."""
+    """Raises ValueError for configs that cannot belong to one network."""
     ours, theirs = generator.to_dict(), discriminator.to_dict()
     if differing := [name for name in ours if ours[name] != theirs.get(name)]:
         name = differing[0]
@@ -60,7 +60,7 @@ def check_same_shape(generator: ElectraConfig, discriminator: ElectraConfig) -> 
 
 
 def share_embeddings(generator: nn.Module, discriminator: ElectraForPreTraining, sharing: EmbeddingSharing) -> None:
-    """Joins the embeddings of two networks; `generator.tie_weights()` spreads what its first ElectraEmbeddings get.
+    """Joins the embeddings of two networks; `generator.tie_weights()` passes those of its first tower to the second.
 
     With es they become the same Parameters. With gdes the discriminator's tables become the generator's plus a
     difference, zero at first, and its LayerNorm stays its own. With nes nothing changes.
@@ -79,7 +79,7 @@ def share_embeddings(generator: nn.Module, discriminator: ElectraForPreTraining,
 
 
 def merged_state(network: ElectraPreTrainedModel) -> dict[str, Tensor]:
-    """A network's state dict as on the Hub: where tables are sums, the sums."""
+    """A network's state dict in the Hub's form: tables that are sums become plain weights."""
     state = network.state_dict()
     for name, table in _sums(network):
         del state[f"{name}.{_DIFFERENCE}"]
@@ -89,7 +89,7 @@ def merged_state(network: ElectraPreTrainedModel) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_merged(network: ElectraPreTrainedModel, state: Mapping[str, Tensor]) -> None:
-    """Loads a state dict as on the Hub; differences become what makes the sums equal to its tables."""
+    """Loads a state dict in the Hub's form; differences are set so that the sums equal its tables."""
     state = dict(state)
     for name, table in _sums(network):
         weight = state.pop(f"{name}.weight").to(table.weight)

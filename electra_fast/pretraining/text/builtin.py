@@ -1,4 +1,4 @@
-"""Text that is on every machine: the documentation of Python and of what is installed."""
+"""Text that every machine has: the documentation that comes with Python."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .documents import cut_documents
 
 
 def builtin_documents() -> list[str]:
-    """The text that every Python installation carries: the language reference, and the standard library's docstrings.
+    """The text of every Python installation: the language reference and the standard library's docstrings.
 
-    One document a topic and one a module, about 2 MB. Sources are parsed, not imported. Examples (>>>) and rules of
-    punctuation are left out, and so is a docstring that occurred before.
+    Every topic and every module is a document; together they have about 2 MB. Sources are parsed, not imported.
+    Examples (>>>), lines of punctuation and repeated docstrings are left out.
     """
     from pydoc_data.topics import topics
 
@@ -33,7 +33,7 @@ def builtin_documents() -> list[str]:
 def _docstrings(file: Path) -> Iterator[str]:
     try:
         tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):  # templates of sources
+    except (SyntaxError, ValueError):  # a template, not Python source
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

@@ -1,6 +1,6 @@
-"""Text for pre-training: documents, split once into training and held-out text.
+"""Text for pre-training: documents, split into training and held-out text.
 
-`Corpus` reads them as a stream, so that it may be larger than memory.
+`Corpus` reads documents as a stream, so it may be larger than memory.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _MAX_NAMES = 20
 
 
 class Corpus:
-    """Documents of files, directories and Hugging Face datasets, read anew whenever they are asked for.
+    """Documents of files, directories and Hugging Face datasets, read again each time.
 
-    About 1 in 20 documents is held out. Which side a document is on depends on its text alone: it stays there when
-    others are added, and copies of it never stand on both sides.
+    About 1 in 20 documents is held out. The text of a document alone decides this, so it does not change when others
+    are added, and copies of a document are all held out or none.
 
     Args:
         paths: text and JSONL files, plain, .gz, .xz or .zst, directories of them, or datasets; see `find_sources`.
-        documents_by: what separates the documents of text files, "blank-line" or "file". A document longer than 16,384
+        documents_by: separator of the documents in text files, "blank-line" or "file". A document longer than 16,384
             characters is cut at line ends in any case.
-        text_key: where the text is in a line of JSONL and in a dataset.
+        text_key: key of the text in a line of JSONL and in a dataset.
 
     Attributes:
-        windows_are_fixed: whether every epoch has the same windows: with one source there is one order to read in.
+        windows_are_fixed: whether every epoch has the same windows, as with one source, which has one order.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: from `find_sources`. A damaged file is reported when it is read.
@@ -47,7 +47,7 @@ class Corpus:
 
     @classmethod
     def from_texts(cls, texts: Sequence[str]) -> Corpus:
-        """A corpus of documents that are in memory."""
+        """A corpus of documents in memory."""
         corpus = cls([])
         corpus._sources = [TextList(texts)]
         return corpus
@@ -75,7 +75,7 @@ class Corpus:
         return token_windows(self.training(random), tokenizer, window_chars, threads)
 
     def held_out_window(self, tokenizer: ElectraTokenizer, threads: int | None = None) -> TokenWindow:
-        """Held-out documents, 32 million characters of them at most; files in an order that is always the same.
+        """Held-out documents, at most 32 million characters; files in an order that is always the same.
 
         Raises:
             ValueError: nothing is held out.
@@ -94,7 +94,7 @@ class Corpus:
         return fingerprint(self._sources)
 
     def description(self) -> dict[str, Any]:
-        """What a model card says about the text."""
+        """Facts about the text for the model card."""
         names = [source.name for source in self._sources]
         shown = names if len(names) <= _MAX_NAMES else [*names[:_MAX_NAMES], f"and {len(names) - _MAX_NAMES} more"]
         return {"sources": ", ".join(shown), "fingerprint": self.fingerprint()}

@@ -1,4 +1,4 @@
-"""Documents: what a source gives, how a long text is cut, which ones are held out."""
+"""Documents: their sources, how long texts are cut, and which documents are held out."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-# Longer documents are cut at line ends: a book without blank lines still gives text to train on and text to hold out.
+# Longer documents are cut at line ends, so that a book without blank lines gives text to train on and to hold out.
 MAX_DOCUMENT_CHARS = 16_384
 _HELD_OUT_SHARE = 0.05
 
 
 class Source(Protocol):
-    """Something that documents are read from."""
+    """A source of documents."""
 
     name: str
 
     def documents(self) -> Iterator[str]:
-        """All documents, in an order that never changes; a ValueError names a source that is damaged."""
+        """All documents, in an order that never changes; a ValueError names a damaged source."""
 
     def identity(self) -> bytes:
-        """Bytes that change when the content does, so far as can be told without reading all of it."""
+        """Bytes that change when the content does, as far as this is known without reading all of it."""
 
 
 def cut_documents(lines: Iterable[str], blank_separates: bool) -> Iterator[str]:
-    """Documents of at most 16,384 characters, or a single line; blank lines end one where they separate."""
+    """Documents of at most 16,384 characters, or one longer line; blank lines end documents if they separate."""
     document: list[str] = []
     n_chars = 0
     for line in lines:
@@ -46,7 +46,7 @@ def is_held_out(document: str) -> bool:
 
 
 def take(documents: Iterable[str], max_chars: int) -> list[str]:
-    """Documents until that many characters are there."""
+    """The first documents, until they have `max_chars` characters together."""
     taken, n_chars = [], 0
     for document in documents:
         taken.append(document)

@@ -1,4 +1,4 @@
-"""Hugging Face datasets as sources of documents; needs the package `datasets`."""
+"""Hugging Face datasets as sources of documents; they need the package `datasets`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class SavedDataset:
-    """A directory that `datasets.Dataset.save_to_disk` wrote; of several splits the one named "train"."""
+    """A directory written by `datasets.Dataset.save_to_disk`; if it has several splits, the one named "train"."""
 
     path: Path
     name: str
@@ -42,7 +42,7 @@ class SavedDataset:
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A dataset on the Hub, streamed: read anew, from the network, in every epoch."""
+    """A dataset on the Hub, streamed over the network again in every epoch."""
 
     name: str
     dataset: str
@@ -52,12 +52,12 @@ class HubDataset:
 
     @classmethod
     def parse(cls, spec: str, text_key: str) -> HubDataset:
-        """From `hf:NAME[:CONFIG[:SPLIT]]`; CONFIG may be empty, SPLIT is train by default."""
+        """Parses `hf:NAME[:CONFIG[:SPLIT]]`; CONFIG may be empty, and SPLIT is train by default."""
         _, dataset, *rest = spec.split(":")
         if not dataset or len(rest) > 2:
             raise ValueError(f"a dataset on the Hub must be given as hf:NAME[:CONFIG[:SPLIT]], got {spec!r}")
         config, split = (*rest, "", "")[:2]
-        _datasets()  # its absence is told before anything else is done
+        _datasets()  # reports a missing package before anything else is done
         return cls(spec, dataset, config or None, split or "train", text_key)
 
     def documents(self) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Packing: how the documents of a window become sequences of one length.
 
-`dense` lays the documents end to end, [SEP] after each, and cuts: every sequence is full, no token is padding. `google`
-is the original's way: pairs of segments from one document, padded.
+The packing `dense` joins the documents, [SEP] after each, and cuts them: every sequence is full, without padding. The
+packing `google` is the original's: padded pairs of segments, each pair from one document.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Examples:
     """Sequences of one window.
 
     Attributes:
-        input_ids: [n, S] int32.
-        lengths: [n] int32, tokens before the padding; None where there is none.
-        first_lengths: [n] int32, tokens of the first segment, with its [CLS] and [SEP]; None where there is but one.
+        input_ids: [n, S] int32, the tokens.
+        lengths: [n] int32, tokens before the padding; None without padding.
+        first_lengths: [n] int32, tokens of the first segment, with its [CLS] and [SEP]; None with only one segment.
     """
 
     input_ids: np.ndarray
@@ -43,22 +43,22 @@ class Examples:
 
 @dataclass(frozen=True)
 class Plan:
-    """How many sequences a window gives, known before they are built."""
+    """The number of sequences in a window, known before they are built."""
 
     n_sequences: int
     build: Callable[[], Examples]
 
 
 class Packing(Protocol):
-    """A way to make sequences of a window; what it draws comes from `random` alone."""
+    """A way to make sequences from a window; all its random choices come from `random`."""
 
-    size_is_random: bool  # whether the number of sequences depends on what is drawn
+    size_is_random: bool  # whether the number of sequences depends on random choices
 
     def plan(self, window: TokenWindow, random: np.random.Generator) -> Plan: ...
 
 
 def make_packing(name: PackingName, tokenizer: ElectraTokenizer, seq_length: int) -> Packing:
-    """The packing of that name, with the special tokens of a tokenizer; raises ValueError for an unknown one."""
+    """The packing `name`, with the special tokens of a tokenizer; raises ValueError for an unknown name."""
     cls, sep, pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
     if seq_length < _SHORTEST_TARGET:
         raise ValueError(f"seq_length must be at least {_SHORTEST_TARGET}, got {seq_length}")
@@ -71,7 +71,7 @@ def make_packing(name: PackingName, tokenizer: ElectraTokenizer, seq_length: int
 
 @dataclass(frozen=True)
 class DensePacking:
-    """[CLS] ... [SEP] of exactly `seq_length` tokens; the tail of a window that fills no sequence is left out."""
+    """Sequences [CLS] ... [SEP] of exactly `seq_length` tokens; a window's last tokens that fill none are left out."""
 
     seq_length: int
     cls: int
@@ -79,7 +79,7 @@ class DensePacking:
     size_is_random = False
 
     def plan(self, window: TokenWindow, random: np.random.Generator | None) -> Plan:
-        """`random` orders documents, then sequences; None keeps both as they are."""
+        """Plans the window's sequences; `random` orders documents, then sequences, and None keeps both orders."""
         n_sequences = (window.n_tokens + window.n_documents) // (self.seq_length - 2)
         return Plan(n_sequences, lambda: self._build(window, random, n_sequences))
 
@@ -89,7 +89,7 @@ class DensePacking:
         if random is not None:
             documents, order = random.permutation(window.n_documents), random.permutation(n_sequences)
         ids, sep, offsets = np.asarray(window.ids), np.array([self.sep], window.ids.dtype), offsets.tolist()
-        # [SEP] ends every document: what follows in the same sequence is another text.
+        # [SEP] ends every document, because another text follows it in the same sequence.
         parts = (part for i in documents.tolist() for part in (ids[offsets[i] : offsets[i + 1]], sep))
         text = np.concatenate(list(parts))
         body = text[: n_sequences * (self.seq_length - 2)].reshape(n_sequences, self.seq_length - 2)
@@ -101,12 +101,12 @@ class DensePacking:
 
 @dataclass(frozen=True)
 class GooglePacking:
-    """[CLS] A [SEP] B [SEP], padded: the ExampleBuilder of google-research/electra, build_pretraining_dataset.py.
+    """Padded [CLS] A [SEP] B [SEP]: the ExampleBuilder of google-research/electra, build_pretraining_dataset.py.
 
-    Lines of a document gather until they have the target length, which is `seq_length`, or in 5 % of the examples a
-    number drawn from 5 up to it. The first line goes to segment A, and so does any line that leaves A below half the
-    target; the first one that does not goes there at every second time, all others go to B. In 10 % of the examples all
-    go to A. What is too long for the sequence is cut off and lost.
+    Lines of a document are collected up to the target length: `seq_length`, or in 5 % of the examples a random number
+    from 5 to `seq_length`. Segment A gets the first line, and every line that leaves A below half the target. The first
+    line that does not goes to A with probability 1/2; all others go to B. In 10 % of the examples all lines go to A.
+    Tokens beyond the sequence's length are lost.
     """
 
     seq_length: int
@@ -132,7 +132,7 @@ class GooglePacking:
     def _assign(
         self, lengths: list[int], is_last: list[bool], chance: python_random.Random
     ) -> list[tuple[int, int, int]]:
-        """For every line that has tokens: (its example, its segment, where in the segment it starts)."""
+        """Assigns every line that has tokens: (its example, its segment, its start in the segment)."""
         placed: list[tuple[int, int, int]] = []
         pending: list[int] = []
         total, target, example = 0, self.seq_length, 0
@@ -173,7 +173,7 @@ class GooglePacking:
         row = np.argsort(order)[row]
         totals = np.zeros((n_sequences, 2), np.int64)
         np.add.at(totals, (row, segment), lengths)
-        # Room is what [CLS] and the [SEP]s leave; the second segment gets what the first one does not take.
+        # [CLS] and the [SEP]s take their room first, then segment A; segment B gets the rest.
         first = np.minimum(totals[:, 0], size - 2)
         second = np.minimum(totals[:, 1], np.maximum(0, size - 3 - first))
         kept = np.clip(np.stack([first, second], 1)[row, segment] - place, 0, lengths)

@@ -1,7 +1,7 @@
 """Token shards: a corpus that has been tokenised once, mapped into memory instead of read.
 
-A directory of shards has, for each window, three arrays (`TokenWindow`) as .npy files, the held-out documents likewise,
-and meta.json, which says what they were made from.
+A directory of shards has three arrays (`TokenWindow`) as .npy files for each window and for the held-out documents. Its
+meta.json says what they were made from.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ def write_shards(
     window_chars: int = WINDOW_CHARS,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Tokenises a corpus into a directory for `ShardedCorpus`, which appears whole or not at all; shows its progress.
+    """Tokenises a corpus into a directory for `ShardedCorpus`, whole or not at all; shows its progress.
 
     Args:
-        out: a directory that is empty, or not there yet.
-        window_chars: characters of text a shard.
-        threads: that tokenise; None: as many as the process has cores.
+        out: a directory that is empty, or does not exist yet.
+        window_chars: characters of text per shard.
+        threads: threads that tokenise; None: as many as the process has cores.
 
     Returns:
-        What meta.json holds.
+        The contents of meta.json.
 
     Raises:
-        FileExistsError: an output that holds something.
+        FileExistsError: an output that is not empty.
         ValueError: a damaged file, or no text to train on or to hold out.
         OSError: a file that cannot be written.
     """
@@ -81,7 +81,7 @@ def write_shards(
 
 
 def check_empty(out: Path) -> None:
-    """Raises FileExistsError where `out` is a file, or a directory that holds something."""
+    """Raises FileExistsError if `out` is a file or a directory that is not empty."""
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"the output must be a directory, but {out} is a file")
     if out.is_dir() and any(out.iterdir()):
@@ -103,10 +103,10 @@ def _save(directory: Path, name: str, window: TokenWindow, dtype: type) -> dict[
 def open_corpus(
     paths: Sequence[str | Path], documents_by: DocumentsBy = "blank-line", text_key: str = "text"
 ) -> Corpus | ShardedCorpus:
-    """The corpus that paths stand for: a directory of shards, or what `Corpus` takes; without paths the built-in one.
+    """The corpus of paths: a directory of shards, or the paths of a `Corpus`; without paths the built-in text.
 
     Raises:
-        ValueError: a directory of shards beside other data.
+        ValueError: a directory of shards together with other data.
     """
     sharded = [path for path in paths if (Path(path) / META_NAME).is_file()]
     if sharded and len(paths) > 1:
@@ -117,14 +117,14 @@ def open_corpus(
 
 
 class ShardedCorpus:
-    """A directory that `write_shards` wrote, for `SequenceStream` and `held_out_sequences`.
+    """A directory written by `write_shards`, for `SequenceStream` and `held_out_sequences`.
 
-    The windows of an epoch are the shards, in an order drawn anew. How many sequences they give by dense packing is
-    known without reading them.
+    The windows of an epoch are the shards, in a new random order. With dense packing their number of sequences is known
+    without reading them.
 
     Raises:
         FileNotFoundError: a directory without meta.json.
-        ValueError: a format that is not known here.
+        ValueError: an unknown format version.
     """
 
     windows_are_fixed = True
@@ -149,7 +149,7 @@ class ShardedCorpus:
         window_chars: int = WINDOW_CHARS,
         threads: int | None = None,
     ) -> Iterator[TokenWindow]:
-        """The shards in an order drawn from `random`, or as they are; `window_chars` and `threads` change nothing.
+        """The shards in an order drawn from `random`, or in their own; `window_chars` and `threads` change nothing.
 
         Raises:
             ValueError: another vocabulary than the shards were made with, a damaged shard.
@@ -165,11 +165,11 @@ class ShardedCorpus:
         return self._load(self.meta["held_out"])
 
     def fingerprint(self) -> str:
-        """That of the data which the shards were made from."""
+        """The fingerprint of the data that the shards were made from."""
         return self.meta["data"]
 
     def description(self) -> dict[str, Any]:
-        """What a model card says about the text."""
+        """Facts about the text for the model card."""
         return {name: self.meta[name] for name in ("documents", "tokens")} | {"fingerprint": self.fingerprint()}
 
     def _check_vocabulary(self, tokenizer: ElectraTokenizer) -> None:

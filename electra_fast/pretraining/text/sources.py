@@ -1,7 +1,7 @@
-"""Where documents come from: text and JSONL files, plain or compressed, and directories of them.
+"""Sources of documents: text and JSONL files, plain or compressed, and directories of them.
 
-A source yields its documents one by one, as often as it is asked, always in the same order. A document is a few lines
-of text without blank ones.
+A source yields its documents one by one, any number of times, always in the same order. A document is a few lines of
+text without blank ones.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .documents import Source, cut_documents
 DocumentsBy = Literal["blank-line", "file"]
 
 _ENDINGS = (".txt", ".jsonl", *COMPRESSIONS)
-_EDGE = 1 << 16  # bytes at either end of a file that its fingerprint covers
+_EDGE = 1 << 16  # bytes at each end of a file that the fingerprint covers
 
 
 @dataclass(frozen=True)
 class TextFile:
-    """Lines of UTF-8, plain or compressed; blank lines separate documents, or the whole file is one."""
+    """A file of UTF-8 text, plain or compressed; blank lines separate documents, or the whole file is one."""
 
     path: Path
     name: str
@@ -39,7 +39,7 @@ class TextFile:
 
 @dataclass(frozen=True)
 class JsonLinesFile:
-    """One JSON object a line, plain or compressed, each a document under the key `text_key`."""
+    """A file of one JSON object per line, plain or compressed, each with a document under the key `text_key`."""
 
     path: Path
     name: str
@@ -66,7 +66,7 @@ class JsonLinesFile:
 
 @dataclass(frozen=True)
 class TextList:
-    """Documents that are in memory."""
+    """Documents in memory."""
 
     texts: Sequence[str]
     name: str = "texts in memory"
@@ -82,15 +82,15 @@ class TextList:
 
 
 def find_sources(path: str | Path, documents_by: DocumentsBy = "blank-line", text_key: str = "text") -> list[Source]:
-    """The sources a path stands for: a file, all files below a directory by name, or a Hugging Face dataset.
+    """The sources of a path: a file, all files below a directory in order of name, or a Hugging Face dataset.
 
     A file whose name, without .gz, .xz or .zst, ends with .jsonl is JSONL; every other file is text. A dataset is a
-    directory that `save_to_disk` wrote, or `hf:NAME[:CONFIG[:SPLIT]]`, streamed from the Hub.
+    directory written by `save_to_disk`, or `hf:NAME[:CONFIG[:SPLIT]]`, streamed from the Hub.
 
     Raises:
         FileNotFoundError: a path that does not exist.
-        ValueError: a directory without files that are read.
-        ImportError: a dataset, where the package `datasets` is not installed.
+        ValueError: a directory without readable files.
+        ImportError: a dataset, if the package `datasets` is not installed.
     """
     if documents_by not in ("blank-line", "file"):
         raise ValueError(f"documents_by must be 'blank-line' or 'file', got {documents_by!r}")

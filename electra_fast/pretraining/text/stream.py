@@ -1,8 +1,8 @@
 """The endless stream of training sequences, a pure function of a seed and a position.
 
-An epoch reads the corpus once, in windows: the documents of a window are shuffled, packed, and the sequences shuffled
-again. What is drawn depends on (seed, epoch, window) only, so there is no state to save: a run goes on at its position.
-Every process of a distributed run has the whole stream and takes its own positions.
+An epoch reads the corpus once, in windows: the documents of a window are shuffled and packed, and the sequences
+shuffled again. All draws depend on (seed, epoch, window) only, so there is no state to save: a run resumes at its
+position. Every process of a distributed run has the whole stream and takes its own positions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class WindowedCorpus(Protocol):
-    """What a stream reads: `Corpus`, or `ShardedCorpus`."""
+    """A corpus that a stream can read: `Corpus` or `ShardedCorpus`."""
 
     @property
     def windows_are_fixed(self) -> bool: ...
@@ -45,10 +45,10 @@ class Rows:
     """Training sequences.
 
     Attributes:
-        input_ids: [count, S] int64.
-        word_starts: [count, S] bool, tokens that begin a word; special tokens and padding do.
-        token_type_ids: [count, S] int64; None where all are 0.
-        lengths: [count] int64, tokens before the padding; None where there is none.
+        input_ids: [count, S] int64, the tokens.
+        word_starts: [count, S] bool, True at tokens that begin a word, at special tokens and at padding.
+        token_type_ids: [count, S] int64; None if all are 0.
+        lengths: [count] int64, tokens before the padding; None without padding.
     """
 
     input_ids: Tensor
@@ -60,21 +60,21 @@ class Rows:
 class SequenceStream:
     """Training sequences by their position, epoch after epoch.
 
-    Windows are made ahead by a background thread. Going forward is fast; a jump forward reads and counts what it passes
-    without building it, and a jump backward starts over. One thread at a time may ask for rows.
+    A background thread makes windows ahead. Reading forward is fast. A jump forward has to read and count the text in
+    between, but does not build its sequences; a jump backward starts over. Only one thread at a time may ask for rows.
 
     Args:
-        corpus: where the text comes from.
-        tokenizer: gives the ids.
-        seq_length: tokens a sequence, special tokens among them.
-        seed: of every order and every choice, at least 0.
-        packing: "dense", full sequences; "google", the original's padded pairs of segments.
+        corpus: source of the text.
+        tokenizer: tokenizer of the text.
+        seq_length: tokens per sequence, with special tokens.
+        seed: seed of every order and every choice, at least 0.
+        packing: "dense": full sequences; "google": the original's padded pairs of segments.
         window_chars: characters of text that are shuffled together; another number gives another stream. The windows of
             a `ShardedCorpus` are its shards.
-        threads: that tokenise; None: as many as the process has cores.
+        threads: threads that tokenise; None: as many as the process has cores.
 
     Attributes:
-        wait_seconds: how long callers have waited for windows so far.
+        wait_seconds: seconds that callers have waited for windows so far.
 
     Raises:
         ValueError: an unknown packing, a seed below 0.
@@ -98,14 +98,14 @@ class SequenceStream:
         self._window_chars, self._threads = window_chars, threads
         self._word_starts = word_start_table(tokenizer)
         self._start, self._examples = 0, Examples(np.empty((0, seq_length), np.int32))
-        self._wanted = 0  # windows that end here or earlier are counted, not built
+        self._wanted = 0  # windows that end at or before this position are counted, not built
         self._ahead: _Ahead | None = None
 
     def rows(self, first: int, count: int) -> Rows:
         """The sequences at positions first, first + 1, ..., first + count - 1.
 
         Raises:
-            ValueError: an epoch that does not fill one sequence, a damaged file.
+            ValueError: a text that does not fill one sequence, a damaged file.
         """
         if first < 0 or count < 1:
             raise ValueError(f"first must be at least 0 and count at least 1, got {first} and {count}")
@@ -135,7 +135,7 @@ class SequenceStream:
         self.close()
 
     def _move_to(self, position: int) -> None:
-        """Takes windows from the thread until one has the position."""
+        """Takes windows from the thread until one contains the position."""
         self._wanted = position
         while position >= self._start + len(self._examples.input_ids):
             if self._ahead is None:
@@ -150,7 +150,7 @@ class SequenceStream:
                 self.wait_seconds += time.perf_counter() - before
 
     def _windows(self) -> Iterator[tuple[int, Examples]]:
-        """(first position, sequences) of every window that is wanted; runs in the thread."""
+        """Yields (first position, sequences) of every wanted window; runs in the thread."""
         start, epoch_size = 0, None
         for epoch in itertools.count():
             if epoch_size is not None and start + epoch_size <= self._wanted:
@@ -195,23 +195,23 @@ class SequenceStream:
 
 
 class _Ahead:
-    """A thread that works an iterator off, one item ahead of those who take."""
+    """A thread that runs an iterator, one item ahead of its consumer."""
 
     def __init__(self, items: Iterator[Any]):
-        # One item waits here, and the next one is in the making.
+        # One item waits here while the thread makes the next one.
         self._queue: queue.Queue[Callable[[], Any]] = queue.Queue(maxsize=1)
         self._is_stopped = False
         self._thread = threading.Thread(target=self._work, args=(items,), name="windows", daemon=True)
         self._thread.start()
-        # Python must not end while C++ code of the thread waits to come back into it.
+        # Python must not end while the thread's C++ code waits to return to it.
         atexit.register(self.stop)
 
     def take(self) -> Any:
-        """The next item; an exception of the iterator is raised here."""
+        """Returns the next item, or raises the iterator's exception."""
         return self._queue.get()()
 
     def stop(self) -> None:
-        """Ends the thread, after the item that is in the making."""
+        """Ends the thread after the item that it is making."""
         atexit.unregister(self.stop)
         self._is_stopped = True
         while self._thread.is_alive():
@@ -240,7 +240,7 @@ def held_out_sequences(
     """Held-out text as full sequences [n, seq_length] int64: at most `max_sequences`, spread evenly, always the same.
 
     Raises:
-        ValueError: less held-out text than one sequence needs.
+        ValueError: too little held-out text for one sequence.
     """
     window = corpus.held_out_window(tokenizer)
     plan = DensePacking(seq_length, tokenizer.cls_token_id, tokenizer.sep_token_id).plan(window, None)

@@ -27,7 +27,7 @@ def train_vocab(texts: Sequence[str], size: int, lowercase: bool = True) -> list
     same texts give the same vocabulary.
 
     Raises:
-        ValueError: a size that has no room for the special tokens and letters, or texts without a word.
+        ValueError: a size too small for the special tokens and letters, or texts without a word.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -37,8 +37,8 @@ def train_vocab(texts: Sequence[str], size: int, lowercase: bool = True) -> list
     def can_continue(letter: str) -> bool:
         return len(splitter.pre_tokenize_str(normalizer.normalize_str(f"a{letter}a"))) == 1
 
-    # The trainer numbers letters in the order of a hash table, and breaks ties by number: a vocabulary that is the same
-    # in every run needs the letters given. Rare ones would fill a small vocabulary: a tenth of it is theirs.
+    # The trainer numbers letters in the order of a hash table and breaks ties by number, so we give the letters to get
+    # the same vocabulary in every run. Rare letters would fill a small vocabulary, so letters get a tenth of it.
     counts = Counter[str]()
     for text in texts:
         counts.update(normalizer.normalize_str(text))
@@ -65,10 +65,10 @@ def train_vocab(texts: Sequence[str], size: int, lowercase: bool = True) -> list
 
 
 def vocabulary_texts(corpus: Corpus | ShardedCorpus) -> list[str]:
-    """Training documents to make a vocabulary of: all, or the first 200 million characters of them.
+    """Training documents to make a vocabulary from: all, or the first 200 million characters.
 
     Raises:
-        ValueError: shards, which hold no text, or a corpus without any.
+        ValueError: shards, because they hold no text, or a corpus without text.
     """
     if not isinstance(corpus, Corpus):
         raise ValueError("shards hold no text to make a vocabulary of: the one they were made with must be given")
@@ -79,7 +79,7 @@ def vocabulary_texts(corpus: Corpus | ShardedCorpus) -> list[str]:
 
 
 def write_vocab(vocab: Iterable[str], path: str | Path) -> None:
-    """Writes vocab.txt, one entry a line, whole or not at all."""
+    """Writes vocab.txt, one entry per line, whole or not at all."""
     with written(path) as file:
         file.writelines(f"{token}\n" for token in vocab)
 

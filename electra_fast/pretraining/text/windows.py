@@ -1,4 +1,4 @@
-"""Windows: documents that are tokenised, shuffled and packed together, a few million tokens at a time."""
+"""Windows: a few million tokens of documents that are tokenised, shuffled and packed together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from ...tokenizer import ElectraTokenizer
 
-# About 8 million tokens of English, and half a second of tokenising on one core.
+# Characters per window: about 8 million tokens of English, and half a second of tokenising on one core.
 WINDOW_CHARS = 32_000_000
 
 
@@ -25,9 +25,9 @@ class TokenWindow:
     document_offsets[d + 1].
 
     Attributes:
-        ids: [N] int32 or uint16.
-        line_offsets: [lines + 1] int64.
-        document_offsets: [documents + 1] int64.
+        ids: [N] int32, uint16 or uint32, all tokens.
+        line_offsets: [lines + 1] int64, starts of lines in ids.
+        document_offsets: [documents + 1] int64, starts of documents in lines.
     """
 
     ids: np.ndarray
@@ -46,10 +46,10 @@ class TokenWindow:
 def token_windows(
     documents: Iterable[str], tokenizer: ElectraTokenizer, window_chars: int, threads: int | None
 ) -> Iterator[TokenWindow]:
-    """Documents in windows of `window_chars` characters, or a little more, the last one with what is left.
+    """Windows of `window_chars` characters or a little more; the last one holds the rest.
 
     Args:
-        threads: that tokenise; None: as many as the process has cores.
+        threads: threads that tokenise; None: as many as the process has cores.
     """
     window: list[str] = []
     n_chars = 0
@@ -64,7 +64,7 @@ def token_windows(
 
 
 def _tokenise(documents: list[str], tokenizer: ElectraTokenizer, threads: int | None) -> TokenWindow:
-    # A line end is white space, which no token crosses: a document's tokens are those of its lines.
+    # No token crosses a line end, so a document's tokens are those of its lines.
     lines: list[str] = []
     ends = [0]
     for document in documents:
@@ -75,7 +75,7 @@ def _tokenise(documents: list[str], tokenizer: ElectraTokenizer, threads: int | 
 
 
 def word_start_table(tokenizer: ElectraTokenizer) -> np.ndarray:
-    """Which ids begin a word: bool [len(tokenizer)], False for the pieces that continue one (##ing).
+    """A table of the ids that begin a word: bool [len(tokenizer)], False for pieces that continue one (##ing).
 
     Special tokens count as words, as in `encode_bulk(word_starts=True)`.
     """
@@ -87,7 +87,7 @@ def word_start_table(tokenizer: ElectraTokenizer) -> np.ndarray:
 
 
 def vocabulary_fingerprint(tokenizer: ElectraTokenizer) -> str:
-    """32 hexadecimal digits that change with the vocabulary and with the rules by which text is normalised."""
+    """32 hexadecimal digits that change with the vocabulary and the rules of normalisation."""
     backend = tokenizer.backend_tokenizer
     parts = (
         sorted(tokenizer.get_vocab().items()),

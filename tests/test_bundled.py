@@ -84,4 +84,4 @@ def test_it_is_made_of_a_run(tmp_path, monkeypatch, capsys):
 def test_a_run_that_is_not_done_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["bundled", str(tmp_path)])
     assert bundle.main() == 2
-    assert "must be a run that is done" in capsys.readouterr().err
+    assert "must be a finished run" in capsys.readouterr().err

@@ -220,7 +220,7 @@ def test_mistakes_are_one_line(capsys, directory, tmp_path):
         ((tmp_path / "no", out), "neither a directory nor a name of a model on the Hub"),
         ((directory, out, "--network", "Electra"), "must be one of ElectraModel, "),
         ((directory, out, "--network", "ElectraForMaskedLM"), "must be an ElectraForMaskedLM, but lacks generator"),
-        ((directory, out, "--format", "torch", "--opset", "20"), "--opset is of --format onnx, got 20"),
+        ((directory, out, "--format", "torch", "--opset", "20"), "--opset needs --format onnx, got 20"),
         ((directory, out / "deeper", "--format", "torch"), "the parent of the output directory does not exist"),
     ):
         assert message in fail(capsys, *arguments)

@@ -1,4 +1,4 @@
-"""NAME=VALUE on the command line as the fields of a dataclass."""
+"""Assignments NAME=VALUE on the command line, as fields of a dataclass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 
 def assigned_fields(dataclass: type, assignments: Sequence[str]) -> dict[str, object]:
-    """The values by name; raises ValueError for a name that is no field, or a value of another type."""
+    """The values by name; raises ValueError for a name that is not a field, or a value of the wrong type."""
     types = get_type_hints(dataclass)
     values: dict[str, object] = {}
     for assignment in assignments:

@@ -1,4 +1,4 @@
-"""Makes the small model of the package from a finished pre-training run: `python -m electra_fast.cli.bundle RUN`."""
+"""A maker of the package's small model from a finished pre-training run: `python -m electra_fast.cli.bundle RUN`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MakeBundled:
     """Put the networks of a finished run into the package: weights in fp16, and a model card that lists the texts."""
 
     run_directory: Path
-    """What `pretrain` wrote."""
+    """A directory written by `pretrain`."""
 
     def run(self) -> None:
         from ..model.config import ElectraConfig
@@ -42,7 +42,7 @@ class MakeBundled:
 
         source = RunDirectory(self.run_directory)
         if not source.is_done:
-            raise ValueError(f"{self.run_directory} must be a run that is done")
+            raise ValueError(f"{self.run_directory} must be a finished run")
         record = read_records(source.log, "run")[0]
         found = read_records(source.log, "evaluation")[-1]
         evaluation = Evaluation(**{field.name: found[field.name] for field in fields(Evaluation)})
@@ -54,7 +54,7 @@ class MakeBundled:
                 model = model_class.from_pretrained(source.path / network)
                 state = {name: tensor.half() for name, tensor in model.state_dict().items()}
                 model.save_pretrained(target, state_dict=state)
-                # The weights are small as fp16, and loaded and computed as fp32.
+                # Weights are stored as fp16 to be small, but loaded and computed as fp32.
                 config = ElectraConfig.from_pretrained(target)
                 config.dtype = "float32"
                 config.save_pretrained(target)
@@ -79,7 +79,7 @@ class MakeBundled:
 
 
 def main() -> int:
-    """Makes it; returns the exit code."""
+    """Makes the bundled model; returns the exit code."""
     config = (tyro.conf.PositionalRequiredArgs,)
     return exit_code(
         "bundled", lambda: tyro.cli(MakeBundled, prog="python -m electra_fast.cli.bundle", config=config).run()

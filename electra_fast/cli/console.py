@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, one line for a mistake, one JSON document."""
+"""Endings of a command: its exit code, one line for a mistake, one JSON document."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _MISTAKES = (ValueError, TypeError, ImportError, OSError)
 
 
 def exit_code(program: str, run: Callable[[], None]) -> int:
-    """Runs a command: 0, 2 and one line on stderr for a user's mistake, 130 for Ctrl-C."""
+    """Runs a command; returns 0, 2 for a user's mistake (with one line on stderr), or 130 for Ctrl-C."""
     try:
         run()
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader (`head`, say) has enough; what is still buffered must not raise again at exit.
+        # The reader (`head`, say) has enough; the rest of the buffer must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except _MISTAKES as error:
         return fail(program, str(error) or type(error).__name__)
@@ -27,11 +27,11 @@ def exit_code(program: str, run: Callable[[], None]) -> int:
 
 
 def fail(program: str, message: str) -> int:
-    """One line on stderr; returns the exit code of a mistake."""
+    """Prints one line on stderr; returns the exit code of a mistake."""
     print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
     return 2
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
+    """Prints one JSON document on stdout."""
     print(json.dumps(document, indent=2, ensure_ascii=False))

@@ -14,27 +14,27 @@ from ..conversion.sources import NETWORKS
 
 @dataclass
 class ConvertCommand:
-    """Turn a checkpoint of any origin into directories of the Hub, or back into a TensorFlow checkpoint.
+    """Turn a checkpoint of any origin into directories in the Hub's form, or back into a TensorFlow checkpoint.
 
     Reads Google's TensorFlow checkpoints of ELECTRA and BERT (no TensorFlow needed), and models of the Hub: ELECTRA in
-    safetensors, .bin, tf_model.h5 or flax_model.msgpack, and BERT, whose encoder becomes an ElectraModel. The sizes of
-    the networks are found in the tensors.
+    safetensors, .bin, tf_model.h5 or flax_model.msgpack, and BERT, whose encoder becomes an ElectraModel. The tensors
+    tell the networks' sizes.
     """
 
     source: tyro.conf.Positional[str]
-    """model.ckpt-1000, or the directory it is in; a directory or a repository of the Hub; a directory with the
-    directories discriminator and generator."""
+    """A TensorFlow checkpoint (model.ckpt-1000, or its directory), a directory or a repository of the Hub, or a
+    directory with the directories discriminator and generator."""
     out: tyro.conf.Positional[Path]
-    """A new directory: the network, or discriminator and generator in it."""
+    """A new directory, for the network or for the directories discriminator and generator."""
     network: Literal["discriminator", "generator", "both"] | None = None
-    """What to convert. Default: what is there."""
+    """The networks to convert. Default: all in the checkpoint."""
     config: tuple[Path, ...] = ()
     """A config.json for each network of a TensorFlow checkpoint, the discriminator's first. It must not contradict the
-    tensors, and adds what they do not tell: the number of heads, if it is not one for every 64 of the hidden size."""
+    tensors, and adds what they do not show: the number of heads, if it is not one for every 64 of the hidden size."""
     vocab: Path | None = None
-    """A vocab.txt. Default: what is beside the weights, if anything."""
+    """A vocab.txt. Default: the one beside the weights, if any."""
     to: Literal["hub", "tf1"] = "hub"
-    """What to write."""
+    """Form to write: the Hub's, or a TensorFlow checkpoint."""
 
     def run(self) -> None:
         networks = {None: None, "both": NETWORKS}.get(self.network, (self.network,))

@@ -12,28 +12,28 @@ from ..training.gpus import GPUS
 
 @dataclass(kw_only=True)
 class CostCommand:
-    """Tell what pre-training takes: operations, tokens, and hours on GPUs.
+    """Estimate what pre-training takes: operations, tokens, and hours on GPUs.
 
-    The share of the peak that a run reaches (MFU) decides about the hours, and is a guess until it was measured:
-    NVIDIA's published figures for ELECTRA-base on V100 and A100 come to 0.2 to 0.3.
+    The hours depend on the share of the peak that a run reaches (MFU), which is a guess until it is measured. NVIDIA's
+    published figures for ELECTRA-base on V100 and A100 come to 0.2 to 0.3.
     """
 
     preset: PresetName = "small"
     """Shapes and hyperparameters, as for pretrain."""
     gpu: Literal["v100", "a100", "h100", "h100-pcie", "h200", "b200", "l4", "rtx-4090"] | None = None
-    """The GPU. Default: a line for each."""
+    """Type of the GPUs. Default: one line for each type."""
     gpus: int = 1
-    """How many."""
+    """Number of GPUs."""
     mfu: float = 0.3
-    """Share of the GPU's dense bf16 peak that is reached."""
+    """Share of the GPU's dense bf16 peak that the run reaches."""
     steps: int | None = None
     """Updates. Default: the preset's."""
     batch_size: int | None = None
-    """Sequences an update. Default: the preset's."""
+    """Sequences per update. Default: the preset's."""
     seq_length: int | None = None
-    """Tokens a sequence. Default: the preset's."""
+    """Tokens per sequence. Default: the preset's."""
     vocab_size: int | None = None
-    """Default: the preset's."""
+    """Entries of the vocabulary. Default: the preset's."""
 
     def run(self) -> None:
         if self.gpus < 1:
@@ -52,25 +52,25 @@ class CostCommand:
 
 
 def cost_table(recipe: Recipe, peaks: dict[str, float], n_gpus: int, mfu: float) -> str:
-    """What a recipe takes, and a line a GPU with its hours.
+    """A table of what a recipe takes, with the hours on each type of GPU.
 
     Args:
-        peaks: the dense peak of each GPU by its name, in operations a second.
-        mfu: the share of it that is reached, in (0, 1].
+        peaks: the dense peak of each GPU by its name, in FLOP/s.
+        mfu: the share of the peak that the run reaches, in (0, 1].
     """
     a_sequence = training_flops(recipe, recipe.vocab_size)
     n_sequences = recipe.n_steps * recipe.batch_size
     total, papers = a_sequence.total * n_sequences, papers_flops(recipe, recipe.vocab_size).total * n_sequences
     facts = {
         "preset": recipe.name,
-        "a step": f"{recipe.batch_size:,} sequences of {recipe.seq_length:,} tokens",
+        "per step": f"{recipe.batch_size:,} sequences of {recipe.seq_length:,} tokens",
         "steps": f"{recipe.n_steps:,}",
         "tokens": f"{n_sequences * recipe.seq_length:.3g}",
-        "FLOPs a sequence": f"{a_sequence.total:.3g}, {a_sequence.generator / a_sequence.total:.0%} in the generator",
-        "FLOPs a step": f"{a_sequence.total * recipe.batch_size:.3g}",
+        "FLOPs per sequence": f"{a_sequence.total:.3g}, {a_sequence.generator / a_sequence.total:.0%} in the generator",
+        "FLOPs per step": f"{a_sequence.total * recipe.batch_size:.3g}",
         "FLOPs": f"{total:.3g} in matrix products; {papers:.3g} as the paper counts",
     }
-    lines = [f"{name:<18}{value}" for name, value in facts.items()]
+    lines = [f"{name:<20}{value}" for name, value in facts.items()]
     lines += ["", f"{'GPUs':<16}{'peak TFLOP/s':>14}{'tokens/s':>14}{'hours':>12}   at MFU {mfu:.0%}"]
     for name, peak in peaks.items():
         seconds = total / (n_gpus * peak * mfu)

@@ -1,6 +1,6 @@
-"""ELECTRA from raw text in a few minutes on a CPU: `python -m electra_fast.cli.demo`, or `make demo`.
+"""A demo of ELECTRA from raw text in a few minutes on a CPU: `python -m electra_fast.cli.demo`, or `make demo`.
 
-Every figure it prints is in OUT/log.jsonl.
+The demo logs every figure it prints to OUT/log.jsonl.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..tokenizer import ElectraTokenizer
 from ..training.progress import JsonLines, format_duration, read_records
 from .console import exit_code
 
-# More text would take its time to read and tokenize, and two minutes do not get through it.
+# Most characters to train on: more would take time to read and tokenize, and two minutes do not get through them.
 _MAX_CHARS = 20_000_000
 _N_SENTENCES = 200
 _N_SHOWN = 4
@@ -52,11 +52,11 @@ class Demo:
     """Text files (plain, .gz or .xz) or directories of them; blank lines separate documents. Default: the documentation
     that comes with Python."""
     out: Path = Path("demo")
-    """Directory to write to; an earlier demo in it is replaced."""
+    """Directory to write to; a new demo replaces an earlier one in it."""
     minutes: float = 2.0
     """Minutes of training."""
     seed: int = 0
-    """Of all that is random."""
+    """Seed of everything random."""
 
     def run(self) -> None:
         start = time.perf_counter()
@@ -118,7 +118,7 @@ class Demo:
         detections = detect(model, tokenizer, [text for text, _ in altered])
         scores = torch.tensor([p for detection in detections for p in detection.probabilities])
         truth = torch.tensor([flag for _, flags in altered for flag in flags])
-        # The threshold is taken on sentences that are not shown: 1 in 10 of their original tokens is marked.
+        # The threshold marks 1 in 10 original tokens of the sentences that are not shown.
         n_shown = sum(len(flags) for _, flags in altered[:_N_SHOWN])
         rest, rest_truth = scores[n_shown:], truth[n_shown:]
         threshold = float(rest[~rest_truth].quantile(0.9))
@@ -153,7 +153,7 @@ class Demo:
         texts = [" ".join(sentences[i : i + 1 + i % 4]) for i in range(min(32, len(sentences)))]
         limit = model.config.max_position_embeddings
         batch = dict(tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt"))
-        # On one thread: on a busy machine, waiting for a second one would be most of what is measured.
+        # One thread, because on a busy machine waiting for a second one would dominate the measurement.
         with cpu_threads(1):
             log.write("demo_speed", **compare_speed(model, theirs, batch))
         record = read_records(RunDirectory(self.out).log, "demo_speed")[-1]
@@ -189,7 +189,7 @@ def find_sentences(documents: Sequence[str], seed: int) -> list[str]:
 def replace_words(
     sentence: str, words: Sequence[str], tokenizer: ElectraTokenizer, chance: random.Random
 ) -> tuple[str, list[bool]]:
-    """Replaces one word in six by random others: (text, for each of its tokens whether it is replaced)."""
+    """Replaces one word in six by random others; returns the text, and for each token whether it is replaced."""
     parts = sentence.split(" ")
     places = set(chance.sample(range(len(parts)), max(1, len(parts) // 6)))
     flags: list[bool] = []
@@ -206,14 +206,14 @@ def replace_words(
 
 
 def mark(detection: Detection, flags: Sequence[bool], threshold: float) -> Detection:
-    """The detection with replaced tokens in brackets, and guesses by the threshold."""
+    """The detection with truly replaced tokens in brackets, and with guesses by the threshold."""
     tokens = [f"[{token}]" if flag else token for token, flag in zip(detection.tokens, flags, strict=True)]
     return replace(detection, tokens=tokens, replaced=[p > threshold for p in detection.probabilities])
 
 
 @torch.inference_mode()
 def compare_speed(ours: torch.nn.Module, theirs: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Times two models on one padded batch, turn by turn, so that what else the machine does falls on both alike."""
+    """Times two models on one padded batch, turn by turn, so that other work on the machine slows both alike."""
     is_real = batch["attention_mask"] != 0
     difference = (ours(**batch).logits - theirs(**batch).logits)[is_real].abs().max()
     seconds: tuple[list[float], list[float]] = ([], [])
@@ -250,7 +250,7 @@ Where to go next:
 
 
 def _command() -> str:
-    """The command line as it can be typed here: by its path where it is not on PATH, as in make's .venv."""
+    """The command to type here: electra-fast, or its path if it is not on PATH, as in make's .venv."""
     if shutil.which("electra-fast"):
         return "electra-fast"
     path, here = Path(sys.executable).with_name("electra-fast"), Path.cwd()

@@ -1,4 +1,4 @@
-"""electra-fast detect and fill-mask."""
+"""The subcommands `detect` and `fill-mask`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class _ModelCommand:
     texts: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT...", help_behavior_hint="")
     ] = ()
-    """The texts; without any, one is read from each line of the standard input."""
+    """The texts. Default: the lines of the standard input."""
 
     def load(self, class_name: str, network: Network) -> tuple[Any, ElectraTokenizer]:
-        """The model and its tokenizer; a checkpoint that lacks a part of the model is refused."""
+        """The model and its tokenizer; raises ValueError for a checkpoint that lacks a part of the model."""
         from ..bundled import bundled
         from ..model import modeling
         from ..model.pretrained import load_complete
@@ -51,7 +51,7 @@ class _ModelCommand:
 class DetectCommand(_ModelCommand):
     """Tell which tokens of a text look replaced.
 
-    Prints each text's tokens over 1 where the discriminator takes the token for a replacement, and 0 elsewhere.
+    Prints each text's tokens, and below them 1 if the discriminator takes the token for a replacement, else 0.
     """
 
     threshold: float = 0.5
@@ -73,7 +73,7 @@ class FillMaskCommand(_ModelCommand):
     """Give the likeliest tokens, by the generator, at every [MASK] of a text."""
 
     top_k: int = 5
-    """How many tokens to give for each mask."""
+    """Number of tokens to give for each mask."""
 
     def run(self) -> None:
         from ..inference.detect import fill_mask

@@ -21,28 +21,28 @@ from .options import Device, ImplOption
 class EmbedCommand:
     """Turn texts into vectors: a NumPy file with a row for each line, in order.
 
-    Lines are ordered by length among some thousands and computed without padding, in constant memory. At the end stderr
-    says how fast that was.
+    A few thousand lines at a time are sorted by length and computed without padding, in constant memory. At the end the
+    command prints its speed on stderr.
     """
 
     model: str | None = None
     """A directory, or a model on the Hub. Default: the small English one that comes with the package."""
     input: Path
-    """Lines of UTF-8 text, which may be packed: .gz, .xz, .zst. A blank line is a text too, an empty one."""
+    """A file of UTF-8 lines, which may be compressed: .gz, .xz, .zst. A blank line counts as an empty text."""
     output: Path
     """The .npy file to write, fp32 [lines, hidden size], whole or not at all."""
     pooling: Literal["mean", "cls"] = "mean"
-    """The mean of all tokens' last hidden states, or that of the first token alone."""
+    """Vector of a text: the mean of its tokens' last hidden states, or the first token's state."""
     normalize: bool = False
     """Divide each vector by its Euclidean length."""
     max_length: int | None = None
-    """Cut longer texts to so many tokens. Default: what tokenizer and model can take."""
+    """Number of tokens at which texts are cut. Default: the limit of tokenizer and model."""
     batch_tokens: int = BATCH_TOKENS
-    """How many tokens to compute at once."""
+    """Number of tokens to compute together."""
     device: Device = "auto"
     impl: ImplOption = "auto"
     dtype: Literal["fp32", "bf16", "fp16", "int8"] | None = None
-    """Of weights and activations; int8 is for CPUs. Default: bf16 on a GPU, fp32 on a CPU."""
+    """Type of weights and activations; int8 is for CPUs. Default: bf16 on a GPU, fp32 on a CPU."""
 
     def run(self) -> None:
         from ..bundled import bundled
@@ -62,7 +62,7 @@ class EmbedCommand:
             max_length=self.max_length,
             batch_tokens=self.batch_tokens,
         )
-        texts = (line for _, line in numbered_lines(self.input))  # their ends are white space
+        texts = (line for _, line in numbered_lines(self.input))  # line ends are white space to the tokenizer
         counts, begun = Counts(), time.perf_counter()
         with written_rows(self.output, embedder.size) as write:
             for vectors in embedder.stream(texts, progress=sys.stderr.isatty(), counts=counts):
@@ -77,7 +77,7 @@ class EmbedCommand:
 
 @contextmanager
 def written_rows(path: Path, size: int) -> Iterator[Callable[[np.ndarray], None]]:
-    """Writes an fp32 [n, size] array whose n is known at the end; yields what appends rows.
+    """Writes an fp32 array [n, size] with n unknown until the end; yields a function that appends rows.
 
     The file gets its name when all of it is written.
     """

@@ -13,7 +13,8 @@ import tyro
 class ExportCommand:
     """Write a network as an ONNX file or as a torch.export program, with its config and its tokenizer.
 
-    Batch and length are dynamic, weights are fp32. The file is compared with torch before it gets its name.
+    Batch and length are dynamic, weights are fp32. The result is compared with torch before the
+    file gets its name.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -21,20 +22,20 @@ class ExportCommand:
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """The directory to write model.onnx or model.pt2 into."""
     format: Literal["onnx", "torch"] = "onnx"
-    """ONNX for onnxruntime and others, or a program for torch.export.load."""
+    """Form of the file: ONNX for onnxruntime and others, or a program for torch.export.load."""
     network: str = "auto"
-    """The class, such as ElectraForPreTraining. Default: what config.json says."""
+    """Class of the network, such as ElectraForPreTraining. Default: the class in config.json."""
     opset: int | None = None
     """The version of ONNX's operators, 18 to 23. Default: 20."""
     overwrite: bool = False
-    """Replace files of the same names where OUT exists."""
+    """Replace files of the same names in OUT."""
 
     def run(self) -> None:
         from ..export import DEFAULT_OPSET, ONNX_FILE, PROGRAM_FILE, export_onnx, export_program, load_network
         from ..tokenizer import ElectraTokenizer
 
         if self.format == "torch" and self.opset is not None:
-            raise ValueError(f"--opset is of --format onnx, got {self.opset} with --format torch")
+            raise ValueError(f"--opset needs --format onnx, got {self.opset} with --format torch")
         model, tokenizer = load_network(self.model, self.network), ElectraTokenizer.from_pretrained(self.model)
         if self.format == "onnx":
             opset = DEFAULT_OPSET if self.opset is None else self.opset

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class FinetuneCommand:
     """Train a network on a task, and measure it.
 
-    Writes OUT/model, which transformers loads too (but for --head paper), OUT/results.json with the median over seeds
-    and its spread, predictions, and pictures. The same command again goes on where a run stopped; under torchrun all
-    processes train together.
+    Writes OUT/model, which transformers loads too (except with --head paper), OUT/results.json with the median over
+    seeds and its spread, predictions, and pictures. The same command, given again, resumes a run that stopped. Under
+    torchrun all processes train together.
     """
 
     model: str | None = None
@@ -31,61 +31,61 @@ class FinetuneCommand:
     searchqa, chunking, ner, pos, swag; or a kind of task, on files of your own: classification, regression, multilabel,
     tagging, qa, choice. Several share an encoder."""
     data: Path | None = None
-    """A directory with the files of the task (train, dev, test), or one file, of which a tenth is held out. Of several
+    """A directory with the files of the task (train, dev, test), or one file, of which a tenth is held out. For several
     tasks: a directory with a directory for each."""
     train: Path | None = None
     """The file to train on."""
     dev: Path | None = None
     """The file to measure on. Default: a tenth of the file to train on."""
     test: Path | None = None
-    """A file to predict; measured too where it has labels."""
+    """The file to predict, and to measure on if it has labels."""
     out: Path
-    """Directory to write to: empty, not there yet, or that of the run to go on with."""
+    """Directory to write to: empty, new, or that of the run to resume."""
     overwrite: bool = False
     """Replace the results of an earlier run in OUT."""
     text: str | None = None
-    """Of your own files: the column of the text, by name, or by number from 0 with --no-header."""
+    """The column of the text in your own files: a name, or a number from 0 with --no-header."""
     pair: str | None = None
     """The column of the second text of a pair."""
     label: str | None = None
-    """The column of the class, number or classes."""
+    """The column of the label: a class, a number or several classes."""
     words: str | None = None
-    """For tagging: the column of the words, by number from 0 or by its name in CoNLL-U. Default: the first, or FORM."""
+    """The column of the words to tag: a number from 0, or its name in CoNLL-U. Default: the first, or FORM."""
     tags: str | None = None
-    """For tagging: the column of the tags: -1 is the last."""
+    """The column of the tags, for tagging; -1 is the last."""
     start: str | None = None
-    """For choice: the column of what every ending begins with."""
+    """The column of the text before every ending, for choice."""
     endings: tuple[str, ...] = ()
-    """For choice: the columns of the endings."""
+    """The columns of the endings, for choice."""
     no_header: bool = False
-    """The first line of a table is an example, and columns are numbers."""
+    """Read the first line of a table as an example; columns are then numbers."""
     labels: tuple[str, ...] = ()
     """The classes or tags. Default: those of the training examples."""
     metric: str | None = None
-    """The metric that counts. Default: the task's."""
+    """The metric that decides which network is best. Default: the task's."""
     has_unanswerable: bool = False
-    """For qa: a question may have no answer."""
+    """Allow questions without an answer, for qa."""
     head: Literal["transformers", "paper"] = "transformers"
-    """transformers' head, or the paper's: no dense layer for classification; for questions start and end together, and
-    whether there is an answer."""
+    """Head of the network: transformers', or the paper's. The paper's has no dense layer for classification, and for
+    questions predicts start and end together, and whether there is an answer."""
     trials: int = 1
-    """Seeds to train with; more tell how much of a result is chance."""
+    """Number of seeds to train with; several show how much of a result is chance."""
     retries: int = 2
-    """How many runs that do not learn are given up for others."""
+    """Number of runs to replace if they do not learn."""
     epochs: float | None = None
     """Passes over the training examples. Default: the task's."""
     batch_size: int | None = None
-    """Items an update, of all processes together. Default: 32."""
+    """Items per update, of all processes together. Default: 32."""
     learning_rate: float | None = None
-    """Of the head; layers below have less. Default: the paper's for the model's size."""
+    """Learning rate of the head; lower layers get less. Default: the paper's for the model's size."""
     max_length: int | None = None
-    """Tokens of a row. Default: the task's."""
+    """Most tokens in a row. Default: the task's."""
     n_train: int | None = None
-    """Train on so many examples, drawn at random. Default: on all."""
+    """Number of training examples, drawn at random. Default: all."""
     set: tuple[str, ...] = ()
     """Any other field of the recipe as NAME=VALUE: layer_decay=0.9 google_layer_decay=True dropout=0.0."""
     keep_all: bool = False
-    """Keep the networks of all seeds, and not of the best alone."""
+    """Keep the networks of all seeds, instead of only the best."""
     options: Annotated[FinetuningOptions, flattened] = field(default_factory=FinetuningOptions)
 
     def run(self) -> None:
@@ -122,7 +122,7 @@ class FinetuneCommand:
         )
 
     def _task(self, name: str) -> Task:
-        """The task of this name, or of this kind on files of one's own."""
+        """The known task of this name, or a task of this kind on the user's own files."""
         from ..finetuning.data.tasks import KindName, custom_task, task
 
         columns: Mapping[str, object] = {

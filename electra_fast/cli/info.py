@@ -1,4 +1,4 @@
-"""electra-fast info."""
+"""The subcommand `info`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .console import print_json
 
 @dataclass(kw_only=True)
 class InfoCommand:
-    """Show versions, the device, which implementation serves each op and why, and what transformers keeps to itself."""
+    """Show versions, the device, which code serves each op and why, and which calls stay with transformers."""
 
     model: str | None = None
-    """A directory, or a model on the Hub: what serves its ops depends on its activation and the size of its heads.
-    Default: a model with GELU whose heads the kernels know, as all of Google's are."""
+    """A directory, or a model on the Hub; the code that serves its ops depends on its activation and head size.
+    Default: a model with GELU and a head size that the kernels support, like all of Google's."""
     json: bool = False
     """Print one JSON document."""
 

@@ -1,7 +1,7 @@
-"""The command line: a table of subcommands, each a dataclass whose fields are its options and whose `run` does it.
+"""The command line: a table of subcommands, each a dataclass with its options as fields and a method `run`.
 
-Only the subcommand that is asked for is imported. A user's mistake is one line on stderr and exit code 2; anything else
-that goes wrong is ours, and keeps its traceback.
+Only the chosen subcommand is imported. A user's mistake gives one line on stderr and exit code 2; any other error is
+ours and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tyro
 from ..versions import __version__
 from .console import exit_code, fail
 
-# name: (where its dataclass is, or the table of its own subcommands; its line in the overview)
+# name: (module and name of its dataclass, or the table of its own subcommands; its line in the overview)
 Commands = dict[str, tuple["str | Commands", str]]
 
 BENCHMARKS: Commands = {
@@ -44,9 +44,9 @@ COMMANDS: Commands = {
     "predict": ("electra_fast.cli.predict:PredictCommand", "say what a fine-tuned network predicts"),
     "embed": ("electra_fast.cli.embed:EmbedCommand", "turn texts into vectors"),
     "export": ("electra_fast.cli.export:ExportCommand", "write a network as ONNX or as a torch.export program"),
-    "cost": ("electra_fast.cli.cost:CostCommand", "tell what pre-training takes, in hours on GPUs"),
+    "cost": ("electra_fast.cli.cost:CostCommand", "estimate what pre-training takes, in hours on GPUs"),
     "train-vocab": ("electra_fast.cli.train_vocab:TrainVocabCommand", "make a WordPiece vocabulary from raw text"),
-    "convert": ("electra_fast.cli.convert:ConvertCommand", "bring checkpoints of any origin to the Hub's form"),
+    "convert": ("electra_fast.cli.convert:ConvertCommand", "convert checkpoints of any origin to the Hub's form"),
     "bench": (BENCHMARKS, "measure speed beside other libraries"),
 }
 
@@ -72,7 +72,7 @@ def _run(parent: str, commands: Commands, name: str, *arguments: str) -> int:
     if isinstance(target, dict):
         if not arguments or arguments[0] in _HELP:
             print(_overview(program, target))
-            sys.exit(0 if arguments else 2)  # as tyro does after the help of a command
+            sys.exit(0 if arguments else 2)  # tyro exits too after the help of a command
         return _run(program, target, *arguments)
 
     def run() -> None:
@@ -84,7 +84,7 @@ def _run(parent: str, commands: Commands, name: str, *arguments: str) -> int:
 
 
 def _parse(command: type, program: str, arguments: Sequence[str]) -> Any:
-    """The command with its options. tyro draws its errors as a box; the message is what comes before its first rule."""
+    """Parses a command's options. tyro draws errors as a box; the message is the part before the box's first rule."""
     drawn = io.StringIO()
     try:
         with redirect_stderr(drawn):

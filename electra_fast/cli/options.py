@@ -8,6 +8,6 @@ from ..training.options import Device, ImplOption, PrecisionOption
 
 __all__ = ["Device", "ImplOption", "PrecisionOption", "flattened"]
 
-# Marks a field that is a dataclass: its fields become options of the command itself, without a prefix or a box of their
-# own, and what its checks raise is not drawn as an error of the parser.
+# Marks a dataclass field: its fields become options of the command itself, without a prefix or a box of their own, and
+# errors from its checks are not drawn as errors of the parser.
 flattened = tyro.conf.arg(name="")

@@ -20,37 +20,36 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class PredictCommand:
-    """Say what a fine-tuned network predicts of a text, or of millions.
+    """Say what a fine-tuned network predicts for one text or for millions.
 
-    Prints a JSON object for each example, in the order of the input, and at the end on stderr how fast that was.
-    Examples are ordered by length among some thousands, so results come in portions. Under torchrun all processes share
-    the work.
+    Prints a JSON object for each example, in the order of the input, and at the end the speed on stderr. A few thousand
+    examples at a time are sorted by length, so results come in portions. Under torchrun all processes share the work.
     """
 
     model: str
-    """A directory that `finetune` or transformers wrote, or a model on the Hub."""
+    """A directory written by `finetune` or transformers, or a model on the Hub."""
     input: Path | None = None
-    """Lines of text (a tab separates a pair); or, by column, .tsv, .csv or .jsonl; for tagging, CoNLL or CoNLL-U; for
-    questions, SQuAD's JSON. Each may be packed: .gz, .xz, .zst. Default: lines of the standard input: texts, sentences
-    with white space between words, or {"question": ..., "context": ...}."""
+    """A file of lines of text (a tab separates a pair), or of columns: .tsv, .csv or .jsonl. For tagging also CoNLL or
+    CoNLL-U; for questions SQuAD's JSON. Files may be compressed: .gz, .xz, .zst. Default: lines of the standard input:
+    texts, sentences with white space between words, or {"question": ..., "context": ...}."""
     text: str | None = None
     """The column of the text: a name, or a number from 0 with --no-header."""
     pair: str | None = None
     """The column of the second text of a pair."""
     words: str | None = None
-    """The column of the words to tag: of CoNLL a number (default: 0), of JSONL the name of lists."""
+    """The column of the words to tag: in CoNLL a number (default: 0), in JSONL the name of the lists."""
     start: str | None = None
-    """For choices, the column of what every ending begins with."""
+    """The column of the text before every ending, for choices."""
     endings: tuple[str, ...] = ()
-    """For choices, their columns. Default: those of SWAG."""
+    """The columns of the endings, for choices. Default: those of SWAG."""
     id: str | None = None
     """The column of the examples' ids. Default: their numbers, from 0."""
     no_header: bool = False
-    """The first line of a table is an example, and columns are numbers."""
+    """Read the first line of a table as an example; columns are then numbers."""
     output: Path | None = None
     """The file to write, whole or not at all. Default: the standard output."""
     batch_tokens: int = BATCH_TOKENS
-    """How many tokens to compute at once."""
+    """Number of tokens to compute together."""
     device: Device = "auto"
     impl: ImplOption = "auto"
     precision: PrecisionOption = None
@@ -109,5 +108,5 @@ def _number(column: str) -> int | str:
 
 
 def _opened(path: Path | None) -> AbstractContextManager[IO[str]]:
-    """The standard output; or a file, which gets its name when all of it is written."""
+    """Opens the standard output, or a file that gets its name when all of it is written."""
     return nullcontext(sys.stdout) if path is None else written(path)

@@ -9,23 +9,23 @@ from typing import Literal
 
 @dataclass(kw_only=True)
 class PrepareCommand:
-    """Tokenise a corpus once, into shards that are mapped into memory.
+    """Tokenise a corpus once, into shards that training maps into memory.
 
-    Training from shards reads no text, and resumes at once at any step. About 1 in 20 documents is held out, in a shard
-    of its own.
+    Training from shards reads no text and resumes at any step without delay. About 1 in 20 documents is held out, in a
+    separate shard.
     """
 
     data: tuple[str, ...]
     """Text and JSONL files, plain, .gz, .xz or .zst, or directories of them; a dataset written by save_to_disk; or
-    hf:NAME[:CONFIG[:SPLIT]], a dataset on the Hub."""
+    a dataset on the Hub, hf:NAME[:CONFIG[:SPLIT]]."""
     vocab: Path
     """A vocab.txt, or a directory with a tokenizer."""
     out: Path
-    """Directory to write to; it must be empty, or not there yet."""
+    """Directory to write to; it must be empty or new."""
     documents_by: Literal["blank-line", "file"] = "blank-line"
-    """What separates the documents of text files."""
+    """Separator of the documents in text files."""
     text_key: str = "text"
-    """Where the text is in JSONL and in datasets."""
+    """Key of the text in JSONL and in datasets."""
     threads: int | None = None
     """Threads that tokenise. Default: as many as there are cores."""
 

@@ -24,38 +24,38 @@ class PretrainCommand:
     """Train a generator and a discriminator from raw text.
 
     Writes OUT/generator and OUT/discriminator, which transformers loads too, OUT/log.jsonl and checkpoints. The same
-    command again goes on where a run stopped; under torchrun all processes train together. About 1 in 20 documents is
-    held out, and evaluated on.
+    command, given again, resumes a run that stopped. Under torchrun all processes train together. About 1 in 20
+    documents is held out for evaluation.
     """
 
     preset: PresetName = "small"
-    """Shapes and hyperparameters: the paper's; tiny, for a CPU and a few minutes; NVIDIA's two phases for base, with
-    very large batches."""
+    """Shapes and hyperparameters: the paper's sizes; tiny, for a CPU and a few minutes; NVIDIA's two phases for base,
+    with very large batches."""
     data: tuple[str, ...] = ()
     """Text and JSONL files (plain, .gz, .xz, .zst), directories of them, Hugging Face datasets (hf:NAME), or a
-    directory that `prepare` wrote. Default: the documentation that comes with Python, about 2 MB."""
+    directory written by `prepare`. Default: the documentation that comes with Python, about 2 MB."""
     documents_by: Literal["blank-line", "file"] = "blank-line"
-    """What separates the documents of text files."""
+    """Separator of the documents in text files."""
     text_key: str = "text"
-    """Where the text is in a line of JSONL and in a dataset."""
+    """Key of the text in a line of JSONL and in a dataset."""
     out: Path
-    """Directory to write to: empty, not there yet, or that of the run to go on with."""
+    """Directory to write to: empty, new, or that of the run to resume."""
     overwrite: bool = False
     """Replace the results of an earlier run in OUT."""
     vocab: Path | None = None
-    """A vocab.txt, or a directory with a tokenizer. Default: the checkpoints', or one trained on the data."""
+    """A vocab.txt, or a tokenizer's directory. Default: the checkpoints' tokenizer, or one trained on the data."""
     vocab_size: int | None = None
-    """Entries of a vocabulary that is trained. Default: the preset's."""
+    """Entries of a vocabulary trained on the data. Default: the preset's."""
     init_generator: str | None = None
-    """A directory or a model on the Hub to begin with; shapes and vocabulary are then those of the checkpoints."""
+    """Generator to begin with: a directory, or a model on the Hub. Shapes and vocabulary are then its own."""
     init_discriminator: str | None = None
-    """The same for the discriminator."""
+    """Discriminator to begin with: a directory, or a model on the Hub."""
     new_entries: int = 0
     """Entries to add to the checkpoints' vocabulary, from the data."""
     batch_size: int | None = None
-    """Sequences an update, of all processes together. Default: the preset's."""
+    """Sequences per update, of all processes together. Default: the preset's."""
     learning_rate: float | None = None
-    """Default: the preset's."""
+    """Peak of the learning rate. Default: the preset's."""
     set: tuple[str, ...] = ()
     """Any other field of the recipe as NAME=VALUE: seq_length=512 generator_kind=uniform whole_word=True."""
     options: Annotated[_Options, flattened] = field(default_factory=_Options)

@@ -1,4 +1,4 @@
-"""electra-fast train-vocab."""
+"""The subcommand `train-vocab`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 class TrainVocabCommand:
     """Make a WordPiece vocabulary from raw text.
 
-    Writes one entry a line, as in vocab.txt on the Hub, the special tokens first.
+    Writes one entry per line, the special tokens first, like vocab.txt on the Hub.
     """
 
     data: tuple[str, ...] = ()
-    """Text and JSONL files or directories of them, as for `pretrain`; of a large corpus the first 200 MB. Default: the
-    documentation that comes with Python."""
+    """Text and JSONL files or directories of them, as for `pretrain`; a large corpus is read up to 200 MB.
+    Default: the documentation that comes with Python."""
     size: int = 30522
-    """Entries; a small corpus may give fewer."""
+    """Number of entries; a small corpus may give fewer."""
     cased: bool = False
     """Keep upper case and accents."""
     out: Path
-    """The file to write, vocab.txt by custom."""
+    """The file to write, usually vocab.txt."""
 
     def run(self) -> None:
         from ..pretraining.text.shards import open_corpus

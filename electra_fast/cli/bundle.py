@@ -1,4 +1,4 @@
-"""A maker of the package's small model from a finished pre-training run: `python -m electra_fast.cli.bundle RUN`."""
+"""Makes the package's small model from a finished pre-training run: `python -m electra_fast.cli.bundle RUN`."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ def build_model(recipe: Recipe, tokenizer: ElectraTokenizer, impl: Impl = "auto"
 def parameter_groups(model: ElectraPretrainingModel, recipe: Recipe) -> list[dict[str, Any]]:
     """All parameters, each once, in groups for one optimizer or for one per network.
 
-    A frozen generator's parameters are among them: without a gradient no optimizer changes them, but they too need what
-    else is done to an optimizer's parameters, such as lowering their precision.
+    A frozen generator's parameters are among them. Without a gradient no optimizer changes them, but lowering the
+    precision of an optimizer's parameters must include them.
 
     Returns:
         Up to six groups with `params`, `weight_decay`, `lr` and `initial_lr` (the peak of the schedule), and `name`:

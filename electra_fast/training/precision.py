@@ -35,7 +35,7 @@ class LossScale:
         self._interval = interval
 
     def update(self, is_finite: Tensor) -> None:
-        """Counts a step; is_finite: bool scalar."""
+        """Adjusts the factor after a step; is_finite: bool scalar, whether the step's gradients were finite."""
         self.n_good.add_(1).mul_(is_finite)
         is_due = self.n_good >= self._interval
         self.value.mul_(torch.where(is_finite, torch.where(is_due, 2.0, 1.0), 0.5))

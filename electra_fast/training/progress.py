@@ -48,7 +48,7 @@ def read_records(path: str | Path, kind: str | None = None) -> list[dict[str, An
 
 
 def rewind_records(path: str | Path, step: int) -> None:
-    """Removes the records of later steps than `step`, and of an end, from a log: the run goes on from there."""
+    """Removes the records of later steps than `step`, and of an end, from a log, because the run resumes there."""
     kept = [record for record in read_records(path) if record.get("step", 0) <= step and record["kind"] != "end"]
     with written(path) as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)

@@ -47,7 +47,7 @@ class RunDirectory:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run is finished."""
+        """True once the run is finished."""
         return self.log.is_file() and any(record["reason"] == "done" for record in read_records(self.log, "end"))
 
     def clear(self) -> None:

@@ -2,8 +2,9 @@
 
 A masked language model knows a token's neighbours through attention alone. Random heads average over the whole
 sequence, and until they have found the neighbours both networks learn how frequent tokens are and little more. Here
-positions begin as sinusoids (Vaswani et al. 2017, section 3.5), and a rotation turns those of one place into those of
-another. A head's keys are its pairs of sines and cosines, and its queries the same pairs rotated by its distance d:
+positions begin as sinusoids (Vaswani et al. 2017, section 3.5), and a rotation turns the sinusoids of one place into
+those of another. A head's keys are its pairs of sines and cosines, and its queries the same pairs rotated by its
+distance d:
 
     score(i, j) = peak * mean over the head's frequencies w of cos(w (i + d - j))
 

@@ -40,7 +40,7 @@ def cut_documents(lines: Iterable[str], blank_separates: bool) -> Iterator[str]:
 
 
 def is_held_out(document: str) -> bool:
-    """Whether a document is for evaluation, by a hash of its text."""
+    """Tells by a hash of its text whether a document is for evaluation."""
     digest = hashlib.blake2b(document.encode(), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64 <= _HELD_OUT_SHARE
 

@@ -167,7 +167,7 @@ class SequenceStream:
                 n_windows += 1
             if start == epoch_start:
                 raise ValueError(f"the text must fill at least one sequence of {self.seq_length} tokens, but does not")
-            # A single window holds the whole epoch, in whatever order.
+            # An epoch of one window has the same size in any order.
             if not self._packing.size_is_random and (self._corpus.windows_are_fixed or n_windows == 1):
                 epoch_size = start - epoch_start
 

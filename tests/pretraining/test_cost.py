@@ -147,7 +147,7 @@ def test_every_gpu_without_one_named(capsys):
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_known_by_its_name(name, capsys):
     tyro.cli(CostCommand, args=["--preset", name, "--gpu", "h200"]).run()
-    assert f"preset            {name}\n" in capsys.readouterr().out
+    assert f"preset              {name}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""Fine-tuning: tasks of the original, or of your own files; from a checkpoint to a network that is ready for use."""
+"""Fine-tuning, from a checkpoint to a network that is ready for use: on the original's tasks or on your own files."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
 
-# Each is imported on first use: what predicts needs nothing of what trains.
+# The module of each public name, imported on first use: predicting needs nothing of what trains.
 _HOME = {
     "ElectraPaperForQuestionAnswering": "kinds.paper_heads",
     "ElectraPaperForSequenceClassification": "kinds.paper_heads",

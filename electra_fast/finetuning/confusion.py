@@ -1,4 +1,4 @@
-"""Which classes are taken for which: the confusion matrix, as numbers and as a picture."""
+"""The confusion matrix, as numbers and as a picture: how often each class is taken for each other one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from ..disk import written
 
-# Beyond so many classes the numbers in the cells would not be readable.
+# With more classes than this the numbers in the cells would be too small to read.
 _MAX_NUMBERED = 30
 _MAX_LABEL_CHARS = 24
 
 
 def confusion_matrix(labels: Sequence[str], true: Sequence[str], predicted: Sequence[str]) -> np.ndarray:
-    """[L, L] int64: how many of the class of each row were taken for the class of each column.
+    """Counts the examples of each true class (row) that were predicted as each class (column): [L, L] int64.
 
     Args:
         labels: all L classes, in the order of rows and columns.
@@ -32,7 +32,7 @@ def plot_confusion(
     """Draws a confusion matrix: counts, coloured by their shares of the true class; shares are in per cent.
 
     Args:
-        matrix: [L, L], of `confusion_matrix`.
+        matrix: [L, L], as `confusion_matrix` returns it.
         png_path: the picture to write, whole or not at all.
 
     Raises:

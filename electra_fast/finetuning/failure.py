@@ -1,4 +1,4 @@
-"""Tells a run that does not learn: ELECTRA, the large one above all, sometimes stays where it began."""
+"""Recognises a run that does not learn: ELECTRA, above all the large one, sometimes stays where it began."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ import math
 from collections.abc import Mapping
 from statistics import mean
 
-# A run is judged at its half and at its end, by its last quarter; what it has learnt by then is far more.
+# A run is judged at its half and at its end, by the quarter before; a run that learns has gained far more by then.
 _JUDGED_AT = (0.5, 1.0)
 _WINDOW = 0.25
-# A run of fewer updates is not given up: it may learn late, and costs little.
+# A run with fewer updates is not given up: it may learn late, and costs little.
 _LEAST_STEPS = 100
 _LEAST_GAIN = 0.01
 
 
 class FailedRun(ValueError):
-    """A run that is not worth going on with: another seed may do better."""
+    """Says that a run is not worth continuing: another seed may do better."""
 
 
 class FailureGuard:
-    """Looks at each record of training.
+    """Judges a run by the records of its training.
 
-    - A loss that is not finite is a failure at once.
-    - At half of the run and at its end: the mean loss of the quarter before is not 1 % below that of the best constant
-      prediction. That ends a run of 100 updates or more, if `stop` is set; otherwise it is said, and kept as `finding`.
+    - A loss that is not finite is a failure immediately.
+    - A run has learnt nothing if, at its half or at its end, the mean loss of the quarter before is not 1 % below the
+      loss of the best constant prediction. If `stop` is set, that ends a run of 100 updates or more; otherwise the
+      guard reports it and keeps it as `finding`.
 
     Args:
-        constant_loss: of the training examples (`Kind.constant_loss`).
-        stop: raise for the second too.
+        constant_loss: loss of the best constant prediction on the training examples (`Kind.constant_loss`).
+        stop: whether to raise FailedRun for a run that has learnt nothing, too.
 
     Attributes:
-        finding: what was found, or None.
+        finding: the sentence that says that the run has learnt nothing, or None.
     """
 
     def __init__(self, constant_loss: float, stop: bool):
@@ -45,7 +46,7 @@ class FailureGuard:
             self._waiting.pop(0)
 
     def check(self, step: int, progress: float, metrics: Mapping[str, float | None]) -> str | None:
-        """What is found for the first time, to show and to log, or None; raises FailedRun."""
+        """Returns a new finding, to show and to log, or None; raises FailedRun."""
         loss = metrics["loss"]
         if not math.isfinite(loss):
             raise FailedRun(f"the loss must stay a finite number, got {loss} at step {step}")

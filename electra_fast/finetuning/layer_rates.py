@@ -1,4 +1,4 @@
-"""Learning rates by layer: what lies further from the task changes less."""
+"""Learning rates by layer: the further a layer is from the head, the less it changes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _LAYER = re.compile(r"electra\.encoder\.layer\.(\d+)\.")
 
 
 def parameter_groups(module: nn.Module, n_layers: int, recipe: Recipe) -> list[dict[str, Any]]:
-    """All parameters, each once, in groups of one rate (`lr`, `initial_lr`) and one `weight_decay`; `name` says which.
+    """All parameters, each once, in groups with one rate (`lr`, `initial_lr`), one `weight_decay` and a `name`.
 
-    A head learns at r, layer i of n at r d^(n - i), counted from 0, and the embeddings at r d^(n + 1). In the code that
-    was released with the paper (model/optimization.py) every exponent but the head's is larger by one, so that the last
-    layer has d^2: `google_layer_decay`.
+    A head learns at r, layer i of n at r d^(n - i), counted from 0, and the embeddings at r d^(n + 1). With
+    `google_layer_decay` every exponent but the head's is larger by one, so that the last layer has d^2: this is what
+    the code released with the paper does (model/optimization.py).
     """
     depths = {name: _distance(name, n_layers) for name, _ in module.named_parameters()}
     by_parameter = {p: depths[name] for name, p in module.named_parameters()}
@@ -34,7 +34,7 @@ def parameter_groups(module: nn.Module, n_layers: int, recipe: Recipe) -> list[d
 
 
 def _distance(name: str, n_layers: int) -> int:
-    """How far below the head a parameter is: 0 of a head, 1 of the last layer, n + 1 of the embeddings."""
+    """How far below the head a parameter is: 0 for a head, 1 for the last layer, n + 1 for the embeddings."""
     if match := _LAYER.search(name):
         return n_layers - int(match[1])
     return n_layers + 1 if "electra.embeddings" in name else 0

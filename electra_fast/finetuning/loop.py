@@ -1,4 +1,4 @@
-"""The updates of fine-tuning: a step's items are those of an order that is drawn from (seed, epoch) alone."""
+"""The updates of fine-tuning. The order of the items is drawn from (seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from .networks import TaskNetworks
 from .recipe import Recipe
 from .run_options import FinetuningOptions
 
-# From how many batches' worth of items batches of similar lengths are made: enough for lengths to be nearly equal.
+# Batches of similar lengths are cut from this many batches' worth of items: enough for lengths to be nearly equal.
 _GROUPED_BATCHES = 100
 
 
 class FinetuningLoop(Loop):
-    """Trains the networks of tasks on the items of all of them, mixed.
+    """Trains the networks of tasks on the mixed items of all tasks.
 
-    Every process takes an equal share of each update's items, dealt out by length, and so does every forward; the loss
-    is the mean over the targets of the whole update, whatever their shares.
+    Every process, and in it every forward, takes an equal share of each update's items, dealt out by length. The loss
+    is the mean over the targets of the whole update, however they are shared out.
 
     Args:
         train: the features of each task.
-        options: of the run, with a precision.
+        options: options of the run, with a precision.
 
     Raises:
-        ValueError: fewer items than an update's forwards.
+        ValueError: an update has fewer items than forwards.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class FinetuningLoop(Loop):
         ]
 
     def _part(self, items: Mapping[str, np.ndarray], number: int, n_parts: int) -> dict[str, Batch]:
-        """Every `n_parts`-th item of a task by length, so that all parts have about as many tokens."""
+        """Every `n_parts`-th item of each task, sorted by length, so that all parts have about the same size."""
         batches = {}
         for name, chosen in items.items():
             by_length = chosen[np.argsort(-self._train[name].item_lengths[chosen], kind="stable")]
@@ -124,12 +124,13 @@ class FinetuningLoop(Loop):
 
 
 class ItemOrder:
-    """Which items each update sees: those of all tasks, in a new order every epoch; an epoch's last batch is what is
-    left.
+    """The items that each update sees: those of all tasks, in a new order every epoch.
+
+    The last batch of an epoch is what is left, so it may be smaller.
 
     Args:
-        group_by_length: batches of items of similar lengths. Some hundred batches are drawn at a time, sorted by
-            length, cut into batches and shuffled again.
+        group_by_length: make batches of items with similar lengths. The items of 100 batches are drawn at a time,
+            sorted by length and cut into batches, and all batches are shuffled again.
     """
 
     def __init__(self, train: Mapping[str, Features], batch_size: int, seed: int, group_by_length: bool = False):
@@ -166,5 +167,5 @@ class ItemOrder:
             drawn = self._order[first : first + _GROUPED_BATCHES * size]
             drawn = drawn[np.argsort(-self._lengths[drawn], kind="stable")]
             batches += [drawn[i : i + size] for i in range(0, len(drawn), size)]
-        n_full = len(self) // size  # the last one, if it is smaller, stays the last
+        n_full = len(self) // size  # a last batch that is smaller stays the last
         return np.concatenate([batches[i] for i in [*source.permutation(n_full), *range(n_full, len(batches))]])

@@ -18,11 +18,11 @@ from .recipe import Recipe
 
 
 class TaskNetworks(nn.Module):
-    """The networks of tasks, all of which have the same encoder.
+    """The networks of several tasks, which share one encoder.
 
     Args:
-        models: by task; the encoder is the first one's.
-        kinds: of the same tasks.
+        models: networks by task; all get the encoder of the first.
+        kinds: kinds of the same tasks.
     """
 
     def __init__(self, models: Mapping[str, ElectraPreTrainedModel], kinds: Mapping[str, Kind]):
@@ -37,7 +37,7 @@ class TaskNetworks(nn.Module):
         return next(iter(self.models.values())).electra
 
     def forward(self, batches: Mapping[str, Batch], weights: Mapping[str, float]) -> Tensor:
-        """The sum over tasks of weight x sum of losses, in fp32."""
+        """The sum over tasks of the task's weight times the sum of its losses, in fp32."""
         loss = torch.zeros((), device=next(self.parameters()).device)
         for name, batch in batches.items():
             hidden = self.encoder.encode_packed(batch.input_ids, batch.packed, batch.token_type_ids)
@@ -56,10 +56,10 @@ def load_networks(
 
     Args:
         source: a directory, or a model on the Hub.
-        vocab_size: of the tokenizer that goes with it.
+        vocab_size: size of the tokenizer's vocabulary.
 
     Raises:
-        ValueError: a checkpoint that lacks a part of the encoder, or has not room for the vocabulary.
+        ValueError: the checkpoint lacks a part of the encoder, or has no room for the vocabulary.
     """
     dropout = {} if recipe.dropout is None else dict.fromkeys(_DROPOUTS, recipe.dropout)
     models = {}
@@ -75,7 +75,7 @@ def load_networks(
                 **kind.config_changes(),
                 **dropout,
             )
-        # Of a part of another shape there is the name and both shapes.
+        # A mismatched key is a tuple: the name of the part and both shapes.
         missing = [*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])]
         if missing := sorted(key for key in missing if key.startswith("electra.")):
             raise ValueError(f"{source} must hold an ELECTRA encoder, but lacks {', '.join(missing[:5])}")

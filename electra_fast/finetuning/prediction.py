@@ -30,20 +30,20 @@ def predict(
     world: World | None = None,
     counts: Counts | None = None,
 ) -> Iterator[dict]:
-    """What a network predicts of each example (`Kind.predictions`), in the order of the examples.
+    """Yields what a network predicts for each example (`Kind.predictions`), in the order of the examples.
 
-    Some thousand examples are read at a time, and so are those after them while the first are computed.
+    The examples are read in chunks of some thousand. While one chunk is computed, the next is read.
 
     Args:
-        examples: any number of them; they are kept no longer than needed.
-        batch_tokens: how many tokens to compute at once; a longer item is computed alone.
+        examples: any number of examples, kept no longer than needed.
+        batch_tokens: how many tokens to compute in one batch; a longer item is computed alone.
         progress: whether to show a bar on stderr.
-        world: the processes that share the work; each must be given the same examples, and go through what this
-            returns, which is nothing in all but the first.
-        counts: is kept up to date, in the first process.
+        world: the processes that share the work. All must be given the same examples and must exhaust this iterator,
+            which yields predictions in the first process only.
+        counts: the counts to keep up to date, in the first process.
 
     Raises:
-        ValueError: batch_tokens that is not positive; what reading the examples raises.
+        ValueError: batch_tokens is not positive. Errors of reading the examples are raised as they are.
     """
     if batch_tokens < 1:
         raise ValueError(f"batch_tokens must be positive, got {batch_tokens}")
@@ -77,10 +77,10 @@ def score_features(
     device: torch.device | str,
     world: World | None = None,
 ) -> list[Any]:
-    """What a network says of each item (`Kind.scores`), in order; the model's training mode is restored.
+    """What a network says about each item (`Kind.scores`), in order; the model's training mode is restored.
 
-    Items are computed in batches of similar lengths, without padding. The processes of `world` share them, and all get
-    all scores.
+    Items are computed in batches of similar lengths, without padding. The processes of `world` share the batches, and
+    every process gets all scores.
     """
     was_training = model.training
     model.eval()
@@ -99,8 +99,10 @@ def score_features(
 
 
 def _own_chunks(examples: Iterable[Example], rank: int, size: int) -> Iterator[list[Example]]:
-    """Every `size`-th chunk; an empty one where the input ended before this process's turn, so that all take part in
-    as many rounds."""
+    """Every `size`-th chunk, beginning with number `rank`.
+
+    If the input ends before this process's turn, its last chunk is empty: all processes must take part in every round.
+    """
     all_chunks = chunks(examples, _n_chars)
     while taken := list(islice(all_chunks, size)):
         yield taken[rank] if rank < len(taken) else []
@@ -119,7 +121,7 @@ def _n_chars(example: Example) -> int:
 
 
 def _gathered(value: _T, rank: int, size: int) -> Sequence[_T]:
-    """The values of all processes in order, in the first; none in the others."""
+    """Returns the values of all processes, in order, to the first process, and nothing to the others."""
     values: list[Any] | None = [None] * size if rank == 0 else None
     distributed.gather_object(value, values)
     return values or []

@@ -1,8 +1,8 @@
 """The hyperparameters of fine-tuning, and the right ones for a network's size and a task.
 
 ELECTRA is known to collapse with BERT's settings (huggingface/transformers issues 4498 and 3677,
-google-research/electra issue 63). So the paper's are the defaults: rates by size, smaller ones for lower layers,
-warm-up.
+google-research/electra issue 63). So the defaults are the paper's: a rate for each size, smaller rates for lower
+layers, warm-up.
 """
 
 from __future__ import annotations
@@ -15,29 +15,32 @@ from ..model.config import ElectraConfig
 from .data.tasks import Task
 from .kinds.kind import Head
 
-# By hidden size, up to: (learning rate, layer decay) of the paper's small, base and large (Clark et al. 2020, table 7).
+# (largest hidden size, learning rate, layer decay) of the paper's small and base; then the last two of its large
+# (Clark et al. 2020, table 7).
 _RATES = ((512, 3e-4, 0.8), (896, 1e-4, 0.8))
 _RATES_OF_LARGE = (5e-5, 0.9)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to train.
+    """The hyperparameters of a fine-tuning run.
 
     Attributes:
-        learning_rate: of the head, after warm-up; layers below have less (`layer_decay`).
-        layer_decay: the factor of the rate from each layer to the one below; 1 for one rate.
-        google_layer_decay: as the released code has it, where the last layer is two factors below the head.
-        n_epochs: passes over the training examples, a fraction too.
-        batch_size: items an update, of all processes together.
-        group_by_length: batches of items of similar lengths. Nothing is padded either way; a CPU attends to sequences
-            of equal length at once.
-        warmup_share: of the updates, in which the rate rises; from the first on it falls too (`warmup_decay`).
-        max_length: of a row, in tokens.
-        head: "transformers", or "paper" where the paper has another.
-        dropout: everywhere, in place of the checkpoint's; None leaves those.
-        bias_correction: of Adam's moments. The released code has none, and its first updates are three times as large.
-        swap_pairs: train on each pair a second time with its texts exchanged.
+        learning_rate: learning rate of the head after warm-up; layers below get less (`layer_decay`).
+        layer_decay: the factor of the rate from each layer to the one below; 1 gives all layers one rate.
+        google_layer_decay: decay as in the released code, where the last layer is two factors below the head.
+        n_epochs: passes over the training examples; may be a fraction.
+        batch_size: items per update, of all processes together.
+        group_by_length: make batches of items with similar lengths. Nothing is padded either way, but a CPU computes
+            the attention of sequences of equal length together.
+        warmup_share: share of the updates in which the rate rises. The decay begins with the first update, too
+            (`warmup_decay`).
+        max_length: tokens of a row, at most.
+        head: "transformers", or "paper" where the paper has another head.
+        dropout: dropout everywhere, in place of the checkpoint's values; None keeps those.
+        bias_correction: whether to correct the bias of Adam's moments. The released code does not, so its first
+            updates are three times as large.
+        swap_pairs: whether to train on each pair a second time, with its texts exchanged.
     """
 
     learning_rate: float
@@ -71,13 +74,15 @@ class Recipe:
 
 
 def recipe_for(config: ElectraConfig, tasks: Iterable[Task], **changes: object) -> Recipe:
-    """The paper's recipe for a network of this size and for tasks; of several tasks the longest and most.
+    """The paper's recipe for a network of this size and for these tasks.
+
+    With several tasks it takes the longest rows and the most epochs among them.
 
     Args:
-        changes: fields that are to be something else.
+        changes: fields to set to something else.
 
     Raises:
-        ValueError: a value out of range, rows that are longer than the network's.
+        ValueError: a value is out of range, or rows are longer than the network allows.
     """
     tasks = list(tasks)
     fitting = [(rate, decay) for size, rate, decay in _RATES if config.hidden_size <= size]

@@ -1,4 +1,4 @@
-"""What the run of a seed leaves for others: networks as on the Hub, predictions, submissions and pictures."""
+"""The results that the run of a seed writes: networks as on the Hub, predictions, submissions and pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .saved import save_finetuned
 from .submission import write_glue, write_squad
 from .task_data import TaskData
 
-# A larger matrix cannot be read.
+# A confusion matrix with more labels would be unreadable.
 _MAX_CONFUSED_LABELS = 30
 
 
@@ -35,7 +35,8 @@ def save_results(
 ) -> None:
     """Writes networks, predictions by task and split, submissions and pictures; each directory appears whole.
 
-    With one task its network is model/, with several each is model/TASK/, and other names begin with the task.
+    The network of a single task is model/. With several tasks each network is model/TASK/, and the names of the other
+    files begin with the task.
     """
     is_alone = len(tasks) == 1
     with replaced(directory.path / "model") as temporary:
@@ -93,7 +94,7 @@ def _draw(
 
 
 def _answers(data: TaskData, split: str, predictions: list[dict]) -> tuple[list[str], list[str]]:
-    """The right and the predicted class of each example, or tag of each word."""
+    """The true and the predicted answers: a class for each example, or a tag for each word."""
     examples = data.splits[split].examples
     if data.task.kind == "classification":
         return [str(answer_of(example)) for example in examples], [p["label"] for p in predictions]

@@ -1,4 +1,4 @@
-"""Fine-tuning on tasks over several seeds: a checkpoint in, the best seed's network and the median of all out."""
+"""Fine-tuning on tasks with several seeds: from a checkpoint to the best seed's network and the medians over seeds."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def finetune(
     overwrite: bool = False,
     **changes: object,
 ) -> dict[str, Any]:
-    """Trains a network on tasks, with several seeds, and measures it on what they hold out.
+    """Trains a network on tasks, with several seeds, and measures it on their held-out splits.
 
-    A seed whose network does not learn is given up at half of its run, and the next one tried. Called again for the
-    same `out` it goes on after the last checkpoint, whatever ended it before. Processes that torchrun started train
-    together. Torch's global generator is seeded.
+    A seed whose network does not learn is given up at half of its run, and the next seed is tried. Called again with
+    the same `out`, the function continues after the last checkpoint, whatever ended the run before. Processes that
+    torchrun started train together. Torch's global generator is seeded.
 
     Args:
         model: the checkpoint to begin with, a directory or a model on the Hub; its head is kept where it fits.
-        tasks: one, or several, which share the encoder.
-        out: a directory for the outputs; nothing is written before the input has turned out sound.
+        tasks: one task, or several, which share the encoder.
+        out: a directory for the outputs; nothing is written before all input has been checked.
         options: how to make the run.
-        n_trials: runs that count, with the seeds `seed`, `seed` + 1, ...
-        n_retries: how many failed runs are replaced by further ones. Those after them are trained to their end and
-            count, with a warning, whether the network learns or not.
-        keep_all: keep the networks of all seeds, and not of the best one alone.
+        n_trials: how many runs count, with the seeds `seed`, `seed` + 1, ...
+        n_retries: how many failed runs are replaced by further ones. Later runs are trained to their end and count,
+            with a warning, whether the network learns or not.
+        keep_all: keep the networks of all seeds, not only that of the best.
         overwrite: replace the outputs of an earlier run in `out`.
         **changes: fields of `FinetuningOptions` in place of those of `options`, and fields of the recipe
             (`recipe.Recipe`) in place of what `recipe_for` takes from the paper.
@@ -61,8 +61,8 @@ def finetune(
 
     Raises:
         FileExistsError: `out` is a file, or holds files that are no run and `overwrite` is false.
-        TypeError: a keyword that neither the options nor the recipe has.
-        ValueError: a row that is no example, another run in `out`, a number that must be positive.
+        TypeError: neither the options nor the recipe has the keyword.
+        ValueError: a row is no example, `out` holds another run, or a number is not positive.
     """
     option_changes, recipe_changes = by_owner(changes, FinetuningOptions, Recipe)
     options = changed(options, option_changes, FinetuningOptions)
@@ -138,10 +138,10 @@ def _seed_directory(directory: RunDirectory, seed: int) -> SeedDirectory:
 
 
 def _keep_best(directory: RunDirectory, summary: dict[str, Any], keep_all: bool) -> None:
-    """Makes the best seed's outputs those of the run; the networks of others go, unless all are to be kept."""
+    """Makes the best seed's outputs those of the run; deletes the networks of the others, unless `keep_all` is set."""
     best = _seed_directory(directory, summary["best"])
     for source in (*(best.path / name for name in best.outputs), *best.path.glob("*.png")):
-        if not source.exists():  # moved before, by a run that was done or interrupted here
+        if not source.exists():  # an earlier run, completed or interrupted here, has moved it already
             continue
         directory.remove(source.name)
         if keep_all:

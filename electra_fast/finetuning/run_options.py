@@ -1,4 +1,4 @@
-"""The options of a fine-tuning run: those that every run has (`training.options`)."""
+"""The options of a fine-tuning run: those of every run (`training.options`), with defaults for fine-tuning."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..training.options import RunOptions
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningOptions(RunOptions):
-    """Options of a fine-tuning run; what it trains is the recipe's.
+    """Options of a fine-tuning run; its hyperparameters are in the recipe.
 
     Raises:
-        ValueError: a number that must be positive, a name that is not known.
+        ValueError: a number is not positive, or a name is unknown.
     """
 
     log_every: int = 10

@@ -1,4 +1,4 @@
-"""A fine-tuned network on disk: what config.json says of its kind, and finetuning.json what that cannot say."""
+"""A fine-tuned network on disk. finetuning.json holds what config.json cannot say about the network's kind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .kinds.table import make_kind
 
 FILE_NAME = "finetuning.json"
 
-# What each network can be for.
+# The kinds of task that each class of network can have.
 _OF_TEXT = ("classification", "regression", "multilabel")
 _NETWORKS: dict[type[ElectraPreTrainedModel], tuple[str, ...]] = {
     ElectraForSequenceClassification: _OF_TEXT,
@@ -49,10 +49,10 @@ _PROBLEM_TYPES = {
 
 @dataclass(frozen=True)
 class Finetuned:
-    """A network with all that is needed to use it.
+    """A fine-tuned network with all that is needed to use it.
 
     Attributes:
-        model: in eval mode.
+        model: the network, in eval mode.
         max_length: the longest row, in tokens.
     """
 
@@ -70,11 +70,11 @@ def save_finetuned(
     max_length: int,
     tokenizer: ElectraTokenizer,
 ) -> None:
-    """Writes a directory for `load_finetuned`, which transformers loads too where it knows the head.
+    """Writes a directory for `load_finetuned`; transformers can load it too, if it knows the head.
 
     Args:
-        kind_name: a key of `KINDS`.
-        options: the arguments of the kind's class besides its labels, which config.json has.
+        kind_name: a key of `kinds.table.KINDS`.
+        options: the arguments of the kind's class, without its labels: config.json has those.
         max_length: the longest row, in tokens.
     """
     directory = Path(directory)
@@ -94,16 +94,16 @@ def load_finetuned(
 ) -> Finetuned:
     """A fine-tuned network of ours or of transformers, from a directory or the Hub.
 
-    Without a finetuning.json the kind follows from config.json, and without a `problem_type` from the number of labels:
-    one is a number, more are classes.
+    Without a finetuning.json, the kind follows from config.json. If that has no `problem_type` either, the number of
+    labels decides: one is regression, more are classes.
 
     Args:
-        device: "auto" is CUDA where there is one.
-        dtype: of the weights; None: as they were saved.
+        device: "auto" takes CUDA if there is a GPU.
+        dtype: type of the weights; None keeps the type in which they were saved.
 
     Raises:
-        FileNotFoundError: no such model, or a file of it that is missing.
-        ValueError: a network that is not fine-tuned, one without its head, damaged files.
+        FileNotFoundError: there is no such model, or one of its files is missing.
+        ValueError: the network is not fine-tuned or lacks its head, or files are damaged.
     """
     config = ElectraConfig.from_pretrained(path)
     model_class = _model_class(config, path)
@@ -165,7 +165,7 @@ def _labels(config: ElectraConfig) -> tuple[str, ...]:
 
 
 def _read_saved(path: str | os.PathLike) -> dict[str, Any] | None:
-    """What finetuning.json says; None without one."""
+    """The content of finetuning.json; None if there is no such file."""
     file = find_file(path, FILE_NAME, required=False)
     if file is None:
         return None

@@ -1,4 +1,4 @@
-"""The run of one seed: a checkpoint in, a fine-tuned network with its metrics out; stopped, it goes on where it was."""
+"""The run of one seed, from a checkpoint to a fine-tuned network with its metrics. A stopped run can be continued."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from .results import save_results
 from .run_options import FinetuningOptions
 from .task_data import TaskData
 
-# What the line shows: label, metric, format.
+# Contents of the progress line: label, metric, format.
 _SHOWN = (("loss", "loss", ".4f"), ("tokens/s", "tokens_per_second", ",.0f"))
 _BATCH_TOKENS = 8192
 
 
 class Interrupted(Exception):
-    """A signal ended the run; signals: those that came."""
+    """Says that signals ended the run; `signals` holds their numbers."""
 
     def __init__(self, signals: Sequence[int]):
         super().__init__("interrupted")
@@ -47,14 +47,14 @@ class Interrupted(Exception):
 
 
 class SeedDirectory(RunDirectory):
-    """What the run of a seed leaves.
+    """The directory of the run of one seed.
 
-    result.json             its metrics, or why it failed; the last to be written
-    model/                  the network; of several tasks model/TASK/
-    predictions/            of every split but train, a JSON object a line
+    result.json             the run's metrics, or why it failed; written last
+    model/                  the network; model/TASK/ for each of several tasks
+    predictions/            predictions for every split but train, one JSON object per line
     submission/             test predictions as the benchmark takes them
-    confusion*.png          of the dev splits
-    checkpoints/step-N/     its state, while it is under way
+    confusion*.png          confusion matrices of the dev splits
+    checkpoints/step-N/     the state of the run, as long as it is under way
     """
 
     outputs = ("model", "predictions", "submission")
@@ -64,7 +64,7 @@ class SeedDirectory(RunDirectory):
         self.checkpoints, self._result = self.path / "checkpoints", self.path / "result.json"
 
     def result(self) -> dict[str, Any] | None:
-        """The result, or None while there is none."""
+        """The result, or None if the run is not complete yet."""
         return json.loads(self._result.read_text(encoding="utf-8")) if self._result.is_file() else None
 
     def write_result(self, result: Mapping[str, Any]) -> None:
@@ -74,12 +74,12 @@ class SeedDirectory(RunDirectory):
 
 @dataclass(frozen=True, kw_only=True)
 class SeedRun:
-    """What the runs of all seeds have in common.
+    """The part that the runs of all seeds have in common.
 
     Attributes:
         source: the checkpoint to begin with, a directory or a model on the Hub.
-        settings: what a run that is gone on with must have been begun with.
-        options: of all seeds' runs but for the seed; with a precision and `checkpoint_every`.
+        settings: settings that must be the same when a run is continued.
+        options: options of every seed's run, apart from the seed; with a precision and `checkpoint_every`.
     """
 
     source: str
@@ -91,13 +91,13 @@ class SeedRun:
     options: FinetuningOptions
 
     def train(self, directory: SeedDirectory, seed: int, stop_if_failing: bool) -> dict[str, Any]:
-        """Trains, measures and writes the results of a seed, or reads them where that is done.
+        """Trains a network with this seed, measures it and writes the results; reads them if that was done before.
 
         Args:
-            stop_if_failing: a network that does not learn is not trained to the end.
+            stop_if_failing: whether to give up a network that does not learn.
 
         Returns:
-            `seed`, and `metrics` by split or `failure`; `warning` where the network has not learnt.
+            `seed`, and `metrics` by split or `failure`; also `warning` if the network has not learnt.
 
         Raises:
             Interrupted: a signal ended the run; a checkpoint was written.
@@ -180,7 +180,7 @@ class SeedRun:
         )
 
     def _constant_loss(self, loop: FinetuningLoop) -> float:
-        """Of all tasks together, weighted as the loss is."""
+        """The constant loss of all tasks together, weighted as the loss is."""
         sizes = {name: len(data.train) for name, data in self.tasks.items()}
         return sum(
             sizes[name] / len(loop.order) * data.kind.constant_loss(data.train) for name, data in self.tasks.items()
@@ -194,10 +194,10 @@ class SeedRun:
         directory: SeedDirectory,
         measured: Collection[int],
     ) -> dict[str, Any]:
-        """The updates, with an evaluation after each epoch; then all that is left of them.
+        """Makes the updates, with an evaluation after each epoch, then measures the network and writes its results.
 
         Args:
-            measured: the steps of evaluations from before an interruption.
+            measured: the steps of evaluations that were made before an interruption.
         """
         checkpoint_every = self.options.checkpoint_every
         with stopped_by_signals(loop) as signals:
@@ -222,7 +222,7 @@ class SeedRun:
     def _measure(
         self, model: TaskNetworks, step: int, report: RunReport, only_dev: bool
     ) -> tuple[dict[str, dict[str, list[dict]]], dict[str, dict[str, float]]]:
-        """Predictions by task and split, and metrics of the splits that have labels."""
+        """Returns predictions by task and split, and metrics of the splits that have labels; records the metrics."""
         predictions: dict[str, dict[str, list[dict]]] = {}
         metrics: dict[str, dict[str, float]] = {}
         for name, data in self.tasks.items():
@@ -246,7 +246,7 @@ class SeedRun:
 
 
 def make_precise(loop: FinetuningLoop) -> None:
-    """Gives the model the fp32 values of its parameters, on the CPU; the loop is then done."""
+    """Gives the model the fp32 values of its parameters, on the CPU; the loop cannot be used after that."""
     precise = loop.state()["parameters"]
     for name, p in loop.model.named_parameters():
         p.data = precise[name].detach().cpu()
@@ -254,7 +254,7 @@ def make_precise(loop: FinetuningLoop) -> None:
 
 
 def score(tasks: Mapping[str, TaskData], metrics: Mapping[str, Mapping[str, float]]) -> float:
-    """What seeds are compared by: the mean over tasks and dev splits of the metric that counts."""
+    """The score that seeds are compared by: the mean over tasks and dev splits of the metric that counts."""
     return mean(
         next(iter(metrics[data.title(split, tasks)].values()))
         for data in tasks.values()

@@ -1,4 +1,4 @@
-"""Predictions in the forms in which GLUE and SQuAD take them."""
+"""Files of predictions in the forms that GLUE and SQuAD accept."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _SCORES = (0.0, 5.0)
 
 
 def write_glue(path: str | os.PathLike, predictions: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the test predictions of a GLUE task, as gluebenchmark.com takes them: a header, and index<TAB>prediction.
+    """Writes the test predictions of a GLUE task as gluebenchmark.com takes them: a header, and index<TAB>prediction.
 
     Args:
-        path: the file, such as CoLA.tsv; written whole or not at all, its directory is created if need be.
-        predictions: with `id`, the number of the example in the test file, and `label`; or `value`, a score of STS-B,
-            which is clipped to [0, 5].
+        path: the file, such as CoLA.tsv. It is written whole or not at all; its directory is created if necessary.
+        predictions: each has `id`, the number of the example in the test file, and `label`, or for STS-B `value`, a
+            score that is clipped to [0, 5].
 
     Raises:
-        ValueError: ids other than 0, 1, 2, ...: examples are missing, or are not in their order.
+        ValueError: the ids are not 0, 1, 2, ...: examples are missing or out of order.
     """
     lines = ["index\tprediction"]
     for index, prediction in enumerate(predictions):
@@ -39,12 +39,12 @@ def write_glue(path: str | os.PathLike, predictions: Sequence[Mapping[str, Any]]
 def write_squad(directory: str | os.PathLike, predictions: Sequence[Mapping[str, Any]]) -> None:
     """Writes the files that SQuAD's evaluation takes, all of them or none.
 
-    predictions.json has the answer of each question by its id, null_odds.json how much surer the network is that there
-    is none, nbest_predictions.json the best answers.
+    All three map the id of each question to something: predictions.json to the answer, nbest_predictions.json to the
+    best answers, and null_odds.json to how much surer the network is that there is no answer.
 
     Args:
-        directory: created if need be.
-        predictions: with `id`, `answer`, `n_best` and `null_odds`.
+        directory: where the files go; created if necessary.
+        predictions: each has `id`, `answer`, `n_best` and `null_odds`.
     """
     directory = Path(directory)
     fields = {"predictions.json": "answer", "null_odds.json": "null_odds", "nbest_predictions.json": "n_best"}
@@ -57,7 +57,7 @@ def write_squad(directory: str | os.PathLike, predictions: Sequence[Mapping[str,
         for name, content in contents.items():
             file = files.enter_context(written(directory / name))
             file.write(content)
-            file.flush()  # a full disk is noticed here, before the first file gets its name
+            file.flush()  # so that a full disk is noticed before the first file gets its name
 
 
 def _prediction(prediction: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What several runs with different seeds come to: the median of each metric and its spread."""
+"""The summary of several runs with different seeds: the median of each metric, and its spread."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The statistics of each metric over the runs that did not fail.
 
     Args:
-        results: one a run: {"seed": 0, "metrics": {"dev": {"accuracy": 0.9}}}, or {"seed": 0, "failure": "why"}.
+        results: one per run: {"seed": 0, "metrics": {"dev": {"accuracy": 0.9}}}, or {"seed": 0, "failure": "why"}.
 
     Returns:
-        {"runs": how many there were, "failed": the results of those that failed, "metrics": {split: {metric:
-        {"median", "mean", "std", "min", "max", "runs"}}}}. `std` is the estimate from a sample (n - 1), None of a
-        single run; `runs` is how many have the metric.
+        {"runs": number of all runs, "failed": the results of failed runs, "metrics": {split: {metric: {"median",
+        "mean", "std", "min", "max", "runs"}}}}. `std` is the sample estimate (n - 1), None for a single run; the inner
+        `runs` is the number of runs that have the metric.
 
     Raises:
-        ValueError: no results.
+        ValueError: there are no results.
     """
     if not results:
         raise ValueError("a summary needs the results of at least one run, got none")
@@ -44,7 +44,7 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:
-    """A summary as a table for a terminal of 80 columns, a line a metric; and a line for each run that failed."""
+    """A summary as a table for a terminal of 80 columns: a line for each metric, and one for each failed run."""
     rows = []
     for split, metrics in summary["metrics"].items():
         rows.append((split, *_COLUMNS))

@@ -1,4 +1,4 @@
-"""What a task is trained and measured on: its kind, its splits, and their features, made once for all seeds."""
+"""The data that a task is trained and measured on: kind, splits, and features, which are made once for all seeds."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class TaskFiles:
     """A task and where its examples are.
 
     Attributes:
-        data: a directory with the files that the task names, or one file.
-        files: files by split, in place of those.
-        n_train: train on so many examples, drawn by the seed of the run; None on all.
+        data: a directory with the files that the task names, or a single file to train on.
+        files: files by split, in place of those in `data`.
+        n_train: number of examples to train on, drawn by the seed of the run; None takes all.
     """
 
     task: Task
@@ -39,9 +39,12 @@ class TaskFiles:
 
 
 def folder_of(task: Task, data: Path) -> Path:
-    """The folder of a task among those of several: its name, whatever the case and without hyphens, as in SST-2.
+    """The folder of a task in a directory that has one for each of several tasks.
 
-    Raises FileNotFoundError where there is none, or no such directory.
+    The folder's name must be the task's; case, hyphens and underscores do not matter, so SST-2 is the folder of sst2.
+
+    Raises:
+        FileNotFoundError: there is no such directory, or no folder for the task in it.
     """
     if not data.is_dir():
         raise FileNotFoundError(f"no such directory: {data}")
@@ -52,10 +55,10 @@ def folder_of(task: Task, data: Path) -> Path:
 
 
 class TaskData:
-    """A task's splits as the network reads them.
+    """The splits of a task as the network reads them.
 
     Attributes:
-        kind: of the task, with its labels.
+        kind: the kind of the task, with its labels.
         train: the features to train on.
     """
 
@@ -65,7 +68,7 @@ class TaskData:
         if task.metric is not None and task.metric not in self.kind.metric_names:
             names = ", ".join(self.kind.metric_names)
             raise ValueError(f"the metric of {task.name} must be one of {names}, got {task.metric!r}")
-        self.kind.model_class(recipe.head)  # one that the kind does not have is refused now
+        self.kind.model_class(recipe.head)  # refuses a head that the kind does not have, before any training
         self._tokenizer, self._recipe = tokenizer, recipe
         self._features: dict[str, Features] = {}
 
@@ -77,7 +80,7 @@ class TaskData:
         return self.kind.features(examples, self._tokenizer, self._recipe.max_length)
 
     def features(self, split: str) -> Features:
-        """Of a split to measure on."""
+        """The features of a split to measure on."""
         if split not in self._features:
             examples = self.splits[split].examples
             self._features[split] = self.kind.features(examples, self._tokenizer, self._recipe.max_length)
@@ -88,7 +91,7 @@ class TaskData:
         return [name for name in self.splits if name != "train"]
 
     def has_labels(self, split: str) -> bool:
-        """Whether a split can be measured on: every example has what is to be predicted."""
+        """Whether a split can be measured on: every example must have a known answer."""
         return all(answer_of(example) is not None for example in self.splits[split].examples)
 
     def metrics(self, split: str, predictions: Sequence[dict]) -> dict[str, float]:
@@ -98,7 +101,7 @@ class TaskData:
         return {first: found[first], **found}
 
     def title(self, split: str, tasks: Mapping[str, TaskData]) -> str:
-        """What a split is called among those of all tasks."""
+        """The name of a split among those of all tasks: with several tasks, the task's name comes first."""
         return split if len(tasks) == 1 else f"{self.task.name} {split}"
 
     def fingerprint(self) -> str:

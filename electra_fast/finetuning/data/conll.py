@@ -1,9 +1,9 @@
-"""Sentences with tags, a word a line: CoNLL columns and CoNLL-U.
+"""Sentences with tags, one word per line: CoNLL columns and CoNLL-U.
 
-CoNLL: columns between tabs where the first word's line has one, otherwise between blanks; a blank line ends a sentence.
-Left out are -DOCSTART- lines, and before the first word of a sentence lines that begin with # and a blank: comments.
-CoNLL-U (universaldependencies.org/format.html): ten columns between tabs; comments, words of several tokens (1-2) and
-empty nodes (1.1) are left out.
+CoNLL: tabs separate columns if the first word's line has one, otherwise blanks do. A blank line ends a sentence. The
+reader leaves out -DOCSTART- lines and comments: lines before a sentence's first word that begin with # and a blank.
+CoNLL-U (universaldependencies.org/format.html): tabs separate ten columns. The reader leaves out comments, words of
+several tokens (1-2) and empty nodes (1.1).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "depre
 _BLANKS = re.compile("[ \t]+")
 _NO_WORD = re.compile(r"\d+[-.]\d+")  # the ids of words of several tokens and of empty nodes
 
-# The words of a sentence: the line of each, and its columns.
+# The words of a sentence, each with the number of its line and its columns.
 _Sentence = list[tuple[int, list[str]]]
 
 
@@ -37,15 +37,15 @@ def read_conll(
     """The sentences of a file, one by one, in order.
 
     Args:
-        columns: `words` and `tags`: a column's number from 0, or from the end as -1, or its name in CoNLL-U, which a
-            file is where one is named, or where its own name ends with .conllu. Without, words are in the first
-            column, or that of forms, and tags are not read.
-        labels: the tags that there are; None takes all.
-        needs_labels: False where the tag column may be absent: there are fewer columns, or only that of the words.
+        columns: `words` and `tags`, each a column's number from 0, or from the end as -1, or its name in CoNLL-U. A
+            file is read as CoNLL-U if a column is named or if the file's name ends with .conllu. By default words are
+            in the first column (CoNLL) or the form column (CoNLL-U), and tags are not read.
+        labels: the tags that are allowed; None allows all.
+        needs_labels: False if the tag column may be absent: there are fewer columns, or only that of the words.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file without sentences or without a column, or a bad line, naming it.
+        FileNotFoundError: there is no such file.
+        ValueError: the file has no sentences or lacks a column, or a line is bad; the message names the line.
     """
     words, tags = columns.words, columns.tags
     is_conllu = plain_suffix(path) == ".conllu" or isinstance(words, str) or isinstance(tags, str)
@@ -123,7 +123,7 @@ def _conllu_sentences(path: Path) -> Iterator[_Sentence]:
 
 
 def _texts(path: Path) -> Iterator[tuple[int, str | None]]:
-    """Lines without their ends; None for a blank one, and at the end of the file."""
+    """Numbered lines without their ends; None for a blank line, and at the end of the file."""
     line = 0
     for line, text in numbered_lines(path):
         text = without_end(text)

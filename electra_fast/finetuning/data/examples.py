@@ -1,4 +1,4 @@
-"""What the readers make of files: one class a kind of task. Labels are as in the file, None where it has none."""
+"""Examples, as the readers of files return them. Labels are as in the file, None if it has none."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 @dataclass(frozen=True, slots=True)
 class _Example:
     """Attributes:
-    id: as in the file, or the number of the example in it, from 0.
-    line: where it is, or begins, from 1.
+    id: the id in the file, or else the number of the example in it, from 0.
+    line: the number of the line, from 1, where the example begins.
     """
 
     id: str
@@ -19,7 +19,11 @@ class _Example:
 
 @dataclass(frozen=True, slots=True)
 class TextExample(_Example):
-    """A text, or a pair of them. label: a class, a number (regression) or any number of classes (several labels)."""
+    """A text, or a pair of texts.
+
+    Attributes:
+        label: a class, a number (regression) or a tuple of classes (several labels).
+    """
 
     text: str
     pair: str | None = None
@@ -39,8 +43,8 @@ class QuestionExample(_Example):
     """A question about a context.
 
     Attributes:
-        answers: those that count as right, each a text and the character in the context where it starts; () where the
-            context has none; None where it is not known. The first is the one to train on.
+        answers: the right answers, each a text and the character in the context where it starts; () if the context
+            holds no answer, None if the answers are not known. The first one is trained on.
     """
 
     question: str
@@ -50,7 +54,11 @@ class QuestionExample(_Example):
 
 @dataclass(frozen=True, slots=True)
 class ChoiceExample(_Example):
-    """A text and its possible continuations, each of which begins with `start`. label: the number of the right one."""
+    """A text and its possible continuations, which all begin with `start`.
+
+    Attributes:
+        label: the number of the right ending.
+    """
 
     text: str
     start: str
@@ -62,7 +70,7 @@ Example = TextExample | TaggedExample | QuestionExample | ChoiceExample
 
 
 def answer_of(example: Example) -> object:
-    """What is to be predicted of an example; None where that is not known."""
+    """The answer to predict for an example; None if it is not known."""
     match example:
         case TextExample(label=answer) | ChoiceExample(label=answer):
             return answer
@@ -72,7 +80,11 @@ def answer_of(example: Example) -> object:
 
 @dataclass(frozen=True)
 class Split:
-    """The examples of one file. name: "train", "dev", "test", or "dev_mismatched" and the like."""
+    """The examples of one file.
+
+    Attributes:
+        name: "train", "dev", "test", or "dev_mismatched" and the like.
+    """
 
     name: str
     path: Path

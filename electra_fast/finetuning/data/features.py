@@ -21,7 +21,7 @@ class Batch:
         packed: where the rows are; `cu_seqlens` is [R + 1].
         item_rows: [I + 1] int64, the first row of each item.
         targets: tensors of I items or of T tokens.
-        n_targets: how many targets its losses are sums over.
+        n_targets: number of targets that the losses of the batch are sums over.
     """
 
     input_ids: Tensor
@@ -33,12 +33,12 @@ class Batch:
 
     @property
     def first_tokens(self) -> Tensor:
-        """[R] int64: the place of each row's first token, which is [CLS]."""
+        """The place of each row's first token, which is [CLS]: [R] int64."""
         return self.packed.cu_seqlens[:-1].long()
 
     @property
     def row_lengths(self) -> list[int]:
-        """Tokens of each row."""
+        """The number of tokens of each row."""
         return self.packed.cu_seqlens.diff().tolist()
 
 
@@ -46,7 +46,7 @@ class Batch:
 class Features:
     """The items that a network is trained on, one after the other: I items of R rows of T tokens in all.
 
-    An item is what gives one prediction: a row, or the rows of all choices. An example gives one item or more: a long
+    Each item gives one prediction; it is a row, or the rows of all choices. Each example gives one item or more: a long
     sentence is cut, a long context is read in windows.
 
     Attributes:
@@ -54,10 +54,10 @@ class Features:
         token_type_ids: [T] uint8.
         row_starts: [R + 1] int64, the first token of each row.
         item_rows: [I + 1] int64, the first row of each item.
-        item_examples: [I] int64, rising, the example that each item is of.
+        item_examples: [I] int64, rising, the example that each item belongs to.
         item_targets: arrays [I, ...].
         token_targets: arrays [T].
-        n_targets: [I] int64, how many targets an item has: what a mean of losses divides by.
+        n_targets: [I] int64, the number of targets of each item: a mean of losses divides by their sum.
     """
 
     input_ids: np.ndarray
@@ -74,11 +74,11 @@ class Features:
 
     @property
     def item_lengths(self) -> np.ndarray:
-        """[I] int64: tokens of each item."""
+        """The number of tokens of each item: [I] int64."""
         return np.diff(self.row_starts[self.item_rows])
 
     def batch(self, items: Sequence[int] | np.ndarray, device: torch.device | str = "cpu") -> Batch:
-        """The items of these numbers, in this order; at least one."""
+        """The items with these numbers, at least one, in this order."""
         items = np.asarray(items)
         first_rows, end_rows = self.item_rows[items], self.item_rows[items + 1]
         rows = ranges(first_rows, end_rows - first_rows)
@@ -98,7 +98,7 @@ class Features:
 
 
 def flat_rows(encoded: dict[str, list[list[int]]]) -> dict[str, np.ndarray]:
-    """The fields `input_ids`, `token_type_ids` and `row_starts` of what a tokenizer returned as lists."""
+    """The fields `input_ids`, `token_type_ids` and `row_starts`, from the lists that a tokenizer returned."""
     lengths = [len(row) for row in encoded["input_ids"]]
     return {
         "input_ids": _flat(encoded["input_ids"], np.int32),

@@ -1,4 +1,4 @@
-"""Files of examples line by line, and what is said of a line that is damaged."""
+"""Lines of files of examples, and the messages about damaged ones."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def without_end(line: str) -> str:
-    """The line without its line feed, and the carriage return before it."""
+    """The line without its line feed and the carriage return before that."""
     return line.removesuffix("\n").removesuffix("\r")
 
 
 def json_object(line: str) -> dict[str, Any]:
-    """The JSON object that a line is; raises ValueError."""
+    """Parses a line that must be a JSON object; raises ValueError."""
     try:
         record = json.loads(line)
     except ValueError as error:
@@ -23,7 +23,7 @@ def json_object(line: str) -> dict[str, Any]:
 
 
 def checked_text(value: Any, name: str) -> str:
-    """The value, which must be text with something in it."""
+    """Returns the value, which must be text that is not empty; raises ValueError."""
     if not isinstance(value, str):
         raise ValueError(f"{name} must be text, got {shown(value)}")
     if not value.strip():
@@ -36,6 +36,6 @@ def checked_text(value: Any, name: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in an error: as JSON has it, cut."""
+    """A value as an error message shows it: as JSON, cut to 80 characters."""
     text = json.dumps(value, ensure_ascii=True)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,7 +1,7 @@
-"""What predictions are made of: files of examples, and lines of the standard input. Labels are not read.
+"""Inputs of `predict`: files of examples, and lines of the standard input. Labels are not read.
 
 kind          lines                                        files by column             files of their own form
-of texts      a text; a tab separates a pair               .tsv .csv .jsonl .txt
+texts         a text; a tab separates a pair               .tsv .csv .jsonl .txt
 tagging       a sentence, white space between words        .jsonl                      CoNLL, CoNLL-U
 qa            {"question": ..., "context": ...}                                        SQuAD's JSON, MRQA's JSONL
 choice                                                     .tsv .csv .jsonl .txt
@@ -29,14 +29,14 @@ def read_examples(kind: KindName, path: Path | None, columns: Columns) -> Iterat
     """The examples of a file, or of the standard input, one by one.
 
     Args:
-        path: None is the standard input, which has lines only.
-        columns: of a file; a file of texts that names none is read line by line, unless its name says that it is a
-            table. Words that are not named are in column 0, or CoNLL-U's `form`; choices are those of SWAG.
+        path: the file; None is the standard input, which is read by lines only.
+        columns: the columns of a file. Without any, a file of texts is read line by line, unless its name says that it
+            is a table. The default for words is column 0, or CoNLL-U's `form`; the default for choices is SWAG's.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a damaged line, by file and number; columns named that the input does not have, or needed and not
-            named.
+        FileNotFoundError: there is no such file.
+        ValueError: a line is damaged (the message names file and line), the input lacks a named column, or a column
+            that is needed is not named.
     """
     if path is None:
         if columns != Columns() or kind == "choice":
@@ -95,7 +95,7 @@ def _standard_input() -> Iterator[tuple[int, str]]:
 
 
 def _of_lines(kind: KindName, lines: Iterable[tuple[int, str]], name: str) -> Iterator[Example]:
-    """An example a line; blank ones are left out."""
+    """Yields one example per line; leaves out blank lines."""
     parse = _words if kind == "tagging" else _question if kind == "qa" else _TextParser()
     number = -1
     for line_number, line in lines:
@@ -111,7 +111,7 @@ def _of_lines(kind: KindName, lines: Iterable[tuple[int, str]], name: str) -> It
 
 
 class _TextParser:
-    """A text, or a pair of texts, a line: all are what the first is."""
+    """Parses lines that hold one text each, or a pair of texts; the first line decides which, for all."""
 
     def __init__(self):
         self._n_parts: int | None = None

@@ -1,4 +1,4 @@
-"""The splits of a task: which files they are, what is held out of training, and which labels there are."""
+"""The splits of a task: their files, the examples held out of training, and the labels."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ def open_splits(
     dev_share: float = 0.1,
     n_train: int | None = None,
 ) -> dict[str, Split]:
-    """All splits that there are, read and checked, by name.
+    """Reads and checks all splits that there are; returns them by name.
 
-    Where there are training examples and none to evaluate on, "dev" is a part of the former, held out; which one, the
-    seed alone decides. Its `path` is then that of "train", by which it can be told from a file of its own.
+    If there is a file to train on but none to evaluate on, a part of the training examples is held out as "dev"; the
+    seed alone decides which part. The `path` of this "dev" is that of "train", which tells it from a file of its own.
 
     Args:
         data: a directory with files named as the task's are, or a file to train on.
-        files: files by the names of splits, which go before those of `data`.
-        dev_share: the share of the training examples that is held out, at least one of them.
-        n_train: so many of the remaining training examples are taken, chosen by the seed.
+        files: files by the names of splits, in place of those in `data`.
+        dev_share: the share of the training examples to hold out; at least one example is held out.
+        n_train: how many of the remaining training examples to take, chosen by the seed; None takes all.
 
     Raises:
-        FileNotFoundError: a file or directory that is not there, a directory without a file to train on.
-        ValueError: a name that is no split's; a bad row, with its file and line; too few training examples.
+        FileNotFoundError: a file or directory is missing, or the directory has no file to train on.
+        ValueError: a name is no split's, a row is bad (the message names file and line), or there are too few training
+            examples.
     """
     if data is None and not files:
         raise ValueError("give a directory of data, or files by the names of splits, got neither")
@@ -69,7 +70,7 @@ def open_splits(
 
 
 def read_split(task: Task, name: str, path: Path) -> list[Example]:
-    """The examples of one file, read as the split of this name: train and dev must have labels."""
+    """Reads the examples of one file as the split of this name: train and dev must have labels."""
     needs_labels = is_labelled(name)
     columns = task.columns if needs_labels else task.test_columns or task.columns
     if task.kind == "qa":
@@ -92,9 +93,12 @@ def read_split(task: Task, name: str, path: Path) -> list[Example]:
 
 
 def labels_of(task: Task, splits: Mapping[str, Split]) -> tuple[str, ...]:
-    """The classes or tags: the task's, or those of the training examples: by size where they are numbers, "O" first.
+    """The classes or tags of a task; () for kinds without.
 
-    () for kinds without. Raises ValueError, with file and line, for a label that no training example has.
+    They are the task's own, or else those of the training examples: "O" first, then numbers by size, then text.
+
+    Raises:
+        ValueError: no training example has some label; the message names file and line.
     """
     if task.kind not in ("classification", "multilabel", "tagging"):
         return ()
@@ -113,7 +117,7 @@ def labels_of(task: Task, splits: Mapping[str, Split]) -> tuple[str, ...]:
 
 
 def swapped(examples: Sequence[TextExample]) -> list[TextExample]:
-    """The same pairs in the other order."""
+    """The same pairs with their two texts exchanged."""
     return [replace(example, text=example.pair, pair=example.text) for example in examples]
 
 

@@ -17,26 +17,27 @@ from .examples import QuestionExample
 from .lines import checked_text, json_object, shown
 
 _Answers = tuple[tuple[str, int], ...]
-# From the record of a question and its context.
+# Makes the answers from the record of a question and its context.
 _AnswersOf = Callable[[dict, str], _Answers | None]
 
-# JSON's parser does not say where things are; this finds the lines of ids. In a text, quotes stand behind a backslash.
+# Finds the ids, and so their lines: JSON's parser does not say where things are. Quotes inside a text are escaped by a
+# backslash, so no text matches.
 _ID = re.compile(r'"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)')
 
 
 def read_questions(path: Path, *, needs_answers: bool = True) -> Iterator[QuestionExample]:
-    """The questions of a file, in order; a file whose name ends with .jsonl is MRQA's, with .json SQuAD's.
+    """The questions of a file, in order; a name that ends with .jsonl means MRQA, one with .json SQuAD.
 
-    The line of a question of SQuAD is that of its id. The texts of MRQA's answers are what stands in the context at
-    their spans; answers of which only the text is known come after them, and start at -1.
+    The line of a SQuAD question is that of its id. The texts of MRQA's answers are taken from the context at their
+    spans. Answers that have a text but no span come after them, and start at -1.
 
     Args:
-        needs_answers: False where they may be absent.
+        needs_answers: False if answers may be absent.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: broken JSON; no questions; one that lacks something, has an answer that does not stand in the
-            context where it is said to, or has the id of another: with its line and id.
+        FileNotFoundError: there is no such file.
+        ValueError: the JSON is broken; there are no questions; or a question is incomplete, has an answer that is not
+            in the context at its place, or has another's id. The message then names line and id.
     """
     readers = {".json": _squad, ".jsonl": _mrqa}
     read = readers.get(plain_suffix(path))
@@ -107,7 +108,7 @@ def _squad_answers(record: dict, context: str) -> _Answers | None:
 
 
 def _squad_answer(answer: dict, context: str) -> tuple[str, int]:
-    """The answer and its start, without white space at its ends, which a few of SQuAD have."""
+    """The answer and its start, without the white space that a few of SQuAD's answers have at their ends."""
     text, start = checked_text(answer.get("text"), "an answer").strip(), answer.get("answer_start")
     if not _is_count(start):
         raise ValueError(f"answer_start must be the number of a character in the context, got {shown(start)}")
@@ -148,7 +149,7 @@ def _records(record: dict, key: str) -> list[dict]:
 
 
 def _parts(where: Path | str, name: str, whole: Any, key: str) -> Iterator[tuple[str, dict]]:
-    """The objects of the list under a key, and what to call them: data[0].paragraphs[2]."""
+    """The objects in the list under a key, each with a name for messages, such as data[0].paragraphs[2]."""
     parts = whole.get(key) if isinstance(whole, dict) else None
     prefix = f"{name}." if name else ""
     if not isinstance(parts, list):

@@ -1,8 +1,8 @@
 """Tables of examples: TSV, CSV and JSONL, with every row checked.
 
 .tsv, .txt      fields between tabs; quotes are text, as in GLUE's files; fields beyond those of the header are left out
-.csv            fields between commas, quoted where they need it; as many in every row
-.jsonl, .json   one object a line
+.csv            fields between commas, quoted where necessary; the same number in every row
+.jsonl, .json   one object per line
 
 Each may end with .gz, .xz or .zst as well. Blank lines are left out.
 """
@@ -43,18 +43,19 @@ def read_table(
 ) -> Iterator[Example]:
     """The examples of a table, one by one, in order.
 
-    A class is text, an integer, or JSON's true or false; all become text. Several classes are a list of such in JSON,
-    or text with | or , between them, and may be none. A choice's label is the number of an ending, from 0.
+    A class is text, an integer, or JSON's true or false; all become text. Several classes are a list of classes in
+    JSON, or text with | or , between them; the list or text may be empty. A choice's label is the number of an ending,
+    from 0.
 
     Args:
-        kind: any but "qa"; "tagging" takes lists of words and tags, which only JSON has.
-        labels: the classes that there are; None takes all.
-        needs_labels: False where the label column may be absent; then it is in all rows or in none.
-        bad_row: is given the error of a bad row, and raises it or leaves the row out.
+        kind: any kind but "qa"; "tagging" takes lists of words and tags, which only JSON has.
+        labels: the classes that are allowed; None allows all.
+        needs_labels: False if the label column may be absent; then it is in all rows or in none.
+        bad_row: function to call with the error of a bad row; if it does not raise, the row is left out.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file without rows or without a column, or a bad row, naming its line.
+        FileNotFoundError: there is no such file.
+        ValueError: the file has no rows or lacks a column, or a row is bad; the message names its line.
     """
     if kind == "tagging" and columns.words is None:
         raise ValueError(f"{path}: a table of sentences needs the column 'words': name the one that has it")
@@ -105,7 +106,7 @@ def _example(kind: KindName, id: str, line: int, row: _Row, columns: Columns, ta
 
 
 def _rows(path: Path, has_header: bool, required: Sequence[Column]) -> Iterator[tuple[int, _Row]]:
-    """Lines and rows; a row is fields by the names of the header, or by number, as many as it has."""
+    """Yields the number of each line and its row: the fields that it has, by the names of the header or by number."""
     suffix = plain_suffix(path)
     if suffix not in TABLE_SUFFIXES:
         raise ValueError(f"the name of a table must end with {', '.join(TABLE_SUFFIXES)}, got {path}")
@@ -124,7 +125,7 @@ def _rows(path: Path, has_header: bool, required: Sequence[Column]) -> Iterator[
         header = range(len(row)) if header is None else header
         if suffix == ".csv" and len(row) != len(header):
             raise ValueError(f"{path}, line {line}: must have {len(header)} fields, as the first row, got {len(row)}")
-        # Without a header the first row says which fields there are at least.
+        # Without a header, the first row decides how many fields are read.
         yield line, dict(zip(header, row, strict=False))
 
 

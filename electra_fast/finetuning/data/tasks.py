@@ -1,7 +1,7 @@
-"""The tasks: what their files look like, and what they are trained with.
+"""The tasks: the form of their files, and the settings to train them with.
 
-Files, labels and metrics of GLUE as in its own download (gluebenchmark.com); epochs, lengths and swapped pairs as in
-the original's fine-tuning configuration (google-research/electra, configure_finetuning.py).
+Files, labels and metrics of GLUE are those of its own download (gluebenchmark.com). Epochs, lengths and swapped pairs
+are those of the original's fine-tuning configuration (google-research/electra, configure_finetuning.py).
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from typing import Any, Literal, get_args
 
 KindName = Literal["classification", "regression", "multilabel", "tagging", "qa", "choice"]
 
-# A column by its name in the header, or by its number from 0; in CoNLL files also from the end, as -1.
+# A column: its name in the header, or its number from 0; in CoNLL files also from the end, as -1.
 Column = str | int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Where in a row things are; None where a file has no such column.
+    """The columns of a file; None for those that it does not have.
 
     Attributes:
-        text, pair: the text of an example, or the two of them.
-        label: its class, number or classes; the number of the right ending.
-        id: its name in predictions; without, it is the number of the row.
-        words, tags: of a sentence; words of CoNLL files are in the first column, or that of forms, where none is given.
-        start, endings: how every ending begins, and the endings of `text`.
+        text, pair: the text of an example, or its two texts.
+        label: the class, number or classes of an example, or the number of its right ending.
+        id: the example's name in predictions; by default the number of its row.
+        words, tags: the words and tags of a sentence. The default for words in CoNLL files is the first column, or in
+            CoNLL-U that of forms.
+        start, endings: the common beginning of all endings, and the endings of `text`.
         has_header: False for a table whose first row is an example.
     """
 
@@ -42,20 +43,20 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a network is fine-tuned for.
+    """A task to fine-tune a network for.
 
     Attributes:
-        columns: of its tables or CoNLL files; what question answering reads has none.
-        test_columns: of test files, where they have others.
+        columns: columns of the task's tables or CoNLL files; files for question answering have none.
+        test_columns: columns of test files, if they differ.
         labels: the classes or tags; None takes those of the training examples.
-        metric: the one that counts; None is the kind's first.
+        metric: the metric that counts; None takes the kind's first.
         files: the names that a split's file may have in a directory, the best first, in lower case and without .gz, .xz
-            or .zst; there they may be in any case, and packed.
-        options: what the kind's constructor takes beside labels.
-        n_epochs, max_length: passes over the training examples, and tokens of a row, where nothing else is asked for.
+            or .zst. Files in the directory may be packed, and their names may be in any case.
+        options: arguments of the kind's constructor, apart from labels.
+        n_epochs, max_length: default passes over the training examples, and default tokens of a row.
         swap_pairs: whether training also takes every pair in the other order.
-        submission: the file that the benchmark wants of a split's predictions; labels are written as in `labels`.
-        n_damaged_rows: so many of the published training rows may be damaged: they are left out, with a warning.
+        submission: the file that the benchmark expects for a split's predictions; labels are written as in `labels`.
+        n_damaged_rows: how many of the published training rows may be damaged; they are left out, with a warning.
     """
 
     name: str
@@ -79,7 +80,7 @@ def is_labelled(split: str) -> bool:
 
 
 def task(name: str) -> Task:
-    """A task by its name, or by the one that the original has for it; raises ValueError with all names."""
+    """The task with this name, ours or the original's; raises ValueError with all names."""
     found = TASKS.get(ALIASES.get(name, name))
     if found is None:
         raise ValueError(f"the task must be one of {', '.join([*TASKS, *ALIASES])}, got {name!r}")
@@ -103,13 +104,13 @@ def custom_task(
     metric: str | None = None,
     has_unanswerable: bool = False,
 ) -> Task:
-    """A task of one's own, on files of one's own: see `Columns` for what is in them.
+    """Makes a task for your own files; `Columns` says what the columns are.
 
-    Columns by number may be text of digits. `labels` are the classes or tags, where they are not to be taken from the
+    The number of a column may also be text of digits. `labels` are the classes or tags, by default those of the
     training examples; `has_unanswerable` says that questions may have no answer.
 
     Raises:
-        ValueError: an unknown kind, a column that the kind needs and was not given, one that it has no use for.
+        ValueError: the kind is unknown, a column that it needs is not given, or one that it does not use is.
     """
     if kind not in get_args(KindName):
         raise ValueError(f"the kind of task must be one of {', '.join(get_args(KindName))}, got {kind!r}")
@@ -146,7 +147,7 @@ def custom_task(
     )
 
 
-# Of each kind of task: the columns that it needs, and those that it may have.
+# For each kind of task, the columns that it needs and those that it may have.
 _COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "classification": (("text", "label"), ("pair", "id")),
     "regression": (("text", "label"), ("pair", "id")),
@@ -222,7 +223,7 @@ def _tagging(name: str, tags: int, files: Mapping[str, tuple[str, ...]], labels:
 
 _SENTENCES = Columns(text="sentence1", pair="sentence2", label="label")
 
-# CoNLL-2000's: its own training data lacks I-LST, and so do those of CoNLL-2003.
+# Types of CoNLL-2000's chunks. All tags are listed, because its training data lacks I-LST, and so does CoNLL-2003's.
 _CHUNKS = tuple("ADJP ADVP CONJP INTJ LST NP PP PRT SBAR UCP VP".split())
 _CHUNK_TAGS = ("O", *(f"{place}-{chunk}" for place in "BI" for chunk in _CHUNKS))
 

@@ -1,7 +1,7 @@
 """From scores of tokens to the answers of questions: the best spans of a window, then those of all windows together.
 
-The rules are those of google-research/electra, finetune/qa/qa_metrics.py, with the limits on a span applied before
-the best are chosen, so that no place among them is lost to spans that cannot be.
+The rules are those of google-research/electra, finetune/qa/qa_metrics.py, with one difference: the limits on a span
+apply before the best are chosen, so that impossible spans take no place among them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from ..data.examples import QuestionExample
 
 
 def context_tokens(token_type_ids: Tensor, is_real: Tensor) -> Tensor:
-    """[B, S] bool: the tokens of type 1 but the last, which is [SEP]. is_real: [B, S], nonzero at real tokens."""
+    """Marks the tokens of type 1 but the last, which is [SEP]: [B, S] bool.
+
+    is_real: [B, S], nonzero at real tokens.
+    """
     is_second = (token_type_ids == 1) & (is_real != 0)
     is_context = torch.zeros_like(is_second)
     is_context[:, :-1] = is_second[:, :-1] & is_second[:, 1:]
@@ -26,7 +29,7 @@ def context_tokens(token_type_ids: Tensor, is_real: Tensor) -> Tensor:
 
 
 def best_starts(start_scores: Tensor, may_start: Tensor, beam_size: int) -> tuple[Tensor, Tensor]:
-    """The best starts of each row and their scores, [R, K] with K = min(beam_size, S); -inf for what may not start.
+    """The best starts of each row and their scores, [R, K] with K = min(beam_size, S); -inf where none may start.
 
     start_scores, may_start: [R, S].
     """
@@ -38,16 +41,16 @@ def best_starts(start_scores: Tensor, may_start: Tensor, beam_size: int) -> tupl
 def best_spans(
     starts: Tensor, start_scores: Tensor, end_scores: Tensor, is_context: Tensor, max_length: int, n_best: int
 ) -> list[dict[str, np.ndarray]]:
-    """The spans with the highest sums of both scores, best first: at most `n_best` of each row, none where none can be.
+    """The spans with the highest sums of both scores, best first: at most `n_best` per row, and possibly none.
 
     Args:
-        starts, start_scores: [R, K], of `best_starts`.
-        end_scores: [R, K, S], of each end for each start; or [R, 1, S] where they are the same for all.
+        starts, start_scores: [R, K], as `best_starts` returns them.
+        end_scores: [R, K, S], the score of each end for each start; or [R, 1, S] if it is the same for all starts.
         is_context: [R, S] bool, the tokens that may end a span.
-        max_length: in tokens.
+        max_length: tokens of a span, at most.
 
     Returns:
-        a dict a row with the arrays starts and ends, int64, tokens of the row, inclusive, and scores, fp32.
+        One dict per row with the arrays `starts` and `ends` (int64, tokens of the row, inclusive) and `scores` (fp32).
     """
     n_rows, length = is_context.shape
     ends = starts[:, :, None] + torch.arange(max_length, device=starts.device)  # [R, K, max_length]
@@ -73,22 +76,24 @@ def predict_answers(
     n_best: int,
     null_threshold: float | None,
 ) -> list[dict[str, Any]]:
-    """One prediction a question, from all of its windows.
+    """One prediction per question, from all of its windows.
 
     Args:
         window_examples: [I] rising, the example of each window.
-        spans: of each window, [S, 2], the characters [begin, end) of the context that each token stands for.
-        scores: of each window, its `best_spans`, and either `null_score`, that of no answer on the scale of the spans,
-            or `no_answer_logit`, which is the null odds as they are.
-        null_threshold: null odds above which there is no answer; None where there always is one.
+        spans: one array [S, 2] per window: the characters [begin, end) of the context that each token stands for.
+        scores: for each window its `best_spans`, and either `null_score`, the score of "no answer" on the scale of the
+            spans, or `no_answer_logit`, which is taken as the null odds.
+        n_best: how many different texts a prediction lists, at most.
+        null_threshold: null odds above which there is no answer; None if there always is one.
 
     Returns:
-        id: the question's.
-        answer: the best text, or "" where there is none.
-        n_best: at most so many different texts, best first, each with the character where it starts, its score and its
-            probability among them.
-        null_odds: the least of the windows' no_answer_logit, or the least null_score less the best score; where no
-            span can be, the null score.
+        A dict for each question:
+        id: the id of the question.
+        answer: the best text, or "" if there is no answer.
+        n_best: different texts, best first, each with the character where it starts, its score and its probability
+            among the listed texts.
+        null_odds: the least of the windows' no_answer_logit, or the least null_score minus the best score; if no span
+            is possible, the least null_score.
     """
     bounds = np.searchsorted(window_examples, np.arange(len(examples) + 1))
     predictions = []
@@ -131,7 +136,7 @@ def _best_texts(
 
 
 def text_of(context: str, begin: int, end: int) -> str:
-    """The characters [begin, end), and the accents that belong to the last: stripped ones are part of no token."""
+    """The characters [begin, end), and the accents that belong to the last: stripped accents are in no token's span."""
     while end < len(context) and unicodedata.combining(context[end]):
         end += 1
     return context[begin:end]

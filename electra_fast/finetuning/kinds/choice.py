@@ -34,10 +34,10 @@ class MultipleChoice:
         return {"problem_type": None}
 
     def features(self, examples: Sequence[ChoiceExample], tokenizer: ElectraTokenizer, max_length: int) -> Features:
-        """An item an example: of each choice a row, [CLS] text [SEP] start ending [SEP], the longer part cut.
+        """One item per example, with a row [CLS] text [SEP] start ending [SEP] for each choice; longer parts are cut.
 
         Raises:
-            ValueError: a `max_length` without room for special tokens.
+            ValueError: `max_length` leaves no room for special tokens.
         """
         pairs = [(example.text, f"{example.start} {ending}") for example in examples for ending in example.endings]
         encoded = tokenizer(pairs, truncation=True, max_length=max_length, return_token_type_ids=True)
@@ -56,31 +56,31 @@ class MultipleChoice:
         return F.cross_entropy(self._logits(model, hidden, batch), batch.targets["labels"], reduction="sum")
 
     def scores(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> list[np.ndarray]:
-        """Of each item the probabilities [choices]."""
+        """The probabilities [choices] of each item."""
         probabilities = as_array(self._logits(model, hidden, batch).softmax(-1))
         return [row[:n] for row, n in zip(probabilities, batch.item_rows.diff().tolist(), strict=True)]
 
     def predictions(
         self, examples: Sequence[ChoiceExample], features: Features, scores: Sequence[np.ndarray]
     ) -> list[dict]:
-        """`id`, `label`, the number of the choice, and `probabilities` of all choices."""
+        """Predictions with `id`, `label` (the number of the choice) and the `probabilities` of all choices."""
         return [
             {"id": example.id, "label": int(probabilities.argmax()), "probabilities": probabilities.tolist()}
             for example, probabilities in zip(examples, scores, strict=True)
         ]
 
     def metrics(self, examples: Sequence[ChoiceExample], predictions: Sequence[dict]) -> dict[str, float]:
-        """accuracy."""
+        """The metric `accuracy`."""
         true = np.array([example.label for example in examples])
         return {"accuracy": accuracy(true, np.array([prediction["label"] for prediction in predictions]))}
 
     def constant_loss(self, features: Features) -> float:
-        """The mean of log(choices), in nats: a network that gives each the same number."""
+        """The mean of log(choices), in nats: the loss of a network that gives all choices the same number."""
         return float(np.log(np.diff(features.item_rows)).mean())
 
     @staticmethod
     def _logits(model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> Tensor:
-        """[I, largest number of choices], fp32; -inf where an item has no such choice."""
+        """Logits [I, largest number of choices], fp32; -inf for choices that an item does not have."""
         if model.config.summary_type != "first":
             raise ValueError(f"config.summary_type must be 'first' for packed rows, got {model.config.summary_type!r}")
         logits = model.classifier(model.sequence_summary(hidden[batch.first_tokens][:, None]))[:, 0].float()

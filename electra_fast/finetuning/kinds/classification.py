@@ -1,4 +1,4 @@
-"""Kinds with one prediction a text, or a pair of texts: a class, a number, or any number of classes."""
+"""Kinds with one prediction per text or pair of texts: a class, a number, or any number of classes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .paper_heads import ElectraPaperForSequenceClassification
 
 
 class _SequenceKind(ABC):
-    """What the three have in common: an item is a row, [CLS] text [SEP] or [CLS] text [SEP] pair [SEP]."""
+    """Base of the three kinds: an item is a row, [CLS] text [SEP] or [CLS] text [SEP] pair [SEP]."""
 
     labels: tuple[str, ...]
 
@@ -34,10 +34,11 @@ class _SequenceKind(ABC):
         return classes[head]
 
     def features(self, examples: Sequence[TextExample], tokenizer: ElectraTokenizer, max_length: int) -> Features:
-        """A row an example; of a pair that is too long the longer text is cut. Labels are the item target `labels`.
+        """One row per example; if a pair is too long, the longer text is cut. Labels are the item target `labels`.
 
         Raises:
-            ValueError: a label outside the set, by line, or a `max_length` without room for special tokens.
+            ValueError: a label is outside the set (the message names the line), or `max_length` leaves no room for
+                special tokens.
         """
         texts = [example.text if example.pair is None else (example.text, example.pair) for example in examples]
         encoded = tokenizer(texts, truncation=True, max_length=max_length, return_token_type_ids=True)
@@ -52,11 +53,11 @@ class _SequenceKind(ABC):
 
     @abstractmethod
     def _targets(self, examples: Sequence[TextExample]) -> np.ndarray:
-        """What is to be predicted: [examples, ...]."""
+        """The targets, [examples, ...]."""
 
     @staticmethod
     def _logits(model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> Tensor:
-        """[I, num_labels], fp32."""
+        """Logits [I, num_labels], fp32."""
         first = hidden[batch.first_tokens]
         if isinstance(model.classifier, ElectraClassificationHead):  # it takes rows, and reads the first token of each
             return model.classifier(first[:, None]).float()
@@ -64,10 +65,10 @@ class _SequenceKind(ABC):
 
 
 class Classification(_SequenceKind):
-    """One class a text, by softmax and cross-entropy.
+    """One class per text, by softmax and cross-entropy.
 
     Args:
-        labels: the classes, two at least. Where there are two, F1 is of the second.
+        labels: the classes, at least two. If there are two, F1 is that of the second.
     """
 
     metric_names = ("accuracy", "f1", "matthews")
@@ -82,13 +83,13 @@ class Classification(_SequenceKind):
         return F.cross_entropy(self._logits(model, hidden, batch), batch.targets["labels"], reduction="sum")
 
     def scores(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> list[np.ndarray]:
-        """Of each item the probabilities [labels]."""
+        """The probabilities [labels] of each item."""
         return list(as_array(self._logits(model, hidden, batch).softmax(-1)))
 
     def predictions(
         self, examples: Sequence[TextExample], features: Features, scores: Sequence[np.ndarray]
     ) -> list[dict]:
-        """`id`, `label`, and `probabilities` by label."""
+        """Predictions with `id`, `label`, and `probabilities` by label."""
         return [
             {
                 "id": example.id,
@@ -99,7 +100,7 @@ class Classification(_SequenceKind):
         ]
 
     def metrics(self, examples: Sequence[TextExample], predictions: Sequence[dict]) -> dict[str, float]:
-        """accuracy, f1 and matthews; see `classification_metrics`."""
+        """The metrics accuracy, f1 and matthews; see `classification_metrics`."""
         predicted = [self.labels.index(prediction["label"]) for prediction in predictions]
         return classification_metrics(self._targets(examples), np.array(predicted), len(self.labels))
 
@@ -113,7 +114,7 @@ class Classification(_SequenceKind):
 
 
 class Regression(_SequenceKind):
-    """One number a text, by squared error; targets are as in the file, not scaled."""
+    """One number per text, by squared error; targets are as in the file, not scaled."""
 
     labels = ()
     metric_names = ("pearson", "spearman")
@@ -128,17 +129,17 @@ class Regression(_SequenceKind):
         return F.mse_loss(self._logits(model, hidden, batch)[:, 0], batch.targets["labels"], reduction="sum")
 
     def scores(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> list[np.float32]:
-        """Of each item its value."""
+        """The value of each item."""
         return list(as_array(self._logits(model, hidden, batch)[:, 0]))
 
     def predictions(
         self, examples: Sequence[TextExample], features: Features, scores: Sequence[np.float32]
     ) -> list[dict]:
-        """`id` and `value`."""
+        """Predictions with `id` and `value`."""
         return [{"id": example.id, "value": float(value)} for example, value in zip(examples, scores, strict=True)]
 
     def metrics(self, examples: Sequence[TextExample], predictions: Sequence[dict]) -> dict[str, float]:
-        """pearson, spearman and mse."""
+        """The metrics pearson, spearman and mse; see `regression_metrics`."""
         return regression_metrics(self._values(examples), np.array([prediction["value"] for prediction in predictions]))
 
     def constant_loss(self, features: Features) -> float:
@@ -151,7 +152,7 @@ class Regression(_SequenceKind):
 
 
 class MultiLabel(_SequenceKind):
-    """Any number of classes a text, each decided on its own at a probability of 0.5; by binary cross-entropy."""
+    """Any number of classes per text, each decided on its own at a probability of 0.5; by binary cross-entropy."""
 
     metric_names = ("f1", "accuracy")
 
@@ -171,13 +172,13 @@ class MultiLabel(_SequenceKind):
         return loss / len(self.labels)
 
     def scores(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> list[np.ndarray]:
-        """Of each item the probability of each label, [labels]."""
+        """The probabilities [labels] of each item."""
         return list(as_array(self._logits(model, hidden, batch).sigmoid()))
 
     def predictions(
         self, examples: Sequence[TextExample], features: Features, scores: Sequence[np.ndarray]
     ) -> list[dict]:
-        """`id`, `labels` (those over 0.5) and `probabilities` by label."""
+        """Predictions with `id`, `labels` (those over 0.5) and `probabilities` by label."""
         return [
             {
                 "id": example.id,
@@ -188,7 +189,7 @@ class MultiLabel(_SequenceKind):
         ]
 
     def metrics(self, examples: Sequence[TextExample], predictions: Sequence[dict]) -> dict[str, float]:
-        """f1 and accuracy; see `multilabel_metrics`."""
+        """The metrics f1 and accuracy; see `multilabel_metrics`."""
         predicted = [[label in prediction["labels"] for label in self.labels] for prediction in predictions]
         return multilabel_metrics(self._is_true(examples), np.array(predicted))
 
@@ -198,7 +199,7 @@ class MultiLabel(_SequenceKind):
         return float(np.mean([entropy(np.array([share, 1 - share])) for share in shares]))
 
     def _is_true(self, examples: Sequence[TextExample]) -> np.ndarray:
-        """[examples, labels] bool."""
+        """Marks the labels of each example: [examples, labels] bool."""
         is_true = np.zeros((len(examples), len(self.labels)), bool)
         for row, example in zip(is_true, examples, strict=True):
             row[label_numbers(self.labels, [(example.line, label) for label in example.label])] = True

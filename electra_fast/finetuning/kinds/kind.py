@@ -1,4 +1,4 @@
-"""What a kind of task is asked for, and which kinds there are."""
+"""The interface of a kind of task; the kinds themselves are in `table`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...tokenizer import ElectraTokenizer
 from ..data.examples import Example
 from ..data.features import Batch, Features
 
-# transformers' head, or that of the ELECTRA paper where it has another.
+# The head of a network: transformers', or the ELECTRA paper's where it has another.
 Head = Literal["transformers", "paper"]
 
 
@@ -21,8 +21,8 @@ class Kind(Protocol):
     """The rows, losses, predictions and metrics of a kind of task. It has no weights.
 
     Attributes:
-        labels: the names of classes or tags, in the order of the network's outputs; () where there are none.
-        metric_names: of the metrics that a task may count by, of which more is better; by default the first.
+        labels: the names of classes or tags, in the order of the network's outputs; () for a kind without.
+        metric_names: names of the metrics that may count for a task; more is better. The first is the default.
     """
 
     labels: Sequence[str]
@@ -32,31 +32,31 @@ class Kind(Protocol):
         """The class of the network; raises ValueError for a head that the kind does not have."""
 
     def config_changes(self) -> dict[str, Any]:
-        """What the network's config says of the kind: `problem_type`, `id2label`, `label2id`."""
+        """The entries of the network's config that depend on the kind: `problem_type`, `id2label`, `label2id`."""
 
     def features(self, examples: Sequence[Example], tokenizer: ElectraTokenizer, max_length: int) -> Features:
-        """Examples as items of rows of at most `max_length` tokens; without targets where examples have no labels."""
+        """Examples as items of rows of at most `max_length` tokens; without targets if examples have no labels."""
 
     def loss(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> Tensor:
-        """The sum of the losses of a batch's targets, in fp32. hidden: [T, H], the encoder's."""
+        """The sum of the losses of a batch's targets, in fp32. hidden: [T, H], the encoder's output."""
 
     def scores(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> list[Any]:
-        """What the network says of each item: I arrays, or dicts of arrays, of numpy."""
+        """What the network says about each item: I NumPy arrays, or dicts of arrays."""
 
     def predictions(self, examples: Sequence[Example], features: Features, scores: Sequence[Any]) -> list[dict]:
-        """What JSON can hold of each example: its `id`, what is predicted, and how sure that is.
+        """The prediction for each example, ready for JSON: its `id`, what is predicted, and how sure that is.
 
         Args:
             scores: of all items of `features`, in order.
         """
 
     def metrics(self, examples: Sequence[Example], predictions: Sequence[dict]) -> dict[str, float]:
-        """How good predictions are of examples with labels; shares are in [0, 1]."""
+        """Metrics by name: how good predictions are for examples with labels. Shares are in [0, 1]."""
 
     def constant_loss(self, features: Features) -> float:
-        """The mean loss of the best prediction that is the same for all targets: a network that learns is below."""
+        """The mean loss of the best prediction that is the same for all targets; a network that learns is below it."""
 
 
 def as_array(x: Tensor) -> np.ndarray:
-    """Scores for numpy, which knows no bf16."""
+    """Scores as a NumPy array, in fp32 because NumPy knows no bf16."""
     return x.detach().float().cpu().numpy()

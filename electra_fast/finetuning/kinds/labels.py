@@ -9,7 +9,7 @@ import numpy as np
 
 
 def checked_labels(labels: Sequence[str], least: int) -> tuple[str, ...]:
-    """The labels as a tuple; raises ValueError where there are fewer than `least`, or one occurs twice."""
+    """The labels as a tuple; raises ValueError if there are fewer than `least`, or one occurs twice."""
     labels = tuple(labels)
     if len(labels) < least:
         raise ValueError(f"the number of labels must be at least {least}, got {len(labels)}: {', '.join(labels)}")
@@ -19,12 +19,12 @@ def checked_labels(labels: Sequence[str], least: int) -> tuple[str, ...]:
 
 
 def label_config(labels: Sequence[str]) -> dict[str, Any]:
-    """Labels as a config has them, which takes `num_labels` from them."""
+    """The entries of a config for these labels; it takes `num_labels` from them."""
     return {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
 
 
 def label_numbers(labels: Sequence[str], given: Iterable[tuple[int, str]]) -> np.ndarray:
-    """The numbers, int64, of labels that are given with their lines; raises ValueError for one outside the set."""
+    """The numbers, int64, of `given` labels and their lines; raises ValueError for a label outside the set."""
     numbers = {label: n for n, label in enumerate(labels)}
     found = []
     for line, label in given:
@@ -35,6 +35,6 @@ def label_numbers(labels: Sequence[str], given: Iterable[tuple[int, str]]) -> np
 
 
 def entropy(shares: np.ndarray) -> float:
-    """Of a distribution, in nats: the mean cross-entropy of the best prediction that is always the same."""
+    """The entropy of a distribution, in nats: the mean cross-entropy of the best prediction that is always the same."""
     shares = shares[shares > 0]
     return float(-(shares * np.log(shares)).sum())

@@ -1,7 +1,7 @@
-"""Metrics by scikit-learn and scipy: how good predictions are, in numbers that published results are given in.
+"""Metrics by scikit-learn and scipy, the same as in published results.
 
-Labels are given by their numbers. A correlation with something constant is not defined, and 0 here: it is what a
-network that has collapsed gets.
+Labels are given by their numbers. A correlation with something constant is not defined; here it is 0, so that a network
+that has collapsed gets a number.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 
 
 def accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of the predictions [N] that are right."""
+    """The share of the predictions [N] that are right."""
     return float(np.mean(true == predicted))
 
 
 def classification_metrics(true: np.ndarray, predicted: np.ndarray, n_labels: int) -> dict[str, float]:
-    """accuracy, f1 and matthews of label numbers [N].
+    """The metrics accuracy, f1 and matthews of label numbers [N].
 
-    f1 is that of label 1 where there are two labels, as GLUE has it, and else the mean over the labels that occur
-    among `true` or `predicted`. matthews is Matthews's correlation, also for more than two labels.
+    With two labels, f1 is that of label 1, as in GLUE; otherwise it is the mean over the labels that occur in `true` or
+    `predicted`. matthews is Matthews's correlation, also for more than two labels.
     """
     metrics = _sklearn_metrics()
     average = "binary" if n_labels == 2 else "macro"
@@ -33,7 +33,7 @@ def classification_metrics(true: np.ndarray, predicted: np.ndarray, n_labels: in
 
 
 def regression_metrics(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """pearson, spearman (correlations of values and of ranks) and mse, the mean squared error, of numbers [N]."""
+    """The metrics pearson, spearman (correlations of values and ranks) and mse (mean squared error) of numbers [N]."""
     stats = _scipy_stats()
     return {
         "pearson": _correlation(lambda x, y: stats.pearsonr(x, y).statistic, true, predicted),
@@ -43,9 +43,9 @@ def regression_metrics(true: np.ndarray, predicted: np.ndarray) -> dict[str, flo
 
 
 def multilabel_metrics(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """f1 and accuracy of booleans [N, labels].
+    """The metrics f1 and accuracy of booleans [N, labels].
 
-    f1 is over all (example, label) together; accuracy is the share of examples with all labels right.
+    f1 is over all pairs of example and label together; accuracy is the share of examples with all labels right.
     """
     metrics = _sklearn_metrics()
     return {

@@ -36,7 +36,7 @@ class _PaperModel(ElectraPreTrainedModel):
 
 
 class ElectraPaperForSequenceClassification(_PaperModel):
-    """One prediction a sequence, by one linear layer on the first token; `problem_type` as in transformers' class."""
+    """One prediction per sequence, by one linear layer on the first token; `problem_type` as in transformers' class."""
 
     def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
         super().__init__(config, impl)
@@ -56,7 +56,10 @@ class ElectraPaperForSequenceClassification(_PaperModel):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple | SequenceClassifierOutput:
-        """labels: [B] classes or values, or [B, num_labels] floating for several labels. logits: [B, num_labels]."""
+        """Logits [B, num_labels], and the loss if there are labels.
+
+        labels: [B] classes or values, or [B, num_labels] floating for several labels.
+        """
         encoded = self.electra.encode(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, reads="first", **kwargs
         )
@@ -67,18 +70,18 @@ class ElectraPaperForSequenceClassification(_PaperModel):
 
 @dataclass
 class PaperQuestionAnsweringOutput(QuestionAnsweringModelOutput):
-    """`no_answer_logits` [B]: above zero where the question looks as if it had no answer."""
+    """Outputs of transformers' class and `no_answer_logits` [B], above zero if there seems to be no answer."""
 
     no_answer_logits: Tensor | None = None
 
 
 class ElectraPaperForQuestionAnswering(_PaperModel):
-    """Where does the answer start, where does one that starts there end, and is there one?
+    """Predicts where the answer starts, where an answer that starts there ends, and whether there is one.
 
-    Only [CLS], which stands for no answer, and tokens of the context may be a start or an end.
+    Only [CLS], which stands for "no answer", and tokens of the context may be a start or an end.
 
-    The logit of an end e for a start s is  v' gelu(W [h_s; h_e] + b) + c,  and that of no answer the same with other
-    weights and [h_0; sum_i p(start = i) h_i].
+    The logit of an end e for a start s is  v' gelu(W [h_s; h_e] + b) + c.  The logit of "no answer" is the same formula
+    with other weights and [h_0; sum_i p(start = i) h_i].
     """
 
     def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
@@ -105,17 +108,17 @@ class ElectraPaperForQuestionAnswering(_PaperModel):
     ) -> tuple | PaperQuestionAnsweringOutput:
         """Start and end logits [B, S], and `no_answer_logits` [B]; the loss is the mean over rows.
 
-        End logits are for the start that is given, and for the likeliest start where none is. Logits of tokens that can
-        be neither are the lowest number.
+        End logits are those for the given start, or else for the likeliest start. Tokens that can be neither start nor
+        end have the lowest number as their logits.
 
         Args:
             attention_mask: [B, S].
             token_type_ids: [B, S], 1 at the context and the [SEP] behind it; must be given.
-            start_positions, end_positions: [B], 0 where the row holds no answer.
-            is_impossible: [B], nonzero for questions without an answer; default: those that start at 0.
+            start_positions, end_positions: [B], 0 if the row holds no answer.
+            is_impossible: [B], nonzero for questions without an answer; by default those that start at 0.
 
         Raises:
-            ValueError: no token_type_ids.
+            ValueError: token_type_ids are missing.
         """
         if token_type_ids is None:
             raise ValueError("token_type_ids must be given: they tell the context from the question; got None")
@@ -141,9 +144,9 @@ class ElectraPaperForQuestionAnswering(_PaperModel):
         )
 
     def logits(self, hidden: Tensor, candidates: Tensor, starts: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Of starts [B, S], of the ends [B, S] for the start of each row, and of no answer [B]; fp32 or better.
+        """The logits of starts [B, S], of ends for each row's start [B, S] and of no answer [B]; fp32 or better.
 
-        hidden: [B, S, H]; candidates: [B, S] bool; starts: [B], default: the likeliest.
+        hidden: [B, S, H]; candidates: [B, S] bool; starts: [B], by default the likeliest.
         """
         start_logits = self.start_logits(hidden, candidates)
         starts = start_logits.argmax(1) if starts is None else starts
@@ -153,9 +156,9 @@ class ElectraPaperForQuestionAnswering(_PaperModel):
     def loss_sum(
         self, logits: tuple[Tensor, Tensor, Tensor], starts: Tensor, ends: Tensor, is_impossible: Tensor
     ) -> Tensor:
-        """The sum over rows of (start + end) / 2 + 0.5 no answer.
+        """The sum over rows of (start loss + end loss) / 2 + 0.5 (loss of no answer).
 
-        logits: of `logits`, with the same starts; starts, ends, is_impossible: [B].
+        logits: results of `logits` for the same starts; starts, ends, is_impossible: [B].
         """
         start_logits, end_logits, no_answer_logits = logits
         spans = sum(
@@ -168,13 +171,13 @@ class ElectraPaperForQuestionAnswering(_PaperModel):
         return spans / 2 + NO_ANSWER_WEIGHT * no_answer
 
     def start_logits(self, hidden: Tensor, candidates: Tensor) -> Tensor:
-        """hidden [B, S, H], candidates [B, S] bool -> [B, S], fp32 or better; the lowest number aside candidates."""
+        """Logits [B, S] from hidden [B, S, H], fp32 or better; the lowest number for tokens that are no candidates."""
         return _masked(self.start_outputs(hidden).squeeze(-1), candidates)
 
     def end_logits(self, hidden: Tensor, candidates: Tensor, starts: Tensor) -> Tensor:
-        """starts [B, K] -> [B, K, S]: of each end for each start, as `start_logits`.
+        """Logits [B, K, S] of each end for each of the starts [B, K]; masked as in `start_logits`.
 
-        In memory at a time are the [B, S, 512] values of one start, while no gradients are kept.
+        Without gradients, only the [B, S, 512] values of one start are in memory at a time.
         """
         weight_of_start, weight_of_end = self.end_dense.weight.split(hidden.shape[2], dim=1)
         of_ends = F.linear(hidden, weight_of_end, self.end_dense.bias)
@@ -184,7 +187,7 @@ class ElectraPaperForQuestionAnswering(_PaperModel):
         return _masked(torch.stack(logits, 1), candidates[:, None])
 
     def no_answer_logits(self, hidden: Tensor, start_logits: Tensor) -> Tensor:
-        """start_logits [B, S] -> [B], fp32 or better."""
+        """Logits [B] of no answer from start_logits [B, S], fp32 or better."""
         likely_start = torch.einsum("bs,bsh->bh", start_logits.softmax(-1).to(hidden.dtype), hidden)
         dense = self.no_answer_dense
         x = linear_gelu(torch.cat([hidden[:, 0], likely_start], 1), dense.weight, dense.bias)
@@ -192,7 +195,7 @@ class ElectraPaperForQuestionAnswering(_PaperModel):
 
 
 def start_or_end_tokens(token_type_ids: Tensor, is_real: Tensor) -> Tensor:
-    """[B, S] bool: [CLS] and the tokens of the context."""
+    """Marks [CLS] and the tokens of the context: [B, S] bool."""
     candidates = context_tokens(token_type_ids, is_real)
     candidates[:, 0] = True
     return candidates

@@ -22,21 +22,21 @@ from .kind import Head, as_array
 from .paper_heads import ElectraPaperForQuestionAnswering, start_or_end_tokens
 from .squad_metrics import no_answer_scores, squad_scores
 
-# [CLS], and a [SEP] behind question and context each.
+# Special tokens of a row: [CLS], and a [SEP] each behind question and context.
 _N_SPECIAL = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionFeatures(Features):
-    """An item is a window.
+    """Features of question answering; an item is a window.
 
-    item_targets: start, end, the first and last token of the answer in the row, inclusive, or 0 where the window does
-        not hold it; is_impossible, whether the question has no answer at all.
+    item_targets: start, end, the first and last token of the answer in the row, inclusive, or 0 if the window does not
+        hold the answer; is_impossible, whether the question has no answer at all.
     token_targets: is_max_context, the tokens that no other window shows with more context on both sides. It is there
-        without labels too, since answers are chosen by it.
+        even without labels, because answers are chosen by it.
 
     Attributes:
-        spans: [T, 2] int32, the characters [begin, end) of the context; zeros outside the context.
+        spans: [T, 2] int32, each token's characters [begin, end) in the context; zeros outside the context.
     """
 
     spans: np.ndarray
@@ -44,20 +44,20 @@ class QuestionFeatures(Features):
 
 @dataclass(frozen=True)
 class QuestionAnswering:
-    """A `Kind`.
+    """The kind that finds the answer to a question as a span of a context.
 
     Attributes:
         has_unanswerable: whether a question may have no answer (SQuAD 2.0).
-        stride: tokens from the start of a window to that of the next (Google's doc_stride; that of transformers is
-            what windows have in common).
+        stride: tokens from the start of a window to the start of the next. This is Google's doc_stride; transformers'
+            is the overlap of two windows.
         max_question_length: tokens of a question that are read.
         n_best: answers that a prediction lists.
-        max_answer_length: in tokens.
+        max_answer_length: tokens of an answer, at most.
         beam_size: starts that are tried in each window.
         null_threshold: null odds above which there is no answer.
 
     Raises:
-        ValueError: a length or number under 1.
+        ValueError: a length or number is below 1.
     """
 
     has_unanswerable: bool = False
@@ -80,20 +80,20 @@ class QuestionAnswering:
         return {"transformers": ElectraForQuestionAnswering, "paper": ElectraPaperForQuestionAnswering}[head]
 
     def config_changes(self) -> dict[str, Any]:
-        """Two outputs a token, as transformers has them; a checkpoint of another task may have other labels."""
+        """Two outputs per token, as in transformers; a checkpoint of another task may have other labels."""
         id2label = {0: "LABEL_0", 1: "LABEL_1"}
         return {"problem_type": None, "id2label": id2label, "label2id": {v: k for k, v in id2label.items()}}
 
     def features(
         self, examples: Sequence[QuestionExample], tokenizer: ElectraTokenizer, max_length: int
     ) -> QuestionFeatures:
-        """[CLS] question [SEP] window [SEP], a row for each window of the context.
+        """Rows [CLS] question [SEP] window [SEP], one for each window of the context.
 
-        Targets are those of the first answer: the fewest tokens that cover it.
+        Targets are the fewest tokens that cover the first answer.
 
         Raises:
-            ValueError: a max_length without room for a context; an answer that covers no token; a question without
-                answers where all must have one.
+            ValueError: max_length leaves no room for a context, an answer covers no token, or a question has no answer
+                although all must have one.
         """
         longest_question = self.max_question_length
         if max_length <= longest_question + _N_SPECIAL:
@@ -177,7 +177,7 @@ class QuestionAnswering:
         return spans / 2
 
     def scores(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> list[dict[str, np.ndarray]]:
-        """Of each window the `answers.best_spans`, and `null_score` or, of the paper's head, `no_answer_logit`."""
+        """The `answers.best_spans` of each window, and `null_score` or, with the paper's head, `no_answer_logit`."""
         rows = _rows(batch)
         types = _types(rows, batch)
         is_context = context_tokens(*types)
@@ -200,7 +200,7 @@ class QuestionAnswering:
     def predictions(
         self, examples: Sequence[QuestionExample], features: QuestionFeatures, scores: Sequence[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """`answers.predict_answers`."""
+        """The predictions of `answers.predict_answers`."""
         return predict_answers(
             examples,
             features.item_examples,
@@ -211,7 +211,7 @@ class QuestionAnswering:
         )
 
     def metrics(self, examples: Sequence[QuestionExample], predictions: Sequence[dict]) -> dict[str, float]:
-        """f1 and exact_match; where there are questions without an answer, also `squad_metrics.no_answer_scores`."""
+        """The metrics f1 and exact_match; if questions may have no answer, also `squad_metrics.no_answer_scores`."""
         answers = [[text for text, _ in example.answers] for example in examples]
         predicted = [prediction["answer"] for prediction in predictions]
         scores = squad_scores(answers, predicted)
@@ -222,9 +222,10 @@ class QuestionAnswering:
         return scores
 
     def constant_loss(self, features: QuestionFeatures) -> float:
-        """Of [CLS] with the share of the windows that it is right for, and else any token of the context alike.
+        """The mean loss of one distribution for all windows.
 
-        The paper's head has its loss of no answer on top, which is at most 0.5 log 2.
+        It gives [CLS] the share of the windows for which that is right, and spreads the rest evenly over the context.
+        The paper's head adds its loss of no answer, which is then at most 0.5 log 2.
         """
         has_answer = features.item_targets["start"] > 0
         share = has_answer.mean()
@@ -234,7 +235,7 @@ class QuestionAnswering:
 
 
 class _Tokens(NamedTuple):
-    """ids: [N]; spans: [N, 2], the characters [begin, end) of each."""
+    """The tokens of a text: ids [N], and spans [N, 2], the characters [begin, end) of each."""
 
     ids: np.ndarray
     spans: np.ndarray
@@ -249,8 +250,9 @@ def _texts(texts: list[str], tokenizer: ElectraTokenizer) -> list[_Tokens]:
 def windows(n_tokens: int, size: int, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The windows on a context: their begins [K] and ends [K], and which tokens each is the best for, [K, N] bool.
 
-    The best window of a token is the one with the most context on the side where it has less, plus, as Google has it, a
-    hundredth of the window's length; of equal ones the first. A context without tokens has one empty window.
+    The best window of a token has the largest value: the token's context on its shorter side, plus a hundredth of the
+    window's length, as in Google's code. Of equal windows the first is best. A context without tokens has one empty
+    window.
     """
     step = min(stride, size)
     n_more = max(0, -(-(n_tokens - size) // step))
@@ -263,7 +265,7 @@ def windows(n_tokens: int, size: int, stride: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _rows(batch: Batch) -> PackedBatch:
-    """The padded form of a batch, a row each: scores of tokens, unlike the encoder's work, cost little there."""
+    """The padded form of a batch. Unlike the encoder's work, scores of tokens cost little on padding."""
     cu_seqlens, length = batch.packed.cu_seqlens, batch.packed.max_seqlen
     n_rows, n_tokens = len(cu_seqlens) - 1, len(batch.input_ids)
     first = torch.arange(n_rows, device=cu_seqlens.device) * length

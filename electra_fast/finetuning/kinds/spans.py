@@ -1,8 +1,8 @@
 """Spans of tags, such as names or phrases, and how many of them are found.
 
-The rules are those of CoNLL's script conlleval, which reads IOB1, BIO, BIOES (IOBES) and here BILOU alike, and makes
-spans of sequences that no scheme allows: every I or E that continues nothing begins a span of its own. seqeval's
-default mode does the same.
+The rules are those of CoNLL's script conlleval, which reads IOB1, BIO and BIOES (IOBES) alike; here they also cover
+BILOU. Sequences that no scheme allows give spans, too: every I or E that continues nothing begins a span of its own.
+seqeval's default mode does the same.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 Span = tuple[str, int, int]
-"""Type ("" where tags have none), first word, word after the last."""
+"""A span: type ("" if tags have none), first word, word after the last."""
 
 # B begins a span, I continues it, E or L ends it, S or U is all of it; O is outside.
 _SPAN_TAG = re.compile(r"O|[BIESLU](-.*)?", re.DOTALL)
@@ -38,9 +38,9 @@ def spans_of(tags: Sequence[str]) -> list[Span]:
 
 
 def span_metrics(true: Iterable[Sequence[str]], predicted: Iterable[Sequence[str]]) -> dict[str, float]:
-    """f1, precision and recall of the spans of sentences' tags, all types together.
+    """The metrics f1, precision and recall of the spans of sentences' tags, all types together.
 
-    A span is right where its type and both ends are. A share of nothing is 0, as conlleval has it.
+    A span is right if its type and both ends are. A share of nothing is 0, as in conlleval.
     """
     n_true = n_predicted = n_right = 0
     for true_tags, predicted_tags in zip(true, predicted, strict=True):

@@ -1,7 +1,7 @@
 """Exact match and F1 of answers, by the rules of the official script of SQuAD 2.0 (evaluate-v2.0.py).
 
-For questions that all have answers they are those of SQuAD 1.1 and MRQA too. The one difference: an answer of nothing
-but articles and punctuation does not count as one.
+If all questions have answers, the rules are those of SQuAD 1.1 and MRQA too, with one difference: an answer of nothing
+but articles and punctuation does not count as an answer.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalized(answer: str) -> str:
-    """Lower case, without ASCII punctuation and English articles, words one space apart."""
+    """The answer in lower case, without ASCII punctuation and English articles, words one space apart."""
     return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1 if the prediction is one of the answers, once both are normalized, else 0; no answers are the answer ""."""
+    """Returns 1 if the normalized prediction is one of the normalized answers, else 0; no answers count as "" alone."""
     return float(any(normalized(answer) == normalized(prediction) for answer in _counted(answers)))
 
 
 def f1(prediction: str, answers: Sequence[str]) -> float:
-    """The largest F1 of the prediction's words and an answer's, as bags; no answers are the answer ""."""
+    """The largest F1 of the prediction's words and an answer's, as bags; no answers count as "" alone."""
     return max(_f1(normalized(prediction).split(), normalized(answer).split()) for answer in _counted(answers))
 
 
@@ -45,7 +45,7 @@ def _f1(predicted: list[str], expected: list[str]) -> float:
 def squad_scores(answers: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
     """Means over questions of `f1` and `exact_match`.
 
-    answers: those of each question that count as right, () where it has none.
+    answers: the right answers of each question, () if it has none.
     """
     pairs = list(zip(predictions, answers, strict=True))
     return {name: _mean([score(*pair) for pair in pairs]) for name, score in _SCORES.items()}
@@ -54,11 +54,11 @@ def squad_scores(answers: Sequence[Sequence[str]], predictions: Sequence[str]) -
 def no_answer_scores(
     answers: Sequence[Sequence[str]], predictions: Sequence[str], texts: Sequence[str], null_odds: Sequence[float]
 ) -> dict[str, float]:
-    """What the official script adds where questions may have no answer, by its names.
+    """The metrics that the official script adds if questions may have no answer, by its names.
 
-    HasAns_* and NoAns_*: over the questions with answers, and over those without; each where there are such questions.
-    best_f1, best_exact: the best there can be by a threshold on the null odds, which is best_*_thresh; it is 0 where
-    it is best to answer nothing.
+    HasAns_* and NoAns_*: means over the questions with answers, and over those without, if there are any.
+    best_f1, best_exact: the best score that a threshold on the null odds can give. best_*_thresh is that threshold, 0
+    if it is best to answer nothing.
 
     Args:
         predictions: "" where no answer is predicted.
@@ -81,7 +81,10 @@ def no_answer_scores(
 def _best_threshold(
     scores: Sequence[float], answers: Sequence[Sequence[str]], texts: Sequence[str], null_odds: Sequence[float]
 ) -> tuple[float, float]:
-    """Answers are given one by one, by rising odds: a right one is worth its score, a needless one costs 1."""
+    """The best mean score and its threshold.
+
+    Answers are given one by one, by rising odds: a right one is worth its score, a needless one costs 1.
+    """
     total = best = sum(not known for known in answers)
     threshold = 0.0
     for i in sorted(range(len(texts)), key=lambda i: null_odds[i]):

@@ -1,4 +1,4 @@
-"""The kinds of tasks by name."""
+"""The kinds of tasks, by name."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _KINDS_WITH_LABELS = ("classification", "multilabel", "tagging")
 
 
 def make_kind(name: str, labels: tuple[str, ...] = (), options: Mapping[str, Any] | None = None) -> Kind:
-    """The kind of this name.
+    """Makes the kind with this name.
 
     Args:
-        labels: of its classes or tags; kinds without any take no notice.
+        labels: names of its classes or tags; ignored by kinds without labels.
         options: further arguments of the kind's class.
 
     Raises:
-        ValueError: a name or an option that is not known.
+        ValueError: the name or an option is not known.
     """
     if name not in KINDS:
         raise ValueError(f"the kind of a task must be one of {', '.join(KINDS)}, got {name!r}")

@@ -23,11 +23,11 @@ _NO_LABEL = -100  # cross_entropy leaves such targets out
 
 
 class Tagging:
-    """A tag a word, told from the first of its pieces.
+    """One tag per word, predicted at the first of its pieces.
 
-    A sentence that is too long is cut between words into several rows, so that every word is read. A word of which the
-    tokenizer leaves nothing, such as one of control characters alone, is not read: it gets the tag "O", or the first
-    one, and counts neither in the loss nor in the metrics.
+    A sentence that is too long is cut between words into several rows, so that every word is read. If the tokenizer
+    leaves nothing of a word, for example of control characters alone, the word is not read: it gets the tag "O", or
+    else the first tag, and counts neither in the loss nor in the metrics.
 
     Args:
         labels: the tags.
@@ -46,13 +46,14 @@ class Tagging:
         return {"problem_type": None, **label_config(self.labels)}
 
     def features(self, examples: Sequence[TaggedExample], tokenizer: ElectraTokenizer, max_length: int) -> Features:
-        """One row or more a sentence, each an item.
+        """One or more rows per sentence; each row is an item.
 
-        Token targets: `words`, the number in its sentence of the word that a token begins, -1 elsewhere; and, where
-        all sentences have tags, `labels`, -100 elsewhere.
+        Token targets: `words`, the number of the word that a token begins, counted in its sentence, -1 elsewhere; and,
+        if all sentences have tags, `labels` at the same tokens, -100 elsewhere.
 
         Raises:
-            ValueError: a tag outside the set, by the line where its sentence begins, or a `max_length` below 3.
+            ValueError: a tag is outside the set (the message names the line where its sentence begins), or
+                `max_length` is below 3.
         """
         room = max_length - 2
         if room < 1:
@@ -91,7 +92,7 @@ class Tagging:
         return F.cross_entropy(logits, batch.targets["labels"], ignore_index=_NO_LABEL, reduction="sum")
 
     def scores(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> list[np.ndarray]:
-        """Of each item the probabilities [words that are read, labels]."""
+        """The probabilities [words that are read, labels] of each item."""
         begins_word = batch.targets["words"] >= 0
         probabilities = as_array(self._logits(model, hidden[begins_word]).softmax(-1))
         row_ends = batch.packed.cu_seqlens[1:-1].long() - 1
@@ -100,7 +101,7 @@ class Tagging:
     def predictions(
         self, examples: Sequence[TaggedExample], features: Features, scores: Sequence[np.ndarray]
     ) -> list[dict]:
-        """`id`, `words`, `tags`, and `probabilities` of these tags: a number a word, None for one that is not read."""
+        """Predictions with `id`, `words`, `tags`, and `probabilities`: one number per tag, None for an unread word."""
         tag_of_unread = "O" if "O" in self.labels else self.labels[0]
         predictions = [
             {
@@ -124,7 +125,7 @@ class Tagging:
         return predictions
 
     def metrics(self, examples: Sequence[TaggedExample], predictions: Sequence[dict]) -> dict[str, float]:
-        """f1, precision and recall of spans where the tags mark spans; and always the accuracy of tags."""
+        """The accuracy of tags; if the tags mark spans, also f1, precision and recall of spans."""
         true, predicted = [], []
         for example, prediction in zip(examples, predictions, strict=True):
             is_read = [probability is not None for probability in prediction["probabilities"]]
@@ -142,12 +143,12 @@ class Tagging:
 
     @staticmethod
     def _logits(model: ElectraPreTrainedModel, hidden: Tensor) -> Tensor:
-        """[T, labels], fp32."""
+        """Logits [T, labels], fp32."""
         return model.classifier(model.dropout(hidden)).float()
 
 
 def _pieces(examples: Sequence[TaggedExample], tokenizer: ElectraTokenizer, room: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pieces of all words, at most `room` of each, and where in them each word begins: [pieces], [words + 1]."""
+    """The pieces of all words, at most `room` of each, [pieces], and where each word begins in them, [words + 1]."""
     words = [word for example in examples for word in example.words]
     ids, offsets = tokenizer.encode_bulk(words, add_special_tokens=False)
     place_in_word = np.arange(len(ids)) - np.repeat(offsets[:-1], np.diff(offsets))
@@ -169,7 +170,10 @@ def _row_ends(offsets: np.ndarray, first: int, last: int, room: int) -> Iterator
 def _framed(
     pieces: np.ndarray, n_pieces: np.ndarray, tokenizer: ElectraTokenizer
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of `n_pieces` each, as [CLS] pieces [SEP]: ids [T], where rows start [R + 1], where pieces are [pieces]."""
+    """Frames rows of `n_pieces` pieces as [CLS] pieces [SEP].
+
+    Returns the ids [T], where rows start [R + 1] and where the pieces are [pieces].
+    """
     row_starts = np.concatenate([[0], (n_pieces + 2).cumsum()])
     places = np.arange(len(pieces)) + 1 + 2 * np.repeat(np.arange(len(n_pieces)), n_pieces)
     ids = np.empty(row_starts[-1], np.int32)

@@ -1,4 +1,4 @@
-// Large memory by the page.
+// Large pieces of memory, straight from the system's pages.
 #pragma once
 
 #include <sys/mman.h>
@@ -11,8 +11,8 @@ namespace electra_fast {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
-// Asks for huge pages, where the system has them: a page fault for two megabytes instead of one for four kilobytes each,
-// and fewer translations to look up where memory is touched at random.
+// Asks for huge pages, if the system has them: they take one page fault per two megabytes instead of one per four
+// kilobytes, and fewer address translations if memory is touched at random.
 inline void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t n_bytes) {
 #ifdef MADV_HUGEPAGE
     const auto begin = (reinterpret_cast<std::uintptr_t>(data) + kHugePage - 1) / kHugePage * kHugePage;
@@ -21,7 +21,7 @@ inline void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std:
 #endif
 }
 
-// Zeros that take memory only where they are touched; of type T, whose value of all zeros must be good.
+// An array of zeros that takes memory only where it is touched. All bytes zero must be a valid T.
 template <typename T>
 class ZeroedPages {
 public:

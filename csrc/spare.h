@@ -1,5 +1,4 @@
-// Memory that calls borrow, without a lock: a child that is forked in the middle of one finds nothing locked and waits
-// for nobody.
+// Objects that calls borrow without a lock: a process that is forked in the middle of a call finds nothing locked.
 #pragma once
 
 #include <array>
@@ -20,7 +19,7 @@ public:
     Spare(const Spare&) = delete;
     Spare& operator=(const Spare&) = delete;
 
-    // Returns an object that no call has, or null.
+    // Returns an object that no other call is using, or null.
     std::unique_ptr<T> take() {
         for (auto& place : places_) {
             if (T* const found = place.exchange(nullptr)) return std::unique_ptr<T>(found);
@@ -28,7 +27,7 @@ public:
         return nullptr;
     }
 
-    // Keeps the object for a later call, or deletes it where all places are taken.
+    // Keeps the object for a later call, or deletes it if all places are taken.
     void give_back(std::unique_ptr<T> object) {
         for (auto& place : places_) {
             T* expected = nullptr;

@@ -1,4 +1,4 @@
-// Threads that live for one call.
+// Threads that live as long as one call.
 #pragma once
 
 #include <cstddef>
@@ -8,8 +8,8 @@
 
 namespace electra_fast {
 
-// Begins threads beside this one, which call work(1) to work(n_threads - 1), or as many of them as the system gives.
-// The caller joins them; `work` must live until then, and must not throw.
+// Starts threads that call work(1) to work(n_threads - 1); fewer if the system gives no more. The caller does work(0)
+// itself and joins the threads. `work` must live until then, and must not throw.
 template <typename Work>
 std::vector<std::thread> begin_threads(std::size_t n_threads, const Work& work) {
     std::vector<std::thread> threads;
@@ -17,7 +17,7 @@ std::vector<std::thread> begin_threads(std::size_t n_threads, const Work& work) 
     try {
         for (std::size_t rank = 1; rank < n_threads; ++rank) threads.emplace_back([&work, rank] { work(rank); });
     } catch (const std::system_error&) {
-        // No more threads are to be had: those that run, and this one, do the work.
+        // The system gives no more threads: those that run, and this one, do the work.
     }
     return threads;
 }

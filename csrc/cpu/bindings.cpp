@@ -1,4 +1,4 @@
-// electra_fast._cpu: the encoder for Python. Tensors come as addresses, whose sizes and types the caller answers for.
+// electra_fast._cpu: the encoder for Python. Tensors come as addresses; the caller vouches for their sizes and types.
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -23,7 +23,7 @@ Norm norm_of(const std::pair<Address, Address>& addresses) {
     return {at<float>(addresses.first), at<float>(addresses.second)};
 }
 
-// (weight, bias, rows) of each part.
+// Makes LinearParts from (weight, bias, rows) of each part.
 LinearParts parts_of(long k, const std::vector<std::tuple<Address, Address, long>>& parts) {
     LinearParts found;
     found.k = k;
@@ -98,7 +98,7 @@ PYBIND11_MODULE(_cpu, module) {
             return kernels ? std::pair(std::string(kernels->name), kernels->multiply_bytes != nullptr)
                            : std::pair(std::string(), false);
         },
-        py::arg("limit"), "The instruction set in use, empty where there is none, and whether it multiplies bytes.");
+        py::arg("limit"), "The instruction set in use, empty if there is none, and whether it multiplies bytes.");
     module.def(
         "use_openmp",
         [](Address parallel, Address thread_number, Address n_threads) {
@@ -106,8 +106,8 @@ PYBIND11_MODULE(_cpu, module) {
                         reinterpret_cast<decltype(OpenMp::thread_number)>(thread_number),
                         reinterpret_cast<decltype(OpenMp::n_threads)>(n_threads)});
         },
-        "Takes GOMP_parallel, omp_get_thread_num and omp_get_num_threads, by address, of the runtime whose threads to use. "
-        "The first call counts.");
+        "Names the OpenMP runtime whose threads to use, by the addresses of its GOMP_parallel, omp_get_thread_num and "
+        "omp_get_num_threads. Only the first call counts.");
     py::class_<PyEncoder>(module, "Encoder")
         .def(py::init<long, long, long, long, float, bool, const std::string&>(), py::arg("hidden"), py::arg("heads"),
              py::arg("intermediate"), py::arg("embedding"), py::arg("eps"), py::arg("in_bytes"),

@@ -14,17 +14,18 @@ namespace electra_fast::cpu {
 
 namespace {
 
-// So many rows of a product are computed by one panel after the other: they stay in a core's second cache.
+// Size of the block of rows that meets one panel of weights after the other, in bytes and in rows: it stays in a core's
+// L2 cache.
 constexpr long kBlockBytes = 512 << 10;
 constexpr long kMostBlockRows = 96;
-// So many tokens a thread go through all layers together: enough to read weights seldom, few enough to stay in cache.
+// Tokens per thread that go through all layers together: enough to read weights rarely, few enough to stay in cache.
 constexpr long kChunkTokens = 256;
-// A thread that has fewer multiplications to make than this, some tens of microseconds, is not worth beginning.
+// Multiplications below which another thread is not worth starting; they take some tens of microseconds.
 constexpr long kThreadProducts = 4 << 20;
 
 long round_up(long n, long step) { return (n + step - 1) / step * step; }
 
-// The floats from row to row of a matrix of n columns. Rows a multiple of 4 KB apart would share a few places of a cache.
+// Floats from row to row of a matrix of n columns. Rows a multiple of 4 KB apart would compete for a few cache sets.
 long row_size(long n, long panel) { return round_up(n, panel) + 16; }
 
 // A thread's part of n pieces.
@@ -35,7 +36,7 @@ struct Share {
 
 }  // namespace
 
-// What a chunk is computed in. It is kept from layer to layer and from call to call: the pages of fresh memory cost time.
+// The memory that a chunk is computed in. It is kept from layer to layer and call to call: fresh pages cost time.
 class Workspace {
 public:
     Workspace(const Kernels& kernels, const Sizes& sizes, long n_tokens, long longest, int n_threads)
@@ -93,7 +94,7 @@ Encoder::~Encoder() = default;
 
 void Encoder::set_embedding(const EmbeddingWeights& weights) {
     embedding_ = weights;
-    // In 32 bits always: it is small, and all that follows rests on it.
+    // The projection stays in 32 bits: it is small, and everything after it depends on its accuracy.
     if (!weights.projection.weights.empty())
         projection_ = std::make_unique<PackedLinear>(weights.projection, kernels_, false);
 }
@@ -141,8 +142,8 @@ std::vector<Encoder::Chunk> Encoder::chunks_of(const Batch& batch, int n_threads
     return chunks;
 }
 
-// Returns a workspace with room for so much. A new one also has all the room of the one that it replaces: calls that
-// take turns do not take memory from the system again and again.
+// Returns a workspace with at least this much room. A new one also has all the room of the one that it replaces: calls
+// that take turns do not take memory from the system again and again.
 std::unique_ptr<Workspace> Encoder::take_workspace(long n_tokens, long longest, int n_threads) const {
     std::unique_ptr<Workspace> space = spare_.take();
     if (space) {
@@ -219,7 +220,7 @@ void Encoder::attend(const Step& step) const {
     head.head_size = head_size;
     head.scale = 1.0f / std::sqrt(static_cast<float>(head_size));
     head.causal = step.batch.causal;
-    // A sequence's heads, or, where they are fewer than the threads need to be busy, parts of them.
+    // A task is one head of a sequence, or a part of one if there are too few heads to keep all threads busy.
     const long n_heads = step.chunk.n_sequences * sizes_.heads;
     const long n_parts = std::max(1L, std::min(4L * step.n_threads / n_heads, step.chunk.longest / 32));
     for (;;) {
@@ -262,7 +263,7 @@ void Encoder::multiply(
                                  kMostBlockRows);
     const long n_blocks = (n_rows + most - 1) / most;
     const long block = round_up((n_rows + n_blocks - 1) / n_blocks, kernels_.tile_rows);
-    // Neighbouring tiles, panel by panel: so a weight, which comes from afar, is read once, by one thread.
+    // A thread takes neighbouring tiles, panel by panel, so that each weight comes from far memory once, to one thread.
     const long n_panels = linear.n_panels();
     const Share tiles(n_blocks * n_panels, step.rank, step.n_threads);
     const auto run = in_bytes_ ? kernels_.multiply_bytes : kernels_.multiply;

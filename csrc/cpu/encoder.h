@@ -1,4 +1,4 @@
-// ELECTRA's encoder on a CPU: from token ids, or embedded tokens, to hidden states, in one call and without padding.
+// ELECTRA's encoder on a CPU: from token ids or embedded tokens to hidden states, in one call and without padding.
 
 #pragma once
 
@@ -27,8 +27,8 @@ struct LayerWeights {
     Norm attended_norm, outer_norm;
 };
 
-// What is looked up for a token, [rows, embedding] each, and the projection to the hidden size, of no parts where the
-// two sizes are one.
+// The tables of the embedding, [rows, embedding] each, and the projection to the hidden size; it has no parts if the
+// two sizes are equal.
 struct EmbeddingWeights {
     struct Table {
         const float* values;
@@ -39,7 +39,7 @@ struct EmbeddingWeights {
     LinearParts projection;
 };
 
-// T tokens in B sequences: `starts` [B + 1]. Either ids, types and positions, [T] each, or `embedded`, [T, hidden].
+// T tokens in B sequences from `starts` [B + 1] on: ids, types and positions, [T] each, or `embedded`, [T, hidden].
 struct Batch {
     long n_sequences;
     const std::int32_t* starts;
@@ -57,15 +57,15 @@ public:
     Encoder(const Encoder&) = delete;
     Encoder& operator=(const Encoder&) = delete;
 
-    // Linear layers are copied, all else is read where it is.
+    // Both copy the weights of linear layers. All other weights are read where they are, so they must live on.
     void set_embedding(const EmbeddingWeights& weights);
     void add_layer(const LayerWeights& weights);
-    // See PackedLinear.
+    // Whether all weights that were copied are unchanged; see PackedLinear.
     bool is_current() const;
     long n_layers() const { return static_cast<long>(layers_.size()); }
 
-    // Writes the last hidden states to out [T, hidden]; and, unless it is null, those of the embedding and of every layer to
-    // states [layers + 1, T, hidden]. Throws std::out_of_range for a token that is not in a table.
+    // Writes the last hidden states to out [T, hidden] and, unless `states` is null, those of the embedding and of
+    // every layer to states [layers + 1, T, hidden]. Throws std::out_of_range for a token that is not in a table.
     void run(const Batch& batch, int n_threads, float* out, float* states) const;
 
 private:
@@ -73,7 +73,7 @@ private:
         PackedLinear qkv, attended, inner, outer;
         Norm attended_norm, outer_norm;
     };
-    // Some whole sequences of a batch, computed from the first layer to the last before the next ones.
+    // Some whole sequences of a batch that go through all layers before the next chunk does.
     struct Chunk {
         long first_sequence, n_sequences, first_token, n_tokens, longest;
     };

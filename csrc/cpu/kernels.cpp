@@ -1,4 +1,4 @@
-// Which kernels this processor runs.
+// The choice of the kernels that this processor runs.
 
 #include "cpu/kernels.h"
 

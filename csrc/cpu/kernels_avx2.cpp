@@ -1,4 +1,4 @@
-// The kernels for AVX2 with FMA. It has no exact product of bytes: the sums of its own saturate.
+// The kernels for AVX2 with FMA. There is no product of bytes, because the sums of AVX2's own saturate.
 
 #include <cmath>
 #include <cstdint>

@@ -22,14 +22,14 @@ namespace {
 
 #include "cpu/kernels.inc"
 
-// What is left of x after whole registers, filled up with zeros.
+// Loads the n numbers of x that are left after whole registers, filled up with zeros.
 INLINE Vector load_some(const float* x, long n) {
     alignas(64) float some[kLanes];
     for (long i = 0; i < kLanes; ++i) some[i] = i < n ? x[i] : 0.0f;
     return load(some);
 }
 
-// The least and the largest are found first; 0 is a byte, so that padding costs no accuracy.
+// Finds the least and the largest number first. A byte stands for 0 exactly, so that padding costs no accuracy.
 void quantize(const float* x, long n, std::uint8_t* bytes, float* scale, std::int32_t* zero_byte) {
     const long whole = n / kLanes * kLanes;
     Vector low = zero(), high = zero();
@@ -55,7 +55,8 @@ void quantize(const float* x, long n, std::uint8_t* bytes, float* scale, std::in
     }
 }
 
-// sums += a b, four bytes a sum. As an intrinsic, gcc 12 copies each sum to the stack and back: half the speed.
+// Computes sums += a b, four bytes per sum. With the intrinsic, gcc 12 copies each sum to the stack and back, which
+// halves the speed.
 INLINE void add_products(__m512i& sums, __m512i a, __m512i b) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(a), "v"(b));
 }

@@ -1,7 +1,7 @@
-// Eight floats in a register: what kernels.inc is written in, on AVX2 with FMA.
+// Registers of eight floats, on AVX2 with FMA: the vocabulary of kernels.inc.
 
 static constexpr int kLanes = 8;
-// A tile of 6 rows and 2 registers of columns: 12 accumulators, 2 registers of the panel, 1 of the row, of 16.
+// A tile of 6 rows and 2 registers of columns takes 15 of 16 registers: 12 for sums, 2 for the panel, 1 for the row.
 static constexpr int kTileRows = 6;
 static constexpr int kTileVectors = 2;
 
@@ -26,7 +26,7 @@ INLINE Vector with_sign(Vector x, Vector y) {
     const Vector sign = _mm256_set1_ps(-0.0f);
     return _mm256_or_ps(_mm256_andnot_ps(sign, x), _mm256_and_ps(sign, y));
 }
-// 2^n of whole numbers from -126 to 127.
+// 2^n for whole numbers n from -126 to 127.
 INLINE Vector power_of_two(Vector n) {
     const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
@@ -41,7 +41,7 @@ INLINE float largest(Vector x) {
     half = _mm_max_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
 }
-// The lanes before n of x, and of y from there on.
+// The lanes of x before n, and those of y from n on.
 INLINE Vector first(Vector x, int n, Vector y) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_blendv_ps(y, x, _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane)));

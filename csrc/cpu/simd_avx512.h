@@ -1,7 +1,7 @@
-// Sixteen floats in a register: what kernels.inc is written in, on AVX-512.
+// Registers of sixteen floats, on AVX-512: the vocabulary of kernels.inc.
 
 static constexpr int kLanes = 16;
-// A tile of 6 rows and 4 registers of columns: 24 accumulators, 4 registers of the panel, 1 of the row.
+// A tile of 6 rows and 4 registers of columns takes 29 of 32 registers: 24 for sums, 4 for the panel, 1 for the row.
 static constexpr int kTileRows = 6;
 static constexpr int kTileVectors = 4;
 
@@ -26,7 +26,7 @@ INLINE Vector with_sign(Vector x, Vector y) {
     return _mm512_castsi512_ps(
         _mm512_ternarylogic_epi32(_mm512_set1_epi32(INT32_MIN), _mm512_castps_si512(y), _mm512_castps_si512(x), 0xca));
 }
-// 2^n of whole numbers from -126 to 127.
+// 2^n for whole numbers n from -126 to 127.
 INLINE Vector power_of_two(Vector n) {
     const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
     return _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23));
@@ -34,7 +34,7 @@ INLINE Vector power_of_two(Vector n) {
 INLINE float sum(Vector x) { return _mm512_reduce_add_ps(x); }
 INLINE float largest(Vector x) { return _mm512_reduce_max_ps(x); }
 INLINE float smallest(Vector x) { return _mm512_reduce_min_ps(x); }
-// The lanes before n of x, and of y from there on.
+// The lanes of x before n, and those of y from n on.
 INLINE Vector first(Vector x, int n, Vector y) {
     return _mm512_mask_blend_ps(static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << n) - 1), y, x);
 }

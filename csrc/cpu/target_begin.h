@@ -1,5 +1,5 @@
-// What follows may use the instructions that TARGET names, whatever the rest of the program is compiled for. Headers of
-// others come before: what they define inline must not depend on it.
+// Code after this may use the instructions that TARGET names, whatever the rest of the program is compiled for. Include
+// headers of other libraries before it: their inline functions must not depend on TARGET.
 
 #define PRAGMA_(x) _Pragma(#x)
 #define PRAGMA(x) PRAGMA_(x)

@@ -1,4 +1,4 @@
-// The end of what target_begin.h began.
+// Ends the part of a file that target_begin.h begins.
 
 #if defined(__clang__)
 #pragma clang attribute pop

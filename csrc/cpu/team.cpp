@@ -6,7 +6,7 @@ namespace electra_fast::cpu {
 
 namespace {
 
-// A child that is forked has none of OpenMP's threads, and would wait for them.
+// The process that OpenMP's threads belong to. A forked child has none of them, and would wait for them.
 const pid_t kLoadedBy = getpid();
 
 OpenMp& runtime() {
@@ -21,7 +21,7 @@ bool OpenMp::is_usable() const { return parallel && getpid() == kLoadedBy; }
 const OpenMp& openmp() { return runtime(); }
 
 void use_openmp(const OpenMp& given) {
-    // The first stays: teams may be at work with it.
+    // The first runtime stays: teams may be at work with it.
     if (!runtime().parallel) runtime() = given;
 }
 

@@ -11,8 +11,8 @@
 
 namespace electra_fast::cpu {
 
-// Where all threads of a team meet. Steps take microseconds, so they wait awake; one that has to wait for long, as where
-// more threads than cores run, lets others go first.
+// Lets all threads of a team wait for each other. Steps take microseconds, so threads spin; a thread that waits for
+// long, for example because more threads than cores run, yields to others.
 class Barrier {
 public:
     void wait(int n_threads) {
@@ -44,8 +44,8 @@ private:
     alignas(64) std::atomic<int> round_{0};
 };
 
-// An OpenMP runtime. The idle threads of torch's stay awake for some milliseconds after each of torch's ops, so threads
-// of our own would have to share the cores with them.
+// An OpenMP runtime, to borrow torch's threads: they stay awake for some milliseconds after each of torch's ops, so
+// threads of our own would have to share the cores with them.
 struct OpenMp {
     void (*parallel)(void (*work)(void*), void* data, unsigned n_threads, unsigned flags) = nullptr;  // GOMP_parallel
     int (*thread_number)() = nullptr;
@@ -54,12 +54,12 @@ struct OpenMp {
     bool is_usable() const;
 };
 
-// The runtime whose threads teams are made of; not usable before use_openmp has named one.
+// The runtime that gives teams their threads; not usable before use_openmp has named one.
 const OpenMp& openmp();
 void use_openmp(const OpenMp& given);
 
-// Calls work(rank, size) once on each of `most` threads, this one among them, or on as many as the system gives; `size`
-// is their number. work must not throw.
+// Calls work(rank, size) once on each of `most` threads, including this one, or on fewer if the system gives no more;
+// `size` is the number of threads that run. `work` must not throw.
 template <typename Work>
 void run_team(int most, const Work& work) {
     if (most > 1 && openmp().is_usable()) {

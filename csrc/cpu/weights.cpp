@@ -21,7 +21,7 @@ PackedLinear::PackedLinear(const LinearParts& parts, const Kernels& kernels, boo
     in_bytes ? pack_bytes(parts, kernels.panel) : pack(parts, kernels.panel);
 }
 
-// f(column, row): each column of the product, and its row [k] of the weights.
+// Calls f(column, row) for each column of the product and its row [k] of the weights.
 template <typename F>
 static void for_each_column(const LinearParts& parts, const F& f) {
     long column = 0;

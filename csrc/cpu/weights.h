@@ -11,7 +11,7 @@
 
 namespace electra_fast::cpu {
 
-// A torch Linear: weight [n, k] and bias [n], each of which may come in several parts, one below the other.
+// A torch Linear: weight [n, k] and bias [n]. Both may come in several parts, one below the other.
 struct LinearParts {
     long k = 0;
     std::vector<const float*> weights, biases;
@@ -20,15 +20,15 @@ struct LinearParts {
 
 class PackedLinear {
 public:
-    // Copies the parts. In eight bits where `in_bytes`: each row of the weight then is a scale times whole numbers from
-    // -127 to 127, of which the largest is one of these two.
+    // Copies the parts, in eight bits if `in_bytes`. Each row of the weight is then a scale times whole numbers, and
+    // the largest of them is 127 or -127.
     PackedLinear(const LinearParts& parts, const Kernels& kernels, bool in_bytes);
 
     long n_panels() const { return n_panels_; }
-    // Whether the parts, which must still be there, hold what was copied: looks at a few numbers of each only, for changes
-    // of all of them.
+    // Whether the parts, which must still exist, hold what was copied. Looks at a few numbers of each part, so it
+    // notices changes of whole parts only.
     bool is_current() const;
-    // c of `product` is what x W' + bias is written to; a, added, strides and what bytes of a need are the caller's.
+    // Fills in the weights, the bias and k of `product`. The caller sets a, c, added, strides, and the rows in bytes.
     void complete(Product& product) const;
 
 private:

@@ -1,4 +1,4 @@
-// Work for several threads, each with a worker of its own.
+// Runs work on several threads, each with its own worker.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace electra_fast {
 
-// The workers of finished threads, with what their caches know.
+// Workers of finished threads; they keep their caches for the next call.
 using WorkerPool = Spare<Worker, 64>;
 
 inline std::unique_ptr<Worker> take_worker(WorkerPool& pool) {
@@ -21,7 +21,8 @@ inline std::unique_ptr<Worker> take_worker(WorkerPool& pool) {
     return worker ? std::move(worker) : std::make_unique<Worker>();
 }
 
-// Calls work(worker) on n_threads threads, this one among them, or on as many as the system gives. work must not throw.
+// Calls work(worker) once on each of n_threads threads, including this one; on fewer if the system gives no more.
+// `work` must not throw.
 template <typename Work>
 void run_on_threads(std::size_t n_threads, WorkerPool& pool, const Work& work) {
     const auto run = [&](std::size_t) {

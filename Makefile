@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: bundled demo test test-slow gpu sanitize fuzz lint bench resources clean
 
-# One environment, installed anew when the requirements or the C++ sources change. The demo needs a part of it only.
+# One environment, installed anew when the requirements or the C++ sources change. The demo needs only a part of it.
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inc)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -29,10 +29,10 @@ test: .venv/installed
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
-# All that needs a CUDA GPU: tests, then benchmarks, whose rows go to OUT/*.jsonl and whose output goes to LOGS/*.log. Runs
-# with the machine's own Python and what is installed there, torch, transformers and pytest-xdist among it; makes no
-# environment and fetches nothing. A build goes before this folder as in `sanitize`. COMMIT is what the rows say where
-# there is no git.
+# Everything that needs a CUDA GPU: tests, then benchmarks. Rows of the benchmarks go to OUT/*.jsonl, their output to
+# LOGS/*.log. This target uses the machine's own Python, with torch, transformers and pytest-xdist installed; it makes no
+# environment and fetches nothing. Its build comes before this folder on the path, as in `sanitize`. COMMIT names the
+# commit for the rows if there is no git.
 OUT ?= benchmarks/results
 LOGS ?= build/gpu
 COMMIT ?= $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
@@ -48,10 +48,10 @@ gpu:
 		$(PYTHON) -m electra_fast.benchmarks.gpu_suite $(OUT) $(LOGS) || status=1; \
 	exit $$status
 
-# The tests of the tokenizer on an extension that gcc's sanitizers watch, built with a copy of the package. PYTHONPATH puts
-# it before the installed one, and PYTHONSAFEPATH keeps this folder's own from coming first; processes that tests start
-# inherit both. Reports go to files, as pytest captures the rest. Leaks are not looked for: Python itself leaks. A child
-# that is forked while threads allocate hangs in the sanitizer's own allocator.
+# The tests of the tokenizer on an extension that gcc's sanitizers watch, built with a copy of the package. PYTHONPATH
+# puts the copy before the installed package, and PYTHONSAFEPATH keeps this folder's from coming first; processes that
+# tests start inherit both. Reports go to files, because pytest captures the rest. Leaks are not looked for: Python itself
+# leaks. One test is left out: a child that is forked while threads allocate hangs in the sanitizer's own allocator.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -O1 -g
 SANITIZED := $(CURDIR)/build/sanitize
 RUN_SANITIZED = env PYTHONPATH=$(SANITIZED)/lib PYTHONSAFEPATH=1 \
@@ -69,8 +69,9 @@ sanitize: .venv/installed
 		--deselect tests/tokenizer/test_concurrency.py::test_fork_in_the_middle_of_work; \
 		status=$$?; if cat $(SANITIZED)/report.* 2>/dev/null; then exit 1; fi; exit $$status
 
-# Random texts through the tokenizer's C++, checked by csrc/tokenizer/fuzz; needs clang and its runtime (Debian: clang-14 and
-# libclang-rt-14-dev). Comparisons are not traced: that takes most of the time, and no text is compared with a constant.
+# Random texts through the tokenizer's C++, checked by csrc/tokenizer/fuzz. Fuzzing needs clang and its runtime (Debian:
+# clang-14 and libclang-rt-14-dev). Comparisons are not traced: tracing takes most of the time, and no text is compared
+# with a constant.
 FUZZ_CXX ?= $(shell command -v clang++-14 || command -v clang++)
 FUZZ_SECONDS ?= 600
 FUZZ_SOURCES := csrc/tokenizer/fuzz/fuzz_encoder.cpp $(filter-out %/bindings.cpp,$(wildcard csrc/tokenizer/*.cpp))
@@ -85,7 +86,7 @@ fuzz: build/fuzz/fuzz_encoder
 	build/fuzz/fuzz_encoder -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/ \
 		build/fuzz/corpus csrc/tokenizer/fuzz/corpus
 
-# The small model of the package, from the prose in PROSE; a run that was stopped goes on. An hour on one core.
+# Pre-trains the small model of the package on the prose in PROSE, in an hour on one core; continues a stopped run.
 bundled: .venv/installed
 	$(BIN)/electra-fast pretrain --preset tiny --data $(PROSE) --out build/bundled --device cpu --minutes 62 \
 		--vocab-size 8000 --log-every 200 --checkpoint-every 2000 --set num_hidden_layers=6 num_attention_heads=4 \
@@ -102,7 +103,7 @@ bench: .venv/installed
 	$(BIN)/electra-fast bench tokenizer
 	$(BIN)/python -m pytest benchmarks/suite --benchmark-autosave
 
-# Registers, spills and shared memory of every kernel, compiled for GPUs that need not be there; fails where one spills.
+# Registers, spills and shared memory of every kernel, compiled for GPUs that need not be there; fails if a kernel spills.
 resources: .venv/installed
 	$(BIN)/python -m electra_fast.benchmarks.ops.resources --write kernels/README.md
 

@@ -13,7 +13,7 @@ def files(*patterns: str) -> list[str]:
 
 
 def extension(name: str) -> Pybind11Extension:
-    """electra_fast._name of all that is in csrc/name."""
+    """The extension electra_fast._name, built from all files in csrc/name."""
     return Pybind11Extension(
         f"electra_fast._{name}",
         files(f"{name}/*.cpp"),

@@ -1,5 +1,4 @@
-"""The figures in README.md and docs/benchmarks.md: each block between its two comments is made of rows of clean trees,
-and of nothing else."""
+"""The figures in README.md and docs/benchmarks.md: blocks between two comments, made from rows of clean trees alone."""
 
 from __future__ import annotations
 
@@ -37,13 +36,13 @@ class Block:
     """One table of a page: a line for each case, with our figures and columns that compare with peers.
 
     Attributes:
-        belongs: whether a row is in it. Rows of a GPU are in none.
-        names: the columns that name a line; where they do not tell lines apart, all columns do.
-        ours: the columns of our rows, by their headers.
-        peer: what a peer's column has, given its row and ours; it is empty without.
-        command: what repeats it.
+        belongs: whether a row belongs to the block. Rows of a GPU belong to none.
+        names: the columns that name a line; if they do not tell lines apart, all columns name it.
+        ours: the columns with our figures: functions of our row, by their headers.
+        peer: the content of a peer's column, from its row and ours; a cell is empty if the peer has no row.
+        command: the command that repeats the measurement.
         beside: the header of a peer's column.
-        comparisons: columns in place of those of each peer, by their headers, given the rows of all peers.
+        comparisons: columns in place of one for each peer: functions of the rows of all peers, by their headers.
     """
 
     bench: str
@@ -57,10 +56,10 @@ class Block:
 
 
 def rewrite(text: str, rows: Iterable[Row]) -> str:
-    """The text with its blocks made anew of the rows.
+    """The text with its blocks made anew from the rows.
 
     Raises:
-        ValueError: a block has no end or no known name, or there is none.
+        ValueError: a block has no end or no known name, or there is no block.
     """
     rows = list(rows)
     found = _BLOCK.findall(text)
@@ -75,10 +74,10 @@ def rewrite(text: str, rows: Iterable[Row]) -> str:
 
 
 def make(block: Block, rows: Iterable[Row]) -> str:
-    """The table of a block and where it is from, of the machine that measured last.
+    """The table of a block for the machine that measured last, and the origin of its rows.
 
-    Peers of other commits than our row of a case are left out, and so are rows of a tree that was not clean: a case
-    that has no others is to be measured, and a block without any case is one sentence that says so.
+    Rows of peers at other commits than our row of a case are left out, and so are rows of trees that were not clean. A
+    case without other rows is shown as to be measured; a block without any case is one sentence that says so.
     """
     rows = [row for row in rows if row["bench"] == block.bench and row.get("gpu") is None and block.belongs(row)]
     clean = [row for row in rows if is_clean(row)]
@@ -169,7 +168,10 @@ def _latency_and_ratio(row: Row, ours: Row) -> str:
 
 
 def _ratio_of_updates(row: Row, ours: Row) -> str:
-    """Of whole times where a peer groups lengths: its updates go from long to short, and ours do not."""
+    """The ratio of whole times for a peer that groups lengths: its updates go from long to short, ours do not.
+
+    Other peers have the ratio of their row.
+    """
     if row["provider"] == "trainer-grouped" and row.get("seconds") and ours.get("seconds"):
         return times(row["seconds"] / ours["seconds"])
     return _ratio(row, ours)
@@ -201,12 +203,12 @@ def _is_throughput(dtype: str) -> Callable[[Row], bool]:
 
 
 def _is_summary(row: Row) -> bool:
-    """The least and the most that there is to gain: nothing padded, and batches of sentences."""
+    """Whether a row shows the least or the most that there is to gain: nothing padded, or batches of sentences."""
     return _is_throughput("fp32")(row) and row.get("workload") in ("full-128", "sentences")
 
 
 def _is_shown_work(row: Row) -> bool:
-    """Two threads for ids only; arrays stand for offsets."""
+    """Whether a row of the tokenizer is shown: two threads for ids only, and offsets as arrays only."""
     work = str(row.get("work"))
     return work != "ids and offsets, lists" and (row.get("threads") == 1 or work.startswith("ids,"))
 

@@ -1,4 +1,4 @@
-"""How the ratio of a case went from commit to commit: as rows were appended."""
+"""The history of each case's ratio from commit to commit, in the order in which rows were appended."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from .rows import (
 
 @dataclass(frozen=True)
 class Run:
-    """What one commit gave on one day; of rows that it gave twice, the last.
+    """The results of one commit on one day; of repeated rows, the last.
 
     Attributes:
-        rows: by provider.
+        rows: rows by provider.
     """
 
     date: str
@@ -35,18 +35,20 @@ class Run:
 
 
 def runs_of(rows: Iterable[Row]) -> list[Run]:
-    """The runs of one case, of rows in their order in time."""
+    """The runs of one case, from its rows in order of time."""
     return [Run(*key, {row["provider"]: row for row in some}) for key, some in grouped(rows, commit_of).items()]
 
 
 def peers_of(rows: Iterable[Row]) -> list[str]:
-    """The providers but ours, in order."""
+    """All providers but ours, in order."""
     return [name for name in dict.fromkeys(row["provider"] for row in rows) if name != OURS]
 
 
 def history_tables(rows: Iterable[Row]) -> str:
-    """A Markdown table for each machine and settings, which are below it: the lines are runs, and the columns say how
-    many times as fast as each peer electra_fast was."""
+    """A Markdown table for each pair of machine and settings, with both below it.
+
+    Lines are runs; columns say how many times as fast as each peer electra_fast was.
+    """
     tables = []
     for some in grouped(rows, lambda row: (machine_of(row), settings_of(row))).values():
         peers = peers_of(some)

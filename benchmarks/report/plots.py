@@ -29,13 +29,16 @@ _LABEL = "times as fast as the peer (log scale)"
 _BAR = 0.24  # inches
 _N_COLUMNS = 2
 _WRAPPED = 36  # characters of a label
-_HISTORY_COLUMNS, _HISTORY_SIZE = 4, (4.5, 2.6)  # of a panel, in inches
+_HISTORY_COLUMNS, _HISTORY_SIZE = 4, (4.5, 2.6)  # panels side by side; inches of each
 _HISTORY_LABELS = 4  # more would run into each other
 
 
 def plot_ratios(rows: Iterable[Row]) -> Figure | None:
-    """Bars from 1, to the right where electra_fast is faster, with whiskers from 20 to 80 %; a panel for each machine
-    and settings. Peers without a ratio have no bar. None where no row has a ratio."""
+    """Draws bars of ratios, with whiskers from 20 to 80 %, in a panel for each machine and settings.
+
+    Bars begin at 1 and go to the right if electra_fast is faster. Peers without a ratio have no bar. Returns None if no
+    row has a ratio.
+    """
     rows = [row for row in rows if row["provider"] != OURS and row.get("ratio") is not None]
     if not rows:
         return None
@@ -100,7 +103,10 @@ def _draw_bars(axes: Axes, rows: Sequence[Row], colors: dict[str, str]) -> None:
 
 
 def plot_history(rows: Iterable[Row]) -> Figure | None:
-    """The ratio to each peer over commits; a panel for each case that two runs have measured, None without one."""
+    """Draws the ratio to each peer over commits, in a panel for each case that two or more runs have measured.
+
+    Returns None if there is no such case.
+    """
     rows = list(rows)
     cases = {case: runs_of(some) for case, some in grouped(rows, case_of).items()}
     panels = [runs for runs in cases.values() if sum(map(_has_ratio, runs)) > 1]
@@ -159,7 +165,7 @@ def _colors(rows: Iterable[Row]) -> dict[str, str]:
 
 
 def _title(row: Row, rows: Iterable[Row]) -> str:
-    """The settings; and the machine, where the rows are of several."""
+    """The title of a panel: its settings, and its machine if the rows are from several."""
     machine = machine_words(row) if len(grouped(rows, machine_of)) > 1 else ""
     return ", ".join(filter(None, (settings_words(row), machine)))
 

@@ -37,8 +37,8 @@ class ReportCommand:
     """Make tables and plots of what the benchmarks have measured.
 
     The report has the newest row of each case, provider and machine. It is printed unless --markdown, --plots or
-    --readme says where results go. Rows of a commit that ends in -dirty are left out, and named on the standard error:
-    nobody can repeat what no commit holds.
+    --readme says where results go. Rows of a commit that ends in -dirty are left out and named on the standard error:
+    nobody can repeat a measurement of code that no commit holds.
     """
 
     results: Path = RESULTS
@@ -50,10 +50,10 @@ class ReportCommand:
     plots: Path | None = None
     """Draw a PNG file for each bench into this directory; needs matplotlib."""
     history: bool = False
-    """Also show how each ratio went from commit to commit."""
+    """Also show how each ratio changed from commit to commit."""
     readme: Path | None = None
-    """Rewrite the blocks between `<!-- figures: NAME -->` and `<!-- end figures -->` of this file, from all benches:
-    of README.md, or of docs/benchmarks.md."""
+    """Rewrite the blocks between `<!-- figures: NAME -->` and `<!-- end figures -->` in this file, README.md or
+    docs/benchmarks.md, from the rows of all benches."""
 
     def run(self) -> None:
         if unknown := [name for name in self.bench if name not in BENCHES]:
@@ -82,7 +82,7 @@ class ReportCommand:
             print(line, file=sys.stderr)
 
     def _draw(self, name: str, rows: list[Row], directory: Path) -> list[Path]:
-        """The files that were drawn: where there is nothing to compare, there is none."""
+        """Draws the plots of a bench and returns their files; a plot with nothing to compare is not drawn."""
         drawn = {directory / f"{name}.png": plot_ratios(newest(rows))}
         if self.history:
             drawn[directory / f"{name}-history.png"] = plot_history(rows)
@@ -121,7 +121,7 @@ def _write(path: Path, text: str) -> None:
 def tables(rows: Iterable[Row]) -> list[str]:
     """A Markdown table of one bench's rows for each machine, with date, machine, versions and commit below.
 
-    A column is left out where no row has anything in it; that of the commit, where there is one commit only.
+    Columns without content are left out, and so is the column of commits if there is only one commit.
     """
     parts = []
     for some in grouped(rows, machine_of).values():
@@ -163,7 +163,7 @@ def _columns(rows: list[Row]) -> dict[str, Callable[[Row], str]]:
 
 
 def ratio_words(row: Row) -> str:
-    """How many times as fast we are as a peer; with 20 to 80 % where the row has them."""
+    """How many times as fast as a peer we are, with the range from 20 to 80 % if the row has it."""
     if row["provider"] == OURS or row.get("ratio") is None:
         return ""
     spread = row.get("ratios_20_80")

@@ -1,8 +1,9 @@
-"""The rows of the benchmarks: reading them, what tells two apart, and which are the newest.
+"""The rows of the benchmarks: how to read them, what tells two apart, and which are the newest.
 
-Rows are appended to `results/*.jsonl` and never replaced, so the files are the history, too. A row is what one provider
-took for one case on one machine at one commit. A case is a bench with its settings and a workload; columns that a row
-lacks, as older rows do, are None. Only rows of a clean tree are published: nobody can repeat what no commit holds.
+Rows are appended to `results/*.jsonl` and never replaced, so the files are also the history. A row is the result of one
+provider for one case on one machine at one commit. A case is a bench with its settings and a workload. Columns that
+older rows lack count as None. Only rows of a clean tree are published: nobody can repeat a measurement of code that no
+commit holds.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Bench:
         settings: the columns under which workloads are shown together.
         workload: the columns that tell workloads apart.
         value: the column with 20, 50 and 80 per cent of what was measured.
-        unit: of it.
+        unit: the unit of `value`.
     """
 
     settings: tuple[str, ...]
@@ -68,11 +69,11 @@ _VERSIONS = (
 
 
 def read_rows(directory: Path) -> list[Row]:
-    """The rows of a directory's *.jsonl files, the oldest first; those of one date as they were written.
+    """The rows of a directory's *.jsonl files, the oldest first; rows of one date stay in the order of the files.
 
     Raises:
         FileNotFoundError: there is no such directory.
-        ValueError: it has no rows, or a line is damaged.
+        ValueError: the directory has no rows, or a line is damaged.
     """
     if not directory.is_dir():
         raise FileNotFoundError(f"no directory of results: {directory}; name one with --results")
@@ -90,7 +91,7 @@ def _read_file(path: Path) -> list[Row]:
         try:
             row = json.loads(line)
             _check(row)
-        except ValueError as error:  # JSON's and UTF-8's errors are such
+        except ValueError as error:  # errors of JSON and UTF-8 are ValueErrors, too
             raise ValueError(f"{path}, line {number}: {error}") from error
         rows.append(row)
     return rows
@@ -132,7 +133,7 @@ def _is_real(value: Any) -> bool:
 
 
 def machine_of(row: Row) -> tuple:
-    """Processor, cores and GPU."""
+    """The machine of a row: processor, cores and GPU."""
     return tuple(row.get(name) for name in _MACHINE)
 
 
@@ -141,7 +142,7 @@ def settings_of(row: Row) -> tuple:
 
 
 def case_of(row: Row) -> tuple:
-    """All but the provider and the commit: rows of one case can be compared."""
+    """The case of a row: everything but provider and commit. Rows of one case can be compared."""
     workload = tuple(row.get(name) for name in BENCHES[row["bench"]].workload)
     return row["bench"], machine_of(row), settings_of(row), workload
 
@@ -157,7 +158,7 @@ def is_clean(row: Row) -> bool:
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:
-    """The last row of each case and provider, of rows in their order in time."""
+    """The last row of each case and provider, from rows in order of time."""
     return list({(case_of(row), row["provider"]): row for row in rows}.values())
 
 
@@ -176,7 +177,7 @@ def _counted(name: str) -> Callable[[Any], str]:
     return lambda n: f"{n:,} {name}" if n != 1 else f"1 {name.removesuffix('s')}"
 
 
-# How columns are written where the value alone would not say what it is; None is left out, and so is "".
+# Words for columns whose value alone would not say what it is; None is left out, and so is "".
 _WRITTEN: dict[str, Callable[[Any], str]] = {
     "from_text": lambda is_from_text: "with tokenising" if is_from_text else "",
     "threads": _counted("threads"),
@@ -192,7 +193,7 @@ _WRITTEN: dict[str, Callable[[Any], str]] = {
 
 
 def words(row: Row, columns: Iterable[str]) -> str:
-    """Columns of a row, as in "small, fp32, 2 threads"."""
+    """Columns of a row in words, such as "small, fp32, 2 threads"."""
     parts = (_WRITTEN.get(name, str)(row[name]) for name in columns if row.get(name) is not None)
     return ", ".join(dict.fromkeys(filter(None, parts)))
 
@@ -221,14 +222,14 @@ def table(header: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
 
 
 def machine_words(row: Row) -> str:
-    """As in "2 cores of AMD EPYC, NVIDIA H200"."""
+    """The machine of a row in words, such as "2 cores of AMD EPYC, NVIDIA H200"."""
     cpu, cores, gpu = machine_of(row)
     processor = " of ".join(filter(None, (f"{cores} cores" if cores else "", cpu)))
     return ", ".join(filter(None, (processor, gpu)))
 
 
 def origin(rows: Iterable[Row]) -> str:
-    """Where figures of one machine come from: dates, machine, versions and commits, all that occur among the rows."""
+    """The origin of figures of one machine: the machine, and all dates, versions and commits among the rows."""
     rows = list(rows)
 
     def values(name: str) -> str:

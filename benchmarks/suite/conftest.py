@@ -1,4 +1,4 @@
-"""What the suite measures with: one thread, texts of Python's own documentation, the tokenizer of the package."""
+"""Fixtures of the suite: one thread, texts of Python's own documentation, the tokenizer of the package."""
 
 from pydoc_data.topics import topics
 
@@ -8,7 +8,7 @@ import torch
 from electra_fast import ElectraTokenizer
 from electra_fast.bundled import bundled
 
-torch.set_num_threads(1)  # two runs of it are closer to each other than of several
+torch.set_num_threads(1)  # times on one thread vary less from run to run than on several
 
 
 @pytest.fixture(scope="session")

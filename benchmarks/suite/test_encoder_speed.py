@@ -30,5 +30,5 @@ def test_full(benchmark, model, shape):
 
 @pytest.mark.benchmark(group="encoder")
 def test_sentences(benchmark, model):
-    """Lengths from 8 to 64: about half is padding."""
+    """Measures lengths from 8 to 64, where about half is padding."""
     run(benchmark, model, torch.randint(8, 64, (16,), generator=torch.Generator().manual_seed(0)))

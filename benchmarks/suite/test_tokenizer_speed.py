@@ -10,7 +10,7 @@ def test_ids(benchmark, tokenizer, texts):
 
 
 def test_ids_of_a_new_tokenizer(benchmark, tokenizer, texts, tmp_path):
-    """No word is in the cache yet."""
+    """Measures a tokenizer that has no word in its cache yet."""
     tokenizer.save_pretrained(tmp_path)
     load = type(tokenizer).from_pretrained
 

@@ -1,18 +1,18 @@
-"""out = dropout(softmax(q k' / sqrt(D))) v within each packed sequence and head, as FlashAttention does it.
+"""Attention, out = dropout(softmax(q k' / sqrt(D))) v within each packed sequence and head, as in FlashAttention.
 
 Shapes: qkv [T, 3, A, D], queries, keys and values as one GEMM leaves them, read where they are; cu_seqlens [B + 1]
 int32, the ends of the sequences in T; out [T, A, D]; lse [A, T] fp32, log2 of the softmax's denominators.
 
-Fused: all between qkv and out, without a copy per operand and without padding. Sequences up to 128 tokens of 16 bits go
-to `attention_short`; the kernels here take any length. The forward holds a block of queries and walks over the keys
-with a running maximum and sum. The backward has a kernel for each block of queries, which walks over the keys and sums
-dq, and one for each block of keys, which walks over the queries and sums dk and dv: 7 products instead of 5, no atomics
-and the same bits in every run. The first leaves delta = sum(dout * out) to the second. Causal walks end, or begin,
-at the diagonal; only blocks that the mask or the end of the sequence cuts are masked, in a loop of their own.
+Fused: everything between qkv and out, without a copy per operand and without padding. Sequences up to 128 tokens of
+16 bits go to `attention_short`; the kernels here take any length. The forward holds a block of queries and walks over
+the keys with a running maximum and sum. The backward has a kernel for each block of queries, which walks over the keys
+and sums dq, and one for each block of keys, which walks over the queries and sums dk and dv: 7 products instead of 5,
+no atomics and the same bits in every run. The first leaves delta = sum(dout * out) to the second. Causal walks end, or
+begin, at the diagonal; only blocks that the mask or the end of the sequence cuts are masked, in a loop of their own.
 
-Forward moves 4 T H elements of HBM, backward 13 T H: both kernels read qkv and dout, one reads out. Blocks of one
-sequence and head are neighbours in the grid, so that what they share stays in L2. Beyond 128 tokens arithmetic costs
-more than that: exp2 and, with dropout, its integer work.
+The forward moves 4 T H elements of HBM, the backward 13 T H: both of its kernels read qkv and dout, one reads out.
+Blocks of one sequence and head are neighbours in the grid, so that the data they share stays in L2. Beyond 128 tokens
+arithmetic takes longer than memory: exp2 and, with dropout, its integer work.
 
 Numerics: scores, softmax and sums in fp32; probabilities and their gradients are rounded to the operands' dtype for
 their products, as in every flash kernel; fp32 operands are multiplied as they are (ieee), in small blocks. A dropout's
@@ -42,7 +42,7 @@ from .philox import dropout_scalars
 
 @triton.jit
 def locate(cu_seqlens_ptr, n_blocks, A: tl.constexpr, BLOCK: tl.constexpr):
-    """(first token of the sequence, its length, head, first place of the block) of a program."""
+    """Locates a program: first token of its sequence, length of the sequence, head, first place of its block."""
     program = tl.program_id(0)
     sequence, head, block = program // n_blocks // A, program // n_blocks % A, program % n_blocks
     first_token = tl.load(cu_seqlens_ptr + sequence)
@@ -52,7 +52,7 @@ def locate(cu_seqlens_ptr, n_blocks, A: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def walk_keys(first_row, length, edge, CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
-    """(first, last) of the keys that a block of queries walks over: those of uncut blocks, then of cut ones."""
+    """The range of keys that a block of queries walks over: those of uncut blocks or, with `edge`, of cut ones."""
     last = min(length, first_row + BLOCK_M) if CAUSAL else length
     uncut = (min(length, first_row + 1) if CAUSAL else length) // BLOCK_N * BLOCK_N
     return (uncut, last) if edge else (0, uncut)
@@ -64,8 +64,8 @@ def attention_fwd_kernel(
     cu_seqlens_ptr,  # [B + 1] int32
     seed_ptr,  # [1] int64
     out_ptr,  # [T, A, D]
-    lse_ptr,  # [A, T] fp32, written where SAVE
-    n_blocks,  # of queries, in the longest sequence
+    lse_ptr,  # [A, T] fp32, written if SAVE
+    n_blocks,  # blocks of queries in the longest sequence
     n_tokens,
     score_scale,
     threshold,
@@ -132,7 +132,7 @@ def attention_bwd_queries_kernel(
     seed_ptr,  # [1] int64
     dqkv_ptr,  # [T, 3, A, D], dq written
     delta_ptr,  # [A, T] fp32, written
-    n_blocks,  # of queries, in the longest sequence
+    n_blocks,  # blocks of queries in the longest sequence
     n_tokens,
     score_scale,
     threshold,
@@ -156,7 +156,8 @@ def attention_bwd_queries_kernel(
     offset = (first_query * A + head) * D
     dout = load_tile(dout_ptr + offset, A * D, length - first_row, BLOCK_M, D, BLOCK_D)
     out = load_tile(out_ptr + offset, A * D, length - first_row, BLOCK_M, D, BLOCK_D)
-    # keep_scale is left to the end, so it leaves delta here; at p = 1 it and all gradients are zero.
+    # Gradients are multiplied by keep_scale at the end, so delta is divided by it here; at p = 1, keep_scale and all
+    # gradients are zero.
     delta = tl.sum(dout.to(tl.float32) * out.to(tl.float32), axis=1) / tl.maximum(keep_scale, 1.0)
     row_offsets = n_tokens.to(tl.int64) * head + first_token + rows
     tl.store(delta_ptr + row_offsets, delta, mask=rows < length)
@@ -200,7 +201,7 @@ def attention_bwd_keys_kernel(
     cu_seqlens_ptr,  # [B + 1] int32
     seed_ptr,  # [1] int64
     dqkv_ptr,  # [T, 3, A, D], dk and dv written
-    n_blocks,  # of keys, in the longest sequence
+    n_blocks,  # blocks of keys in the longest sequence
     n_tokens,
     score_scale,
     threshold,
@@ -226,8 +227,8 @@ def attention_bwd_keys_kernel(
 
     dk = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
     dv = tl.zeros((BLOCK_N, BLOCK_D), dtype=tl.float32)
-    # The diagonal cuts the first blocks of queries. Past the end of the sequence a query has an infinite sum and
-    # probabilities of zero, and a key has gradients that are not stored: nothing to mask.
+    # The diagonal cuts the first blocks of queries. The end of the sequence needs no mask: queries past it have an
+    # infinite sum and probabilities of zero, and the gradients of keys past it are not stored.
     begin = first_key // BLOCK_M * BLOCK_M if CAUSAL else 0
     uncut = tl.cdiv(first_key + BLOCK_N - 1, BLOCK_M) * BLOCK_M if CAUSAL else 0
     if HAS_DROPOUT:
@@ -266,14 +267,14 @@ def attention_bwd_keys_kernel(
 
 
 def _blocks(kernel: str, qkv: Tensor, has_dropout: bool, causal: bool) -> dict[str, int]:
-    """Blocks of queries and keys, warps and stages of a kernel, "fwd", "queries" or "keys": no register spills."""
+    """Blocks of queries and keys, warps and stages of the kernel "fwd", "queries" or "keys"; no registers spill."""
     is_small = qkv.shape[-1] <= 64
     if qkv.dtype == torch.float32:
         m, n, warps, stages = (32, 16, 4, 2) if is_small else (16, 16, 4, 2)
     elif not has_wide_products(qkv.device):
         m, n, warps, stages = 64, 32, 4, 2
     elif kernel == "keys":
-        # Causal walks are two loops, which takes registers.
+        # Causal walks take more registers, because they are two loops.
         m, n, warps, stages = (64, 64, 4, 2) if is_small and not causal else (32, 64, 4, 1)
     elif kernel == "fwd" and is_small and (has_dropout or causal):
         m, n, warps, stages = 64, 64, 4, 2
@@ -290,7 +291,7 @@ def _is_short(qkv: Tensor, max_seqlen: int) -> bool:
 def attention_fwd(
     qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, seed: Tensor | None, dropout_p: float, causal: bool, save: bool
 ) -> tuple[Tensor, Tensor]:
-    """qkv [T, 3, A, D], its last dimension contiguous -> (out [T, A, D], where `save` lse [A, T], else empty)."""
+    """Returns out [T, A, D] and lse, [A, T] if `save`, else empty. qkv: [T, 3, A, D], its last dimension contiguous."""
     if _is_short(qkv, max_seqlen):
         return short_fwd(qkv, cu_seqlens, max_seqlen, seed, dropout_p, causal, save)
     n_tokens, _, n_heads, d = qkv.shape
@@ -312,7 +313,7 @@ def attention_bwd(
     dout: Tensor, qkv: Tensor, out: Tensor, lse: Tensor, cu_seqlens: Tensor, max_seqlen: int, seed: Tensor | None,
     dropout_p: float, causal: bool,
 ) -> Tensor:  # fmt: skip
-    """dout, out [T, A, D] contiguous -> the gradient of qkv [T, 3, A, D], contiguous."""
+    """Returns the gradient of qkv, [T, 3, A, D] contiguous. dout, out: [T, A, D] contiguous."""
     if _is_short(qkv, max_seqlen):
         return short_bwd(dout, qkv, lse, cu_seqlens, max_seqlen, seed, dropout_p, causal)
     n_tokens, _, n_heads, d = qkv.shape

@@ -1,13 +1,13 @@
-"""Attention of sequences that fit one tile, up to 128 tokens of 16 bits: what most of ELECTRA's training sees.
+"""Attention for sequences that fit one tile, up to 128 tokens of 16 bits: most of ELECTRA's training has only these.
 
     out = dropout(softmax(q k' / sqrt(D))) v  within each sequence and head; shapes as in `attention`
 
-A tile holds all scores of a sequence and head, so the forward needs no running softmax, and the backward has dq, dk and
-dv of one tile: it computes sum(dout * out) as a row sum of the tile, and reads no output. Forward moves 4 T H elements,
-backward 7 T H; eager torch also writes and reads the [A, S, S] scores several times. Both should wait for memory, if
-the dropout's integer work does not hold them up: that is why `draw_dropped` counts instructions. The forward has two
-programs on an SM of Hopper; the backward, whose two score tiles fill the registers, takes several heads in turn and
-loads the next one while it works.
+A tile holds all scores of a sequence and head. So the forward needs no running softmax, and the backward gets dq, dk
+and dv from one tile: it computes sum(dout * out) as a row sum of the tile, and reads no output. The forward moves 4 T H
+elements, the backward 7 T H; eager torch also writes and reads the [A, S, S] scores several times. Both should be bound
+by memory, unless the dropout's integer work holds them up: `draw_dropped` therefore saves instructions. The forward has
+two programs on an SM of Hopper. The backward's two score tiles fill the registers, so it takes several heads in turn
+and loads the next one while it works.
 """
 
 import math
@@ -38,7 +38,7 @@ def short_fwd_kernel(
     cu_seqlens_ptr,  # [B + 1] int32
     seed_ptr,  # [1] int64
     out_ptr,  # [T, A, D]
-    lse_ptr,  # [A, T] fp32, written where SAVE
+    lse_ptr,  # [A, T] fp32, written if SAVE
     n_tokens,
     score_scale,
     threshold,
@@ -100,7 +100,7 @@ def short_bwd_kernel(
     HAS_DROPOUT: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    HEADS: tl.constexpr,  # of a program; divides A
+    HEADS: tl.constexpr,  # heads per program; divides A
     STAGES: tl.constexpr,
 ):
     sequence, first_head = tl.program_id(0), tl.program_id(1)
@@ -122,14 +122,14 @@ def short_bwd_kernel(
         k = load_tile(q_ptr + A * D, 3 * A * D, length, BLOCK, D, BLOCK_D)
         v = load_tile(q_ptr + 2 * A * D, 3 * A * D, length, BLOCK, D, BLOCK_D)
         dout = load_tile(dout_ptr + head * D, A * D, length, BLOCK, D, BLOCK_D)
-        # Rows past the end get an infinite sum: their probabilities, and all that comes of them, are zero.
+        # Rows past the end get an infinite sum, so their probabilities and everything computed from them are zero.
         row_ptr = lse_ptr + n_tokens.to(tl.int64) * head + first_token + places
         lse = tl.load(row_ptr, mask=places < length, other=float("inf"))
 
         if HAS_DROPOUT:
             groups = tl.arange(0, BLOCK // 8)[None, :]
             dropped = draw_dropped(tl.load(seed_ptr), first_token + places[:, None], groups, head, threshold)
-        # Keys past the end have zeros for scores, that a very negative sum would make infinite.
+        # Scores of keys past the end are zero; without the minimum, a very negative sum would make exp2 infinite.
         p = tl.exp2(tl.minimum(tl.dot(q, tl.trans(k)) * score_scale - lse[:, None], 0.0))
         if CAUSAL:
             p = tl.where(visible_keys(places, places, length, CAUSAL), p, 0.0)
@@ -142,7 +142,7 @@ def short_bwd_kernel(
         dv = tl.dot(tl.trans(kept.to(q.dtype)), dout) * keep_scale
         store_tile(dq_ptr + 2 * A * D, 3 * A * D, length, dv, BLOCK, D, BLOCK_D)
 
-        # The sum is 2 max(p, 0), but no tile that lives on from above in registers that dp needs.
+        # p + |p| is 2 max(p, 0), computed anew: kept from above, that tile would hold registers that dp needs.
         dp = tl.dot(dout, tl.trans(v))
         ds = (p + tl.abs(p)) * dp if HAS_DROPOUT else p * dp
         ds = (ds - tl.abs(p) * tl.sum(ds, axis=1)[:, None]).to(q.dtype)
@@ -153,7 +153,7 @@ def short_bwd_kernel(
 
 
 def max_short(device: torch.device) -> int:
-    """The longest sequence of these kernels: beyond it registers spill, and those for longer ones do better."""
+    """The longest sequence for these kernels: beyond it registers spill, and the kernels for longer ones do better."""
     return 128 if has_wide_products(device) else 64
 
 
@@ -183,7 +183,7 @@ def short_bwd(
     n_tokens, _, n_heads, d = qkv.shape
     block = power_of_two(max_seqlen)
     # The largest tile leaves a program alone on its SM: it loads the next head's operands while it works on this one's.
-    # Blackwell has not the registers for it, and none has them for causal attention.
+    # Blackwell lacks the registers for it, and every device lacks them for causal attention.
     loads_ahead = block == 128 and attention_tiles.compute_major(qkv.device) == 9 and not causal
     heads = math.gcd(n_heads, 4) if loads_ahead else 1
     dqkv = qkv.new_empty(qkv.shape)

@@ -1,6 +1,6 @@
-"""What the two files of attention load, mask and drop out with, and what they ask of a device.
+"""Loading, masking and dropout for both files of attention, and the questions that they ask about a device.
 
-`attention_short` has a kernel for sequences that fit one tile, `attention` those for longer ones.
+`attention_short` has the kernels for sequences that fit one tile, `attention` those for longer ones.
 """
 
 import math
@@ -14,13 +14,13 @@ LN_2 = tl.constexpr(math.log(2))
 
 
 def score_scale(d: int) -> float:
-    """log2(e) / sqrt(d): what makes scores of the products, for exp2."""
+    """The factor log2(e) / sqrt(d), which makes scores for exp2 from the products."""
     return 1 / (math.log(2) * math.sqrt(d))
 
 
 @triton.jit
 def tile_offsets(n_rows, row_stride, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """(offsets, mask) [ROWS, BLOCK_D] of a matrix [n_rows, D]."""
+    """Offsets and mask, [ROWS, BLOCK_D] each, of a matrix [n_rows, D]."""
     rows, columns = tl.arange(0, ROWS), tl.arange(0, BLOCK_D)
     mask = rows[:, None] < n_rows
     if BLOCK_D != D:
@@ -30,21 +30,21 @@ def tile_offsets(n_rows, row_stride, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_
 
 @triton.jit
 def load_tile(ptr, row_stride, n_rows, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """[ROWS, BLOCK_D] of a matrix [n_rows, D], zeros outside of it."""
+    """Loads a tile [ROWS, BLOCK_D] of a matrix [n_rows, D], with zeros outside of the matrix."""
     offsets, mask = tile_offsets(n_rows, row_stride, ROWS, D, BLOCK_D)
     return tl.load(ptr + offsets, mask=mask, other=0.0)
 
 
 @triton.jit
 def store_tile(ptr, row_stride, n_rows, tile, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Stores what `load_tile` loads, rounded to the matrix's dtype."""
+    """Stores a tile where `load_tile` loads one, rounded to the matrix's dtype."""
     offsets, mask = tile_offsets(n_rows, row_stride, ROWS, D, BLOCK_D)
     tl.store(ptr + offsets, tile.to(ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
 def visible_keys(rows, keys, length, CAUSAL: tl.constexpr):
-    """[ROWS, KEYS] bool: the keys that a query may see; all are places in the sequence."""
+    """Marks the keys that each query may see, [ROWS, KEYS] bool; rows and keys are places in the sequence."""
     visible = keys[None, :] < length
     if CAUSAL:
         visible = visible & (keys[None, :] <= rows[:, None])
@@ -53,10 +53,10 @@ def visible_keys(rows, keys, length, CAUSAL: tl.constexpr):
 
 @triton.jit
 def is_kept(word, low, inverted):
-    """Bits 15 and 31: whether the lower and the upper half of a word are at least the threshold.
+    """Says in bits 15 and 31 whether the lower and the upper half of a word are at least the threshold.
 
-    Both at once: the halves with their highest bit set, less the threshold without it, need no borrow; the majority of
-    the difference, the half and the inverse of the threshold is in the highest bit the comparison of all 16.
+    One subtraction serves both halves: with their highest bit set, and the threshold's cleared, neither borrows. In the
+    highest bit, the majority of the difference, the half and the inverted threshold is the comparison of all 16 bits.
     """
     difference = (word | 0x80008000) - low
     return (difference & word) | (inverted & (difference | word))
@@ -66,15 +66,15 @@ def is_kept(word, low, inverted):
 def draw_dropped(
     seed,  # scalar int64
     rows,  # [ROWS, 1] or [1, ROWS] int32, packed tokens of the queries
-    groups,  # [1, GROUPS] or [GROUPS, 1] int32, eights of keys: their places in the sequence divided by 8
+    groups,  # [1, GROUPS] or [GROUPS, 1] int32, groups of eight keys: their places in the sequence divided by 8
     head,  # scalar
-    threshold,  # scalar int32, of dropout_scalars
+    threshold,  # scalar int32, from dropout_scalars
 ):
-    """[ROWS, GROUPS] or [GROUPS, ROWS] uint32: the inverse of `philox.keep_mask`, eight keys a word.
+    """The inverse of `philox.keep_mask`, eight keys per word: [ROWS, GROUPS] or [GROUPS, ROWS] uint32.
 
-    The same bits in half of the instructions, made for tiles of scores: a product of 64 bits is one, where its halves
-    are two, and a comparison takes two draws. Drawn before the scores it needs few registers, and only one word goes
-    from the thread that drew it to those that hold its eight scores.
+    The bits are the same, but drawn for tiles of scores in half of the instructions: one product of 64 bits replaces
+    two of its halves, and one comparison serves two draws. The draw comes before the scores, so it needs few registers,
+    and only one word goes from the thread that drew it to those that hold its eight scores.
     """
     key0, key1 = (seed & 0xFFFFFFFF).to(tl.uint32), ((seed >> 32) & 0xFFFFFFFF).to(tl.uint32)
     rows, groups = tl.broadcast(rows, groups)
@@ -92,16 +92,17 @@ def draw_dropped(
     kept = (kept & 0x80008000) | ((is_kept(word1, low, inverted) >> 1) & 0x7FFF7FFF)
     kept = (kept & 0xC000C000) | ((is_kept(word2, low, inverted) >> 2) & 0x3FFF3FFF)
     kept = (kept & 0xE000E000) | ((is_kept(word3, low, inverted) >> 3) & 0x1FFF1FFF)
-    # A sum over nothing: Triton moves layouts no further back than to here. Without it all is drawn in the layout of
-    # the scores, where four threads share the eight of a word, and each draws all of them.
+    # This sum adds nothing up, but Triton moves layouts no further back than to here. Without it, all bits are drawn in
+    # the layout of the scores, where four threads share the eight of a word, and each thread draws all eight.
     return tl.sum(~kept[None, :, :], axis=0)
 
 
 @triton.jit
 def negate_dropped(p, dropped, AXIS: tl.constexpr = 1):
-    """p [ROWS, KEYS] fp32, nowhere negative, with the other sign where it is dropped.
+    """Negates p [ROWS, KEYS] fp32, nowhere negative, where it is dropped.
 
-    So one tile is both: max(p, 0) is dropped out, |p| is not. A tile of predicates would not fit their registers.
+    One tile is then both: max(p, 0) with dropout and |p| without. A tile of predicates would not fit the predicate
+    registers.
     """
     lanes = tl.arange(0, 8)
     shifts = (lanes // 2 + 16 * (1 - lanes % 2)).to(tl.uint32)
@@ -114,7 +115,7 @@ def negate_dropped(p, dropped, AXIS: tl.constexpr = 1):
 
 @lru_cache
 def compute_major(device: torch.device) -> int:
-    """The device's major compute capability, Hopper's for a CPU."""
+    """The major compute capability of the device; a CPU counts as Hopper."""
     return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
 
 

@@ -1,19 +1,21 @@
-"""AdamW, LAMB and the global norm of gradients over many tensors of any sizes, in one to three launches a dtype.
+"""AdamW, LAMB and the global norm of gradients over many tensors of any sizes, in one to three launches per dtype.
 
     m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  u = (m / c1) / (sqrt(v / c2) + eps) + decay * p
-    AdamW: p -= lr u;  LAMB: p -= lr r u,  r = |p| / |u| a tensor;  g is times grad_scale, c is 1 - b^step, or 1 without
+    AdamW: p -= lr u;  LAMB: p -= lr r u,  r = |p| / |u| per tensor
+    g is multiplied by grad_scale;  c is 1 - b^step, or 1 without bias correction
 
-Tensors are cut into blocks of 2,048 elements, one program each. `owner` [C] int32 says whose block it is, and follows
-from the sizes; `table` [2 + K, N] int64 has the tensors' sizes, first blocks and K rows of addresses, which the kernels
-cast to pointers (in Triton's interpreter too). Both are built on the host and kept on the device by a `_Cache`.
+Tensors are cut into blocks of 2,048 elements, one program each. `owner` [C] int32 names the tensor of each block, and
+follows from the sizes. `table` [2 + K, N] int64 has the tensors' sizes, first blocks and K rows of addresses; the
+kernels cast these to pointers (in Triton's interpreter too). Both are built on the host and kept on the device by a
+`_Cache`.
 
-What is moved, in bytes a parameter: AdamW 28, in fp32 (reads p, g, m, v; writes p, m, v) and in bf16 (reads g; reads
-and writes master, m, v; writes p). LAMB 40: a pass that moves the moments and sums p^2 and u^2, and one that computes u
-again from them, for as many bytes as a u stored in between would take, and without its memory. The norm reads g once.
+Bytes moved per parameter: AdamW moves 28, in fp32 (reads p, g, m, v; writes p, m, v) and in bf16 (reads g; reads and
+writes master, m, v; writes p). LAMB moves 40: one pass updates the moments and sums p^2 and u^2, another computes u
+again from the moments. Storing u in between would move as many bytes, and take memory. The norm reads g once.
 
-Numerics: all in fp32; 1 - b^step by a series where it would cancel. lr, step and grad_scale are read on the device, so
-a CUDA graph replays with new values. Where grad_scale is not finite nothing is written. Sums are per block, then over
-blocks in a fixed order.
+Numerics: everything is in fp32; 1 - b^step is a series where it would cancel. lr, step and grad_scale are read on the
+device, so that a CUDA graph replays with new values. If grad_scale is not finite, nothing is written. Sums are taken
+per block, then over blocks in a fixed order.
 """
 
 import math
@@ -36,7 +38,7 @@ _TRITON_DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.
 _SIZE, _FIRST_BLOCK, _GRAD = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 _EXP_AVG, _EXP_AVG_SQ, _MASTER, _PARAM = tl.constexpr(3), tl.constexpr(4), tl.constexpr(5), tl.constexpr(6)
 
-# Places among the scalars of `_adam`; a rest is 1 - beta.
+# Places in the tuple that `_adam` returns; a rest is 1 - beta.
 _BETA1, _BETA2, _REST1, _REST2 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 _LOG_BETA1, _LOG_BETA2, _EPS, _DECAY = tl.constexpr(4), tl.constexpr(5), tl.constexpr(6), tl.constexpr(7)
 
@@ -48,7 +50,7 @@ def _locate(
     n_tensors,
     BLOCK: tl.constexpr,
 ):
-    """(tensor, first element of this program's block, how many elements are left from there)."""
+    """Locates a program: its tensor, the first element of its block, and how many elements are left from there."""
     tensor = tl.load(owner_ptr + tl.program_id(0))
     first_block = tl.load(table_ptr + _FIRST_BLOCK * n_tensors + tensor)
     start = (tl.program_id(0) - first_block) * BLOCK
@@ -66,7 +68,7 @@ def _pointers(
     ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """[BLOCK] pointers into the tensor whose address stands in a row of the table."""
+    """Pointers [BLOCK] into a tensor, whose address is in a row of the table."""
     base = tl.load(table_ptr + ROW * n_tensors + tensor).to(tl.pointer_type(DTYPE))
     if ALIGNED:
         base = tl.multiple_of(base, 16)
@@ -75,7 +77,7 @@ def _pointers(
 
 @triton.jit
 def _state_pointers(table_ptr, tensor, start, n_tensors, ALIGNED: tl.constexpr, BLOCK: tl.constexpr):
-    """(exp_avg, exp_avg_sq, master) pointers; all three are fp32."""
+    """Pointers to exp_avg, exp_avg_sq and master; all three are fp32."""
     return (
         _pointers(table_ptr, _EXP_AVG, tensor, start, n_tensors, tl.float32, ALIGNED, BLOCK),
         _pointers(table_ptr, _EXP_AVG_SQ, tensor, start, n_tensors, tl.float32, ALIGNED, BLOCK),
@@ -85,7 +87,7 @@ def _state_pointers(table_ptr, tensor, start, n_tensors, ALIGNED: tl.constexpr, 
 
 @triton.jit
 def _load(pointers, n_left, MASKED: tl.constexpr, OTHER: tl.constexpr = 0.0):
-    """fp32. Only a tensor's last block needs a mask; without one a thread loads 16 bytes at once."""
+    """Loads a block as fp32. Only a tensor's last block needs a mask; without one, each load is of 16 bytes."""
     if MASKED:
         return tl.load(pointers, mask=tl.arange(0, pointers.shape[0]) < n_left, other=OTHER).to(tl.float32)
     else:
@@ -100,7 +102,7 @@ def _store(pointers, x, n_left, MASKED: tl.constexpr):
 
 @triton.jit
 def _correction(log_beta, step):
-    """1 - beta^step = -expm1(x), x = step log(beta): near 0 by its series, cut off at 2e-8 of it."""
+    """Computes 1 - beta^step = -expm1(x), x = step log(beta); near 0 by its series, with a relative error of 2e-8."""
     x = log_beta * step
     series = 1 + x / 2 * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6 * (1 + x / 7)))))
     return tl.where(x > -0.35, -x * series, 1 - tl.exp(x))
@@ -108,7 +110,7 @@ def _correction(log_beta, step):
 
 @triton.jit
 def _corrections(step_ptr, adam, CORRECT: tl.constexpr):
-    """What divides m and v."""
+    """The bias corrections, by which m and v are divided."""
     if CORRECT:
         step = tl.load(step_ptr).to(tl.float32)
         return _correction(adam[_LOG_BETA1], step), _correction(adam[_LOG_BETA2], step)
@@ -120,7 +122,7 @@ def _corrections(step_ptr, adam, CORRECT: tl.constexpr):
 def _move_moments(grad_ptrs, exp_avg_ptrs, exp_avg_sq_ptrs, n_left, grad_scale, adam, MASKED: tl.constexpr):
     grad = _load(grad_ptrs, n_left, MASKED) * grad_scale
     m = adam[_BETA1] * _load(exp_avg_ptrs, n_left, MASKED) + adam[_REST1] * grad
-    v = _load(exp_avg_sq_ptrs, n_left, MASKED, 1.0)  # beyond the end: 0 / sqrt(v) is 0
+    v = _load(exp_avg_sq_ptrs, n_left, MASKED, 1.0)  # 1 beyond the end, so that 0 / sqrt(v) is 0 there
     v = adam[_BETA2] * v + adam[_REST2] * grad * grad
     _store(exp_avg_ptrs, m, n_left, MASKED)
     _store(exp_avg_sq_ptrs, v, n_left, MASKED)
@@ -136,7 +138,7 @@ def _update(p, m, v, corrections, adam):
 @triton.jit
 def _store_weights(param_ptrs, master_ptrs, p, n_left, MASKED: tl.constexpr):
     _store(master_ptrs, p, n_left, MASKED)
-    if param_ptrs.dtype.element_ty != tl.float32:  # else the parameter is its own master
+    if param_ptrs.dtype.element_ty != tl.float32:  # an fp32 parameter is its own master
         _store(param_ptrs, p, n_left, MASKED)
 
 
@@ -185,10 +187,10 @@ def grad_norm_kernel(
 def adamw_kernel(
     owner_ptr,  # [C] int32
     table_ptr,  # [7, N] int64
-    lr_ptr,  # [] of any dtype, as the next two
+    lr_ptr,  # [] of any dtype, like the next two
     step_ptr,
     grad_scale_ptr,
-    adam,  # scalars, of _adam
+    adam,  # scalars from _adam
     n_tensors,
     CORRECT: tl.constexpr,
     DTYPE: tl.constexpr,
@@ -214,8 +216,8 @@ def lamb_sums_kernel(
     table_ptr,  # [7, N] int64
     step_ptr,  # []
     grad_scale_ptr,  # []
-    sum_ptr,  # [C, 2] fp32: of p^2 and u^2, over a block
-    adam,  # scalars, of _adam
+    sum_ptr,  # [C, 2] fp32: sums of p^2 and u^2 over each block
+    adam,  # scalars from _adam
     n_tensors,
     CORRECT: tl.constexpr,
     DTYPE: tl.constexpr,
@@ -266,7 +268,7 @@ def lamb_apply_kernel(
     step_ptr,  # []
     grad_scale_ptr,  # []
     ratio_ptr,  # [N] fp32
-    adam,  # scalars, of _adam
+    adam,  # scalars from _adam
     n_tensors,
     CORRECT: tl.constexpr,
     DTYPE: tl.constexpr,
@@ -286,13 +288,13 @@ def lamb_apply_kernel(
 
 
 class _Cache:
-    """Tensors on the device by what they are made from: the youngest, and all that CUDA graphs have recorded."""
+    """Tensors on the device, by what they are made from. Keeps the youngest, and all that CUDA graphs have recorded."""
 
     def __init__(self, size: int):
         self._size, self._recent, self._recorded = size, {}, []
 
     def get(self, device: torch.device, make: Callable[..., Tensor], *args: Hashable) -> Tensor:
-        """make(*args), made on the host and copied."""
+        """Returns make(*args), made on the host and copied to the device, or the copy of an earlier call."""
         is_recording = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         key = (device, make, *args)
         tensor = self._recent.pop(key, None)
@@ -300,7 +302,7 @@ class _Cache:
             host = make(*args).pin_memory() if device.type == "cuda" else make(*args)
             tensor = host.to(device, non_blocking=True)
             if is_recording:
-                # The copy is recorded, not done: only the replays can read it, and they need what is copied.
+                # The copy is recorded, not done: only replays can read the tensor, and they need the host's, too.
                 self._recorded.append((host, tensor))
                 return tensor
         if is_recording:
@@ -316,7 +318,7 @@ _CACHE = _Cache(64)
 
 @dataclass(frozen=True)
 class _Launch:
-    """The tensors of one dtype: where a kernel finds them, and its constants."""
+    """The arguments of a launch over the tensors of one dtype: where they are, and the kernel's constants."""
 
     n_blocks: int
     n_tensors: int
@@ -326,7 +328,7 @@ class _Launch:
 
 
 def _launches(*lists: Sequence[Tensor]) -> Iterator[_Launch]:
-    """One for each dtype of the first list, the gradients; `lists` are the table's rows of addresses."""
+    """One launch for each dtype of the first list, the gradients; `lists` are the table's rows of addresses."""
     grads = lists[0]
     for dtype in dict.fromkeys(x.dtype for x in grads):
         chosen = [i for i, x in enumerate(grads) if x.dtype == dtype and x.numel() > 0]
@@ -356,7 +358,7 @@ def _table(sizes: tuple[int, ...], addresses: tuple[tuple[int, ...], ...]) -> Te
 
 
 def _adam(beta1: float, beta2: float, eps: float, weight_decay: float) -> tuple[float, ...]:
-    """The scalars of Adam; differences and logarithms are of fp64."""
+    """The scalars of Adam; differences and logarithms are computed in fp64."""
     logs = (math.log(beta) if beta > 0 else -math.inf for beta in (beta1, beta2))
     return beta1, beta2, 1 - beta1, 1 - beta2, *logs, eps, weight_decay
 
@@ -381,7 +383,7 @@ def adamw(
     exp_avg_sqs: Sequence[Tensor], lr: float | Tensor, beta1: float, beta2: float, eps: float, weight_decay: float,
     step: int | Tensor | None, grad_scale: float | Tensor,
 ) -> None:  # fmt: skip
-    """One step, in place; a parameter's master is itself where it is fp32."""
+    """One step of AdamW, in place; an fp32 parameter is its own master."""
     for launch in _launches(grads, exp_avgs, exp_avg_sqs, masters, params):
         device = launch.table.device
         adamw_kernel[launch.n_blocks,](
@@ -396,7 +398,7 @@ def lamb(
     exp_avg_sqs: Sequence[Tensor], lr: float | Tensor, beta1: float, beta2: float, eps: float, weight_decay: float,
     step: int | Tensor | None, grad_scale: float | Tensor,
 ) -> None:  # fmt: skip
-    """One step with adapted rates, in place."""
+    """One step of LAMB, in place: a step of AdamW with a rate for each tensor."""
     adam = _adam(beta1, beta2, eps, weight_decay)
     for launch in _launches(grads, exp_avgs, exp_avg_sqs, masters, params):
         device, constants = launch.table.device, launch.constants | {"CORRECT": step is not None}

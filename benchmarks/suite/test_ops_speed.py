@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from electra_fast.ops import registry as ops
+from electra_fast.ops import registry
 
 HIDDEN = {"small": 256, "base": 768}
 
@@ -44,19 +44,19 @@ def inference():
 def test_attention(benchmark, hidden, random, n_tokens, lengths):
     cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]).int()
     qkv = random(n_tokens, 3, hidden // 64, 64)
-    benchmark(ops.select("auto").attention, qkv, cu_seqlens, int(lengths.max()))
+    benchmark(registry.select("auto").attention, qkv, cu_seqlens, int(lengths.max()))
 
 
 @pytest.mark.benchmark(group="linear_gelu")
 def test_linear_gelu(benchmark, hidden, random, n_tokens):
     x, weight, bias = random(n_tokens, hidden), random(4 * hidden, hidden), random(4 * hidden)
-    benchmark(ops.select("auto").linear_gelu, x, weight, bias)
+    benchmark(registry.select("auto").linear_gelu, x, weight, bias)
 
 
 @pytest.mark.benchmark(group="dropout_add_norm")
 def test_dropout_add_norm(benchmark, hidden, random, n_tokens):
     x, residual = random(n_tokens, hidden), random(n_tokens, hidden)
-    benchmark(ops.select("auto").dropout_add_norm, x, residual, random(hidden), random(hidden), 1e-12)
+    benchmark(registry.select("auto").dropout_add_norm, x, residual, random(hidden), random(hidden), 1e-12)
 
 
 @pytest.mark.benchmark(group="embed_norm_project")
@@ -66,5 +66,5 @@ def test_embed_norm_project(benchmark, hidden, random, n_tokens, lengths):
     positions = torch.cat([torch.arange(n) for n in lengths.tolist()])
     tables = random(30522, size), random(512, size), random(2, size)
     project = (random(hidden, size), random(hidden)) if size != hidden else ()
-    op = ops.select("auto").embed_norm_project
+    op = registry.select("auto").embed_norm_project
     benchmark(op, ids, torch.zeros_like(ids), positions, *tables, random(size), random(size), 1e-12, *project)

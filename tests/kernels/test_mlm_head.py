@@ -9,8 +9,7 @@ from scipy.stats import chisquare
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from electra_fast.ops import reference
-from electra_fast.ops.contracts import mlm_head as ops
-from electra_fast.ops.contracts.mlm_head import mlm_head
+from electra_fast.ops.contracts.mlm_head import mlm_head, mlm_head_bwd, mlm_head_fwd
 from electra_fast.ops.testing import Error, assert_within_budget, compare
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -220,9 +219,9 @@ def test_strided_inputs_give_the_same_as_contiguous_ones(device):
 def test_contracts(device):
     tensors, rows = make(9, 64, 130, torch.float32, device), torch.rand(9, device=device)
     args = tuple(tensors.values())
-    torch.library.opcheck(ops.mlm_head_fwd, (*args, rows, 2.0, True))
-    torch.library.opcheck(ops.mlm_head_fwd, (*args, None, 1.0, False))
-    torch.library.opcheck(ops.mlm_head_bwd, (rows, rows + 9, *args))
+    torch.library.opcheck(mlm_head_fwd, (*args, rows, 2.0, True))
+    torch.library.opcheck(mlm_head_fwd, (*args, None, 1.0, False))
+    torch.library.opcheck(mlm_head_bwd, (rows, rows + 9, *args))
 
 
 def test_refusals_name_the_tensor(device):

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from electra_fast.ops import reference, testing
-from electra_fast.ops.contracts import rtd_head as ops
-from electra_fast.ops.contracts.rtd_head import rtd_head
+from electra_fast.ops.contracts.rtd_head import rtd_head, rtd_head_bwd, rtd_head_fwd
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SHAPES = [(1, 64), (13, 256), (513, 64), (3, 768), (5, 1024), (7, 100)]
@@ -118,7 +117,7 @@ def test_two_runs_are_bit_equal(device):
 def test_without_a_gradient_the_output_is_the_same(device):
     tensors, labels = make(131, 64, torch.bfloat16, device), labels_of(131, device)
     loss, logits = rtd_head(**tensors, labels=labels)
-    saved = ops.rtd_head_fwd(*tensors.values(), labels, True)
+    saved = rtd_head_fwd(*tensors.values(), labels, True)
     assert torch.equal(loss, saved[0]) and torch.equal(logits, saved[1])
     assert saved[2].shape == (131,)
 
@@ -147,12 +146,12 @@ def test_contracts(with_labels, device):
     labels = labels_of(9, device) if with_labels else None
     # Empty outputs share the null pointer, which test_schema takes for an alias.
     utils = ("test_schema", "test_faketensor") if with_labels else "test_faketensor"
-    torch.library.opcheck(ops.rtd_head_fwd, (*tensors.values(), labels, True), test_utils=utils)
-    torch.library.opcheck(ops.rtd_head_fwd, (*tensors.values(), labels, False), test_utils="test_faketensor")
+    torch.library.opcheck(rtd_head_fwd, (*tensors.values(), labels, True), test_utils=utils)
+    torch.library.opcheck(rtd_head_fwd, (*tensors.values(), labels, False), test_utils="test_faketensor")
     dloss, dlogits = torch.tensor(0.5, device=device) if with_labels else None, torch.randn(9, device=device)
-    _, _, scores, sums = ops.rtd_head_fwd(*tensors.values(), labels, True)
+    _, _, scores, sums = rtd_head_fwd(*tensors.values(), labels, True)
     *inputs, _ = tensors.values()
-    torch.library.opcheck(ops.rtd_head_bwd, (dloss, dlogits, *inputs, labels, scores, sums))
+    torch.library.opcheck(rtd_head_bwd, (dloss, dlogits, *inputs, labels, scores, sums))
 
 
 def test_refusals_name_the_tensor(device):

@@ -8,40 +8,39 @@ import pytest
 import torch
 
 from electra_fast import ElectraConfig, ElectraForPreTraining, ElectraModel
-from electra_fast.ops import reference
-from electra_fast.ops import registry as ops
+from electra_fast.ops import reference, registry
 from electra_fast.ops.contracts import library
 
 
 @pytest.fixture
 def on_a_gpu(monkeypatch):
     """The registry as on a machine whose GPU runs the kernels."""
-    monkeypatch.setattr(ops, "obstacle", lambda: None)
+    monkeypatch.setattr(registry, "obstacle", lambda: None)
     monkeypatch.setattr(library, "IS_INTERPRETED", False)
-    ops._bind.cache_clear()
+    registry._bind.cache_clear()
     yield
-    ops._bind.cache_clear()
+    registry._bind.cache_clear()
 
 
 @pytest.fixture
 def without_gpu(monkeypatch):
-    monkeypatch.setattr(ops, "obstacle", lambda: "no CUDA GPU")
+    monkeypatch.setattr(registry, "obstacle", lambda: "no CUDA GPU")
     monkeypatch.setattr(library, "IS_INTERPRETED", False)
-    ops._bind.cache_clear()
+    registry._bind.cache_clear()
     yield
-    ops._bind.cache_clear()
+    registry._bind.cache_clear()
 
 
 def test_every_op_has_both_implementations_with_one_name():
-    selected = ops.select("torch")
-    for name, op in ops.OPS.items():
+    selected = registry.select("torch")
+    for name, op in registry.OPS.items():
         assert getattr(selected, name) is op.torch is getattr(reference, name)
         assert op.triton.__name__ == name
 
 
-@pytest.mark.parametrize("name", ops.OPS)
+@pytest.mark.parametrize("name", registry.OPS)
 def test_implementations_have_one_signature(name):
-    op = ops.OPS[name]
+    op = registry.OPS[name]
     signature = inspect.signature(op.torch)
     assert inspect.signature(op.triton) == signature
     if op.torch_with is not None:
@@ -50,23 +49,23 @@ def test_implementations_have_one_signature(name):
 
 
 def test_all_ops_are_selected():
-    assert [field.name for field in dataclasses.fields(ops.Ops)] == [*ops.OPS, "draw_seeds"]
+    assert [field.name for field in dataclasses.fields(registry.Ops)] == [*registry.OPS, "draw_seeds"]
     with pytest.raises(AttributeError, match="linear_gleu"):
-        ops.select().linear_gleu  # noqa: B018
+        registry.select().linear_gleu  # noqa: B018
 
 
 def test_auto_says_why(without_gpu):
-    assert ops.explain() == [(name, "torch", "no CUDA GPU") for name in ops.OPS]
+    assert registry.explain() == [(name, "torch", "no CUDA GPU") for name in registry.OPS]
 
 
 def test_auto_goes_by_the_device_of_the_tensors(on_a_gpu):
-    assert {served for _, served, _ in ops.explain()} == {"auto"}
+    assert {served for _, served, _ in registry.explain()} == {"auto"}
     x, weight = torch.randn(3, 8), torch.ones(8)
-    y = ops.select("auto").dropout_add_norm(x, x, weight, weight, 1e-12)
+    y = registry.select("auto").dropout_add_norm(x, x, weight, weight, 1e-12)
     assert torch.equal(y, reference.dropout_add_norm(x, x, weight, weight, 1e-12))
     meta = x.to("meta")
     with pytest.raises(ValueError, match="need CUDA tensors, got x on meta"):
-        ops.select("triton").dropout_add_norm(meta, meta, weight, weight, 1e-12)
+        registry.select("triton").dropout_add_norm(meta, meta, weight, weight, 1e-12)
 
 
 def test_a_model_that_chose_by_device_can_be_pickled(on_a_gpu):
@@ -80,10 +79,10 @@ def test_a_model_that_chose_by_device_can_be_pickled(on_a_gpu):
 
 
 def test_heads_too_large_for_the_kernels_go_to_torch_or_are_refused(on_a_gpu):
-    choice = ops.choose("attention", "auto", head_size=256)
+    choice = registry.choose("attention", "auto", head_size=256)
     assert choice == ("torch", "heads of size 256; the kernels go up to 128")
     with pytest.raises(ValueError, match="attention cannot run on it: heads of size 256"):
-        ops.select("triton", head_size=256)
+        registry.select("triton", head_size=256)
 
 
 def with_activation(activation) -> ElectraConfig:
@@ -94,7 +93,7 @@ def with_activation(activation) -> ElectraConfig:
 
 
 def test_an_activation_that_the_kernels_do_not_know_goes_to_torch_or_is_refused(on_a_gpu):
-    served = {name: (impl, reason) for name, impl, reason in ops.explain(activation="relu")}
+    served = {name: (impl, reason) for name, impl, reason in registry.explain(activation="relu")}
     for name in ("linear_gelu", "rtd_head"):
         assert served.pop(name) == ("torch", "the activation is relu; the kernel has gelu alone")
     assert {impl for impl, _ in served.values()} == {"auto"}
@@ -102,7 +101,7 @@ def test_an_activation_that_the_kernels_do_not_know_goes_to_torch_or_is_refused(
         with pytest.raises(ValueError, match=r"linear_gelu cannot run on it: the activation is relu; .* use 'auto'"):
             build(with_activation("relu"), impl="triton")
     with pytest.raises(ValueError, match="rtd_head cannot run on it: the activation is silu"):
-        ops.choose("rtd_head", "triton", activation=torch.nn.functional.silu)
+        registry.choose("rtd_head", "triton", activation=torch.nn.functional.silu)
     model = ElectraModel(with_activation("relu")).eval()
     feed_forward, hidden = model.encoder.layer[0].intermediate, torch.randn(3, 8)
     assert torch.equal(feed_forward(hidden), feed_forward.dense(hidden).relu())
@@ -111,8 +110,8 @@ def test_an_activation_that_the_kernels_do_not_know_goes_to_torch_or_is_refused(
 @pytest.mark.parametrize("activation", ["gelu", "gelu_python", torch.nn.functional.gelu])
 def test_the_erf_gelu_is_served_by_any_of_its_names(on_a_gpu, activation):
     model = ElectraForPreTraining(with_activation(activation), impl="triton")
-    assert model.electra.encoder.layer[0].intermediate.linear_gelu is ops.OPS["linear_gelu"].triton
-    assert model.discriminator_predictions.rtd_head is ops.OPS["rtd_head"].triton
+    assert model.electra.encoder.layer[0].intermediate.linear_gelu is registry.OPS["linear_gelu"].triton
+    assert model.discriminator_predictions.rtd_head is registry.OPS["rtd_head"].triton
 
 
 def test_an_impl_that_cannot_be_served_raises_when_the_model_is_built(without_gpu):
@@ -122,12 +121,12 @@ def test_an_impl_that_cannot_be_served_raises_when_the_model_is_built(without_gp
 
 def test_unknown_impl_is_named():
     with pytest.raises(ValueError, match=r"auto, triton, torch, got 'cuda'"):
-        ops.select("cuda")
+        registry.select("cuda")
 
 
 def test_the_environment_stands_in_for_auto(monkeypatch):
     monkeypatch.setenv("ELECTRA_FAST_IMPL", "torch")
-    assert ops.explain()[0][2] == "asked for"
+    assert registry.explain()[0][2] == "asked for"
     monkeypatch.setenv("ELECTRA_FAST_IMPL", "fast")
     with pytest.raises(ValueError, match="'fast'"):
-        ops.select()
+        registry.select()

@@ -15,7 +15,7 @@ from torch import nn
 
 from electra_fast import ElectraTokenizer
 from electra_fast.model.packing import PackedBatch
-from electra_fast.pretraining import joint as trainer_model
+from electra_fast.pretraining import joint as joint_module
 from electra_fast.pretraining.collator import PretrainingCollator
 from electra_fast.pretraining.evaluate import auc
 from electra_fast.pretraining.joint import ElectraForJointPreTraining
@@ -288,7 +288,7 @@ RANKS = """
 import os, sys
 sys.path.insert(0, sys.argv[2])
 import torch
-from test_trainer import joint, trainer
+from test_joint import joint, trainer
 torch.set_num_threads(1)
 run = trainer(joint(), sys.argv[1], max_steps=3, save_steps=3, per_device_train_batch_size=4, ddp_backend="gloo",
               per_device_eval_batch_size=4, ddp_find_unused_parameters=False)
@@ -318,6 +318,6 @@ def test_two_processes_train_and_evaluate_together(tmp_path):
 
 def test_examples_of_the_documentation_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = doctest.testmod(trainer_model)
+    result = doctest.testmod(joint_module)
     assert result.attempted > 8 and result.failed == 0
     assert {path.name for path in (tmp_path / "electra").iterdir()} == {"generator", "discriminator"}

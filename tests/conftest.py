@@ -1,8 +1,8 @@
-"""One thread a process: pytest-xdist runs as many processes as there are cores.
+"""Gives each process one thread, because pytest-xdist runs as many processes as there are cores.
 
 Without a GPU the kernels run in Triton's interpreter. Triton reads the variable when it is imported, so it is set here.
 
-After all tests the largest errors of kernels are shown, as the table in kernels/README.md.
+After all tests, the largest errors of the kernels are shown in the form of the table in kernels/README.md.
 """
 
 import os

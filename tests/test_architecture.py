@@ -1,6 +1,6 @@
-"""The order of the house, as DESIGN.md has it: who may import whom, where things stand, how long a file is.
+"""The structure of the project as DESIGN.md describes it: who may import whom, where things are, how long files may be.
 
-Imports inside functions and for type checkers count like all others; nothing of the package is run.
+Imports inside functions and for type checkers count like all others. The tests run none of the package's code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PACKAGES = {
 }
 NOT_PACKAGED = ROOT / "benchmarks" / "suite"
 MAX_LINES = 450
-# Folders of tests that are of no folder of the package alone.
+# Folders of tests that do not mirror a folder of electra_fast.
 OTHER_TESTS = {"kernels", "benchmarks"}
 
 

@@ -1,4 +1,4 @@
-"""The small model that comes with the package, and how it is made of a run."""
+"""The small model that comes with the package, and how it is made from a run."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What importing costs and brings along."""
+"""The cost of importing, and the modules that it brings along."""
 
 import subprocess
 import sys

@@ -1,6 +1,6 @@
 """Every kernel, compiled for GPUs that are not there: no spills, enough shared memory, a row in kernels/README.md.
 
-The tool runs in processes of its own, as pytest's has Triton's interpreter.
+The tool runs in processes of its own, because pytest's process uses Triton's interpreter.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The subcommand `predict`: what it reads, what it writes, and what it says of mistakes."""
+"""The subcommand `predict`: what it reads, what it writes, and what it says about mistakes."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Whole runs: what they leave, that they go on, that failing seeds are replaced."""
+"""Whole runs: the files that they leave, how they continue, and how failing seeds are replaced."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""What bulk inference shares: batches, ranges of tokens, chunks of the input, work that is done ahead."""
+"""Tools that all bulk inference shares: batches, ranges of tokens, chunks of the input, work that is done ahead."""
 
 import itertools
 import threading

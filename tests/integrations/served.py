@@ -1,4 +1,4 @@
-"""Whether our code ran: a count of the layers that packed tokens went through."""
+"""Counts the layers that packed tokens went through, to tell whether our code ran."""
 
 import pytest
 

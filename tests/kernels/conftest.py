@@ -1,7 +1,7 @@
 """Every kernel test runs on the GPU where there is one, else on the CPU in Triton's interpreter.
 
-Memory that torch leaves uninitialised is poisoned, so that an output no kernel wrote is NaN. Errors against fp64 go
-into the report of a test, where tests/conftest.py takes the largest from.
+Memory that torch leaves uninitialised is poisoned, so that an output that no kernel wrote is NaN. Errors against fp64
+go into the report of a test, from which tests/conftest.py takes the largest.
 """
 
 import pytest

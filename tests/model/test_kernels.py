@@ -1,6 +1,6 @@
 """The models on the Triton kernels: beside torch, under torch.compile, in buckets and in CUDA graphs.
 
-On the GPU where there is one, else in Triton's interpreter.
+The kernels run on the GPU if there is one, else in Triton's interpreter.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""What a model can do besides its forward."""
+"""Methods of a model besides its forward."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""What goes wrong in pre-training runs: one line that says what, and nothing lost that was saved."""
+"""Failures of pre-training runs: one line says what went wrong, and nothing that was saved is lost."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""On real prose: the tiny preset learns all through a run, and more than where replacements are any tokens."""
+"""The tiny preset on real prose: it learns all through a run, and more than if replacements are arbitrary tokens."""
 
 import dataclasses
 import lzma

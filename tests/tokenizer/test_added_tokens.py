@@ -1,5 +1,5 @@
-"""Added tokens within text, of every kind and in every neighbourhood: what a `tokenizers.Tokenizer` gives to which the
-same tokens were added."""
+"""Added tokens within text, of every kind and in every neighbourhood: the same results as from a `tokenizers.Tokenizer`
+with the same added tokens."""
 
 import itertools
 import random

@@ -1,7 +1,8 @@
 """Three thousand calls drawn from the product of all options: the columns and rows that transformers gives, or an error
 where it raises one.
 
-Where transformers gives what nobody can have meant, ours raises on purpose; `refusal` has the three cases.
+If transformers returns something that nobody can have meant, ours raises an error on purpose; `refusal` has the three
+cases.
 """
 
 import random

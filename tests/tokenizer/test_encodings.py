@@ -1,4 +1,4 @@
-"""What a BatchEncoding tells about tokens, words and characters: at every index what transformers tells.
+"""A BatchEncoding says the same about tokens, words and characters as transformers', at every index.
 
 An index that does not exist gives the same value or the same class of exception.
 """

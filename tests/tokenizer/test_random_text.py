@@ -1,5 +1,5 @@
-"""Random text of all kinds, cut where blocks, caches and WordPiece have their limits: what `tokenizers` gives, however
-the texts are passed."""
+"""Random text of all kinds, cut where blocks, caches and WordPiece have their limits: the same results as from
+`tokenizers`, however the texts are passed."""
 
 import random
 from functools import partial

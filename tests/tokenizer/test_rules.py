@@ -1,4 +1,4 @@
-"""Which rules a tokenizer takes: those of `tokenizers`, Google's where asked for, and none that it does not know."""
+"""The rules that a tokenizer accepts: those of `tokenizers`, Google's on request, and none that it does not know."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What the guard says of synthetic curves and of the records of real runs."""
+"""The guard's findings on synthetic curves and on the records of real runs."""
 
 import math
 from pathlib import Path

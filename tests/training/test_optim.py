@@ -1,6 +1,6 @@
 """The optimizers against the papers' updates and torch's own; the schedule against its definition.
 
-What is said of both impls runs on the GPU where there is one, else in Triton's interpreter.
+Tests of both impls run on the GPU if there is one, else in Triton's interpreter.
 """
 
 import copy

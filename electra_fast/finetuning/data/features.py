@@ -18,7 +18,7 @@ class Batch:
 
     Attributes:
         input_ids, token_type_ids: [T] int64.
-        packed: where the rows are; `cu_seqlens` is [R + 1].
+        packed: places of the rows; `cu_seqlens` is [R + 1].
         item_rows: [I + 1] int64, the first row of each item.
         targets: tensors of I items or of T tokens.
         n_targets: number of targets that the losses of the batch are sums over.

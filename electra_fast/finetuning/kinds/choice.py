@@ -34,7 +34,9 @@ class MultipleChoice:
         return {"problem_type": None}
 
     def features(self, examples: Sequence[ChoiceExample], tokenizer: ElectraTokenizer, max_length: int) -> Features:
-        """One item per example, with a row [CLS] text [SEP] start ending [SEP] for each choice; longer parts are cut.
+        """One item per example, with a row [CLS] text [SEP] start ending [SEP] for each choice.
+
+        If a row is too long, its longer part is cut.
 
         Raises:
             ValueError: `max_length` leaves no room for special tokens.

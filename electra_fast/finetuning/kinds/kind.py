@@ -47,7 +47,7 @@ class Kind(Protocol):
         """The prediction for each example, ready for JSON: its `id`, what is predicted, and how sure that is.
 
         Args:
-            scores: of all items of `features`, in order.
+            scores: scores of all items of `features`, in order.
         """
 
     def metrics(self, examples: Sequence[Example], predictions: Sequence[dict]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Which files are splits, what is held out, which labels there are."""
+"""Splits: their files, the examples that are held out, and the labels."""
 
 import json
 from pathlib import Path

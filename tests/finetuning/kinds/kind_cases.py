@@ -1,4 +1,4 @@
-"""What the tests of the kinds share: a tokenizer, networks with transformers' twins, and padded batches for those."""
+"""Helpers of the tests of the kinds: a tokenizer, networks with transformers' twins, and padded batches for those."""
 
 from __future__ import annotations
 

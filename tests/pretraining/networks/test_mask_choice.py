@@ -1,4 +1,4 @@
-"""Which tokens are masked: whole words, the share that stays, draws with replacement."""
+"""The choice of the tokens to mask: whole words, the share that stays, draws with replacement."""
 
 from itertools import pairwise
 

@@ -1,6 +1,6 @@
 """A pre-training step on the Triton kernels beside the same step on torch, and as CUDA graphs.
 
-On the GPU where there is one, else in Triton's interpreter.
+The kernels run on the GPU if there is one, else in Triton's interpreter.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""Documents from files of every kind, and what is said of files that are none."""
+"""Documents from files of every kind, and the errors for files that hold none."""
 
 import gzip
 import json

@@ -78,7 +78,10 @@ def test_a_damaged_packed_file_is_named_with_the_line(tmp_path, ending, damage):
         packed[len(packed) // 2 : len(packed) // 2 + 4] = b"\xff\xff\xff\xff"
     path.write_bytes(packed)
     found = []
-    with pytest.raises(ValueError, match=rf"a\{ending}, line \d+: the compressed file is damaged: ") as raised:
+    shown = "the compressed file is damaged: "
+    if damage == "flipped":  # the checksum comes after the bytes, which may be no text any more
+        shown = f"({shown}|must be UTF-8, got byte )"
+    with pytest.raises(ValueError, match=rf"a\{ending}, line \d+: {shown}") as raised:
         found.extend(line for _, line in numbered_lines(path))
     assert f"line {len(found) + 1}:" in str(raised.value) or found == []
 

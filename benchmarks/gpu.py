@@ -97,7 +97,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What a device reached in this run.
+    """The rates that a device reached in this run.
 
     Attributes:
         bytes_per_second: read and written by a large copy.

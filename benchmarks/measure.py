@@ -1,4 +1,4 @@
-"""What the benchmarks share: runs in turn, quantiles, the machine they ran on, tables, rows of JSON."""
+"""The tools that benchmarks share: runs in turn, quantiles, the machine they ran on, tables, rows of JSON."""
 
 from __future__ import annotations
 
@@ -112,13 +112,13 @@ def ratios(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
 
 
 def ratio_figures(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, Any]:
-    """What rows have of the ratios of neighbouring runs: their median, and 20 and 80 per cent."""
+    """The fields of a row for the ratios of neighbouring runs: their median, and 20 and 80 per cent."""
     low, _, high = quantiles(ratios(theirs, ours))
     return {"ratio": round(ratio(theirs, ours), 3), "ratios_20_80": [round(low, 3), round(high, 3)]}
 
 
 def machine(*distributions: str) -> dict[str, str | int | None]:
-    """What a figure depends on: date, processor and its `CPU_FLAGS`, commit, and versions.
+    """The fields that a figure depends on: date, processor and its `CPU_FLAGS`, commit, and versions.
 
     Args:
         distributions: whose versions are told besides.

@@ -1,4 +1,4 @@
-"""What the benchmarks of pre-training and of fine-tuning share: trainings that take turns, and who gets no time.
+"""The parts that benchmarks of pre-training and of fine-tuning share: trainings that take turns, and who gets no time.
 
 Ours is the loop of the command, with its records; a turn is a few updates, and ends when the GPU is done.
 """

@@ -59,7 +59,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
-    """What is said of a line that is not UTF-8."""
+    """The message for a line that is not UTF-8."""
     return f"must be UTF-8, got byte 0x{error.object[error.start]:02x}: {error.reason}"
 
 

@@ -1,4 +1,4 @@
-"""What turns texts into vectors besides `embed`: the mean of all tokens' last hidden states, in fp32 on a CPU.
+"""The providers of text embeddings besides `embed`: the mean of all tokens' last hidden states, in fp32 on a CPU.
 
 Padded batches have 32 texts, in their order or, `-sorted`, from the longest text to the shortest by characters, as
 sentence-transformers sorts them; sorting and restoring the order count.
@@ -121,7 +121,7 @@ class Peer:
 
     @property
     def obstacle(self) -> str | None:
-        """What to install first; None where all is there."""
+        """The packages to install first; None if all are there."""
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         return f"pip install {' '.join(self.packages)}" if missing else None
 

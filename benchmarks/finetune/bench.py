@@ -118,7 +118,7 @@ class FinetuneBench:
     threads: int | None = None
     """Threads of torch. Default: its own choice."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where to train."""
+    """Device to train on."""
     precision: Literal["fp32", "bf16"] | None = None
     """Type of activations; the peers' parameters stay in fp32, under autocast. Default: bf16 on a GPU, else fp32."""
     json: Path | None = None
@@ -146,7 +146,7 @@ class FinetuneBench:
             require(module, "hf")
 
     def _work(self, directory: Path) -> Work:
-        """What is trained on what; what is made up is written to the directory."""
+        """The models, tasks and texts to train; made-up ones are written to the directory."""
         the_task, data, model = self._task(), self.data, self.model
         if data is None:
             data = directory / "sentences.jsonl"
@@ -315,7 +315,7 @@ def dev_metrics(work: Work, weights: Mapping[str, Tensor], device: torch.device)
 
 
 def table(rows: list[dict]) -> str:
-    """What was trained, and a line for each row; there is a column "dev" where it was measured."""
+    """A title and a line for each row; there is a column "dev" where it was measured."""
     first = rows[0]
     title = (
         f"{first['task']}, {first['model']}: {first['n_items']:,} items of {first['mean_length']:g} tokens, "

@@ -1,4 +1,4 @@
-"""What the benchmark of fine-tuning trains on what; made-up examples and random weights where none are given."""
+"""Models, tasks and texts for the benchmark of fine-tuning; where none are given, made-up texts and random weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ N_SENTENCES = 1422
 
 @dataclass(frozen=True)
 class Work:
-    """What is trained on what.
+    """A model, a task and its texts.
 
     Attributes:
         source: where the checkpoint is, a directory or a model on the Hub.

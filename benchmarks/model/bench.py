@@ -62,7 +62,7 @@ class ModelBench:
     dtype: Literal["fp32", "int8", "bf16", "fp16"] = "fp32"
     """Type of weights and activations."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where to run; on cuda the batches are larger, and ours also runs captured in CUDA graphs."""
+    """Device to run on; on cuda the batches are larger, and ours also runs captured in CUDA graphs."""
     texts: Path | None = None
     """Sentences, one a line, or the first column of a .tsv file. Default: those of Python's documentation."""
     paragraphs: Path | None = None
@@ -136,7 +136,7 @@ class ModelBench:
         return texts
 
     def _source(self, workload: str) -> str | None:
-        """Where a workload's texts are from; None where it has none."""
+        """The origin of a workload's texts; None if it has none."""
         if workload not in TEXT_WORKLOADS:
             return None
         path = self.texts if workload == "sentences" else self.paragraphs

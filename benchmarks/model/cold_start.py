@@ -63,7 +63,7 @@ def peak_mb() -> float | None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """What the fresh process does."""
+    """Runs in the fresh process."""
     folder, name, dtype, device, threads = arguments
     batches = np.load(Path(folder, _BATCHES))
     ids, mask = batches["ids"], batches["mask"]

@@ -1,4 +1,4 @@
-"""What a forward pass of an encoder costs, and what the machine can do at best."""
+"""The cost of an encoder's forward pass, and the best rates of the machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def forward_flops(config: ElectraConfig, lengths: np.ndarray) -> int:
 
 
 def ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
-    """What the device can do: on a GPU as `Ceilings.measure` finds it; on a CPU the best of some runs in fp32."""
+    """The best rates of the device: on a GPU as `Ceilings.measure` finds it; on a CPU the best of some runs in fp32."""
     if device.type == "cuda":
         return Ceilings.measure(device, dtype)
     flops = []

@@ -25,7 +25,7 @@ INPUTS, OUTPUT = ("input_ids", "attention_mask"), "last_hidden_state"
 
 @dataclass(frozen=True)
 class Setup:
-    """What all providers of a run share: the folder with the model, "cpu" or "cuda", threads on a CPU."""
+    """The settings that all providers of a run share: the folder with the model, "cpu" or "cuda", threads on a CPU."""
 
     folder: Path
     device: str

@@ -1,4 +1,4 @@
-"""What a terminal of 100 columns shows of the rows of the benchmark of the models."""
+"""Tables of the rows of `bench model`, for a terminal of 100 columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmark of the models runs: batches of fixed and of drawn lengths, and real texts.
+"""The workloads of `bench model`: batches of fixed and of drawn lengths, and real texts.
 
 `latency-16`, `latency-128` are single rows, timed call by call; `full-128`, `full-512` have no padding; the lengths of
 `mixed` are N(256, 64), from 16 to 512. `sentences` and `paragraphs` are texts in the order of their file, padded to the

@@ -53,7 +53,7 @@ BEGIN, END = "<!-- resources: begin -->", "<!-- resources: end -->"
 
 @dataclass(frozen=True)
 class Kernel:
-    """What one compiled kernel takes.
+    """The resources that one compiled kernel takes.
 
     Attributes:
         name: the name of its function.
@@ -83,7 +83,7 @@ class Kernel:
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong with it, a line each."""
+        """The faults of the kernel, one per line."""
         limit, found = SHARED_LIMITS[self.arch], []
         if self.spills:
             found.append(f"spills {self.spills} bytes")

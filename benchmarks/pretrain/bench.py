@@ -102,7 +102,7 @@ class PretrainBench:
     only), transformers-compiled, transformers-compiled-gathered, transformers-graphed (that in CUDA graphs). By default
     on a GPU all but eager-gathered, on a CPU those that are not compiled."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where to train."""
+    """Device to train on."""
     precision: Literal["fp32", "bf16"] | None = None
     """Type of activations; the peer's parameters stay in fp32, under autocast. Default: bf16 on a GPU, else fp32."""
     seconds: float = float("inf")

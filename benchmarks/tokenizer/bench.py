@@ -153,7 +153,7 @@ def n_megabytes(texts: Sequence[str]) -> float:
 
 @dataclass(frozen=True)
 class Work:
-    """What tokenizers are given to do.
+    """A kind of work for tokenizers.
 
     Attributes:
         method: the method of a provider that does it; who has none takes no part.

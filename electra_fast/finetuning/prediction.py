@@ -77,7 +77,7 @@ def score_features(
     device: torch.device | str,
     world: World | None = None,
 ) -> list[Any]:
-    """What a network says about each item (`Kind.scores`), in order; the model's training mode is restored.
+    """A network's scores for each item (`Kind.scores`), in order; the model's training mode is restored.
 
     Items are computed in batches of similar lengths, without padding. The processes of `world` share the batches, and
     every process gets all scores.

@@ -1,4 +1,4 @@
-"""From scores of tokens to the answers of questions: the best spans of a window, then those of all windows together.
+"""Answers of questions from the scores of tokens: the best spans of a window, then those of all windows together.
 
 The rules are those of google-research/electra, finetune/qa/qa_metrics.py, with one difference: the limits on a span
 apply before the best are chosen, so that impossible spans take no place among them.

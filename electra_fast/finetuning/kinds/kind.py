@@ -41,7 +41,7 @@ class Kind(Protocol):
         """The sum of the losses of a batch's targets, in fp32. hidden: [T, H], the encoder's output."""
 
     def scores(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> list[Any]:
-        """What the network says about each item: I NumPy arrays, or dicts of arrays."""
+        """The network's scores for each item: I NumPy arrays, or dicts of arrays."""
 
     def predictions(self, examples: Sequence[Example], features: Features, scores: Sequence[Any]) -> list[dict]:
         """The prediction for each example, ready for JSON: its `id`, what is predicted, and how sure that is.

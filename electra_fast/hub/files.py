@@ -6,6 +6,7 @@ A name is a local directory if there is one, and a repository of the Hub otherwi
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import huggingface_hub
@@ -21,6 +22,9 @@ from huggingface_hub.errors import (
 
 # Name of the directory that a save writes into first, inside its target; only a killed process leaves one behind.
 SAVING_PREFIX = ".saving-"
+# By endpoint: when it was last asked whether it answers at all, and why it did not.
+_heard: dict[str, tuple[float, str | None]] = {}
+_SECONDS_HEARD, _SECONDS_TO_ANSWER = 60.0, 4.0
 HUB_OPTIONS = ("subfolder", "revision", "token", "cache_dir", "local_files_only", "force_download")
 
 
@@ -56,6 +60,14 @@ def find_file(
             raise FileNotFoundError(f"{path.parent} must hold {filename}, which is missing")
         return None
     try:
+        within = f"{subfolder}/{filename}" if subfolder else filename
+        cached = huggingface_hub.try_to_load_from_cache(name, within, cache_dir=cache_dir, revision=revision)
+        if not local_files_only and (force_download or not isinstance(cached, str)) and (reason := _silence()):
+            if not required:
+                return None
+            raise FileNotFoundError(
+                f"{name!r} is no directory, its {filename} is not in the cache, and the Hub cannot be asked: {reason}"
+            )
         return Path(
             huggingface_hub.hf_hub_download(
                 name,
@@ -90,6 +102,24 @@ def find_file(
         raise FileNotFoundError(f"{name} on the Hub has no revision {revision!r}") from error
     except HTTPError as error:
         raise OSError(f"{filename} of {name} could not be downloaded from the Hub: {_first_line(error)}") from error
+
+
+def _silence() -> str | None:
+    """Why the Hub gives no answer of any kind; None if it gives one. The answer serves for a minute.
+
+    Without this question huggingface_hub asks for every file six times, with half a minute of pauses.
+    """
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    endpoint, now = huggingface_hub.constants.ENDPOINT, time.monotonic()
+    if endpoint not in _heard or now - _heard[endpoint][0] > _SECONDS_HEARD:
+        reason = None
+        try:
+            huggingface_hub.get_session().head(endpoint, timeout=_SECONDS_TO_ANSWER)
+        except (HTTPError, OSError) as error:
+            reason = f"{_first_line(error)}; HF_HUB_OFFLINE=1 uses what is in the cache without asking"
+        _heard[endpoint] = now, reason
+    return _heard[endpoint][1]
 
 
 def push_directory(

@@ -16,6 +16,7 @@ import torch
 from tiny_models import TINY, assert_same_weights, random_model
 
 from electra_fast import ElectraConfig, ElectraForPreTraining, ElectraModel
+from electra_fast.hub import files
 from electra_fast.hub.files import find_file, push_directory
 
 
@@ -215,12 +216,20 @@ def test_an_error_of_the_hub_is_told(hub, tmp_path, model):
 def test_without_network_the_cache_serves(hub, tmp_path, model, monkeypatch):
     hub.add("owner/tiny", tmp_path / "saved")
     ElectraForPreTraining.from_pretrained("owner/tiny")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts to reach the Hub
     hub.close()
     huggingface_hub.close_session()  # which would keep its connection to the server that was
     assert_same_weights(ElectraForPreTraining.from_pretrained("owner/tiny"), model.state_dict())
-    with pytest.raises(FileNotFoundError, match=r"'owner/other' is no directory, .* and the Hub cannot be asked"):
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("nothing is asked a second time"))
+    monkeypatch.setattr(files, "_heard", {})
+    cannot = (
+        r"'owner/other' is no directory, .* and the Hub cannot be asked: .*HF_HUB_OFFLINE=1 uses what is in the cache"
+    )
+    with pytest.raises(FileNotFoundError, match=cannot):
         ElectraForPreTraining.from_pretrained("owner/other")
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: pytest.fail("the answer is remembered"))
+    with pytest.raises(FileNotFoundError, match=cannot):
+        find_file("owner/other", "tokenizer.json")
+    assert find_file("owner/other", "tokenizer.json", required=False) is None
 
 
 def test_a_damaged_download_is_refused(hub, tmp_path, model):

@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+.DEFAULT_GOAL := demo
 .PHONY: bundled demo test test-slow gpu sanitize fuzz lint bench resources clean
 
 # One environment, installed anew when the requirements or the C++ sources change. The demo needs only a part of it.
@@ -10,13 +11,13 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints
 
 .venv/demo: $(SOURCES)
 	@echo "Installing electra_fast, with its C++ compiled here, and transformers to compare with, into .venv ..."
-	@test -d .venv || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(INSTALL) -e . transformers
 	@touch $@
 
 .venv/installed: $(SOURCES)
 	@echo "Installing electra_fast, with its C++ compiled here, and all that its tests use, into .venv ..."
-	@test -d .venv || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(INSTALL) -e ".[dev]"
 	@touch .venv/demo $@
 
@@ -35,7 +36,8 @@ test-slow: .venv/installed
 # commit for the rows if there is no git.
 OUT ?= benchmarks/results
 LOGS ?= build/gpu
-COMMIT ?= $(shell git describe --always --dirty --exclude '*' 2>/dev/null)
+COMMIT ?= $(shell git rev-parse --short HEAD 2>/dev/null)$(if $(shell git status --porcelain -- . \
+	':(exclude)benchmarks/results' 2>/dev/null),-dirty)
 
 gpu:
 	@$(PYTHON) -c "import sys, torch; torch.cuda.is_available() or sys.exit('make gpu needs a CUDA GPU, and torch sees none')"

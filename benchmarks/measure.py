@@ -139,7 +139,7 @@ def machine(*distributions: str) -> dict[str, str | int | None]:
 
 
 def _commit() -> str | None:
-    """The commit that the code is at, with `-dirty` where tracked files differ from it.
+    """The commit that the code is at, with `-dirty` where files differ from it, or are not in it.
 
     Rows do not count as a difference: those of one run would make the next one dirty. Outside of a checkout it is what
     the environment's ELECTRA_FAST_COMMIT says, or None.
@@ -153,7 +153,7 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
+        changes = git("status", "--porcelain", "--", ".", ":(exclude)benchmarks/results")
         return git("rev-parse", "--short", "HEAD") + ("-dirty" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return None

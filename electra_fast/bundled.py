@@ -16,3 +16,7 @@ DIRECTORY = Path(__file__).with_name("bundled_model")
 def bundled(network: Network) -> Path:
     """The directory of one network of the bundled model, for `from_pretrained`."""
     return DIRECTORY / network
+
+
+if __name__ == "__main__":
+    raise SystemExit("moved: python -m electra_fast.cli.bundle RUN makes the bundled model")

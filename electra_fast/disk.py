@@ -43,8 +43,9 @@ def lines(path: Path, newline: str | None = None) -> Iterator[str]:
             for number, line in enumerate(text, start=1):  # noqa: B007 - errors name it
                 yield line
     except UnicodeDecodeError as error:
-        # Some kilobytes are decoded at once: lines may come before the damage that have not been given out.
-        number += 1 + error.object.count(b"\n", 0, error.start)
+        # Some kilobytes are decoded at once, so the line is looked for where every byte is a character.
+        with _open_packed(path) as file, io.TextIOWrapper(file, "latin-1", newline=newline) as text:
+            number = next(number for number, line in enumerate(text, start=1) if not _is_utf8(line.encode("latin-1")))
         raise ValueError(f"{path}, line {number}: {not_utf8(error)}") from error
     except _DAMAGE as error:
         raise ValueError(f"{path}, line {number + 1}: the compressed file is damaged: {error}") from error
@@ -56,6 +57,14 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     A line ends with a line feed and nothing else: a carriage return within one is white space of its text.
     """
     return enumerate(lines(path, newline="\n"), start=1)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
@@ -126,20 +135,21 @@ def written(path: str | os.PathLike, mode: Literal["w", "wb"] = "w") -> Iterator
     """Gives a file to write, UTF-8 text or bytes, which gets its name when all of it is on the disk.
 
     What was there before stays until then, and after an error. A link is followed, as `open` does. A process that is
-    killed leaves `.NAME.tmp`, which the next one removes.
+    killed leaves `.NAME.PID.tmp`, which the next one removes. Of two processes that write at once, the last one wins.
 
     Raises:
         FileNotFoundError, FileExistsError: from `check_writable`.
     """
     check_writable(path)
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)  # of a killed process, perhaps with other permissions
+    temporary = _beside(path)
     try:
         with open(temporary, mode, encoding=None if mode == "wb" else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -152,11 +162,12 @@ def check_writable(path: str | os.PathLike) -> None:
         FileNotFoundError: the directory does not exist.
         FileExistsError: a directory or a device has that name.
     """
-    path = Path(os.path.realpath(path))
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the directory of the output does not exist: {path.parent}")
-    if path.exists() and not path.is_file():
+    parent = Path(os.path.realpath(path)).parent
+    # A pipe that /dev/stdout leads to has no directory.
+    if os.path.exists(path) and not os.path.isfile(path):
         raise FileExistsError(f"the output must be a file, but {path} is there and is none")
+    if not parent.is_dir():
+        raise FileNotFoundError(f"the directory of the output does not exist: {parent}")
 
 
 @contextmanager
@@ -164,15 +175,18 @@ def replaced(directory: str | os.PathLike) -> Iterator[Path]:
     """Gives an empty directory to write to, which then takes the place of what was there before; parents are made.
 
     What was there before stays until then, and after an error. A link is followed. A process that is killed leaves
-    `.NAME.tmp`, which the next one removes; between the two moves also `.NAME.old.tmp`, which the next one moves back.
+    `.NAME.PID.tmp`, which the next one removes; between the two moves also `.NAME.old.tmp`, which the next one moves
+    back.
 
     Raises:
-        FileExistsError: a file has that name.
+        FileExistsError: a file has that name, or a process works in the directory: it would go on in the old one.
     """
     directory = Path(os.path.realpath(directory))
     if directory.exists() and not directory.is_dir():
         raise FileExistsError(f"the output must be a directory, but {directory} is a file")
-    temporary, old = (directory.with_name(f".{directory.name}.{ending}") for ending in ("tmp", "old.tmp"))
+    if Path.cwd().is_relative_to(directory):
+        raise FileExistsError(f"the output must be another directory than the working one, got {directory}")
+    temporary, old = _beside(directory), directory.with_name(f".{directory.name}.old.tmp")
     _clean(directory, temporary, old)
     temporary.mkdir(parents=True)
     try:
@@ -183,6 +197,31 @@ def replaced(directory: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, directory)
     finally:
         _clean(directory, temporary, old)
+
+
+def _beside(path: Path) -> Path:
+    """The temporary name of this process, `.NAME.PID.tmp`; removes what processes that are no more have left."""
+    start, end = f".{path.name}.", ".tmp"
+    for leftover in path.parent.iterdir() if path.parent.is_dir() else ():
+        pid = leftover.name[len(start) : -len(end)]
+        if leftover.name == f"{start}{pid}{end}" and pid.isdigit() and not _is_at_work(int(pid)):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    return path.with_name(f"{start}{os.getpid()}{end}")
+
+
+def _is_at_work(pid: int) -> bool:
+    """Whether another process of this number lives."""
+    if pid == os.getpid():
+        return False
+    if os.name == "nt":  # there a signal 0 is Ctrl-C
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _clean(directory: Path, temporary: Path, old: Path) -> None:

@@ -154,7 +154,7 @@ def commit_of(row: Row) -> tuple[str, str]:
 
 def is_clean(row: Row) -> bool:
     """Whether the commit holds the code that was measured; git names a tree with other changes `-dirty`."""
-    return not commit_of(row)[1].endswith("-dirty")
+    return bool(row.get("commit")) and not row["commit"].endswith("-dirty")
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:

@@ -23,21 +23,23 @@ class InfoCommand:
         import torch
 
         from ..integrations.limits import LIMITS, version_obstacle
+        from ..model import cpu_encoder
         from ..model.config import ElectraConfig
-        from ..model.cpu_encoder import instructions
-        from ..model.cpu_encoder import obstacle as cpu_obstacle
         from ..ops import explain
 
         cuda = torch.cuda.is_available()
         versions = {"electra_fast": __version__, "python": platform.python_version()}
         versions |= {name: installed_version(name) for name in ("torch", "triton", "transformers")}
         device = torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads"
-        shape = {}
+        shape, unserved = {}, None
         if self.model is not None:
             config = ElectraConfig.from_pretrained(self.model)
             shape = {"head_size": config.head_size, "activation": config.hidden_act}
+            unserved = cpu_encoder.why_not_for(config)
         ops = [dict(zip(("op", "impl", "reason"), row, strict=True)) for row in explain("auto", **shape)]
-        encoder = {name: cpu_obstacle(name) or instructions() for name in ("fp32", "int8")}
+        encoder = {
+            name: unserved or cpu_encoder.obstacle(name) or cpu_encoder.instructions() for name in ("fp32", "int8")
+        }
         obstacle = version_obstacle()
         if self.json:
             served = {"obstacle": obstacle, "limits": LIMITS}

@@ -185,6 +185,8 @@ def hidden_states(
     Without `keep_states` the last state may be the only one.
     """
     bound = ops.select("auto", model.encoder.layer[0].attention.self.attention_head_size)
+    if ops.resolve("auto") == "triton":  # asked for by name: raises for an activation that the kernels do not know
+        ops.choose("linear_gelu", "triton", activation=model.config.hidden_act)
     on_cpu = _ON_CPU.setdefault(model, CpuEncoder())
     if ops.resolve("auto") == "auto" and on_cpu.serves(model, position_ids):
         embedded = None

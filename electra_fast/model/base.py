@@ -11,7 +11,7 @@ from .. import ops
 from ..ops import Impl
 from .captured import CapturedEncoder
 from .config import ElectraConfig
-from .cpu_encoder import CpuEncoder, Precision
+from .cpu_encoder import CpuEncoder, Precision, why_not_for
 from .layers import checkpoint_activations
 from .outputs import ModelOutput
 from .pretrained import HubMixin
@@ -194,8 +194,10 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
         eight bits (gradients, attentions as an output) raises RuntimeError.
 
         Raises:
-            ValueError: an unknown precision, or a processor without VNNI.
+            ValueError: an unknown precision, a processor without VNNI, or a model that only torch computes.
         """
+        if precision != "fp32" and (reason := why_not_for(self.config)):
+            raise ValueError(f"{precision} is not for this model: {reason}")
         self.base_model.cpu_encoder = CpuEncoder(precision)
         return self
 

@@ -16,7 +16,7 @@ from functools import cache
 from itertools import repeat
 from operator import attrgetter, contains, is_, itemgetter
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -54,10 +54,21 @@ def obstacle(precision: Precision = "fp32") -> str | None:
     if _cpu is None:
         return "the extension electra_fast._cpu is not built"
     name, multiplies_bytes = _cpu.instructions(fastest_allowed())
+    if not name and _limited():
+        return f"ELECTRA_FAST_ISA={fastest_allowed()} allows neither AVX-512 nor AVX2 with FMA"
     if not name:
-        return f"the processor has neither AVX-512 nor AVX2 with FMA{_limited()}"
+        return "the processor has neither AVX-512 nor AVX2 with FMA"
     if precision == "int8" and not multiplies_bytes:
         return f"products of bytes need AVX-512 with VNNI, the processor has {name}{_limited()}"
+    return None
+
+
+def why_not_for(config: Any) -> str | None:
+    """The reason why a model of this config, ours or transformers', is not for the encoder in C++; None if it is."""
+    if not is_erf_gelu(config.hidden_act):
+        return f"the activation is {config.hidden_act}"
+    if getattr(config, "add_cross_attention", False):
+        return "the model has cross-attention"
     return None
 
 
@@ -285,11 +296,8 @@ def _has_global_hooks() -> bool:
 
 
 def _why_not_copied(model: nn.Module) -> str | None:
-    config = model.config
-    if not is_erf_gelu(config.hidden_act):
-        return f"the activation is {config.hidden_act}"
-    if getattr(config, "add_cross_attention", False):
-        return "the model has cross-attention"
+    if reason := why_not_for(model.config):
+        return reason
     if _has_global_hooks():
         return "all modules have hooks"
     for _, _, part in _edges(model):

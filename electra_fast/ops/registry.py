@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Literal, get_args
 
@@ -70,7 +70,7 @@ OPS: dict[str, Op] = {
 def resolve(impl: Impl) -> Impl:
     """The impl that is asked for; the environment's ELECTRA_FAST_IMPL stands in for "auto"."""
     if impl == "auto":
-        impl = os.environ.get("ELECTRA_FAST_IMPL", "auto")  # type: ignore[assignment]
+        impl = os.environ.get("ELECTRA_FAST_IMPL") or "auto"  # type: ignore[assignment]
     if impl not in get_args(Impl):
         raise ValueError(f"impl must be one of {', '.join(get_args(Impl))}, got {impl!r}")
     return impl
@@ -95,6 +95,7 @@ def choose(name: str, impl: Impl, head_size: int | None = None, activation: Acti
     The implementation "auto" goes by the device of the tensors. `head_size` is that of the attention, `activation` a
     config's `hidden_act`.
     """
+    reference.activation_of(activation)  # raises for a name that is not known
     if impl == "torch":
         return "torch", "asked for"
     reason = obstacle()
@@ -168,13 +169,11 @@ class Ops:
 
 
 @cache
-def _bind(impl: Impl, head_size: int | None, activation: Activation) -> Ops:
+def _bind(impl: Impl, head_size: int | None) -> Ops:
     bound: dict[str, Callable] = {}
     for name, op in OPS.items():
-        served, _ = choose(name, impl, head_size, activation)
-        if op.torch_with is not None and not reference.is_erf_gelu(activation):
-            bound[name] = partial(op.torch_with, reference.activation_of(activation))
-        elif served == "auto":
+        served, _ = choose(name, impl, head_size)
+        if served == "auto":
             bound[name] = ByDevice(op.torch, op.triton)
         else:
             bound[name] = op.torch if served == "torch" else op.triton
@@ -192,7 +191,17 @@ def select(impl: Impl = "auto", head_size: int | None = None, activation: Activa
     Raises:
         ValueError: an impl or an activation that is not known, or an impl that cannot serve one of the ops.
     """
-    return _bind(resolve(impl), head_size, activation)
+    impl = resolve(impl)
+    bound = _bind(impl, head_size)
+    if reference.is_erf_gelu(activation):
+        return bound
+    # A function of the user's may be anything, also equal to another one, so nothing is remembered by it.
+    function, others = reference.activation_of(activation), {}
+    for name, op in OPS.items():
+        if op.torch_with is not None:
+            choose(name, impl, head_size, activation)
+            others[name] = partial(op.torch_with, function)
+    return replace(bound, **others)
 
 
 def explain(

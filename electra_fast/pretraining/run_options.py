@@ -33,5 +33,7 @@ class PretrainingOptions(RunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.checkpoint_every is None:
+            raise ValueError("checkpoint_every must be positive, got None")
         self._check_positive("n_steps", "minutes", "keep_checkpoints")
         self._check_one_of("parallel", Parallel)

@@ -61,8 +61,13 @@ def test_a_peer_that_groups_lengths_is_compared_by_whole_times():
     assert cells(make(BLOCKS["finetune"], rows))[1] == ["m, sst2, 12.9 tokens on average", "2", "1.10 x", "1.50 x"]
 
 
+def test_a_row_without_a_commit_is_no_figure():
+    assert not any(is_clean(row(commit=commit)) for commit in (None, "", "aaaaaaa-dirty"))
+    assert is_clean(row(commit="aaaaaaa"))
+
+
 def test_lines_that_would_look_alike_get_all_their_columns():
-    shared = {"bench": "finetune", "model": "m", "milliseconds": [1, 2, 3], "provider": OURS}
+    shared = {"bench": "finetune", "model": "m", "milliseconds": [1, 2, 3], "provider": OURS, "commit": "aaaaaaa"}
     made = make(BLOCKS["finetune"], [{**shared, "n_items": 1}, {**shared, "n_items": 3200}])
     assert [line[0] for line in cells(made)[1:]] == ["m, 1 item", "m, 3,200 items"]
 

@@ -130,6 +130,8 @@ def test_info_of_a_model_goes_by_its_activation(capsys, tmp_path, monkeypatch):
     assert ops["linear_gelu"]["impl"] == ops["rtd_head"]["impl"] == ops["attention"]["impl"] == "torch"
     assert ops["linear_gelu"]["reason"] == "the activation is relu; the kernel has gelu alone"
     assert ops["mlm_head"]["impl"] == "auto"
+    document = json.loads(run(capsys, "info", "--json", "--model", str(tmp_path)))
+    assert document["cpu_inference"] == dict.fromkeys(("fp32", "int8"), "the activation is relu")
 
 
 # detect

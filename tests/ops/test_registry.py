@@ -1,8 +1,10 @@
 """The registry: every op is served, a named impl is kept to, nothing falls back in silence."""
 
 import dataclasses
+import gc
 import inspect
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -107,6 +109,37 @@ def test_an_activation_that_the_kernels_do_not_know_goes_to_torch_or_is_refused(
     assert torch.equal(feed_forward(hidden), feed_forward.dense(hidden).relu())
 
 
+class Scaled:
+    """An activation of a user: equal to all of its kind, and so without a hash."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __eq__(self, other):
+        return isinstance(other, Scaled)
+
+    def __call__(self, x):
+        return self.factor * x
+
+
+def test_functions_as_activations_are_kept_apart():
+    models = [ElectraModel(with_activation(Scaled(factor))).eval() for factor in (1, 5)]
+    hidden = torch.randn(3, 8)
+    for model, factor in zip(models, (1, 5), strict=True):
+        feed_forward = model.encoder.layer[0].intermediate
+        assert torch.equal(feed_forward(hidden), factor * feed_forward.dense(hidden))
+    function = weakref.ref(models[0].config.hidden_act)
+    del model, models, feed_forward
+    gc.collect()
+    assert function() is None
+
+
+def test_an_activation_that_nobody_knows_is_named():
+    for ask in (lambda: registry.explain(activation="nope"), lambda: registry.select("torch", activation="nope")):
+        with pytest.raises(ValueError, match=r"the activation must be one of .*, got 'nope'"):
+            ask()
+
+
 @pytest.mark.parametrize("activation", ["gelu", "gelu_python", torch.nn.functional.gelu])
 def test_the_erf_gelu_is_served_by_any_of_its_names(on_a_gpu, activation):
     model = ElectraForPreTraining(with_activation(activation), impl="triton")
@@ -127,6 +160,8 @@ def test_unknown_impl_is_named():
 def test_the_environment_stands_in_for_auto(monkeypatch):
     monkeypatch.setenv("ELECTRA_FAST_IMPL", "torch")
     assert registry.explain()[0][2] == "asked for"
+    monkeypatch.setenv("ELECTRA_FAST_IMPL", "")
+    assert registry.resolve("auto") == "auto"
     monkeypatch.setenv("ELECTRA_FAST_IMPL", "fast")
     with pytest.raises(ValueError, match="'fast'"):
         registry.select()

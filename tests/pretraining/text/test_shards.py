@@ -133,8 +133,8 @@ def test_a_full_disk_leaves_nothing_behind(tokenizer, tmp_path, monkeypatch):
 
 
 def test_what_was_left_by_a_killed_run_is_no_hindrance(tokenizer, tmp_path):
-    (tmp_path / ".out.tmp").mkdir()
-    (tmp_path / ".out.tmp" / "shard-99999.ids.npy").write_bytes(b"x")
+    (tmp_path / ".out.4194304.tmp").mkdir()
+    (tmp_path / ".out.4194304.tmp" / "shard-99999.ids.npy").write_bytes(b"x")
     write_shards(Corpus.from_texts(TEXTS), tokenizer, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert not list((tmp_path / "out").glob("*99999*"))

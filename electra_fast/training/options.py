@@ -82,7 +82,6 @@ def by_owner(changes: Mapping[str, Any], *owners: type) -> list[dict[str, Any]]:
     """Keyword arguments split by the dataclass that has a field of the name; raises TypeError for unknown names."""
     names = [{field.name for field in fields(owner)} for owner in owners]
     if unknown := changes.keys() - set.union(*names):
-        raise TypeError(
-            f"a keyword must be one of {', '.join(sorted(set.union(*names)))}, got {', '.join(sorted(unknown))}"
-        )
+        known = ", ".join(sorted(set.union(*names)))
+        raise TypeError(f"unexpected keyword {', '.join(sorted(unknown))}; the options beside the named are {known}")
     return [{name: value for name, value in changes.items() if name in own} for own in names]

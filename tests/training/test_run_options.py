@@ -73,9 +73,11 @@ def test_keywords_go_to_the_one_who_has_them():
 
 
 def test_a_keyword_that_nobody_has_is_named(tmp_path):
-    with pytest.raises(TypeError, match=r"a keyword must be one of accumulate, .*, got n_stepps$"):
+    with pytest.raises(TypeError, match=r"unexpected keyword n_stepps; the options beside the named are accumulate, "):
         pretraining.pretrain(None, None, tmp_path / "out", n_stepps=2)
-    with pytest.raises(TypeError, match=r"a keyword must be one of accumulate, .*n_epochs.*, got minutes$"):
+    with pytest.raises(
+        TypeError, match=r"unexpected keyword minutes; the options beside the named are accumulate, .*n_epochs"
+    ):
         finetuning.finetune("model", [], tmp_path / "out", seed=1, n_epochs=1.0, minutes=2)
     assert not (tmp_path / "out").exists()
 

@@ -273,7 +273,8 @@ BLOCKS = {
         ("preset", "batch_size", "seq_length", "precision", "threads"),
         {"tokens/s": _number("tokens_per_second")},
         _ratio,
-        "electra-fast bench pretrain",
+        "electra-fast bench pretrain --providers electra_fast transformers-eager transformers-eager-gathered "
+        "transformers-compiled-gathered",
     ),
     "tokenizer": Block(
         "tokenizer",

@@ -13,16 +13,15 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 from transformers.models.electra import modeling_electra as theirs
 from transformers.utils import output_capturing
 
 from .. import ops
-from ..model.arguments import is_recorded
 from ..model.cpu_encoder import CpuEncoder
-from ..model.packing import PackedBatch
+from ..model.packing import PackedBatch, is_recorded
+from ..model.qkv import project
 
 # Keywords that mean nothing to an encoder, or that this file reads.
 _KNOWN_KEYWORDS = {
@@ -257,7 +256,8 @@ def _run_layer(
 ) -> Tensor:
     attention = layer.attention.self
     dropout_p = attention.dropout.p if attention.training else 0.0
-    qkv = _queries_keys_values(attention, hidden)
+    qkv = project((attention.query, attention.key, attention.value), hidden)
+    qkv = qkv.unflatten(-1, (3, attention.num_attention_heads, attention.attention_head_size))
     attended = bound.attention(qkv, packed.cu_seqlens, packed.max_seqlen, dropout_p, False, seeds[0]).flatten(-2)
     hidden = _end(layer.attention.output, bound, attended, hidden, seeds[1])
     # A chunk is `chunk_size_feed_forward` columns of the padded batch.
@@ -275,17 +275,6 @@ def _feed_forward(layer: theirs.ElectraLayer, bound: ops.Ops, hidden: Tensor, se
     else:
         inner = feed_forward.intermediate_act_fn(feed_forward.dense(hidden))
     return _end(layer.output, bound, inner, hidden, seed)
-
-
-def _queries_keys_values(attention: theirs.ElectraSelfAttention, hidden: Tensor) -> Tensor:
-    """Computes [T, H] -> [T, 3, A, D]; plain layers share one GEMM, since joining their small weights costs little."""
-    linears = (attention.query, attention.key, attention.value)
-    if all(map(_is_plain_linear, linears)):
-        weight, bias = (torch.cat([getattr(x, kind) for x in linears]) for kind in ("weight", "bias"))
-        qkv = F.linear(hidden, weight, bias)
-    else:
-        qkv = torch.cat([linear(hidden) for linear in linears], dim=-1)
-    return qkv.unflatten(-1, (3, attention.num_attention_heads, attention.attention_head_size))
 
 
 def _end(end: nn.Module, bound: ops.Ops, x: Tensor, residual: Tensor, seed: Tensor | None) -> Tensor:

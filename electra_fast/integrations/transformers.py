@@ -28,8 +28,8 @@ if (_obstacle := version_obstacle()) is not None:
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.models.electra import modeling_electra as theirs
 
-from ..model.arguments import Reads, choose_packing, is_recorded, packed_already
-from ..model.packing import PackedBatch
+from ..model.arguments import Reads, choose_packing, packed_already
+from ..model.packing import PackedBatch, is_recorded
 from . import attention
 from .packed_electra import hidden_states, wanted_states, why_not_packed
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .config import ElectraConfig
 from .layers import Context, KeyValueCache, PackedContext, PaddedContext
-from .packing import PackedBatch, packed_row
+from .packing import PackedBatch, is_recorded, packed_row
 
 # Positions that a head reads: real tokens only, the first column (even if that is padding), or every column.
 Reads = Literal["tokens", "first", "all"]
@@ -250,11 +250,6 @@ def check_inputs(config: ElectraConfig, batch: dict[str, Tensor | None], past_le
 def _check_broadcast(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tensor.dim() != len(shape) or any(n not in (1, m) for n, m in zip(tensor.shape, shape, strict=True)):
         raise ValueError(f"{name} must have shape {shape}, or 1 where it is repeated, got {tuple(tensor.shape)}")
-
-
-def is_recorded() -> bool:
-    """Tells whether a graph is being recorded for other batches too: lengths read now would be frozen into it."""
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
 def packed_already(

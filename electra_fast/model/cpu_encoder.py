@@ -20,12 +20,12 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as all_modules
 
 from ..ops.reference import is_erf_gelu
 from ..processor import INSTRUCTION_SETS, fastest_allowed
-from .arguments import is_recorded
-from .packing import PackedBatch
+from .hooks import HOOKS, has_global_hooks, is_hooked
+from .packing import PackedBatch, is_recorded
+from .qkv import NAMES
 
 try:
     from .. import _cpu
@@ -46,7 +46,6 @@ def _share_threads() -> None:
 
 
 _version = attrgetter("_version")
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def obstacle(precision: Precision = "fp32") -> str | None:
@@ -221,7 +220,7 @@ class _Copy:
         for layer in model.encoder.layer:
             attended, outer = layer.attention.output, layer.output
             self.encoder.add_layer(
-                _queries_keys_values(layer.attention.self),
+                [part for name in NAMES for part in _linear(getattr(layer.attention.self, name))],
                 _linear(attended.dense),
                 _pair(attended.LayerNorm),
                 _linear(layer.intermediate.dense),
@@ -236,7 +235,7 @@ class _Copy:
             *((parent._modules, name, child) for parent, name, child in edges), strict=True
         )
         self._attributes = [child.__dict__ for child in self._children]
-        self._hooks = [attributes[name] for attributes in self._attributes for name in _HOOKS]
+        self._hooks = [attributes[name] for attributes in self._attributes for name in HOOKS]
         self._parameters_of, self._parameter_names, self._parameters = zip(
             *(
                 (child._parameters, name, parameter)
@@ -260,20 +259,13 @@ class _Copy:
             and not any(map(contains, self._attributes, repeat("forward")))
             and list(map(_version, self._versioned)) == self._versions
             and list(map(Tensor.data_ptr, self._parameters)) == self._addresses
-            and not _has_global_hooks()
+            and not has_global_hooks()
             and self.encoder.is_current()
         )
 
 
 def _linear(linear: nn.Linear) -> list[tuple[int, int, int]]:
     return [(linear.weight.data_ptr(), linear.bias.data_ptr(), linear.out_features)]
-
-
-def _queries_keys_values(attention: nn.Module) -> list[tuple[int, int, int]]:
-    """The weights of queries, keys and values: one matrix in our classes, three in transformers'."""
-    if hasattr(attention, "qkv"):
-        return _linear(attention.qkv)
-    return [part for name in ("query", "key", "value") for part in _linear(getattr(attention, name))]
 
 
 def _pair(norm: nn.LayerNorm) -> tuple[int, int]:
@@ -291,18 +283,13 @@ def _edges(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
     return edges
 
 
-def _has_global_hooks() -> bool:
-    return bool(all_modules._global_forward_hooks or all_modules._global_forward_pre_hooks)
-
-
 def _why_not_copied(model: nn.Module) -> str | None:
     if reason := why_not_for(model.config):
         return reason
-    if _has_global_hooks():
+    if has_global_hooks():
         return "all modules have hooks"
     for _, _, part in _edges(model):
-        own = part.__dict__
-        if own["training"] or "forward" in own or any(own[name] for name in _HOOKS):
+        if part.training or is_hooked(part):
             return f"a {type(part).__name__} is in training mode, has hooks or a forward of its own"
         if type(part).__module__ not in _KNOWN_MODULES:
             return f"a part is a {type(part).__module__}.{type(part).__name__}"

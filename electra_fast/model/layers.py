@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from .. import ops
 from ..ops import Impl, reference
 from .config import ElectraConfig
+from .qkv import QueriesKeysValues, project
 
 
 class KeyValueCache:
@@ -155,51 +156,21 @@ class ElectraEmbeddings(nn.Module):
         )
 
 
-class ElectraSelfAttention(nn.Module):
-    """Self-attention, with queries, keys and values by one GEMM; on disk and in `state_dict()` they are three."""
+class ElectraSelfAttention(QueriesKeysValues):
+    """Self-attention, with queries, keys and values by one product."""
 
     def __init__(self, config: ElectraConfig, layer_idx: int = 0, impl: Impl = "auto"):
-        super().__init__()
+        super().__init__(config.hidden_size)
         self.num_attention_heads, self.attention_head_size = config.num_attention_heads, config.head_size
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
         self.layer_idx = layer_idx
         self.ops = ops.select(impl, config.head_size)
-        self.register_state_dict_post_hook(_split_qkv)
-        self.register_load_state_dict_pre_hook(_join_qkv)
 
     def forward(self, hidden: Tensor, context: Context, seed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        qkv = self.qkv(hidden).unflatten(-1, (3, self.num_attention_heads, self.attention_head_size))
+        qkv = project((self.query, self.key, self.value), hidden)
+        qkv = qkv.unflatten(-1, (3, self.num_attention_heads, self.attention_head_size))
         out, probabilities = context.attend(self, qkv, seed)
         return out.flatten(-2), probabilities
-
-
-def _split_qkv(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    weights, biases = (state.pop(f"{prefix}qkv.{kind}").chunk(3) for kind in ("weight", "bias"))
-    for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
-        # accelerate takes views into one storage for one tensor, and would drop all but the first: so we copy.
-        state[f"{prefix}{name}.weight"], state[f"{prefix}{name}.bias"] = weight.clone(), bias.clone()
-
-
-def _join_qkv(
-    module: ElectraSelfAttention,
-    state: dict[str, Any],
-    prefix: str,
-    metadata: Any,
-    strict: bool,
-    missing: list[str],
-    *_,
-) -> None:
-    for kind in ("weight", "bias"):
-        if f"{prefix}qkv.{kind}" in state:
-            continue
-        parts = []
-        for name, own in zip(("query", "key", "value"), getattr(module.qkv, kind).detach().chunk(3), strict=True):
-            key = f"{prefix}{name}.{kind}"
-            if key not in state:
-                missing.append(key)
-            parts.append(state.pop(key, own))
-        state[f"{prefix}qkv.{kind}"] = torch.cat(parts)
 
 
 class ElectraCrossAttention(nn.Module):

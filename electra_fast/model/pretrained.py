@@ -148,8 +148,7 @@ class HubMixin:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the first model has given them
                 model = cls(config, *model_args, impl=impl).to(device, dtype)
-        # Pass all tensors: qkv is one in memory, so query must load even if key is missing.
-        model.load_state_dict({**model.state_dict(), **fitted.tensors}, strict=False)
+        model.load_state_dict(fitted.tensors, strict=False)
         model.tie_weights()
         if notes := [*fitted.describe(cls.__name__), *notes]:
             message = "\n  ".join([f"{source} does not fit {cls.__name__} exactly:", *notes])

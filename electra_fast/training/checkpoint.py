@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed import checkpoint
 from torch.distributed.checkpoint import SavePlan, SavePlanner
 
+from .joined_states import joined_tensors
 from .optim import Adam
 
 State = dict[str, dict[str, Tensor]]
@@ -133,8 +135,9 @@ class Checkpoints:
         path = self._directory / f"step-{step}"
         try:
             found = checkpoint.FileSystemReader(path).read_metadata().state_dict_metadata
-            _check_shapes(path, {name: tuple(entry.size) for name, entry in found.items()}, state)
-            checkpoint.load(state, checkpoint_id=path, process_group=self._group)
+            with _as_saved(state, found) as saved:
+                _check_shapes(path, {name: tuple(entry.size) for name, entry in found.items()}, saved)
+                checkpoint.load(saved, checkpoint_id=path, process_group=self._group)
         except ValueError:
             raise
         except _FAILURES as error:
@@ -142,6 +145,22 @@ class Checkpoints:
                 f"{path} must be a complete checkpoint, got: {_cause(error)}; without it the run goes on from the one "
                 f"before"
             ) from error
+
+
+@contextmanager
+def _as_saved(state: State, names: Collection[str]) -> Iterator[State]:
+    """The state with one tensor where a checkpoint with these names holds three as one; writes it to the three."""
+    saved, wholes = {}, []
+    for part, tensors in state.items():
+        joined = joined_tensors(tensors, {name.removeprefix(f"{part}.") for name in names})
+        whole = {name: torch.cat(pieces) for name, pieces in joined.items()}
+        pieces = {id(piece) for pieces in joined.values() for piece in pieces}
+        saved[part] = {name: x for name, x in tensors.items() if id(x) not in pieces} | whole
+        wholes += [(whole[name], pieces) for name, pieces in joined.items()]
+    yield saved
+    for whole, pieces in wholes:
+        for piece, values in zip(pieces, whole.chunk(3), strict=True):
+            piece.copy_(values)
 
 
 def _check_shapes(path: Path, found: dict[str, tuple[int, ...]], state: State) -> None:

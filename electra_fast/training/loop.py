@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ..model.precision import DTYPES
+from ..model.qkv import join_all
 from .checkpoint import State, round_parameters, training_state
 from .distributed import World, average_gradients, parallelize
 from .optim import Adam
@@ -79,6 +80,7 @@ class Loop(ABC):
         if parallel == "ddp":
             for optimizer in self.optimizers:
                 lower_precision(optimizer, dtype)
+            join_all(model)
             self.module = parallelize(model, world, parallel, dtype)
 
     def state(self) -> State:

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from .. import ops
 from ..ops import Impl
+from .joined_states import split_optimizer_state
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 
@@ -97,6 +98,7 @@ class Adam(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads a state; torch.optim.Optimizer would round masters and moments to the dtype of their parameters."""
+        state_dict = split_optimizer_state(self, state_dict)
         super().load_state_dict(state_dict)
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
             for index, p in zip(saved["params"], group["params"], strict=True):

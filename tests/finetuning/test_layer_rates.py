@@ -31,7 +31,7 @@ def test_a_rate_falls_by_a_factor_a_layer(google):
     expected = {
         "classifier.dense.weight": 1.0,
         "electra.encoder.layer.2.output.dense.weight": 0.5 * extra,
-        "electra.encoder.layer.1.attention.self.qkv.weight": 0.25 * extra,
+        "electra.encoder.layer.1.attention.self.key.weight": 0.25 * extra,
         "electra.encoder.layer.0.intermediate.dense.weight": 0.125 * extra,
         "electra.embeddings_project.weight": 0.0625 * extra,
         "electra.embeddings.word_embeddings.weight": 0.0625 * extra,

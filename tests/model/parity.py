@@ -52,16 +52,8 @@ def twins(name: str, dtype=torch.float64, attention="sdpa", seed=0, **shape) -> 
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
-    """By transformers' names; our query, key and value are one parameter."""
-    named = {}
-    for name, parameter in model.named_parameters():
-        grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        if ".qkv." in name:
-            parts = zip(("query", "key", "value"), grad.chunk(3), strict=True)
-            named |= {name.replace("qkv", part): piece for part, piece in parts}
-        else:
-            named[name] = grad
-    return named
+    """Every parameter's gradient by its name; zeros for those that the loss did not reach."""
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
 
 
 def assert_close(name: str, ours: Tensor, theirs: Tensor, tolerance: float) -> None:

@@ -158,7 +158,7 @@ def test_changed_weights_are_noticed():
         model.encoder.layer[0].intermediate.dense.weight.data.mul_(1.5)
 
     def other_data(model):
-        weight = model.encoder.layer[0].attention.self.qkv.weight
+        weight = model.encoder.layer[0].attention.self.key.weight
         weight.data = weight.data * 1.5
 
     def other_parameter(model):

@@ -55,7 +55,7 @@ def test_eight_bits_are_those_of_the_formula():
     position = packed.position_ids(1)
     hidden = reference.embeddings(ids, torch.zeros_like(ids), position, None, reference.embeddings_project)
     layer = reference.encoder.layer[0]
-    values = linear(layer.attention.self.qkv, hidden)[:, -48:]
+    values = linear(layer.attention.self.value, hidden)
     hidden = layer.attention.output.LayerNorm(hidden + linear(layer.attention.output.dense, values))
     inner = torch.nn.functional.gelu(linear(layer.intermediate.dense, hidden))
     expected = layer.output.LayerNorm(hidden + linear(layer.output.dense, inner))

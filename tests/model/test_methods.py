@@ -22,7 +22,7 @@ def test_initial_weights():
     assert table[0].abs().sum() == 0
     assert torch.equal(norm.weight, torch.ones(128))
     assert torch.equal(norm.bias, torch.zeros(128))
-    assert model.electra.encoder.layer[0].attention.self.qkv.bias.abs().sum() == 0
+    assert model.electra.encoder.layer[0].attention.self.query.bias.abs().sum() == 0
 
 
 def test_the_output_embeddings_are_the_word_table():

@@ -140,15 +140,15 @@ def test_the_graph_is_small(exported):
     count = Counter(node.op_type for node in graph.node)
     assert {node.domain for node in graph.node} == {""} and not any(node.metadata_props for node in graph.node)
     assert count["Softmax"] == N_LAYERS and count["LayerNormalization"] == 2 * N_LAYERS + 1
-    # Of a layer: two in attention, and four weights; then the projection and the head.
-    assert count["MatMul"] == 6 * N_LAYERS + 3
+    # A layer has two in attention, and six weights; then come the projection and the head.
+    assert count["MatMul"] == 8 * N_LAYERS + 3
     assert count["Where"] == 2, "the mask is made once, and applied to the output once"
-    assert len(graph.node) <= 30 + 30 * N_LAYERS
+    assert len(graph.node) <= 30 + 35 * N_LAYERS
     tensors = [tensor.raw_data for tensor in graph.initializer if len(tensor.raw_data) > 16]
     assert len(set(tensors)) == len(tensors)
     weights = sum(parameter.numel() * 4 for parameter in network.model.parameters())
     assert sum(map(len, tensors)) <= weights
-    assert network.path.stat().st_size < weights + 30_000
+    assert network.path.stat().st_size < weights + 35_000
 
 
 def test_what_padding_holds_does_not_matter(exported):

@@ -57,7 +57,8 @@ def look_beside(model: ElectraModel) -> None:
         n_pairs = min(config.embedding_size, config.hidden_size) // 4
         model.embeddings_project.weight[: 2 * n_pairs] = torch.eye(2 * n_pairs, config.embedding_size)
 
-    query, key, _ = model.encoder.layer[0].attention.self.qkv.weight.view(3, n_heads, head_size, -1)
+    attention = model.encoder.layer[0].attention.self
+    query, key = (linear.weight.view(n_heads, head_size, -1) for linear in (attention.query, attention.key))
     n_pairs_each = n_pairs // n_heads
     gain = sqrt(_PEAK * sqrt(head_size) / n_pairs_each)
     for head in range(n_heads):

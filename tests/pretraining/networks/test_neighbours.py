@@ -68,7 +68,7 @@ def test_two_towers_have_them_too(tokenizer):
     model = build_model(recipe, tokenizer)
     expected = build_model(dataclasses.replace(RECIPE, generator_layers=1.0), tokenizer).generator.electra
     for tower in (model.generator.left, model.generator.right):
-        head = [network.encoder.layer[0].attention.self.qkv.weight[:16] for network in (tower, expected)]
+        head = [network.encoder.layer[0].attention.self.query.weight[:16] for network in (tower, expected)]
         torch.testing.assert_close(*head)
 
 

@@ -156,16 +156,6 @@ def adamw(weights, moments, lr):
     return total
 
 
-def hub_gradients(network):
-    """Gradients by Hub names: the fused matrix of query, key and value cut in three."""
-    for name, parameter in network.named_parameters():
-        if ".qkv." in name:
-            for part, gradient in zip(("query", "key", "value"), parameter.grad.chunk(3), strict=True):
-                yield name.replace("qkv", part), gradient
-        else:
-            yield name, parameter.grad
-
-
 def test_three_steps_are_the_papers():
     made = model()
     weights, moments = leaves(made), {}
@@ -187,9 +177,9 @@ def test_three_steps_are_the_papers():
         ):
             assert got.item() == pytest.approx(expected.item(), rel=0, abs=1e-10)
         for network in ("generator", "discriminator"):
-            for name, gradient in hub_gradients(getattr(made, network)):
+            for name, parameter in getattr(made, network).named_parameters():
                 expected = weights[network][name].grad
-                torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-10, msg=f"{step} {network} {name}")
+                torch.testing.assert_close(parameter.grad, expected, rtol=0, atol=1e-10, msg=f"{step} {network} {name}")
 
         optimizer.step()
         optimizer.zero_grad()

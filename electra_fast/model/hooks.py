@@ -1,0 +1,19 @@
+"""Hooks of modules: who computes a module's result without calling it must know that nobody listens."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.modules import module as all_modules
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Tells whether a module has hooks, or a `forward` that is not its class's."""
+    own = module.__dict__
+    return "forward" in own or any(own[name] for name in HOOKS)
+
+
+def has_global_hooks() -> bool:
+    """Tells whether all modules have forward hooks."""
+    return bool(all_modules._global_forward_hooks or all_modules._global_forward_pre_hooks)

@@ -7,6 +7,7 @@ import io
 import lzma
 import os
 import shutil
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import IO, Any, BinaryIO, Literal
 import zstandard
 
 COMPRESSIONS = (".gz", ".xz", ".zst")
+STANDARD_INPUT = "standard input"
 
 _DAMAGE = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError)
 _CHUNK = 1 << 20
@@ -34,8 +36,7 @@ def lines(path: Path, newline: str | None = None) -> Iterator[str]:
         FileNotFoundError: no such file.
         ValueError: a file that is damaged, naming the line.
     """
-    if not path.exists() or path.is_dir():
-        raise FileNotFoundError(f"no such file: {path}")
+    check_readable(path)
     number = 0
     try:
         # Spreadsheets begin a file with a byte order mark.
@@ -46,17 +47,43 @@ def lines(path: Path, newline: str | None = None) -> Iterator[str]:
         # Some kilobytes are decoded at once, so the line is looked for where every byte is a character.
         with _open_packed(path) as file, io.TextIOWrapper(file, "latin-1", newline=newline) as text:
             number = next(number for number, line in enumerate(text, start=1) if not _is_utf8(line.encode("latin-1")))
-        raise ValueError(f"{path}, line {number}: {not_utf8(error)}") from error
+        raise ValueError(f"{path}, line {number}: {_not_utf8(error)}") from error
     except _DAMAGE as error:
         raise ValueError(f"{path}, line {number + 1}: the compressed file is damaged: {error}") from error
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The `lines` of a file by number from 1.
+def check_readable(path: Path) -> None:
+    """Raises FileNotFoundError for a file that is not there, or that is a directory."""
+    if not path.exists() or path.is_dir():
+        raise FileNotFoundError(f"no such file: {path}{' is a directory' if path.is_dir() else ''}")
+
+
+def numbered_lines(path: Path | None) -> Iterator[tuple[int, str]]:
+    """The `lines` of a file, or of the standard input (None), by number from 1.
 
     A line ends with a line feed and nothing else: a carriage return within one is white space of its text.
+
+    Raises:
+        FileNotFoundError, ValueError: from `lines`; a text without any line feed whose lines carriage returns end.
     """
-    return enumerate(lines(path, newline="\n"), start=1)
+    found = _standard_input() if path is None else lines(path, newline="\n")
+    first = next(found, None)
+    if first is None:
+        return
+    if not first.endswith("\n") and "\r" in first[:-1]:
+        name = STANDARD_INPUT if path is None else path
+        raise ValueError(f"{name}, line 1: lines must end with line feeds, got carriage returns alone")
+    yield 1, first
+    yield from enumerate(found, start=2)
+
+
+def _standard_input() -> Iterator[str]:
+    # Nothing can be read twice here, so each line is decoded by itself.
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{STANDARD_INPUT}, line {number}: {_not_utf8(error)}") from error
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -67,15 +94,14 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def not_utf8(error: UnicodeDecodeError) -> str:
-    """The message for a line that is not UTF-8."""
+def _not_utf8(error: UnicodeDecodeError) -> str:
     return f"must be UTF-8, got byte 0x{error.object[error.start]:02x}: {error.reason}"
 
 
 def _open_packed(file: Path) -> BinaryIO:
     """The bytes of a file, plain, .gz, .xz or .zst; reading raises one of `_DAMAGE` where it is damaged."""
     openers = {".gz": gzip.open, ".xz": lzma.open, ".zst": _open_zstd}
-    return openers.get(file.suffix, open)(file, "rb")
+    return openers.get(file.suffix.lower(), open)(file, "rb")
 
 
 def _open_zstd(path: Path, _mode: str) -> io.BufferedReader:
@@ -119,7 +145,7 @@ class _ZstdFile(io.RawIOBase):
 
 def plain_name(path: Path) -> str:
     """The file's name without .gz, .xz or .zst."""
-    return path.stem if path.suffix in COMPRESSIONS else path.name
+    return path.stem if path.suffix.lower() in COMPRESSIONS else path.name
 
 
 def plain_suffix(path: Path) -> str:
@@ -165,9 +191,45 @@ def check_writable(path: str | os.PathLike) -> None:
     parent = Path(os.path.realpath(path)).parent
     # A pipe that /dev/stdout leads to has no directory.
     if os.path.exists(path) and not os.path.isfile(path):
-        raise FileExistsError(f"the output must be a file, but {path} is there and is none")
+        is_directory = " (it is a directory)" if os.path.isdir(path) else ""
+        raise FileExistsError(f"the output must be a file, but {path} is there and is none{is_directory}")
     if not parent.is_dir():
         raise FileNotFoundError(f"the directory of the output does not exist: {parent}")
+
+
+def check_apart(output: str | os.PathLike | int, *inputs: str | os.PathLike | int | None) -> None:
+    """Refuses an output that would take the place of something that the same command reads, however it is spelt.
+
+    Args:
+        output: a file or a directory, which need not exist; 1 is the standard output.
+        inputs: files and directories, 0 for the standard input. What does not exist here, such as a model on the Hub,
+            and None are passed over.
+
+    Raises:
+        FileExistsError: output and an input are one file or directory; the output is a directory that holds an input;
+            or it is a file that is there already, in a directory that is an input.
+    """
+    for given in inputs:
+        if given is not None and os.path.exists(given) and (overlap := _overlap(output, given)) is not None:
+            names = (_STREAMS.get(place, place) for place in (output, given))
+            raise FileExistsError(f"the output must not be written over what is read: {overlap.format(*names)}")
+
+
+_STREAMS = {0: f"the {STANDARD_INPUT}", 1: "the standard output"}
+
+
+def _overlap(output: str | os.PathLike | int, given: str | os.PathLike | int) -> str | None:
+    """How the two meet, with places for their names; None if they do not."""
+    # A terminal or /dev/null may well be both.
+    is_there = os.path.isfile(output) or os.path.isdir(output)
+    if is_there and os.path.samefile(output, given):
+        return "{} is {}"
+    if isinstance(output, int) or isinstance(given, int):
+        return None
+    to, of = Path(os.path.realpath(output)), Path(os.path.realpath(given))
+    if to.is_dir() and of.is_relative_to(to):
+        return "{} holds {}"
+    return "{} is a file of {}" if to.is_file() and to.is_relative_to(of) else None
 
 
 @contextmanager

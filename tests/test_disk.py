@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import io
 import lzma
 import os
 import random
@@ -15,7 +16,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electra_fast.disk import _open_zstd, check_writable, lines, numbered_lines, replaced, written
+from electra_fast.disk import _open_zstd, check_apart, check_writable, lines, numbered_lines, replaced, written
 
 PACK = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
 
@@ -99,9 +100,38 @@ def test_a_damaged_packed_file_is_named_with_the_line(tmp_path, ending, damage):
 
 
 def test_no_lines_without_a_file(tmp_path):
-    for path in (tmp_path, tmp_path / "missing.txt"):
-        with pytest.raises(FileNotFoundError, match="no such file: "):
+    for path, message in ((tmp_path, " is a directory$"), (tmp_path / "missing.txt", "$")):
+        with pytest.raises(FileNotFoundError, match=f"no such file: {path}{message}"):
             list(lines(path))
+
+
+def test_the_standard_input_is_read_as_a_file_is(tmp_path, monkeypatch):
+    for text in ("", "a", "\ufeffone\r\n\r\ntw\ufeffo\rthr\u00e9e\u2028\x85\x0c\n\nfour"):
+        (tmp_path / "a.txt").write_text(text, encoding="utf-8", newline="")
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        assert list(numbered_lines(None)) == list(numbered_lines(tmp_path / "a.txt"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\n\xff\n")))
+    with pytest.raises(ValueError, match="standard input, line 2: must be UTF-8, got byte 0xff"):
+        list(numbered_lines(None))
+
+
+def test_a_text_whose_lines_carriage_returns_end_is_refused(tmp_path, monkeypatch):
+    """As one line it would be one row; with a line feed somewhere, a carriage return is white space."""
+    (tmp_path / "a.txt").write_bytes(b"one\rtwo\r")
+    with pytest.raises(ValueError, match=r"a\.txt, line 1: lines must end with line feeds, got carriage returns alone"):
+        list(numbered_lines(tmp_path / "a.txt"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\rtwo")))
+    with pytest.raises(ValueError, match="standard input, line 1: lines must end with line feeds"):
+        list(numbered_lines(None))
+    for content in (b"one\r", b"one\rtwo\n", b"one\n\rtwo"):
+        (tmp_path / "a.txt").write_bytes(content)
+        assert "".join(line for _, line in numbered_lines(tmp_path / "a.txt")).encode() == content
+
+
+@pytest.mark.parametrize("ending", [".GZ", ".Xz", ".ZST"])
+def test_packed_files_are_known_in_any_case(tmp_path, ending):
+    (tmp_path / f"a.txt{ending}").write_bytes(PACK[ending.lower()](b"one\n"))
+    assert list(lines(tmp_path / f"a.txt{ending}")) == ["one\n"]
 
 
 @settings(deadline=None, max_examples=30)
@@ -247,6 +277,71 @@ def test_what_cannot_be_written_is_refused_before(tmp_path, monkeypatch):
     with pytest.raises(FileExistsError, match="another directory than the working one"), replaced("."):
         pytest.fail("must not be begun")
     assert names(tmp_path) == []
+
+
+# Outputs over inputs
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """Files in a directory, and other names of them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    for name in ("in/a.txt", "b.txt"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link.txt").symlink_to("in/a.txt")
+    os.link("in/a.txt", "hard.txt")
+    (tmp_path / "same").symlink_to("in")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("output", "given", "message"),
+    [
+        *[
+            (output, "in/a.txt", f"{output} is in/a.txt")
+            for output in ("in/a.txt", "./in/a.txt", "in/../in/a.txt", "link.txt", "hard.txt", "same/a.txt")
+        ],
+        ("in/a.txt", "link.txt", "in/a.txt is link.txt"),
+        ("in", "same", "in is same"),
+        (".", "in/a.txt", ". holds in/a.txt"),
+        ("same", "in/a.txt", "same holds in/a.txt"),
+        ("link.txt", "same", "link.txt is a file of same"),
+    ],
+)
+def test_an_output_over_an_input_is_refused_by_any_name(tree, output, given, message):
+    for place in (output, tree / output):
+        with pytest.raises(FileExistsError, match="the output must not be written over what is read: "):
+            check_apart(place, None, "b.txt", given)
+    with pytest.raises(FileExistsError, match=f": {re.escape(message)}$"):
+        check_apart(output, given)
+
+
+def test_outputs_beside_inputs_are_fine(tree):
+    for output, *inputs in (
+        ("new.txt", "b.txt", "in"),
+        ("in/new.txt", "in"),
+        ("in/new", "in"),
+        ("b.txt", "in", "google/electra-small-discriminator", "missing", None),
+        ("/dev/null", "/dev/null"),
+    ):
+        check_apart(output, *inputs)
+
+
+def test_streams_are_inputs_and_outputs_too(tree):
+    """A shell may have opened a file for them; a device may be both."""
+    program = "from electra_fast.disk import check_apart; check_apart({}, {})"
+    for arguments, redirected, message in (
+        ("'link.txt', 0", "< in/a.txt", "link.txt is the standard input"),
+        ("1, 'link.txt'", ">> in/a.txt", "the standard output is link.txt"),
+        ("1, 0", "< in/a.txt >> hard.txt", "the standard output is the standard input"),
+        ("1, 0", "< in/a.txt > new.txt", None),
+        ("1, 0", "< /dev/null > /dev/null", None),
+        ("1, 0", "<&- >&-", None),
+    ):
+        command = f'{sys.executable} -c "{program.format(*arguments.split(", "))}" {redirected}'
+        done = subprocess.run(command, shell=True, cwd=tree, capture_output=True, text=True)
+        assert (message is None and done.stderr == "") or f": {message}\n" in done.stderr
 
 
 # Directories

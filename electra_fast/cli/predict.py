@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from ..disk import check_writable, written
+from ..disk import check_apart, check_readable, check_writable, written
 from ..inference.batching import BATCH_TOKENS, Counts
 from .options import Device, ImplOption, PrecisionOption
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class PredictCommand:
     """Say what a fine-tuned network predicts for one text or for millions.
 
-    Prints a JSON object for each example, in the order of the input, and at the end the speed on stderr. A few thousand
-    examples at a time are sorted by length, so results come in portions. Under torchrun all processes share the work.
+    Prints a JSON object for each line or row, blank ones included, in the order of the input, and at the end the speed
+    on stderr. A few thousand examples at a time are sorted by length, so results come in portions. Under torchrun all
+    processes share the work.
     """
 
     model: str
@@ -64,6 +65,9 @@ class PredictCommand:
 
         if self.output is not None:
             check_writable(self.output)
+        if self.input is not None:
+            check_readable(self.input)
+        check_apart(self.output or 1, self.input or 0, self.model)
         with join(self.device) as world:
             if world.size > 1 and (self.input is None or not self.input.is_file()):
                 raise ValueError(f"several processes need a file that each can read (--input), got {self.input}")

@@ -11,13 +11,13 @@ import sys
 import pytest
 import torch
 import tyro
-from finetuned_models import write_finetuned
+from finetuned_models import tokenizer, write_finetuned
 from torch import distributed
 
 from electra_fast.cli.predict import PredictCommand
 from electra_fast.inference import batching
 
-SPEED = re.compile(r"^3 examples, [\d,]+ tokens in [\d.]+ s: [\d,]+ examples/s, [\d,]+ tokens/s\n$")
+SPEED = r"^{} examples, [\d,]+ tokens in [\d.]+ s: [\d,]+ examples/s, [\d,]+ tokens/s\n$"
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +32,13 @@ def models(tmp_path_factory):
 def run(models, monkeypatch, capsys):
     """Runs the command for a kind, with arguments as in a shell; returns the predictions."""
 
-    def run(name, *arguments, stdin=None):
+    def run(name, *arguments, stdin=None, n=3):
         if stdin is not None:
             monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         fixed = ("--model", str(models / name), "--device", "cpu")
         tyro.cli(PredictCommand, args=(*fixed, *map(str, arguments)), config=(tyro.conf.FlagCreatePairsOff,)).run()
         printed = capsys.readouterr()
-        assert SPEED.match(printed.err), printed.err
+        assert re.match(SPEED.format(n), printed.err), printed.err
         return [json.loads(line) for line in printed.out.splitlines()]
 
     return run
@@ -77,7 +77,7 @@ def csv_cell(text):
 @pytest.mark.parametrize(
     ("file", "content", "options", "pairs"),
     [
-        ("a.txt", 'a b\n\nc "d\r\ne f g', (), False),
+        ("a.txt", 'a b\nc "d\r\ne f g', (), False),
         ("a.txt", "".join(f"{text}\tx\n" for text in TEXTS), (), True),
         ("a.tsv", "id\ttext\n" + "".join(f"7\t{text}\n" for text in TEXTS), ("--text", "text"), False),
         ("a.tsv", "".join(f"x\t{text}\n" for text in TEXTS), ("--no-header", "--text", "1", "--pair", "0"), True),
@@ -91,6 +91,43 @@ def test_texts_are_read_from_lines_and_tables(run, expected, tmp_path, file, con
     path = tmp_path / (file + ".gz" * is_packed)
     path.write_bytes(gzip.compress(content.encode()) if is_packed else content.encode())
     assert labels(run("classification", "--input", path, *options)) == expected[pairs]
+
+
+BLANKS = {
+    "classification": (b"a b\n\nc\n \n", ("label", "probabilities"), b""),
+    "tagging": (b"a b\n\nc\n \n", ("words", "tags"), b""),
+    "qa": (
+        b'{"question": "a", "context": "b c"}\n\n{"question": "c", "context": "d"}\n{}\n',
+        ("answer", "null_odds"),
+        b"{}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BLANKS)
+def test_each_line_has_its_row_and_a_blank_one_that_of_the_empty_text(run, name, tmp_path):
+    content, fields, blank = BLANKS[name]
+    (tmp_path / "a").write_bytes(content)
+    found = run(name, stdin=content, n=4)
+    assert [prediction["id"] for prediction in found] == ["0", "1", "2", "3"]
+    for prediction, line in zip(found, content.splitlines(), strict=True):
+        (alone,) = run(name, stdin=(line if line.strip() else blank) + b"\n", n=1)
+        for field in fields:
+            expected = (
+                pytest.approx(alone[field], rel=1e-4) if field in ("probabilities", "null_odds") else alone[field]
+            )
+            assert prediction[field] == expected
+    if name == "classification":
+        encoded = tokenizer()("")["input_ids"]
+        assert encoded == [2, 3]  # [CLS] [SEP]
+
+
+def test_choices_without_text_are_answered(run, tmp_path):
+    (tmp_path / "a.csv").write_text("sent1,sent2,ending0,ending1,ending2,ending3\na,b,c,d,e,f\n\n,,,,,\na,b,c,d,e,f\n")
+    found = run("choice", "--input", tmp_path / "a.csv", n=4)
+    assert found[1]["probabilities"] == pytest.approx([0.25] * 4)
+    assert found[2] == found[1] | {"id": "2"}
+    assert found[3]["probabilities"] == pytest.approx(found[0]["probabilities"])
 
 
 def test_ids_are_those_of_their_column(run, tmp_path):
@@ -176,11 +213,11 @@ def test_the_output_is_whole_or_absent(run, refused, tmp_path):
             "^standard input, line 2: must be a text, or two .* got 2, there 1",
         ),
         ("classification", b"a\tb\tc\n", "^standard input, line 1: must be a text, or two .* got 3"),
-        ("classification", b"a\t \n", "^standard input, line 1: the text must not be empty"),
         ("classification", b"a\n\n\xe4\n", "^standard input, line 3: must be UTF-8, got"),
-        ("classification", b"\n", "^standard input, line 1: there must be examples, got none"),
+        ("classification", b"", "^standard input, line 1: there must be examples, got none"),
+        ("classification", b"a\rb", "^standard input, line 1: lines must end with line feeds"),
         ("tagging", b"", "^standard input, line 1: there must be examples, got none"),
-        ("qa", b'{"question": "a"}\n', "^standard input, line 1: context must be text, got null"),
+        ("qa", b'{"question": "a"}\n', "^standard input, line 1: there must be a field 'context', .* got question"),
         ("qa", b"[1]\n", r"^standard input, line 1: must be a JSON object, got \[1\]"),
         ("choice", b"a\n", r"choices need a file \(--input\)"),
     ],
@@ -203,13 +240,13 @@ def test_a_bad_line_of_the_standard_input_is_named(refused, name, stdin, match):
             ("--words", "t"),
             "for classification are text, pair, id, got words",
         ),
-        ("classification", "a.tsv", "t\tu\na\tb\na\n", ("--text", "t", "--pair", "u"), r"a\.tsv, line 3: "),
+        ("classification", "a.csv", "t,u\na,b\na,b,c\n", ("--text", "t", "--pair", "u"), r"a\.csv, line 3: "),
         ("tagging", "a.jsonl", '{"w": 3}\n', ("--words", "w"), r"a\.jsonl, line 1: "),
         ("tagging", "a.jsonl", '{"w": 3}\n', (), r"a\.jsonl is a table: --words must name"),
         ("tagging", "a.conll", "a b\nc\n", (), r"a\.conll, line 2: "),
         ("tagging", "a.conll", "a b\n", ("--words", "2"), r"a\.conll, line 1: "),
         ("qa", "a.json", '{"data": [}', (), r"a\.json, line 1: "),
-        ("qa", "a.jsonl", '{"question": "a", "context": "b"}\n{}\n', (), r"a\.jsonl, line 2: question must be text"),
+        ("qa", "a.jsonl", '{"question": "a", "context": "b"}\n[]\n', (), r"a\.jsonl, line 2: must be a JSON object"),
         ("qa", "a.json", "{}", ("--text", "t"), "columns to name for qa are none, got text"),
         ("choice", "a.csv", "sent1,sent2\na,b\n", (), r"a\.csv, line 1: .*ending0"),
     ],
@@ -221,6 +258,23 @@ def test_a_bad_line_of_a_file_is_named(refused, tmp_path, name, file, content, o
 
 def test_a_file_that_is_not_there_is_named(refused, tmp_path):
     refused("no such file: .*a.txt", "classification", "--input", tmp_path / "a.txt", error=FileNotFoundError)
+    for name in ("classification", "tagging", "qa", "choice"):
+        refused(f"no such file: {tmp_path} is a directory", name, "--input", tmp_path, error=FileNotFoundError)
+
+
+def test_nothing_that_is_read_is_written_over(refused, models, tmp_path):
+    (tmp_path / "a.txt").write_text("a\n")
+    (tmp_path / "link.txt").symlink_to("a.txt")
+    config = models / "classification" / "config.json"
+    before = config.read_bytes()
+    for output, message in (
+        (tmp_path / "a.txt", "a.txt is .*a.txt"),
+        (tmp_path / "link.txt", "link.txt is .*a.txt"),
+        (config, "config.json is a file of .*classification"),
+    ):
+        arguments = ("classification", "--input", tmp_path / "a.txt", "--output", output)
+        refused(f"must not be written over what is read: .*{message}", *arguments, error=FileExistsError)
+    assert (tmp_path / "a.txt").read_text() == "a\n" and config.read_bytes() == before
 
 
 def predict_in(rank, port, commands, errors):

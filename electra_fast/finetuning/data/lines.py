@@ -24,10 +24,25 @@ def json_object(line: str) -> dict[str, Any]:
 
 def checked_text(value: Any, name: str) -> str:
     """Returns the value, which must be text that is not empty; raises ValueError."""
+    if isinstance(value, str) and not value.strip():
+        raise ValueError(f"{name} must not be empty")
+    return _well_formed(value, name)
+
+
+def any_text(value: Any, name: str) -> str:
+    """The text of a value that inference reads: null, NaN and what is missing are empty, a number is as JSON has it.
+
+    Raises:
+        ValueError: a list or an object, or half a character.
+    """
+    if value is None or value != value:
+        return ""
+    return _well_formed(json.dumps(value) if isinstance(value, bool | int | float) else value, name)
+
+
+def _well_formed(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name} must be text, got {shown(value)}")
-    if not value.strip():
-        raise ValueError(f"{name} must not be empty")
     try:
         value.encode()
     except UnicodeEncodeError as error:  # JSON can spell half a character

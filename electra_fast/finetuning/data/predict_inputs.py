@@ -1,5 +1,8 @@
 """Inputs of `predict`: files of examples, and lines of the standard input. Labels are not read.
 
+Every line, and every row of a table, is an example, so that predictions line up with the input. What a row lacks, a
+blank line included, is the empty text.
+
 kind          lines                                        files by column             files of their own form
 texts         a text; a tab separates a pair               .tsv .csv .jsonl .txt
 tagging       a sentence, white space between words        .jsonl                      CoNLL, CoNLL-U
@@ -9,20 +12,27 @@ choice                                                     .tsv .csv .jsonl .txt
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any, TypeVar
 
-from ...disk import not_utf8, numbered_lines, plain_suffix
+from ...disk import STANDARD_INPUT, numbered_lines, plain_suffix
 from .conll import read_conll
-from .examples import Example, QuestionExample, TaggedExample, TextExample
-from .lines import checked_text, json_object, without_end
+from .examples import ChoiceExample, Example, QuestionExample, TaggedExample, TextExample
+from .lines import any_text, json_object, shown, without_end
 from .squad_files import read_questions
-from .tables import JSON_SUFFIXES, TABLE_SUFFIXES, read_table
-from .tasks import TASKS, Columns, KindName
+from .tables import JSON_SUFFIXES, TABLE_SUFFIXES, table_rows
+from .tasks import TASKS, Column, Columns, KindName
 
-_STANDARD_INPUT = "standard input"
+# A field that none of so many rows has is a slip in its name, not an empty text.
+_ROWS_TO_LOOK_AT = 1000
+
+_Line = tuple[int, str]
+_Row = Mapping[Column, Any]
+_Item = TypeVar("_Item")
 
 
 def read_examples(kind: KindName, path: Path | None, columns: Columns) -> Iterator[Example]:
@@ -35,18 +45,18 @@ def read_examples(kind: KindName, path: Path | None, columns: Columns) -> Iterat
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line is damaged (the message names file and line), the input lacks a named column, or a column
-            that is needed is not named.
+        ValueError: a line is damaged (the message names file and line), the input has no lines or lacks a named column,
+            or a column that is needed is not named.
     """
     if path is None:
         if columns != Columns() or kind == "choice":
             raise ValueError("columns and choices need a file (--input): of the standard input lines are read")
-        return _of_lines(kind, _standard_input(), _STANDARD_INPUT)
+        return _of_lines(kind, None)
     suffix = plain_suffix(path)
     _check_columns(kind, columns)
     if kind == "qa":
         if suffix == ".jsonl" and not _is_mrqa(path):
-            return _of_lines(kind, numbered_lines(path), str(path))
+            return _of_lines(kind, path)
         return read_questions(path, needs_answers=False)
     if kind == "tagging" and suffix not in JSON_SUFFIXES:
         words = "form" if columns.words is None and suffix == ".conllu" else columns.words
@@ -58,10 +68,10 @@ def read_examples(kind: KindName, path: Path | None, columns: Columns) -> Iterat
         )
     needed = "words" if kind == "tagging" else "text"
     if getattr(columns, needed) is not None:
-        return read_table(path, kind, columns, needs_labels=False)
+        return _of_table(kind, path, columns)
     if columns != Columns() or kind not in _OF_TEXTS or (suffix in TABLE_SUFFIXES and suffix != ".txt"):
         raise ValueError(f"{path} is a table: --{needed} must name the column to read")
-    return _of_lines(kind, numbered_lines(path), str(path))
+    return _of_lines(kind, path)
 
 
 _OF_TEXTS = ("classification", "regression", "multilabel")
@@ -86,52 +96,111 @@ def _is_mrqa(path: Path) -> bool:
     return '"header"' in next(numbered_lines(path), (1, ""))[1]
 
 
-def _standard_input() -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(sys.stdin.buffer, start=1):
-        try:
-            yield number, line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{_STANDARD_INPUT}, line {number}: {not_utf8(error)}") from error
+def _of_table(kind: KindName, path: Path, columns: Columns) -> Iterator[Example]:
+    """Yields one example per row."""
+    texts = (columns.text, columns.pair, columns.id, columns.words, columns.start, *columns.endings)
+    named = [column for column in texts if column is not None]
+    rows = table_rows(path, columns.has_header, named, every_line=True)
+    if plain_suffix(path) in JSON_SUFFIXES or not columns.has_header:
+        rows = _with_fields(rows, named, path)
+    for number, (line, row) in enumerate(_some(rows, path)):
+        with _named(path, line):
+            example = _of_row(kind, number, line, row, columns)
+        yield example
 
 
-def _of_lines(kind: KindName, lines: Iterable[tuple[int, str]], name: str) -> Iterator[Example]:
-    """Yields one example per line; leaves out blank lines."""
-    parse = _words if kind == "tagging" else _question if kind == "qa" else _TextParser()
-    number = -1
-    for line_number, line in lines:
-        if not line.strip():
-            continue
-        number += 1
-        try:
-            yield parse(str(number), line_number, without_end(line))
-        except ValueError as error:
-            raise ValueError(f"{name}, line {line_number}: {error}") from error
-    if number < 0:
-        raise ValueError(f"{name}, line 1: there must be examples, got none")
+def _of_row(kind: KindName, number: int, line: int, row: _Row, columns: Columns) -> Example:
+    def text(column: Column) -> str:
+        return any_text(row.get(column), f"the text in column {column!r}")
+
+    id = str(number) if columns.id is None else text(columns.id)
+    if kind == "tagging":
+        words = row.get(columns.words) or []
+        if not isinstance(words, list):
+            raise ValueError(f"the words in column {columns.words!r} must be a list of text, got {shown(words)}")
+        return TaggedExample(id, line, tuple(any_text(word, f"a word in column {columns.words!r}") for word in words))
+    if kind == "choice":
+        start = "" if columns.start is None else text(columns.start)
+        return ChoiceExample(id, line, text(columns.text), start, tuple(map(text, columns.endings)))
+    return TextExample(id, line, text(columns.text), None if columns.pair is None else text(columns.pair))
 
 
-class _TextParser:
-    """Parses lines that hold one text each, or a pair of texts; the first line decides which, for all."""
+def _of_lines(kind: KindName, path: Path | None) -> Iterator[Example]:
+    """Yields one example per line of a file, or of the standard input."""
+    name = STANDARD_INPUT if path is None else path
+    lines = _some(((number, without_end(line)) for number, line in numbered_lines(path)), name)
+    if kind == "tagging":
+        return (TaggedExample(str(i), line, tuple(text.split())) for i, (line, text) in enumerate(lines))
+    return _questions(lines, name) if kind == "qa" else _texts(lines, name)
 
-    def __init__(self):
-        self._n_parts: int | None = None
 
-    def __call__(self, id: str, line_number: int, line: str) -> TextExample:
-        parts = line.split("\t")
-        self._n_parts = self._n_parts or len(parts)
-        if len(parts) != self._n_parts or len(parts) > 2:
+def _texts(lines: Iterator[_Line], name: Path | str) -> Iterator[TextExample]:
+    """Reads lines of a text each, or of a pair; the first line that is not blank decides which, for all."""
+    first: list[_Line] = []
+    for line in lines:
+        first.append(line)
+        if line[1].strip():
+            break
+    n_parts = first[-1][1].count("\t") + 1 if first[-1][1].strip() else 1
+    for number, (line, text) in enumerate(chain(first, lines)):
+        parts = text.split("\t") if text.strip() else [""] * n_parts
+        if len(parts) != n_parts or n_parts > 2:
             raise ValueError(
-                f"must be a text, or two with a tab between them, as in the first line; got {len(parts)}, there "
-                f"{self._n_parts}"
+                f"{name}, line {line}: must be a text, or two with a tab between them, as in the first line with text; "
+                f"got {len(parts)}, there {n_parts} (a text with tabs in it needs CSV or JSONL)"
             )
-        return TextExample(id, line_number, *(checked_text(part, "the text") for part in parts))
+        yield TextExample(str(number), line, *parts)
 
 
-def _words(id: str, line_number: int, line: str) -> TaggedExample:
-    return TaggedExample(id, line_number, tuple(line.split()))
+def _questions(lines: Iterator[_Line], name: Path | str) -> Iterator[QuestionExample]:
+    for number, (line, record) in enumerate(_with_fields(_objects(lines, name), ("question", "context"), name)):
+        with _named(name, line):
+            question, context = (any_text(record.get(field), field) for field in ("question", "context"))
+            id = any_text(record.get("id"), "id") or str(number)
+        yield QuestionExample(id, line, question, context)
 
 
-def _question(id: str, line_number: int, line: str) -> QuestionExample:
-    record = json_object(line)
-    question, context = (checked_text(record.get(name), name) for name in ("question", "context"))
-    return QuestionExample(str(record.get("id", id)), line_number, question, context)
+def _objects(lines: Iterator[_Line], name: Path | str) -> Iterator[tuple[int, _Row]]:
+    for line, text in lines:
+        with _named(name, line):
+            record = json_object(text) if text.strip() else {}
+        yield line, record
+
+
+def _with_fields(
+    rows: Iterator[tuple[int, _Row]], fields: Collection[Column], name: Path | str
+) -> Iterator[tuple[int, _Row]]:
+    """Yields the rows; refuses a field that none of the first ones has."""
+    first: list[tuple[int, _Row]] = []
+    missing = list(fields)
+    for line, row in islice(rows, _ROWS_TO_LOOK_AT):
+        first.append((line, row))
+        missing = [field for field in missing if field not in row]
+        if not missing:
+            break
+    some = next(((line, row) for line, row in first if row), None)
+    if missing and some is not None:
+        line, row = some
+        raise ValueError(
+            f"{name}, line {line}: there must be a field {missing[0]!r}, and none of the first rows has it; got "
+            f"{', '.join(map(str, row))}"
+        )
+    yield from chain(first, rows)
+
+
+def _some(rows: Iterator[_Item], name: Path | str) -> Iterator[_Item]:
+    """Yields the rows or lines, of which there must be one."""
+    first = next(rows, None)
+    if first is None:
+        raise ValueError(f"{name}, line 1: there must be examples, got none")
+    yield first
+    yield from rows
+
+
+@contextmanager
+def _named(name: Path | str, line: int) -> Iterator[None]:
+    """Puts the place in front of an error's message."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}, line {line}: {error}") from error

@@ -4,7 +4,7 @@
 .csv            fields between commas, quoted where necessary; the same number in every row
 .jsonl, .json   one object per line
 
-Each may end with .gz, .xz or .zst as well. Blank lines are left out.
+Each may end with .gz, .xz or .zst as well. Training leaves out blank lines; `predict_inputs` reads every line.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ JSON_SUFFIXES = (".jsonl", ".json")
 TABLE_SUFFIXES = (".tsv", ".txt", ".csv", *JSON_SUFFIXES)
 
 _Row = dict[Column, Any]
+_LONGEST_FIELD = 2**31 - 1  # the csv module takes 131,072 characters by default
 
 
 def _refuse(error: ValueError) -> None:
@@ -65,7 +66,7 @@ def read_table(
     if needs_labels:
         assert label is not None
         required.append(label)
-    rows = _rows(path, columns.has_header, required)
+    rows = table_rows(path, columns.has_header, required)
     first = next(rows, None)
     if first is None:
         raise ValueError(f"{path}, line 1: the file must hold examples, got none")
@@ -105,57 +106,70 @@ def _example(kind: KindName, id: str, line: int, row: _Row, columns: Columns, ta
     return ChoiceExample(id, line, text(columns.text), start, tuple(text(ending) for ending in columns.endings), target)
 
 
-def _rows(path: Path, has_header: bool, required: Sequence[Column]) -> Iterator[tuple[int, _Row]]:
-    """Yields the number of each line and its row: the fields that it has, by the names of the header or by number."""
+def table_rows(
+    path: Path, has_header: bool, required: Sequence[Column], *, every_line: bool = False
+) -> Iterator[tuple[int, _Row]]:
+    """Yields the number of each line and its row: the fields that it has, by the names of the header or by number.
+
+    Args:
+        required: the columns that a header must have.
+        every_line: whether a blank line is a row too, without fields, and a row of CSV may lack its last fields, or
+            have more that are empty.
+    """
     suffix = plain_suffix(path)
     if suffix not in TABLE_SUFFIXES:
         raise ValueError(f"the name of a table must end with {', '.join(TABLE_SUFFIXES)}, got {path}")
     if suffix in JSON_SUFFIXES:
-        yield from _json_rows(path)
+        yield from _json_rows(path, every_line)
         return
     fields = _csv_fields(path) if suffix == ".csv" else _tab_fields(path)
     header: Sequence[Column] | None = None
     for line, row in fields:
+        if not row and (not every_line or (has_header and header is None)):
+            continue
         if header is None and has_header:
             header = row
             for column in required:
                 if header.count(column) != 1:
                     raise ValueError(f"{path}, line {line}: the header must have one {column!r}, got {_listed(header)}")
             continue
-        header = range(len(row)) if header is None else header
-        if suffix == ".csv" and len(row) != len(header):
+        # Without a header, the first row that is not blank says how many fields there are.
+        header = header or range(len(row))
+        is_whole = len(row) == len(header) or (every_line and not any(row[len(header) :]))
+        if suffix == ".csv" and not is_whole:
             raise ValueError(f"{path}, line {line}: must have {len(header)} fields, as the first row, got {len(row)}")
-        # Without a header, the first row decides how many fields are read.
-        yield line, dict(zip(header, row, strict=False))
+        yield line, dict(zip(header if has_header else range(len(row)), row, strict=False))
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, _Row]]:
+def _json_rows(path: Path, every_line: bool) -> Iterator[tuple[int, _Row]]:
     for line, text in numbered_lines(path):
-        if not text.isspace():
+        if every_line or not text.isspace():
             try:
-                yield line, json_object(text)
+                yield line, {} if text.isspace() else json_object(text)
             except ValueError as error:
                 raise ValueError(f"{path}, line {line}: {error}") from error
 
 
 def _tab_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
     for line, text in numbered_lines(path):
-        if without_end(text):
-            yield line, without_end(text).split("\t")
+        text = without_end(text)
+        yield line, text.split("\t") if text else []
 
 
 def _csv_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
     rows = csv.reader((text for _, text in numbered_lines(path)), strict=True)
     while True:
         line = rows.line_num + 1
+        limit = csv.field_size_limit(_LONGEST_FIELD)
         try:
             row = next(rows, None)
         except csv.Error as error:
             raise ValueError(f"{path}, line {line}: must be CSV, got: {error}") from error
+        finally:
+            csv.field_size_limit(limit)  # it holds for all of Python
         if row is None:
             return
-        if row:
-            yield line, row
+        yield line, row
 
 
 def _class(value: Any, name: str, labels: Collection[str] | None = None) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from ..disk import STANDARD_INPUT, numbered_lines
 from .console import print_json
 from .options import Device, ImplOption
 
@@ -27,7 +27,7 @@ class _ModelCommand:
     texts: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT...", help_behavior_hint="")
     ] = ()
-    """The texts. Default: the lines of the standard input."""
+    """The texts. Default: the lines of the standard input; a blank one is an empty text."""
 
     def load(self, class_name: str, network: Network) -> tuple[Any, ElectraTokenizer]:
         """The model and its tokenizer; raises ValueError for a checkpoint that lacks a part of the model."""
@@ -41,9 +41,9 @@ class _ModelCommand:
         return model, ElectraTokenizer.from_pretrained(path)
 
     def read_texts(self) -> list[str]:
-        texts = list(self.texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        texts = list(self.texts) or [line.rstrip("\r\n") for _, line in numbered_lines(None)]
         if not texts:
-            raise ValueError("a text is needed, as an argument or a line of the standard input; got none")
+            raise ValueError(f"a text is needed, as an argument or a line of the {STANDARD_INPUT}; got none")
         return texts
 
 

@@ -45,10 +45,11 @@ def detect(
 
     Args:
         model: the discriminator.
+        texts: the texts; one that is empty has no tokens.
         threshold: the probability above which a token counts as replaced.
 
     Raises:
-        ValueError: a text that is empty or too long for the model, a threshold outside [0, 1].
+        ValueError: a text that is too long for the model, a threshold outside [0, 1].
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be in [0, 1], got {threshold}")
@@ -70,16 +71,17 @@ def fill_mask(
 
     Args:
         model: the generator.
+        texts: the texts; one that is empty has no masks.
 
     Raises:
-        ValueError: a text that is empty, too long for the model or without a mask, a `top_k` beyond the vocabulary.
+        ValueError: a text that is too long for the model or without a mask, a `top_k` beyond the vocabulary.
     """
     # A model's table may be padded beyond the vocabulary; those rows mean no token.
     vocab_size = min(model.config.vocab_size, len(tokenizer))
     if not 1 <= top_k <= vocab_size:
         raise ValueError(f"top_k must be from 1 to the vocabulary's {vocab_size}, got {top_k}")
     for text in texts:
-        if tokenizer.mask_token not in text:
+        if text.strip() and tokenizer.mask_token not in text:
             raise ValueError(f"a text must hold {tokenizer.mask_token}, got {text!r}")
     fillings = []
     for batch, ids, mask in _batches(model, tokenizer, texts):
@@ -123,8 +125,6 @@ def _batches(
         encoded = tokenizer(list(batch), padding=True, return_tensors="pt")
         lengths = encoded["attention_mask"].sum(1).tolist()
         for text, length in zip(batch, lengths, strict=True):
-            if length <= 2:
-                raise ValueError(f"a text must not be empty, got {text!r}")
             if length > limit:
                 raise ValueError(f"a text must have at most {limit} tokens for this model, got {length}: {text[:40]!r}")
         if (largest := int(encoded["input_ids"].max())) >= model.config.vocab_size:

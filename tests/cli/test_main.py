@@ -175,18 +175,35 @@ def test_detect_in_batches_gives_what_one_by_one_gives(models):
 
 
 def test_detect_reads_lines_of_stdin(capsys, models, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("the fox\n\nthe lazy dog\n"))
+    """A blank line is an empty text; so each line has its row."""
+
+    def given(content):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    given("\ufeffthe fox\r\n\n \nthe\u2028lazy dog".encode())
     document = json.loads(run(capsys, "detect", "--model", models["discriminator"], "--json"))
-    assert [entry["text"] for entry in document] == ["the fox", "the lazy dog"]
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    assert [entry["text"] for entry in document] == ["the fox", "", " ", "the\u2028lazy dog"]
+    assert [len(entry["tokens"]) for entry in document] == [2, 0, 0, 3]
+    assert document[1] == {"text": "", "tokens": [], "probabilities": [], "replaced": []}
+    given(b"the fox\n\nthe fox\n")
+    out = run(capsys, "detect", "--model", models["discriminator"])
+    block = out[: out.index("\n\n")]
+    assert out == f"{block}\n\n\n\n\n{block}\n"
+    given(b"the [MASK]\n\n[MASK]\n")
+    document = json.loads(run(capsys, "fill-mask", "--model", models["generator"], "--json"))
+    assert [len(entry["masks"]) for entry in document] == [1, 0, 1]
+    given(b"\n")
+    assert len(json.loads(run(capsys, "detect", "--model", models["discriminator"], "--json"))) == 1
+    given(b"")
     assert "got none" in fail(capsys, "detect", "--model", models["discriminator"])
+    given(b"fox\n\xff\n")
+    assert "standard input, line 2: must be UTF-8" in fail(capsys, "detect", "--model", models["discriminator"])
 
 
 def test_mistakes_are_one_line(capsys, models, tmp_path):
     discriminator, generator = models["discriminator"], models["generator"]
     too_long = " ".join(["fox"] * MAX_LENGTH)
     for argv, message in (
-        (["detect", "--model", discriminator, "the fox", " "], "a text must not be empty, got ' '"),
         (
             ["detect", "--model", discriminator, too_long],
             f"at most {MAX_LENGTH} tokens for this model, got {MAX_LENGTH + 2}",

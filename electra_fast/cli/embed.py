@@ -12,7 +12,7 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from ..disk import check_writable, numbered_lines, written
+from ..disk import check_apart, check_readable, check_writable, numbered_lines, written
 from ..inference.batching import BATCH_TOKENS, Counts
 from .options import Device, ImplOption
 
@@ -51,6 +51,8 @@ class EmbedCommand:
         if self.output.suffix != ".npy":
             raise ValueError(f"the output must be a .npy file, got {self.output}")
         check_writable(self.output)
+        check_readable(self.input)
+        check_apart(self.output, self.input, self.model)
         encoder, tokenizer = load_encoder(
             self.model or bundled("discriminator"), device=self.device, dtype=self.dtype, impl=self.impl
         )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..hub.files import find_file
 from ..model.backbone import ElectraModel
 from ..model.base import ElectraPreTrainedModel
 from ..model.packing import PackedBatch, ranges
@@ -22,6 +23,9 @@ from ..tokenizer import ElectraTokenizer
 from .batching import BATCH_TOKENS, Counts, batches_by_length, chunks, one_ahead
 
 Pooling = Literal["mean", "cls"]
+
+# Files that sentence-transformers writes, the whole model's and those of its first two modules.
+_OF_SENTENCE_TRANSFORMERS = ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
 
 
 def embed(
@@ -59,7 +63,8 @@ def embed(
     Raises:
         TypeError: texts that are not str, a model or tokenizer of another library.
         ValueError: a pooling that is not known, a max_length that the model cannot take, batch_tokens that is not
-            positive, half of a surrogate pair in a text, a tokenizer and a model that do not fit together.
+            positive, half of a surrogate pair in a text, a tokenizer and a model that do not fit together, a model of
+            sentence-transformers.
         FileNotFoundError: no such model.
     """
     embedder = _embedder(model, tokenizer, pooling, normalize, max_length, batch_tokens)
@@ -100,8 +105,10 @@ def load_encoder(
 
     Raises:
         FileNotFoundError: no such model.
-        ValueError: a damaged file, one that lacks a part of the encoder, a device or dtype that is not available.
+        ValueError: a damaged file, one that lacks a part of the encoder, a device or dtype that is not available, a
+            model of sentence-transformers.
     """
+    _check_is_no_sentence_transformer(name_or_path)
     dtypes = {**DTYPES, "int8": "int8"}
     if dtype is not None and dtype not in dtypes:
         raise ValueError(f"dtype must be one of {', '.join(dtypes)}, got {dtype!r}")
@@ -116,6 +123,16 @@ def load_encoder(
     if dtype is None:
         model.to(DTYPES[default_precision(model.device)])
     return model, ElectraTokenizer.from_pretrained(name_or_path)
+
+
+def _check_is_no_sentence_transformer(name_or_path: str | os.PathLike) -> None:
+    for filename in _OF_SENTENCE_TRANSFORMERS:
+        if find_file(name_or_path, filename, required=False) is not None:
+            raise ValueError(
+                f"{name_or_path} is a model of sentence-transformers ({filename}), whose pooling, length and "
+                f"normalisation are not read yet: its vectors would be others. Load it with sentence-transformers, or "
+                f"give a directory with its encoder and tokenizer alone"
+            )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import gzip
 import itertools
 import random
 import re
+import shutil
 import threading
 
 import numpy as np
@@ -252,6 +253,21 @@ def test_an_unknown_dtype_is_refused(directory):
         load_encoder(directory, dtype="fp8")
 
 
+@pytest.mark.parametrize("file", ["modules.json", "sentence_bert_config.json", "1_Pooling/config.json"])
+def test_a_model_of_sentence_transformers_is_refused(directory, tmp_path, file):
+    """Its pooling, its length and its normalisation would be ignored in silence."""
+    path = shutil.copytree(directory, tmp_path / "model")
+    (path / file).parent.mkdir(exist_ok=True)
+    (path / file).write_text("{}")
+    for refused in (
+        lambda: embed(["a"], path),
+        lambda: embed_stream(["a"], str(path), TOKENIZER),
+        lambda: load_encoder(path),
+    ):
+        with pytest.raises(ValueError, match=rf"model is a model of sentence-transformers \({file}\), whose pooling, "):
+            refused()
+
+
 @pytest.mark.skipif(cpu_encoder.obstacle("int8") is not None, reason=f"{cpu_encoder.obstacle('int8')}")
 def test_int8_is_close_to_fp32(directory):
     model, tokenizer = load_encoder(directory, device="cpu", dtype="int8")
@@ -299,14 +315,19 @@ def test_the_output_is_whole_or_absent(run, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="line 4: must be UTF-8"):
         run("--input", tmp_path / "in.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+    (tmp_path / "text.npy").hardlink_to(tmp_path / "in.txt")
+    (tmp_path / "a.npy").symlink_to("text.npy")
     for arguments, error, message in (
         (("--input", tmp_path / "none.txt"), FileNotFoundError, "none.txt"),
+        (("--input", tmp_path), FileNotFoundError, "is a directory"),
+        (("--input", tmp_path / "in.txt", "--output", tmp_path / "a.npy"), FileExistsError, "over what is read"),
         (("--input", tmp_path / "in.txt", "--output", tmp_path / "out.bin"), ValueError, "must be a .npy file, got "),
         (("--input", tmp_path / "in.txt", "--output", tmp_path / "no" / "x.npy"), FileNotFoundError, "directory"),
     ):
         with pytest.raises(error, match=message):
             run(*arguments)
-    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "in.txt", "text.npy"]
+    assert (tmp_path / "text.npy").read_bytes() == b"a\nb\nc\n\xff\n"
 
 
 @given(sizes=st.lists(st.integers(0, 5), max_size=5), n_columns=st.sampled_from([1, 7, 768]))

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from ..disk import check_apart
 from ..processor import default_threads
 from ..versions import installed_version
 from . import OURS
@@ -176,11 +177,27 @@ def import_error(module: str) -> str | None:
     return None
 
 
-def check_writable(*paths: Path | None) -> None:
-    """Refuses an output that cannot be written before hours are spent on it."""
+def check_writable(*paths: Path | None, reads: Iterable[str | Path | None] = ()) -> None:
+    """Refuses a file that cannot be written, or is among what the bench reads, before hours are spent on it."""
     for path in paths:
-        if path is not None and not path.absolute().parent.is_dir():
-            raise FileNotFoundError(f"the directory of the output does not exist: {path.parent}")
+        if path is not None:
+            _check_parent(path)
+            if path.is_dir():
+                raise FileExistsError(f"the output must be a file, but {path} is a directory")
+            check_apart(path, *reads)
+
+
+def check_directory(path: Path | None) -> None:
+    """Refuses a directory of outputs that cannot be made."""
+    if path is not None:
+        _check_parent(path)
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(f"the output must be a directory, but {path} is a file")
+
+
+def _check_parent(path: Path) -> None:
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"the directory of the output does not exist: {path.parent}")
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

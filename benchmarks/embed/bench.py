@@ -110,7 +110,7 @@ class EmbedBench:
         if min(self.n, self.repeats, 1 if self.threads is None else self.threads) < 1:
             given = f"{self.n}, {self.repeats} and {self.threads}"
             raise ValueError(f"n, repeats and threads must be above 0, got {given}")
-        check_writable(self.json, self.plot)
+        check_writable(self.json, self.plot, reads=(self.model, self.texts))
         if self.plot is not None:
             require("matplotlib", "bench")
 

@@ -141,7 +141,7 @@ class FinetuneBench:
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads must be positive, got {self.threads}")
         check_device(self.device)
-        check_writable(self.json)
+        check_writable(self.json, reads=(self.model, self.data))
         for module in ("transformers", "accelerate"):
             require(module, "hf")
 

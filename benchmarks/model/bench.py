@@ -122,7 +122,7 @@ class ModelBench:
         check_device(self.device)
         if self.device == "cpu" and self.dtype == "bf16" and not _BF16_FLAGS & set(machine()["cpu_flags"].split()):
             raise ValueError("dtype bf16 needs a processor that has it, and this one's flags name none")
-        check_writable(self.json, self.plot)
+        check_writable(self.json, self.plot, reads=(self.model, self.texts, self.paragraphs))
         if self.plot is not None:
             require("matplotlib", "bench")
 

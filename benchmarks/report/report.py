@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...disk import written
-from ..measure import check_writable, require
+from ..measure import check_directory, check_writable, require
 from .figures import rewrite
 from .history import history_tables
 from .plots import plot_history, plot_ratios
@@ -58,7 +58,8 @@ class ReportCommand:
     def run(self) -> None:
         if unknown := [name for name in self.bench if name not in BENCHES]:
             raise ValueError(f"unknown bench {unknown[0]!r}; the benches are {', '.join(BENCHES)}")
-        check_writable(self.markdown, self.plots)
+        check_writable(self.markdown, reads=(self.results,))
+        check_directory(self.plots)
         rows = read_rows(self.results)
         chosen = {name: [row for row in rows if row["bench"] == name] for name in self.bench}
         chosen = {name: some for name, some in chosen.items() if some}

@@ -98,7 +98,7 @@ class TokenizerBench:
         if not self.threads or min(self.megabytes, self.repeats, *self.threads) <= 0:
             given = f"{self.megabytes:g}, {self.repeats} and {' '.join(map(str, self.threads)) or 'none'}"
             raise ValueError(f"megabytes, repeats and threads must be above 0, got {given}")
-        check_writable(self.json, self.plot)
+        check_writable(self.json, self.plot, reads=(*self.data, self.vocab))
         if self.plot is not None:
             require("matplotlib", "bench")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from ..bundled import DIRECTORY
-from ..disk import replaced
+from ..disk import check_apart, replaced
 from .console import exit_code
 
 _MAX_BYTES = 12_000_000
@@ -40,6 +40,7 @@ class MakeBundled:
         from ..tokenizer import ElectraTokenizer
         from ..training.progress import read_records
 
+        check_apart(DIRECTORY, self.run_directory)
         source = RunDirectory(self.run_directory)
         if not source.is_done:
             raise ValueError(f"{self.run_directory} must be a finished run")

@@ -10,6 +10,7 @@ import tyro
 
 from ..conversion.convert import convert_to_hub, convert_to_tf1
 from ..conversion.sources import NETWORKS
+from ..disk import check_apart, check_readable
 
 
 @dataclass
@@ -38,6 +39,10 @@ class ConvertCommand:
 
     def run(self) -> None:
         networks = {None: None, "both": NETWORKS}.get(self.network, (self.network,))
+        files = self.config if self.vocab is None else (*self.config, self.vocab)
+        for path in files:
+            check_readable(path)
+        check_apart(self.out, self.source, *files)
         convert = convert_to_hub if self.to == "hub" else convert_to_tf1
         checkpoint = convert(self.source, self.out, networks, self.config, self.vocab)
         at = f" at step {checkpoint.step:,}" if checkpoint.step is not None else ""

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import tyro
 
+from ..disk import check_apart
 from ..inference.detect import Detection, detect, format_table
 from ..model.modeling import ElectraForPreTraining
 from ..pretraining import preset, pretrain
@@ -62,6 +63,7 @@ class Demo:
         start = time.perf_counter()
         directory = RunDirectory(self.out)
         directory.check(overwrite=False)
+        check_apart(self.out, *self.data)
         recipe = preset("tiny")
 
         print("1. Text and vocabulary")

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ..disk import check_apart
+
 
 @dataclass(kw_only=True)
 class ExportCommand:
@@ -36,6 +38,7 @@ class ExportCommand:
 
         if self.format == "torch" and self.opset is not None:
             raise ValueError(f"--opset needs --format onnx, got {self.opset} with --format torch")
+        check_apart(self.out / "config.json", self.model)
         model, tokenizer = load_network(self.model, self.network), ElectraTokenizer.from_pretrained(self.model)
         if self.format == "onnx":
             opset = DEFAULT_OPSET if self.opset is None else self.opset

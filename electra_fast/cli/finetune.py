@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
+from ..disk import check_apart, check_readable
 from ..finetuning.run_options import FinetuningOptions
 from .options import flattened
 
@@ -101,6 +102,9 @@ class FinetuneCommand:
             raise ValueError("--data or --train is needed: a directory or a file to train on")
         if len(tasks) > 1 and files:
             raise ValueError("several tasks need --data, a directory with one for each, and no --train, --dev, --test")
+        for path in files.values():
+            check_readable(path)
+        check_apart(self.out, self.model, self.data, *files.values())
         changes = {"n_epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
         changes = {name: value for name, value in changes.items() if value is not None}
         if self.max_length is not None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..disk import check_apart
+
 
 @dataclass(kw_only=True)
 class PrepareCommand:
@@ -35,6 +37,7 @@ class PrepareCommand:
         from ..pretraining.text.vocab import load_tokenizer
 
         check_empty(self.out)
+        check_apart(self.out, *self.data, self.vocab)
         corpus = Corpus(self.data, self.documents_by, self.text_key)
         meta = write_shards(corpus, load_tokenizer(self.vocab, 512), self.out, threads=self.threads)
         print(

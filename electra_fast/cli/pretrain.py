@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ..disk import check_apart
 from ..pretraining.recipes import PresetName
 from ..pretraining.run_options import PretrainingOptions
 from .options import flattened
@@ -70,6 +71,7 @@ class PretrainCommand:
         from .assignments import assigned_fields
 
         RunDirectory(self.out).check(self.overwrite)
+        check_apart(self.out, *self.data, self.vocab, self.init_generator, self.init_discriminator)
         names = ("vocab_size", "batch_size", "learning_rate")
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         changes |= assigned_fields(Recipe, self.set)

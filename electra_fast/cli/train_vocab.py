@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..disk import check_apart, check_writable
+
 
 @dataclass(kw_only=True)
 class TrainVocabCommand:
@@ -27,8 +29,8 @@ class TrainVocabCommand:
         from ..pretraining.text.shards import open_corpus
         from ..pretraining.text.vocab import train_vocab, vocabulary_texts, write_vocab
 
-        if not self.out.parent.is_dir():
-            raise FileNotFoundError(f"the directory of the output does not exist: {self.out.parent}")
+        check_writable(self.out)
+        check_apart(self.out, *self.data)
         vocab = train_vocab(vocabulary_texts(open_corpus(self.data)), self.size, lowercase=not self.cased)
         write_vocab(vocab, self.out)
         print(f"wrote {len(vocab)} entries to {self.out}")

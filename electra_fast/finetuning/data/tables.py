@@ -138,7 +138,17 @@ def table_rows(
         is_whole = len(row) == len(header) or (every_line and not any(row[len(header) :]))
         if suffix == ".csv" and not is_whole:
             raise ValueError(f"{path}, line {line}: must have {len(header)} fields, as the first row, got {len(row)}")
+        if suffix != ".csv" and every_line and _is_part_of_quoted(row, len(header)):
+            raise ValueError(
+                f"{path}, line {line}: must have {len(header)} fields, as the first row, got {len(row)} and a quote "
+                f"that is not closed: text with tabs or line ends in quotes needs CSV"
+            )
         yield line, dict(zip(header if has_header else range(len(row)), row, strict=False))
+
+
+def _is_part_of_quoted(row: Sequence[str], n_fields: int) -> bool:
+    """Whether a row between tabs looks like part of one with a quoted tab or line end, as data frames write it."""
+    return (len(row) < n_fields or any(row[n_fields:])) and any(field.count('"') % 2 for field in row)
 
 
 def _json_rows(path: Path, every_line: bool) -> Iterator[tuple[int, _Row]]:
@@ -164,7 +174,7 @@ def _csv_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
         try:
             row = next(rows, None)
         except csv.Error as error:
-            raise ValueError(f"{path}, line {line}: must be CSV, got: {error}") from error
+            raise ValueError(f"{path}, line {line}: must be CSV, got: {str(error).partition(' - ')[0]}") from error
         finally:
             csv.field_size_limit(limit)  # it holds for all of Python
         if row is None:

@@ -119,6 +119,24 @@ def test_fields_that_a_row_lacks_are_empty_and_more_that_are_empty_do_no_harm(tm
         read(tmp_path / "a.csv", "t,u\na,b\nc,d,e\n", PAIR)
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('t\tu\na\tb\n"c\nd"\te\n', 3),
+        ('t\tu\na\tb\nc\t"d\ne\nf"\n', 5),
+        ('t\tu\n"a\tb"\tc\n', 2),
+        ('u\tt\na\t"b\tc ""d"" e"\n', 2),
+    ],
+)
+def test_quoted_tabs_and_line_ends_of_data_frames_need_csv(tmp_path, content, line):
+    """Quotes are text between tabs, so such a cell would be cut, and its rest would be rows."""
+    with pytest.raises(ValueError, match=rf"a\.tsv, line {line}: must have 2 fields, .* needs CSV"):
+        read(tmp_path / "a.tsv", content, PAIR)
+    # Quotes in whole rows, and closed ones, are text.
+    found = read(tmp_path / "a.tsv", 't\tu\n"a\tb\n"c"\n"d\t\t\n"e" f\tg\th\n', PAIR)
+    assert texts(found) == [('"a', "b"), ('"c"', ""), ('"d', ""), ('"e" f', "g")]
+
+
 def test_values_of_json_are_texts_as_they_are_in_other_formats(tmp_path):
     values = [None, float("nan"), 3, -1.5, True, "", " "]
     assert texts(read(tmp_path / "a.jsonl", jsonl_of(values))) == ["", "", "3", "-1.5", "true", "", " "]

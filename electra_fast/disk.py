@@ -39,15 +39,12 @@ def lines(path: Path, newline: str | None = None) -> Iterator[str]:
     check_readable(path)
     number = 0
     try:
-        # Spreadsheets begin a file with a byte order mark.
-        with _open_packed(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline=newline) as text:
-            for number, line in enumerate(text, start=1):  # noqa: B007 - errors name it
+        # Spreadsheets begin a file with a byte order mark. A decoder names a place in its buffer, so bytes that are no
+        # text pass it, and their line is found here.
+        with _open_packed(path) as file, io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline) as text:
+            for number, line in enumerate(text, start=1):
+                _check_utf8(line, f"{path}, line {number}")
                 yield line
-    except UnicodeDecodeError as error:
-        # Some kilobytes are decoded at once, so the line is looked for where every byte is a character.
-        with _open_packed(path) as file, io.TextIOWrapper(file, "latin-1", newline=newline) as text:
-            number = next(number for number, line in enumerate(text, start=1) if not _is_utf8(line.encode("latin-1")))
-        raise ValueError(f"{path}, line {number}: {_not_utf8(error)}") from error
     except _DAMAGE as error:
         raise ValueError(f"{path}, line {number + 1}: the compressed file is damaged: {error}") from error
 
@@ -78,24 +75,22 @@ def numbered_lines(path: Path | None) -> Iterator[tuple[int, str]]:
 
 
 def _standard_input() -> Iterator[str]:
-    # Nothing can be read twice here, so each line is decoded by itself.
     for number, line in enumerate(sys.stdin.buffer, start=1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{STANDARD_INPUT}, line {number}: {_not_utf8(error)}") from error
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8", errors="surrogateescape")
+        _check_utf8(text, f"{STANDARD_INPUT}, line {number}")
+        yield text
 
 
-def _is_utf8(line: bytes) -> bool:
+def _check_utf8(line: str, place: str) -> None:
+    """Raises ValueError if a line holds bytes that are no text, which were read as halves of surrogate pairs."""
     try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _not_utf8(error: UnicodeDecodeError) -> str:
-    return f"must be UTF-8, got byte 0x{error.object[error.start]:02x}: {error.reason}"
+        line.encode()
+    except UnicodeEncodeError:
+        try:
+            line.encode(errors="surrogateescape").decode()
+        except UnicodeDecodeError as error:
+            byte = f"0x{error.object[error.start]:02x}"
+            raise ValueError(f"{place}: must be UTF-8, got byte {byte}: {error.reason}") from error
 
 
 def _open_packed(file: Path) -> BinaryIO:

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import zstandard
@@ -73,6 +74,19 @@ def test_damage_is_named_with_its_line_whatever_ends_lines(tmp_path, end):
     path.write_bytes((b"one" + end) * 4999 + b"x\xff" + end)
     with pytest.raises(ValueError, match=r"a\.txt, line 5000: must be UTF-8"):
         list(lines(path))
+
+
+def test_damage_is_named_in_a_pipe_which_is_read_only_once(tmp_path):
+    text = b"a line\n" * 3000
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(text + b"caf\xe9\nrest\n",), daemon=True)
+    writer.start()
+    found = []
+    with pytest.raises(ValueError, match=r"pipe, line 3001: must be UTF-8, got byte 0xe9: invalid continuation byte"):
+        for line in lines(tmp_path / "pipe"):
+            found.append(line)
+    writer.join()
+    assert found == ["a line\n"] * 3000
 
 
 @pytest.mark.parametrize("ending", [".gz", ".xz", ".zst"])

@@ -61,6 +61,10 @@ class JsonLinesFile:
         text = record.get(self.text_key) if isinstance(record, dict) else None
         if not isinstance(text, str):
             raise ValueError(f"{self.path}, line {number} must be an object with text under {self.text_key!r}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # JSON can spell half a character
+            raise ValueError(f"{self.path}, line {number} must hold text, got: {error}") from error
         return text
 
 

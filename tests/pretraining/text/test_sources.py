@@ -55,10 +55,12 @@ def test_directories_are_read_by_name_and_to_the_bottom(tmp_path):
         ('{"body": "a"}', r"b.jsonl, line 3 must be an object with text under 'text'"),
         ('{"text": null}', r"b.jsonl, line 3 must be an object with text under 'text'"),
         ("[1]", r"b.jsonl, line 3 must be an object"),
+        ('{"text": "\\ud83d"}', r"b.jsonl, line 3 must hold text, got: .*surrogates not allowed"),
+        ("caf\udce9", r"b.jsonl, line 3: must be UTF-8, got byte 0xe9"),
     ],
 )
 def test_a_wrong_line_of_jsonl_is_named(tmp_path, line, message):
-    (tmp_path / "b.jsonl").write_text('{"text": "fine"}\n\n' + line + "\n", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_bytes(('{"text": "fine"}\n\n' + line + "\n").encode("utf-8", "surrogateescape"))
     with pytest.raises(ValueError, match=message):
         documents(tmp_path)
 

@@ -29,10 +29,10 @@ def extended_tokenizer(tokenizer: ElectraTokenizer, documents: Sequence[str], n_
         raise ValueError(f"n_new must be positive, got {n_new}")
     n_old, known = len(tokenizer), tokenizer.get_vocab()
     # Without lower-casing, the trainer's own normalizer does not change text that is already normalized.
-    normalizer = tokenizer.backend_tokenizer.normalizer
-    texts = [normalizer.normalize_str(text) for text in documents]
+    backend = tokenizer.backend_tokenizer
+    texts = [backend.normalizer.normalize_str(text) for text in documents]
     # If the documents give this many entries, at least n_new of them are not among the old ones.
-    trained = train_vocab(texts, n_old + n_new, lowercase=False)
+    trained = train_vocab(texts, n_old + n_new, lowercase=False, max_word_chars=backend.model.max_input_chars_per_word)
     candidates = [token for token in trained if token not in known]
 
     # A vocabulary grows by merging, so it has pieces of frequent words that occur nowhere else. These pieces have no

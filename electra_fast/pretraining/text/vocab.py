@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +14,8 @@ from .corpus import Corpus
 from .documents import take
 
 if TYPE_CHECKING:
+    from tokenizers.pre_tokenizers import PreTokenizer
+
     from ...tokenizer import ElectraTokenizer
     from .shards import ShardedCorpus
 
@@ -20,14 +24,18 @@ _MAX_CHARS = 200_000_000
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def train_vocab(texts: Sequence[str], size: int, lowercase: bool = True) -> list[str]:
+def train_vocab(texts: Sequence[str], size: int, lowercase: bool = True, max_word_chars: int = 100) -> list[str]:
     """Trains a WordPiece vocabulary of at most `size` entries; the special tokens come first, [PAD] being 0.
 
     Text is normalised and split as ElectraTokenizer does it. A small corpus may give fewer entries than asked for. The
     same texts give the same vocabulary.
 
+    Args:
+        max_word_chars: length of the longest known words. The tokenizer makes [UNK] of longer ones, so they are left
+            out, with a warning that counts them.
+
     Raises:
-        ValueError: a size too small for the special tokens and letters, or texts without a word.
+        ValueError: a size too small for the special tokens and letters, or texts without a word that is not too long.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -39,12 +47,21 @@ def train_vocab(texts: Sequence[str], size: int, lowercase: bool = True) -> list
 
     # The trainer numbers letters in the order of a hash table and breaks ties by number, so we give the letters to get
     # the same vocabulary in every run. Rare letters would fill a small vocabulary, so letters get a tenth of it.
-    counts = Counter[str]()
+    counts, kept, n_long = Counter[str](), [], 0
     for text in texts:
-        counts.update(normalizer.normalize_str(text))
+        normalized = normalizer.normalize_str(text)
+        shorter, n = _without_long_words(normalized, max_word_chars, splitter)
+        counts.update(shorter)
+        # Normalising is most of the work, and the trainer does it by threads; a second time it changes nothing.
+        kept.append(shorter if n else text)
+        n_long += n
     letters = [letter for letter in counts if splitter.pre_tokenize_str(letter)]
+    left_out = f"{n_long:,} longer than {max_word_chars} characters, which the tokenizer takes for [UNK]"
     if not letters:
-        raise ValueError("the texts must hold at least one word to train a vocabulary on, got none")
+        found = f"only {left_out}" if n_long else "none"
+        raise ValueError(f"the texts must hold at least one word to train a vocabulary on, got {found}")
+    if n_long:
+        warnings.warn(f"the vocabulary is made without some words of the text: {left_out}", stacklevel=2)
     letters = sorted(letters, key=lambda letter: (-counts[letter], letter))[: min(1000, max(64, size // 10))]
     first = [*SPECIAL_TOKENS, *sorted(letters), *(f"##{letter}" for letter in sorted(letters) if can_continue(letter))]
     if size < len(first):
@@ -59,9 +76,24 @@ def train_vocab(texts: Sequence[str], size: int, lowercase: bool = True) -> list
         limit_alphabet=len(letters),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(kept, trainer)
     vocab = tokenizer.get_vocab()
     return sorted(vocab, key=vocab.__getitem__)
+
+
+def _without_long_words(text: str, limit: int, splitter: PreTokenizer) -> tuple[str, int]:
+    """Normalised text without the words of more than `limit` characters, and how many these were."""
+    n_long = 0
+
+    def shortened(run: re.Match) -> str:
+        nonlocal n_long
+        words = [word for word, _ in splitter.pre_tokenize_str(run[0])]
+        short = [word for word in words if len(word) <= limit]
+        n_long += len(words) - len(short)
+        return " ".join(short)
+
+    # Most runs without white space are one word; a long one may also be many, with punctuation between them.
+    return re.sub(rf"[^ ]{{{limit + 1},}}", shortened, text), n_long
 
 
 def vocabulary_texts(corpus: Corpus | ShardedCorpus) -> list[str]:

@@ -201,6 +201,23 @@ def _write_onnx(exportable: Exportable, path: Path, opset: int) -> None:
     for node in onnx_program.model.graph:
         node.metadata_props.clear()
     onnx_program.save(path)
+    _drop_shapes_of_weights(path)
+
+
+def _drop_shapes_of_weights(path: Path) -> None:
+    """Removes the shapes that the exporter stores of weights a second time, beside the weights themselves.
+
+    onnxruntime's `quantize_dynamic` transposes the weight of a Gemm and leaves that shape as it was: shape inference
+    then finds the two to contradict each other.
+    """
+    import onnx
+
+    content = onnx.load(path, load_external_data=False)
+    weights = {tensor.name for tensor in content.graph.initializer}
+    others = [value for value in content.graph.value_info if value.name not in weights]
+    del content.graph.value_info[:]
+    content.graph.value_info.extend(others)
+    onnx.save(content, path)
 
 
 def _attention(

@@ -121,6 +121,25 @@ def test_padding_may_be_anywhere(exported, name, data):
     exported(name).compare(torch.tensor(data.draw(st.lists(bits, min_size=batch, max_size=batch))))
 
 
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_shapes_are_whole_and_do_not_contradict_each_other(exported, name):
+    onnx.checker.check_model(exported(name).path, full_check=True)
+    onnx.shape_inference.infer_shapes(onnx.load(exported(name).path), check_type=True, strict_mode=True, data_prop=True)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_onnxruntime_quantizes(exported, name, per_channel, tmp_path):
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    network, mask = exported(name), padded(4, 20, "right")
+    quantization.quantize_dynamic(network.path, tmp_path / "int8.onnx", per_channel=per_channel)
+    session = onnxruntime.InferenceSession(tmp_path / "int8.onnx", providers=["CPUExecutionProvider"])
+    feed = {key: x.numpy() for key, x in zip(INPUTS, network.inputs(mask), strict=True)}
+    for found, expected in zip(session.run(None, feed), network.session.run(None, feed), strict=True):
+        found, expected = found[expected > LOWEST], expected[expected > LOWEST]
+        assert 0 < abs(found - expected).max() < 0.1 * max(1, abs(expected).max())
+
+
 def test_all_axes_are_dynamic(exported):
     for name, axes in (("ElectraModel", "batch length"), ("ElectraForMultipleChoice", "batch choices length")):
         for given_input in exported(name).session.get_inputs():

@@ -157,7 +157,7 @@ def _hub_network(source: str | os.PathLike) -> Network:
     if model_type not in ("electra", "bert"):
         raise ValueError(f"{config_path} must be of an ELECTRA or a BERT, got model_type {model_type!r}")
     weights, tensors = _hub_tensors(source)
-    tensors = modern_names(tensors)
+    tensors = modern_names({name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)})
     left: list[str] = []
     if model_type == "bert":
         tensors = {f"electra.{name.removeprefix('bert.')}": tensor for name, tensor in tensors.items()}

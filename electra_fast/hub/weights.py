@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
@@ -48,16 +49,18 @@ def read_state_dict(
     formats: Collection[str] = ("safetensors", "bin"),
     variant: str | None = None,
     weights_only: bool = True,
-) -> tuple[Path, dict[str, Tensor]] | None:
+) -> tuple[Path, dict[str, Any]] | None:
     """Reads the first checkpoint that is found: a file, or an index and all its shards.
 
     Args:
         find: gives the path of a file of the checkpoint, or None where there is no such file.
         formats: the formats to look for, in this order.
-        weights_only: whether a `.bin` file may hold tensors only (a pickle that holds more can run code).
+        weights_only: whether a `.bin` file may hold only tensors and plain values (a pickle that holds more can run
+            code).
 
     Returns:
-        The path of the file or index and its tensors, on the CPU; None where `find` found nothing.
+        The path of the file or index and its tensors, on the CPU, and what it holds beside them; None where `find`
+        found nothing.
 
     Raises:
         ValueError: a damaged file or one of another kind, a missing shard, an index and shards that disagree.
@@ -71,8 +74,11 @@ def read_state_dict(
     return None
 
 
-def read_tensors(path: Path, weights_only: bool = True) -> dict[str, Tensor]:
-    """Reads one `.safetensors` or `.bin` file; raises ValueError, with its name, if it is damaged or another kind."""
+def read_tensors(path: Path, weights_only: bool = True) -> dict[str, Any]:
+    """Reads one `.safetensors` or `.bin` file; raises ValueError, with its name, if it is damaged or another kind.
+
+    A `.bin` file may hold other values beside its tensors, such as the number of a step.
+    """
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
@@ -83,12 +89,14 @@ def read_tensors(path: Path, weights_only: bool = True) -> dict[str, Tensor]:
     except Exception as error:  # a damaged pickle can fail in any way
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{path} must be a whole file of torch.save with tensors only, got: {reason}") from error
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path} must hold a dictionary of tensors, got a {type(content).__name__} of other things")
+    if unnamed := [key for key in content if not isinstance(key, str)]:
+        raise ValueError(f"{path} must hold tensors by their names, got the key {unnamed[0]!r}")
     return dict(content)
 
 
-def _read_shards(index: Path, find: Callable[[str], Path | None], weights_only: bool) -> dict[str, Tensor]:
+def _read_shards(index: Path, find: Callable[[str], Path | None], weights_only: bool) -> dict[str, Any]:
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = sorted(set(weight_map.values()))
@@ -97,7 +105,7 @@ def _read_shards(index: Path, find: Callable[[str], Path | None], weights_only: 
         raise ValueError(f"{index} must be JSON with a 'weight_map' of names to files, got: {error!r}") from error
     if outside:
         raise ValueError(f"{index} must name files of its own directory, got {outside[0]!r}")
-    state: dict[str, Tensor] = {}
+    state: dict[str, Any] = {}
     for shard in shards:
         path = find(shard)
         if path is None:
@@ -190,7 +198,7 @@ def fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str
     """Matches the tensors of a checkpoint with those of a model's `state_dict()`.
 
     Args:
-        state: the checkpoint's tensors, by their modern names.
+        state: the checkpoint's tensors, by their modern names, and what it holds beside them.
         expected: the model's tensors; only names and shapes are used.
         prefix: `electra.`, added to or removed from a name where that makes it one of the model's.
     """
@@ -199,6 +207,8 @@ def fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str
         key = next((k for k in (name, prefix + name, name.removeprefix(prefix)) if k in expected), None)
         if key is None:
             result.unexpected.append(name)
+        elif not isinstance(tensor, Tensor):
+            raise ValueError(f"the checkpoint must hold a tensor called {name}, got {type(tensor).__name__}")
         elif tensor.shape != expected[key].shape:
             result.mismatched.append((key, tuple(tensor.shape), tuple(expected[key].shape)))
         else:

@@ -286,7 +286,7 @@ def _read_weights(
 
 def _resolve_dtype(dtype: str | torch.dtype | None, config: ElectraConfig, state: Mapping[str, Tensor]) -> torch.dtype:
     if dtype == "auto":
-        own = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), None)
+        own = next((x.dtype for x in state.values() if isinstance(x, Tensor) and x.is_floating_point()), None)
         dtype = config.dtype if config.dtype is not None else own
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype.removeprefix("torch."), dtype)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+
+from ..pretraining.text.documents import DocumentsBy
 
 from ..disk import check_apart
 
@@ -24,8 +25,8 @@ class PrepareCommand:
     """A vocab.txt, or a directory with a tokenizer."""
     out: Path
     """Directory to write to; it must be empty or new."""
-    documents_by: Literal["blank-line", "file"] = "blank-line"
-    """Separator of the documents in text files."""
+    documents_by: DocumentsBy = "blank-line"
+    """End of the documents in text files: a blank line, every line, or that of the file."""
     text_key: str = "text"
     """Key of the text in JSONL and in datasets."""
     threads: int | None = None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from ..disk import check_apart
 from ..pretraining.recipes import PresetName
 from ..pretraining.run_options import PretrainingOptions
+from ..pretraining.text.documents import DocumentsBy
 from .options import flattened
 
 
@@ -35,8 +36,8 @@ class PretrainCommand:
     data: tuple[str, ...] = ()
     """Text and JSONL files (plain, .gz, .xz, .zst), directories of them, Hugging Face datasets (hf:NAME), or a
     directory written by `prepare`. Default: the documentation that comes with Python, about 2 MB."""
-    documents_by: Literal["blank-line", "file"] = "blank-line"
-    """Separator of the documents in text files."""
+    documents_by: DocumentsBy = "blank-line"
+    """End of the documents in text files: a blank line, every line, or that of the file."""
     text_key: str = "text"
     """Key of the text in a line of JSONL and in a dataset."""
     out: Path

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..disk import check_apart, check_writable
+from ..pretraining.text.documents import DocumentsBy
 
 
 @dataclass(kw_only=True)
@@ -18,6 +19,10 @@ class TrainVocabCommand:
     data: tuple[str, ...] = ()
     """Text and JSONL files or directories of them, as for `pretrain`; a large corpus is read up to 200 MB.
     Default: the documentation that comes with Python."""
+    documents_by: DocumentsBy = "blank-line"
+    """End of the documents in text files: a blank line, every line, or that of the file. About 1 in 20 is left out."""
+    text_key: str = "text"
+    """Key of the text in a line of JSONL and in a dataset."""
     size: int = 30522
     """Number of entries; a small corpus may give fewer."""
     cased: bool = False
@@ -31,6 +36,7 @@ class TrainVocabCommand:
 
         check_writable(self.out)
         check_apart(self.out, *self.data)
-        vocab = train_vocab(vocabulary_texts(open_corpus(self.data)), self.size, lowercase=not self.cased)
+        texts = vocabulary_texts(open_corpus(self.data, self.documents_by, self.text_key))
+        vocab = train_vocab(texts, self.size, lowercase=not self.cased)
         write_vocab(vocab, self.out)
         print(f"wrote {len(vocab)} entries to {self.out}")

@@ -247,6 +247,22 @@ def test_a_vocabulary_trained_before_is_used(data, monkeypatch, capsys):
         assert (data / name / "discriminator" / "vocab.txt").read_text(encoding="utf-8") == vocab
 
 
+def test_a_corpus_of_one_document_a_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = "\n".join(line.strip() for line in documents(100))
+    (tmp_path / "lines.txt").write_text(lines, encoding="utf-8")
+    text = ["--data", "lines.txt", "--vocab", "vocab.txt"]
+    by_line = ["--documents-by", "line"]
+    assert main(["train-vocab", "--data", "lines.txt", *by_line, "--size", "150", "--out", "vocab.txt"]) == 0
+    capsys.readouterr()
+    for command in (["prepare", *text, "--out", "shards"], ["pretrain", "--preset", "tiny", *text, "--out", "run"]):
+        assert main(command) == 2
+        assert "--documents-by line" in capsys.readouterr().err
+    assert main(["prepare", *text, *by_line, "--out", "shards"]) == 0
+    assert "of 97 documents" in capsys.readouterr().out
+    assert main(["pretrain", "--preset", "tiny", *text, *by_line, "--out", "run", "--steps", "1"]) == 0
+
+
 @pytest.mark.parametrize(
     "arguments", [["-m", "electra_fast.cli.demo"], ["-m", "electra_fast", "pretrain"]], ids=" ".join
 )

@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .documents import _HELD_OUT_SHARE, Source, is_held_out
-from .sources import DocumentsBy, TextList, find_sources, fingerprint
+from .documents import _HELD_OUT_SHARE, DocumentsBy, Source, is_held_out
+from .sources import TextList, find_sources, fingerprint
 from .windows import WINDOW_CHARS, TokenWindow, token_windows
 
 if TYPE_CHECKING:
     from ...tokenizer import ElectraTokenizer
 
 _MAX_NAMES = 20
+_SEPARATORS: dict[DocumentsBy, str] = {
+    "blank-line": "Blank lines end documents; with --documents-by line (documents_by='line') every line is one",
+    "line": "Every line is a document",
+    "file": "Every file is a document; --documents-by line or blank-line (documents_by=) makes more of it",
+}
 
 
 class Corpus:
@@ -29,12 +34,13 @@ class Corpus:
 
     Args:
         paths: text and JSONL files, plain, .gz, .xz or .zst, directories of them, or datasets; see `find_sources`.
-        documents_by: separator of the documents in text files, "blank-line" or "file". A document longer than 16,384
+        documents_by: end of the documents in text files: "blank-line", "line" or "file". A document longer than 16,384
             characters is cut at line ends in any case.
         text_key: key of the text in a line of JSONL and in a dataset.
 
     Attributes:
         windows_are_fixed: whether every epoch has the same windows, as with one source, which has one order.
+        separator: what ends documents, in a sentence for messages.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: from `find_sources`. A damaged file is reported when it is read.
@@ -44,12 +50,13 @@ class Corpus:
         self._sources: list[Source] = [
             source for path in paths for source in find_sources(path, documents_by, text_key)
         ]
+        self.separator = _SEPARATORS[documents_by]
 
     @classmethod
     def from_texts(cls, texts: Sequence[str]) -> Corpus:
         """A corpus of documents in memory."""
         corpus = cls([])
-        corpus._sources = [TextList(texts)]
+        corpus._sources, corpus.separator = [TextList(texts)], "Every text is a document"
         return corpus
 
     @property
@@ -85,7 +92,7 @@ class Corpus:
         if window is None:
             raise ValueError(
                 f"the corpus must be large enough that some of its documents, about {_HELD_OUT_SHARE:.0%}, are held "
-                f"out; got none. Blank lines separate documents"
+                f"out; got none. {self.separator}"
             )
         return window
 

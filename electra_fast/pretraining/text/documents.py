@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Literal, Protocol
+
+DocumentsBy = Literal["blank-line", "line", "file"]
 
 # Longer documents are cut at line ends, so that a book without blank lines gives text to train on and to hold out.
 MAX_DOCUMENT_CHARS = 16_384

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ...disk import replaced
 from .builtin import builtin_documents
 from .corpus import Corpus
-from .sources import DocumentsBy
+from .documents import DocumentsBy
 from .windows import WINDOW_CHARS, TokenWindow, vocabulary_fingerprint
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def write_shards(
                 bar.update(window.n_tokens)
                 bar.set_postfix(shards=len(shards))
         if not shards:
-            raise ValueError("the corpus must hold documents to train on, got none besides those held out")
+            raise ValueError(
+                f"the corpus must hold documents to train on, got none besides those held out. {corpus.separator}"
+            )
         meta = {
             "version": FORMAT_VERSION,
             "vocabulary": vocabulary_fingerprint(tokenizer),
@@ -128,6 +130,7 @@ class ShardedCorpus:
     """
 
     windows_are_fixed = True
+    separator = "What a document is, `electra-fast prepare --documents-by` (documents_by=) decides"
 
     def __init__(self, directory: str | os.PathLike):
         self.directory = Path(directory)

@@ -11,12 +11,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 from ...disk import COMPRESSIONS, lines, plain_suffix
-from .documents import Source, cut_documents
-
-DocumentsBy = Literal["blank-line", "file"]
+from .documents import DocumentsBy, Source, cut_documents
 
 _ENDINGS = (".txt", ".jsonl", *COMPRESSIONS)
 _EDGE = 1 << 16  # bytes at each end of a file that the fingerprint covers
@@ -24,17 +22,20 @@ _EDGE = 1 << 16  # bytes at each end of a file that the fingerprint covers
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file of UTF-8 text, plain or compressed; blank lines separate documents, or the whole file is one."""
+    """A file of UTF-8 text, plain or compressed: documents with blank lines between, one a line, or a single one."""
 
     path: Path
     name: str
     documents_by: DocumentsBy
 
     def documents(self) -> Iterator[str]:
-        yield from cut_documents(lines(self.path), self.documents_by == "blank-line")
+        if self.documents_by == "line":
+            yield from (line for line in lines(self.path) if not line.isspace())
+        else:
+            yield from cut_documents(lines(self.path), self.documents_by == "blank-line")
 
     def identity(self) -> bytes:
-        return _file_identity(self.path, self.name)
+        return _file_identity(self.path, self.name, "" if self.documents_by == "blank-line" else self.documents_by)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class JsonLinesFile:
                 yield from cut_documents(self._text(line, number).splitlines(keepends=True), False)
 
     def identity(self) -> bytes:
-        return _file_identity(self.path, self.name)
+        return _file_identity(self.path, self.name, "" if self.text_key == "text" else self.text_key)
 
     def _text(self, line: str, number: int) -> str:
         try:
@@ -96,8 +97,8 @@ def find_sources(path: str | Path, documents_by: DocumentsBy = "blank-line", tex
         ValueError: a directory without readable files.
         ImportError: a dataset, if the package `datasets` is not installed.
     """
-    if documents_by not in ("blank-line", "file"):
-        raise ValueError(f"documents_by must be 'blank-line' or 'file', got {documents_by!r}")
+    if documents_by not in get_args(DocumentsBy):
+        raise ValueError(f"documents_by must be one of {', '.join(get_args(DocumentsBy))}, got {documents_by!r}")
     if str(path).startswith("hf:"):
         from .hf_datasets import HubDataset
 
@@ -133,9 +134,10 @@ def fingerprint(sources: Iterable[Source]) -> str:
     return digest.hexdigest()
 
 
-def _file_identity(path: Path, name: str) -> bytes:
+def _file_identity(path: Path, name: str, reading: str) -> bytes:
+    """The identity of a file that is read in a certain way; "" is the usual one."""
     size = path.stat().st_size
-    digest = hashlib.blake2b(f"{name}\0{size}\0".encode())
+    digest = hashlib.blake2b(f"{name}\0{size}\0{reading}".encode())
     with path.open("rb") as file:
         digest.update(file.read(_EDGE))
         file.seek(max(0, size - _EDGE))

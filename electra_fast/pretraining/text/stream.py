@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 class WindowedCorpus(Protocol):
     """A corpus that a stream can read: `Corpus` or `ShardedCorpus`."""
 
+    separator: str
+
     @property
     def windows_are_fixed(self) -> bool: ...
 
@@ -166,7 +168,10 @@ class SequenceStream:
                 start += plan.n_sequences
                 n_windows += 1
             if start == epoch_start:
-                raise ValueError(f"the text must fill at least one sequence of {self.seq_length} tokens, but does not")
+                raise ValueError(
+                    f"the text besides the held-out one must fill at least one sequence of {self.seq_length} tokens, "
+                    f"but does not. {self._corpus.separator}"
+                )
             # An epoch of one window has the same size in any order.
             if not self._packing.size_is_random and (self._corpus.windows_are_fixed or n_windows == 1):
                 epoch_size = start - epoch_start
@@ -246,7 +251,8 @@ def held_out_sequences(
     plan = DensePacking(seq_length, tokenizer.cls_token_id, tokenizer.sep_token_id).plan(window, None)
     if plan.n_sequences == 0:
         raise ValueError(
-            f"the held-out text must fill at least one sequence of {seq_length} tokens, got {window.n_tokens} tokens"
+            f"the held-out text must fill at least one sequence of {seq_length} tokens, got {window.n_tokens} tokens. "
+            f"{corpus.separator}"
         )
     n = min(plan.n_sequences, max_sequences)
     rows = plan.build().input_ids[np.arange(n) * plan.n_sequences // n]

@@ -106,7 +106,7 @@ def vocabulary_texts(corpus: Corpus | ShardedCorpus) -> list[str]:
         raise ValueError("shards hold no text to make a vocabulary of: the one they were made with must be given")
     texts = take(corpus.training(), _MAX_CHARS)
     if not texts:
-        raise ValueError("the data must hold text to train on, got nothing but white space")
+        raise ValueError(f"the data must hold text to train on besides what is held out, got none. {corpus.separator}")
     return texts
 
 

@@ -10,8 +10,10 @@ from texts import documents, text
 from electra_fast.pretraining.text.builtin import builtin_documents
 from electra_fast.pretraining.text.corpus import Corpus
 from electra_fast.pretraining.text.documents import MAX_DOCUMENT_CHARS, take
+from electra_fast.pretraining.text.shards import write_shards
 from electra_fast.pretraining.text.sources import find_sources
-from electra_fast.pretraining.text.vocab import SPECIAL_TOKENS, train_vocab, write_vocab
+from electra_fast.pretraining.text.stream import SequenceStream, held_out_sequences
+from electra_fast.pretraining.text.vocab import SPECIAL_TOKENS, train_vocab, vocabulary_texts, write_vocab
 from electra_fast.tokenizer import ElectraTokenizer
 
 
@@ -122,6 +124,42 @@ def test_a_corpus_knows_whether_its_order_can_change(tmp_path):
     assert one.windows_are_fixed and not two.windows_are_fixed
     assert [*two.training(), *two.held_out()] == ["one\ntwo\n", "three"]
     assert one.fingerprint() == Corpus([tmp_path / "a.txt"]).fingerprint() != two.fingerprint()
+
+
+# One document a line
+
+
+def test_a_corpus_of_a_document_a_line_is_held_out_by_lines(tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_text("\n".join(f"{number} {line.strip()}" for number, line in enumerate(documents(400))) + "\n \n")
+    corpus = Corpus([path], documents_by="line")
+    training, held_out = list(corpus.training()), list(corpus.held_out())
+    assert len(training) + len(held_out) == 400 and 5 <= len(held_out) <= 40
+    assert all(document.count("\n") == 1 and document.endswith("\n") for document in training)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ({}, "Blank lines end documents; with --documents-by line .* every line is one"),
+        ({"documents_by": "file"}, "Every file is a document; --documents-by line"),
+        ({"documents_by": "line"}, "Every line is a document"),
+    ],
+)
+def test_a_corpus_that_is_too_small_tells_what_a_document_is(tmp_path, arguments, hint):
+    tokenizer = ElectraTokenizer(vocab={token: i for i, token in enumerate(train_vocab(documents(), 200))})
+    sides = split(documents(200))
+    for content, read, message in (
+        (sides[0][0], lambda corpus: corpus.held_out_window(tokenizer), "are held out; got none"),
+        (sides[0][0], lambda corpus: write_shards(corpus, tokenizer, tmp_path / "out"), "are held out; got none"),
+        (sides[1][0], lambda corpus: write_shards(corpus, tokenizer, tmp_path / "out"), "none besides those held out"),
+        (sides[1][0], vocabulary_texts, "text to train on besides what is held out, got none"),
+        (sides[1][0], lambda corpus: SequenceStream(corpus, tokenizer, 16, 0).rows(0, 1), "must fill at least one"),
+        (sides[1][0], lambda corpus: held_out_sequences(corpus, tokenizer, 512, 1), "must fill at least one"),
+    ):
+        (tmp_path / "a.txt").write_text(content)
+        with pytest.raises(ValueError, match=rf"{message}.*\. {hint}"):
+            read(Corpus([tmp_path / "a.txt"], **arguments))
 
 
 # Vocabulary

@@ -28,6 +28,7 @@ def test_text_and_jsonl_are_read_packed_or_not(tmp_path, ending):
     lines.write_bytes(PACK[ending]("\n".join(map(json.dumps, records)).encode()))
     assert documents(text) == ["one\ntwo\n", "thrée\n"]
     assert documents(text, documents_by="file") == ["one\ntwo\nthrée\n"]
+    assert documents(text, documents_by="line") == ["one\n", "two\n", "thrée\n"]
     # A record is a document, whatever blank lines it has.
     assert documents(lines) == ["one\ntwo\nthrée\n", "four"]
     assert documents(lines, text_key="body") == ["uno", "due"]
@@ -70,7 +71,7 @@ def test_wrong_arguments_are_named(tmp_path):
         find_sources(tmp_path / "missing")
     with pytest.raises(ValueError, match=r"must hold files named \*.txt, \*.jsonl"):
         find_sources(tmp_path)
-    with pytest.raises(ValueError, match="documents_by must be 'blank-line' or 'file', got 'page'"):
+    with pytest.raises(ValueError, match="documents_by must be one of blank-line, line, file, got 'page'"):
         find_sources(tmp_path, documents_by="page")
 
 
@@ -99,6 +100,10 @@ def test_the_fingerprint_tells_changes(tmp_path):
         assert value not in seen and len(value) == 32
         seen.add(value)
     assert fingerprint([TextList(["a", "b"])]) != fingerprint([TextList(["ab"])])
+    # The same file gives other documents when it is read in another way.
+    (tmp_path / "b.jsonl").write_text("{}", encoding="utf-8")
+    ways = ({}, {"documents_by": "line"}, {"documents_by": "file"}, {"text_key": "body"})
+    assert len({fingerprint(find_sources(tmp_path, **way)) for way in ways}) == len(ways)
 
 
 # Hugging Face datasets

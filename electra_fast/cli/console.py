@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,18 @@ _MISTAKES = (ValueError, TypeError, ImportError, OSError)
 
 
 def exit_code(program: str, run: Callable[[], None]) -> int:
-    """Runs a command; returns 0, 2 for a user's mistake (with one line on stderr), or 130 for Ctrl-C."""
+    """Runs a command; returns 0, 2 for a user's mistake (with one line on stderr), or 130 for Ctrl-C.
+
+    A warning to the user is one line on stderr, too, without the place in the code.
+    """
+    usual = warnings.formatwarning
+
+    def one_line(message: Warning, category: type[Warning], *place: Any) -> str:
+        if not issubclass(category, UserWarning):
+            return usual(message, category, *place)
+        return f"{program}: warning: {' '.join(str(message).split())}\n"
+
+    warnings.formatwarning = one_line
     try:
         run()
         sys.stdout.flush()
@@ -23,6 +35,8 @@ def exit_code(program: str, run: Callable[[], None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except _MISTAKES as error:
         return fail(program, str(error) or type(error).__name__)
+    finally:
+        warnings.formatwarning = usual
     return 0
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ..inference.batching import BATCH_TOKENS, Counts, batches_by_length, chunks, one_ahead
 from ..model.base import ElectraPreTrainedModel
+from ..tokenizer.unknown import UnknownTokens
 from ..training.distributed import World
 from .data.examples import ChoiceExample, Example, QuestionExample, TaggedExample, TextExample
 from .data.features import Features
@@ -55,10 +56,13 @@ def predict(
         return chunk, kind.features(chunk, finetuned.tokenizer, finetuned.max_length) if chunk else None
 
     total = len(examples) if isinstance(examples, Sized) else None
+    unknown = UnknownTokens(finetuned.tokenizer, "the examples")
     with tqdm(total=total, unit=" examples", unit_scale=True, disable=not progress or rank > 0) as bar:
         for chunk, features in one_ahead(tokenise, _own_chunks(examples, rank, size)):
             done: tuple[list[dict], int] = ([], 0)
             if features is not None:
+                if rank == 0:
+                    unknown.count(features.input_ids)
                 scores = score_features(model, kind, features, batch_tokens, model.device)
                 done = kind.predictions(chunk, features, scores), len(features.input_ids)
             for predictions, n_tokens in [done] if size == 1 else _gathered(done, rank, size):

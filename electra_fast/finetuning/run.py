@@ -89,6 +89,9 @@ def finetune(
             "tasks": {name: asdict(task_data.task) for name, task_data in data.items()},
             "data": {name: task_data.fingerprint() for name, task_data in data.items()},
         }
+        if world.is_main:
+            for task_data in data.values():
+                task_data.warn_of_unknown_tokens()
         is_new = world.shared(overwrite or not directory.holds_a_run)
         if not is_new:
             directory.check_settings(settings)

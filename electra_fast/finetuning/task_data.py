@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..tokenizer import ElectraTokenizer
+from ..tokenizer.unknown import UnknownTokens
 from .data.examples import answer_of
 from .data.features import Features
 from .data.splits import fingerprint, labels_of, open_splits, swapped
@@ -85,6 +86,14 @@ class TaskData:
             examples = self.splits[split].examples
             self._features[split] = self.kind.features(examples, self._tokenizer, self._recipe.max_length)
         return self._features[split]
+
+    def warn_of_unknown_tokens(self) -> None:
+        """Warns of the first split, if any, whose words the vocabulary does not know (`UnknownTokens`)."""
+        for split in self.splits:
+            unknown = UnknownTokens(self._tokenizer, f"the {split} examples of {self.task.name}")
+            unknown.count((self.train if split == "train" else self.features(split)).input_ids)
+            if unknown.has_warned:
+                return
 
     @property
     def measured_splits(self) -> list[str]:

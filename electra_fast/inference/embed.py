@@ -20,6 +20,7 @@ from ..model.precision import DTYPES, default_precision
 from ..model.pretrained import load_complete
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
+from ..tokenizer.unknown import UnknownTokens
 from .batching import BATCH_TOKENS, Counts, batches_by_length, chunks, one_ahead
 
 Pooling = Literal["mean", "cls"]
@@ -195,8 +196,10 @@ class Embedder:
 
     def _portions(self, texts: Iterable[str], progress: bool, counts: Counts) -> Iterator[np.ndarray]:
         total = len(texts) if isinstance(texts, Sized) else None
+        unknown = UnknownTokens(self.tokenizer, "the texts")
         with tqdm(total=total, unit=" texts", unit_scale=True, disable=not progress) as bar:
             for rows in one_ahead(self._tokenise, chunks(_checked(texts), len)):
+                unknown.count(rows.ids)
                 vectors = self._compute(rows, bar)
                 counts.examples += len(vectors)
                 counts.tokens += int(rows.lengths.sum())

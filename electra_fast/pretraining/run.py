@@ -17,6 +17,7 @@ from ..model.layers import checkpoint_activations
 from ..model.precision import default_precision
 from ..processor import cpu_threads
 from ..tokenizer import ElectraTokenizer
+from ..tokenizer.unknown import UnknownTokens
 from ..training.checkpoint import Checkpoints
 from ..training.distributed import World, join
 from ..training.guard import Guard
@@ -171,6 +172,8 @@ def _prepare(
     if not is_new:
         directory.check_settings(settings)
     held_out = held_out_sequences(corpus, tokenizer, recipe.seq_length, max(1, MAX_TOKENS // recipe.seq_length))
+    if world.is_main:
+        UnknownTokens(tokenizer, "the held-out text").count(held_out.numpy())
     torch.manual_seed(options.seed)
     model = build_model(recipe, tokenizer, options.impl)
     checkpoints = Checkpoints(directory.checkpoints, options.keep_checkpoints)

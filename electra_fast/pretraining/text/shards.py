@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...disk import replaced
+from ...tokenizer.unknown import UnknownTokens
 from .builtin import builtin_documents
 from .corpus import Corpus
 from .documents import DocumentsBy
@@ -57,9 +58,10 @@ def write_shards(
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
     with replaced(out) as temporary:
         held_out = _save(temporary, _HELD_OUT, corpus.held_out_window(tokenizer, threads), dtype)
-        shards = []
+        shards, unknown = [], UnknownTokens(tokenizer, "the corpus")
         with tqdm(desc="tokens", unit="", unit_scale=True) as bar:
             for window in corpus.training_windows(tokenizer, None, window_chars, threads):
+                unknown.count(window.ids)
                 shards.append(_save(temporary, f"shard-{len(shards):05}", window, dtype))
                 bar.update(window.n_tokens)
                 bar.set_postfix(shards=len(shards))

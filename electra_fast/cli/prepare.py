@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..pretraining.text.documents import DocumentsBy
-
 from ..disk import check_apart
+from ..pretraining.text.documents import DocumentsBy
 
 
 @dataclass(kw_only=True)

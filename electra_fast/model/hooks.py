@@ -10,8 +10,14 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 def is_hooked(module: nn.Module) -> bool:
     """Tells whether a module has hooks, or a `forward` that is not its class's."""
-    own = module.__dict__
-    return "forward" in own or any(own[name] for name in HOOKS)
+    own = module.__dict__  # read at every call, so without a loop
+    return bool(
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "forward" in own
+    )
 
 
 def has_global_hooks() -> bool:

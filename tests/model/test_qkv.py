@@ -3,7 +3,6 @@
 import copy
 import io
 import pickle
-import threading
 from unittest.mock import patch
 
 import pytest
@@ -296,28 +295,6 @@ def test_compiled_and_under_autocast():
     torch.testing.assert_close(torch.compile(network, backend="aot_eager")(IDS).last_hidden_state, expected)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(network(IDS).last_hidden_state.float(), expected, rtol=0, atol=0.1)
-
-
-def test_threads_that_infer_while_the_model_is_cast():
-    network, failures = model().eval(), []
-
-    def infer():
-        for _ in range(30):
-            try:
-                with torch.no_grad():
-                    network(IDS)
-            except RuntimeError as error:  # of dtypes that differ for a moment, as torch's own layers say it
-                if "dtype" not in str(error):
-                    failures.append(error)
-
-    threads = [threading.Thread(target=infer) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for dtype in (torch.float64, torch.float32) * 5:
-        network.to(dtype)
-    for thread in threads:
-        thread.join()
-    assert not failures
 
 
 # Training in processes

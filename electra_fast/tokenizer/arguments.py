@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import index
 from typing import Any
 
+import numpy as np
+
 _UNKNOWN_LENGTH = int(1e20)  # a larger model_max_length means that none is known, as in transformers
+_MOST_PADDED = 1 << 20  # tokens; rows padded to more, by a slip in a length, would take all the memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +21,7 @@ class Options:
     padding: bool | str = False
     truncation: bool | str | None = None
     max_length: int | None = None
-    stride: int = 0
+    stride: int | None = 0
     is_split_into_words: bool = False
     pad_to_multiple_of: int | None = None
     padding_side: str | None = None
@@ -29,7 +32,50 @@ class Options:
     return_special_tokens_mask: bool = False
     return_offsets_mapping: bool = False
     return_length: bool = False
+    split_special_tokens: bool | None = None
     verbose: bool = True
+
+    def __post_init__(self) -> None:
+        for name in _FLAGS:
+            check_flag(name, getattr(self, name), or_none=name not in ("add_special_tokens", "is_split_into_words"))
+
+
+_FLAGS = tuple(field.name for field in fields(Options) if field.type in ("bool", "bool | None"))
+
+
+def check_flag(name: str, value: Any, or_none: bool = False) -> None:
+    """Raises TypeError for what is neither True nor False, nor None where that is allowed, as 0 and 1 are then."""
+    is_other = value is None or (isinstance(value, (int, np.integer)) and value in (0, 1))
+    if not (isinstance(value, (bool, np.bool_)) or (or_none and is_other)):
+        raise TypeError(f"{name} must be True{', False or None' if or_none else ' or False'}, got {value!r:.80}")
+
+
+def as_int(name: str, value: Any, least: int, kind: str = "or None") -> int:
+    """An integer of any kind, NumPy's included, as int.
+
+    Raises:
+        ValueError: no integer, a bool, or one below the least.
+    """
+    try:
+        number = least - 1 if isinstance(value, (bool, np.bool_)) else index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise ValueError(f"{name} must be an integer of at least {least}{kind and ' ' + kind}, got {value!r:.80}")
+    return number
+
+
+def as_model_length(value: Any) -> float:
+    """A model_max_length as int, or inf where none is known; JSON files have 512.0 and 1e30 too.
+
+    Raises:
+        ValueError: no number, a negative one, or a part of a token.
+    """
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+        if value > _UNKNOWN_LENGTH:
+            return float("inf")
+        value = int(value) if value == value // 1 else value
+    return as_int("model_max_length", value, 0, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +101,29 @@ class Lengths:
         return self.padding != "do_not_pad"
 
     def width(self, longest: int) -> int:
-        """The length that rows are padded to, given that of the longest."""
+        """The length that rows are padded to, given that of the longest; raises ValueError for an absurd one."""
         width = self.max_length if self.padding == "max_length" else longest
         multiple = self.pad_to_multiple_of or 1
-        return -(-width // multiple) * multiple
+        width = -(-width // multiple) * multiple
+        if width > max(_MOST_PADDED, 2 * longest):
+            raise ValueError(
+                f"rows must not be padded to more than {_MOST_PADDED:,} tokens, got {width:,}: give a smaller "
+                "max_length or pad_to_multiple_of (without max_length, padding='max_length' takes model_max_length)"
+            )
+        return width
 
 
-def resolve_lengths(options: Options, model_max_length: int, padding_side: str, truncation_side: str) -> Lengths:
+def resolve_lengths(options: Options, model_max_length: Any, padding_side: str, truncation_side: str) -> Lengths:
     """Settles a call's padding and truncation by the rules of transformers; the other arguments are the tokenizer's.
 
     Raises:
         ValueError: an unknown strategy or side, a negative length, one that is no multiple of `pad_to_multiple_of`.
     """
     max_length, multiple = options.max_length, options.pad_to_multiple_of
+    max_length = None if max_length is None else as_int("max_length", max_length, 0)
+    multiple = None if multiple is None else as_int("pad_to_multiple_of", multiple, 1)
+    stride = 0 if options.stride is None else as_int("stride", options.stride, 0)
+    model_max_length = as_model_length(model_max_length)
     truncation = options.truncation
     if truncation is None:
         truncation = "longest_first" if max_length is not None and options.padding is False else False
@@ -81,15 +137,12 @@ def resolve_lengths(options: Options, model_max_length: int, padding_side: str, 
     )
     padding_side = padding_side if options.padding_side is None else options.padding_side
     for name, side in (("padding_side", padding_side), ("truncation_side", truncation_side)):
-        if side not in ("right", "left"):
+        if not isinstance(side, str) or side not in ("right", "left"):
             raise ValueError(f"{name} must be 'right' or 'left', got {side!r}")
-    for name, value, least in (("max_length", max_length, 0), ("pad_to_multiple_of", multiple, 1)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise ValueError(f"{name} must be an integer of at least {least} or None, got {value!r}")
     if options.verbose and max_length is not None and options.padding is True and truncation == "do_not_truncate":
         warnings.warn("max_length has no effect with padding=True and no truncation; padding='max_length' pads to it")
     if max_length is None:
-        if model_max_length > _UNKNOWN_LENGTH:
+        if model_max_length == float("inf"):
             padding = "do_not_pad" if padding == "max_length" else padding
             truncation = "do_not_truncate"
         elif padding == "max_length" or truncation != "do_not_truncate":
@@ -99,14 +152,14 @@ def resolve_lengths(options: Options, model_max_length: int, padding_side: str, 
             "max_length must be a multiple of pad_to_multiple_of where rows are cut and filled, "
             f"got {max_length} and {multiple}"
         )
-    return Lengths(padding, truncation, max_length, options.stride, multiple, padding_side, truncation_side)
+    return Lengths(padding, truncation, max_length, stride, multiple, padding_side, truncation_side)
 
 
 def _strategy(name: str, value: Any, if_true: str, if_false: str, names: tuple[str, ...]) -> str:
     value = getattr(value, "value", value)  # transformers' enumerations
     value = {True: if_true, False: if_false}[value] if isinstance(value, bool) else value
-    if value not in names:
-        raise ValueError(f"{name} must be True, False or one of {', '.join(names)}, got {value!r}")
+    if not isinstance(value, str) or value not in names:
+        raise ValueError(f"{name} must be True, False or one of {', '.join(names)}, got {value!r:.80}")
     return value
 
 
@@ -127,6 +180,9 @@ def as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list
     else:
         batched = isinstance(text, sequence)
     if not batched:
+        if not isinstance(text_pair, (str, *sequence, type(None))):
+            expected = "a list of words" if is_split_into_words else "a str"
+            raise TypeError(f"text_pair must be {expected} as text is, got {type(text_pair).__name__}")
         firsts, seconds = [text], [text_pair] if text_pair else None
     elif text_pair is not None:
         if not isinstance(text_pair, sequence):
@@ -142,6 +198,9 @@ def as_batch(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list
         pairs = [is_pair(item, is_split_into_words) for item in text]
         firsts = [item[0] if pair else item for item, pair in zip(text, pairs, strict=True)]
         seconds = [item[1] if pair else None for item, pair in zip(text, pairs, strict=True)] if any(pairs) else None
+        halves = [number for number, pair in enumerate(pairs) if pair and seconds[number] is None]
+        if halves:  # None would stand for a text alone
+            raise TypeError(f"text[{halves[0]}] must be a text or a pair of texts, got {text[halves[0]]!r:.80}")
     if is_split_into_words:
         for name, items in (("text", firsts), ("text_pair", seconds or [])):
             for index, item in enumerate(items):
@@ -158,33 +217,3 @@ def is_pair(item: Any, is_split_into_words: bool) -> bool:
     if isinstance(item, str) or not isinstance(item, (list, tuple)) or len(item) != 2:
         return False
     return not is_split_into_words or isinstance(item[0], (list, tuple))
-
-
-def as_lists(columns: Any) -> tuple[dict[str, Any], str | None]:
-    """Columns for `pad` as lists, from a mapping of columns or a list of rows, and the kind of tensors they were."""
-    if isinstance(columns, (list, tuple)):
-        if not columns or not isinstance(columns[0], Mapping):
-            raise ValueError("pad needs a mapping of columns or a list of mappings, one for each row")
-        columns = {name: [row[name] for row in columns] for name in columns[0]}
-    if "input_ids" not in columns:
-        raise ValueError(f"pad needs input_ids, got {', '.join(columns) or 'nothing'}")
-    kinds = {_kind(value) for value in columns.values()} - {None}
-    return {name: _to_list(value) for name, value in columns.items()}, next(iter(kinds), None)
-
-
-def _kind(value: Any) -> str | None:
-    while isinstance(value, (list, tuple)) and value:
-        value = value[0]
-    module = type(value).__module__.partition(".")[0]
-    return {"torch": "pt", "numpy": "np"}.get(module)
-
-
-def _to_list(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return [_to_list(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def pad_row(row: list[int], width: int, fill: int, side: str) -> list[int]:
-    filling = [fill] * (width - len(row))
-    return row + filling if side == "right" else filling + row

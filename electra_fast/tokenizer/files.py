@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
 from tokenizers import AddedToken, Tokenizer
-from tokenizers.decoders import WordPiece as WordPieceDecoder
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
+
+from .arguments import check_flag
+from .components import simplify
+from .vocabulary import SPECIAL_TOKENS, is_own_token
 
 VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
 
@@ -32,6 +37,8 @@ NORMALIZER_SETTINGS = {
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
 _NO_EFFECT_ON_LOADING = ("use_fast", "trust_remote_code", "_commit_hash", "resume_download", "proxies")
+# Unicode's White_Space.
+_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 # Keys that describe the file or the class that wrote it. Paths in a downloaded file must never be followed.
 _NOT_SETTINGS = (
     "auto_map",
@@ -51,23 +58,23 @@ _NOT_SETTINGS = (
 
 
 def read_vocab(path: str | os.PathLike) -> dict[str, int]:
-    """Reads a vocab.txt: one token per line, whose number from 0 is the token's id."""
-    # splitlines() would also split at U+2028 and others, which are tokens in some vocabularies.
+    """Reads a vocab.txt as transformers does: a line's number from 0 is its token's id.
+
+    Space after a token does not count, and the last of equal lines has the token, blank ones included. Such a file
+    leaves ids without a token.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f"{path} must be a {VOCAB_FILE}, got a directory; from_pretrained reads directories")
+    # splitlines() and rstrip() know other ends and other spaces than the library behind transformers.
     try:
-        lines = Path(path).read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
+        lines = Path(path).read_bytes().decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be UTF-8 text with one token per line, got: {error}") from error
     if lines[-1] == "":
         lines.pop()
     if not lines:
         raise ValueError(f"{path} must hold one token per line, but it is empty")
-    vocab: dict[str, int] = {}
-    for index, token in enumerate(lines):
-        if (first := vocab.setdefault(token, index)) != index:
-            raise ValueError(
-                f"{path} must hold each token once, but line {index + 1} repeats line {first + 1}, {token!r}"
-            )
-    return vocab
+    return {line.rstrip(_SPACE): index for index, line in enumerate(lines)}
 
 
 def write_vocab(vocab: dict[str, int], path: str | os.PathLike) -> None:
@@ -81,23 +88,41 @@ def write_vocab(vocab: dict[str, int], path: str | os.PathLike) -> None:
 
 
 def build_backend(
-    vocab: dict[str, int], unk_token: str, do_lower_case: bool, tokenize_chinese_chars: bool, strip_accents: bool | None
+    vocab: Mapping[str, int],
+    unk_token: str,
+    do_lower_case: bool,
+    tokenize_chinese_chars: bool,
+    strip_accents: bool | None,
 ) -> Tokenizer:
     """A backend with BERT's WordPiece over a vocabulary, as yet without special tokens."""
-    backend = Tokenizer(WordPiece(vocab, unk_token=unk_token))
-    backend.normalizer = BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=tokenize_chinese_chars,
-        strip_accents=strip_accents,
-        lowercase=do_lower_case,
-    )
+    try:
+        model = WordPiece(dict(vocab), unk_token=unk_token)
+    except (TypeError, OverflowError):
+        odd = [pair for pair in vocab.items() if not (isinstance(pair[0], str) and isinstance(pair[1], int))]
+        got = odd[0] if odd else f"ids from {min(vocab.values())} to {max(vocab.values())}"
+        raise ValueError(f"vocab must map tokens, each a str, to ids of at least 0, got {got!r:.80}") from None
+    backend = Tokenizer(model)
+    backend.normalizer = BertNormalizer()
+    settings = (do_lower_case, strip_accents, tokenize_chinese_chars)
+    apply_settings(backend, dict(zip(NORMALIZER_SETTINGS, settings, strict=True)))
     backend.pre_tokenizer = BertPreTokenizer()
-    backend.decoder = WordPieceDecoder(prefix="##")
     return backend
 
 
-def frame_with(backend: Tokenizer, cls_token: str, sep_token: str) -> None:
+def check_ids(backend: Tokenizer) -> None:
+    """Raises ValueError if an id stands for two tokens, of which the library keeps one, or is too large."""
+    tokens: dict[int, str] = {}
+    for token, index in backend.get_vocab(with_added_tokens=False).items():
+        if tokens.setdefault(index, token) != token:
+            raise ValueError(f"each token must have an id of its own, but {tokens[index]!r} and {token!r} have {index}")
+    if max(tokens, default=0) >= 1 << 31:
+        raise ValueError(f"ids must be below {1 << 31}, got {max(tokens)} for {tokens[max(tokens)]!r}")
+
+
+def frame_with(backend: Tokenizer, cls_token: str | None, sep_token: str | None) -> None:
     """Makes a backend frame texts as [CLS] A [SEP] and pairs as [CLS] A [SEP] B [SEP], where B has type 1."""
+    if not cls_token or not sep_token:
+        raise ValueError(f"texts need a cls_token and a sep_token around them, got {cls_token!r} and {sep_token!r}")
     backend.post_processor = TemplateProcessing(
         single=[cls_token, "$A", sep_token],
         pair=f"{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1".split(" "),
@@ -107,14 +132,37 @@ def frame_with(backend: Tokenizer, cls_token: str, sep_token: str) -> None:
 
 def empty_copy(backend: Tokenizer) -> Tokenizer:
     """A backend with the same rules but without vocabulary, added tokens and frame, all of which hold ids."""
-    content = json.loads(backend.to_str())
-    content["model"]["vocab"] = {}
-    content["added_tokens"], content["post_processor"] = [], None
-    return Tokenizer.from_str(json.dumps(content))
+    model = json.loads(backend.to_str())["model"] | {"vocab": {}}
+    return _copy_with(backend, model=model, added_tokens=[], post_processor=None)
+
+
+def _copy_with(backend: Tokenizer, **parts: Any) -> Tokenizer:
+    return Tokenizer.from_str(json.dumps(json.loads(backend.to_str()) | parts))
+
+
+def add_decoded(backend: Tokenizer, decoder: Mapping[int | str, AddedToken]) -> None:
+    """Adds the tokens of an added_tokens_decoder, in the order of their ids, as far as the backend lacks them."""
+    for token in _by_id(decoder).values():
+        if token.content not in {other.content for other in backend.get_added_tokens_decoder().values()}:
+            backend.add_tokens([token])
+
+
+def _are_added(backend: Tokenizer, decoder: Mapping[int | str, AddedToken]) -> bool:
+    ours, theirs = backend.get_added_tokens_decoder(), _by_id(decoder)
+    return {index: repr(token) for index, token in ours.items()} == {i: repr(token) for i, token in theirs.items()}
+
+
+def _by_id(decoder: Mapping[int | str, AddedToken]) -> dict[int, AddedToken]:
+    if not isinstance(decoder, Mapping) or not all(isinstance(token, AddedToken) for token in decoder.values()):
+        raise TypeError(f"added_tokens_decoder must map ids to AddedToken or their contents, got {decoder!r:.80}")
+    try:
+        return dict(sorted(((int(i), token) for i, token in decoder.items()), key=itemgetter(0)))
+    except (TypeError, ValueError):
+        raise ValueError(f"added_tokens_decoder must have ids as keys, got {', '.join(map(str, decoder))}") from None
 
 
 def read_backend(path: str | os.PathLike) -> Tokenizer:
-    """Reads a tokenizer.json."""
+    """Reads a tokenizer.json whose components are BERT's, or the same."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} must be a {TOKENIZER_FILE}; there is no such file")
@@ -124,32 +172,82 @@ def read_backend(path: str | os.PathLike) -> Tokenizer:
         raise ValueError(f"{path} must be a {TOKENIZER_FILE} of the tokenizers library, got: {error}") from error
     if not isinstance(backend.model, WordPiece):
         raise ValueError(f"{path} must hold a WordPiece model, got {type(backend.model).__name__}: another tokenizer's")
+    check_ids(backend)
+    simplify(backend)
     return backend
 
 
-def apply_settings(backend: Tokenizer, settings: dict[str, Any]) -> None:
+def apply_settings(backend: Tokenizer, settings: Mapping[str, Any]) -> None:
     """Writes the normalizer's settings of a tokenizer_config.json or of a call into a backend."""
     normalizer = backend.normalizer
-    if isinstance(normalizer, BertNormalizer):
-        for name, attribute in NORMALIZER_SETTINGS.items():
-            if name in settings:
-                setattr(normalizer, attribute, settings[name])
-        backend.normalizer = normalizer
+    for name, attribute in NORMALIZER_SETTINGS.items():
+        if name in settings:
+            check_flag(name, settings[name], or_none=name == "strip_accents")
+            setattr(normalizer, attribute, settings[name])
+    backend.normalizer = normalizer
 
 
-def read_settings(find: Callable[[str], Path | None]) -> dict[str, Any]:
-    """The constructor's keyword arguments that a directory's files ask for.
+def tell_own_rules(path: Path, backend: Tokenizer, settings: Mapping[str, Any]) -> None:
+    """Warns of rules in a tokenizer.json that transformers' class, which does not read them there, replaces."""
+    default = BertNormalizer()
+    for name, attribute in NORMALIZER_SETTINGS.items():
+        value, theirs = getattr(backend.normalizer, attribute), getattr(default, attribute)
+        if name not in settings and value != theirs:
+            warnings.warn(
+                f"{path} has {attribute}={value}, which holds here, and {CONFIG_FILE} has no {name}, so transformers' "
+                f"ElectraTokenizer takes {name}={theirs}; give {name} to settle it",
+                stacklevel=3,
+            )
+
+
+def read_settings(find: Callable[[str], Path | None], given: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The constructor's keyword arguments that a directory's files ask for, and those given, which win.
+
+    As in transformers, special_tokens_map.json wins over tokenizer_config.json. Neither it nor added_tokens.json nor
+    the added tokens of tokenizer.json count where tokenizer_config.json has added_tokens_decoder.
 
     Args:
         find: gives a file's path by its name, or None where there is none.
+
+    Returns:
+        The arguments, and whether their added tokens are all that the tokenizer has.
     """
     settings = {name: value for name, value in _read_json(find(CONFIG_FILE)).items() if name not in _NOT_SETTINGS}
-    for name, value in _read_json(find("special_tokens_map.json")).items():
-        settings.setdefault(name, value)
-    if "added_tokens_decoder" not in settings:
-        added = _read_json(find("added_tokens.json"))
-        settings["added_tokens_decoder"] = {index: {"content": token} for token, index in added.items()}
-    return {name: _with_added_tokens(value) for name, value in settings.items()}
+    settings |= given
+    if not settings.get("extra_special_tokens") and "additional_special_tokens" in settings:
+        settings["extra_special_tokens"] = settings.pop("additional_special_tokens")
+    own = {name: settings.pop(name) for name in list(settings) if is_own_token(name, settings[name])}
+    if own:
+        settings["model_specific_special_tokens"] = {**settings.get("model_specific_special_tokens", {}), **own}
+    _part_named(settings)
+    is_whole = "added_tokens_decoder" in settings
+    if not is_whole:
+        for name, value in _read_json(find("special_tokens_map.json")).items():
+            if name == "extra_special_tokens" and isinstance(value, list):
+                earlier = settings.get(name) or []
+                value = [*earlier, *(token for token in value if token not in earlier)]
+            if not given.get(name):
+                settings[name] = value
+        _part_named(settings)
+        settings = _with_added_tokens(settings)
+        settings["added_tokens_decoder"] = _read_added(find("added_tokens.json"), settings)
+    if "additional_special_tokens" in settings:
+        settings.setdefault("extra_special_tokens", settings.pop("additional_special_tokens"))
+    return _with_added_tokens(settings), is_whole
+
+
+def _part_named(settings: dict[str, Any]) -> None:
+    """Parts extra special tokens that have names from those without."""
+    if isinstance(settings.get("extra_special_tokens"), dict):
+        named = settings.pop("extra_special_tokens")
+        settings["model_specific_special_tokens"] = {**settings.get("model_specific_special_tokens", {}), **named}
+
+
+def _read_added(path: Path | None, settings: Mapping[str, Any]) -> dict[int, AddedToken]:
+    extra = settings.get("extra_special_tokens") or ()
+    special = {str(settings.get(name)) for name in SPECIAL_TOKENS} | {str(token) for token in extra}
+    tokens = _read_json(path).items()
+    return {index: AddedToken(t, normalized=t not in special, special=t in special) for t, index in tokens}
 
 
 def _with_added_tokens(value: Any) -> Any:
@@ -180,8 +278,7 @@ def write_directory(
     paths = [path_in(directory, name, prefix) for name in (CONFIG_FILE, TOKENIZER_FILE, VOCAB_FILE)]
     content = {name: value for name, value in settings.items() if value not in (None, [])}
     normalizer = backend.normalizer
-    if isinstance(normalizer, BertNormalizer):
-        content |= {name: getattr(normalizer, attribute) for name, attribute in NORMALIZER_SETTINGS.items()}
+    content |= {name: getattr(normalizer, attribute) for name, attribute in NORMALIZER_SETTINGS.items()}
     content["tokenizer_class"] = "ElectraTokenizer"
     text = json.dumps(_as_json(content), indent=2, sort_keys=True, ensure_ascii=False)
     paths[0].write_text(text + "\n", encoding="utf-8")
@@ -221,6 +318,8 @@ class Files:
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
         """Reads a directory or a repository on the Hub: tokenizer.json or else vocab.txt, and tokenizer_config.json.
 
+        The path of one of the two files alone is read as by the constructor.
+
         Accepts the Hub options of `electra_fast.hub.files.find_file` (revision, token, cache_dir, subfolder, ...);
         other keyword arguments are the constructor's and override the files.
         """
@@ -230,10 +329,16 @@ class Files:
         for name in _NO_EFFECT_ON_LOADING:
             kwargs.pop(name, None)
         name = os.fspath(pretrained_model_name_or_path)
+        if os.path.isfile(name):
+            kind = "tokenizer_file" if name.endswith(TOKENIZER_FILE) else "vocab"
+            return cls(name_or_path=name, **{kind: name}, **kwargs)
         find = partial(find_file, name, required=False, **options)
-        settings = {**read_settings(find), **kwargs}
+        settings, is_whole = read_settings(find, kwargs)
         if (path := find(TOKENIZER_FILE)) is not None:
             backend = read_backend(path)
+            if is_whole and not _are_added(backend, settings["added_tokens_decoder"]):
+                backend = _copy_with(backend, added_tokens=[])
+            tell_own_rules(path, backend, settings)
             apply_settings(backend, settings)
             if backend.padding is not None:
                 settings.setdefault("padding_side", backend.padding["direction"])

@@ -8,7 +8,6 @@ A ragged batch is (ids [N], row_offsets [rows + 1]): row i is ids[row_offsets[i]
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,11 +20,14 @@ from tokenizers import Tokenizer
 from .._tokenizer import INSTRUCTION_SETS as AVAILABLE_SETS
 from .._tokenizer import Batch, Encoder, Rules, Side, Strategy, Truncation
 from ..processor import INSTRUCTION_SETS, default_threads, fastest_allowed
-from .arguments import Lengths
+from .arguments import Lengths, as_int
+from .components import post_processor, simplify
 
 Bulk = tuple[np.ndarray, ...]  # ids, row offsets, and further columns that were asked for
 FramePiece = tuple[int, int, int]  # sequence 0 or 1, or -1 for a special token; its id; type id
 
+_ENDLESS = 1 << 62  # tokens that no row has, in the C++ code's range
+_MOST_THREADS = 1024
 _SLAB = 1 << 24  # characters that are encoded at once, where texts come from an iterator
 
 
@@ -44,48 +46,25 @@ def fingerprint(backend: Tokenizer) -> tuple:
         repr(backend.post_processor),
         repr(backend.get_added_tokens_decoder()),
         backend.get_vocab_size(),
-        backend.encode_special_tokens,
         model.unk_token,
         model.max_input_chars_per_word,
     )
-
-
-def check_components(backend: Tokenizer) -> None:
-    """Raises ValueError, naming the component, if a backend is not BERT's WordPiece."""
-    expected = {
-        "model": ("WordPiece",),
-        "normalizer": ("BertNormalizer",),
-        "pre_tokenizer": ("BertPreTokenizer",),
-        "post_processor": ("TemplateProcessing", "BertProcessing", "none"),
-    }
-    for name, kinds in expected.items():
-        kind = _component(backend, name)["type"]
-        if kind not in kinds:
-            raise ValueError(f"the tokenizer's {name} must be {' or '.join(kinds)}, got {kind}, which is not supported")
-
-
-def _component(backend: Tokenizer, name: str) -> dict[str, Any]:
-    component = getattr(backend, name)
-    if component is None:
-        return {"type": "none"}
-    if name == "model":  # its state holds the vocabulary
-        return {"type": type(component).__name__}
-    return json.loads(component.__getstate__())
 
 
 class NativeEncoder:
     """An encoder with the rules of a backend of BERT's form.
 
     Args:
-        backend: a backend that passes `check_components`.
+        backend: a backend of BERT's form, or of one that `components.simplify` brings to it.
         final_sigma: whether a word's last capital sigma is lower-cased to the final form.
+        split_special: whether special tokens in texts are split like words.
 
     Raises:
         ValueError: a backend of another form.
     """
 
-    def __init__(self, backend: Tokenizer, final_sigma: bool):
-        check_components(backend)
+    def __init__(self, backend: Tokenizer, final_sigma: bool, split_special: bool):
+        simplify(backend)
         self.fingerprint = fingerprint(backend)
         model, normalizer = backend.model, backend.normalizer
         strips = normalizer.lowercase if normalizer.strip_accents is None else normalizer.strip_accents
@@ -112,7 +91,7 @@ class NativeEncoder:
             ),
             raw_tokens=list(raw.values()),
             normalized_tokens=list(normalized.values()),
-            split_special=backend.encode_special_tokens,
+            split_special=split_special,
             instruction_set=_instruction_set(),
         )
         self._single, self._pair = _frames(backend)
@@ -125,8 +104,8 @@ class NativeEncoder:
         if lengths.truncates:
             truncation = Truncation(
                 strategy=getattr(Strategy, lengths.truncation),
-                max_length=lengths.max_length,
-                stride=lengths.stride,
+                max_length=min(lengths.max_length, _ENDLESS),
+                stride=min(lengths.stride, _ENDLESS),
                 side=getattr(Side, lengths.truncation_side),
             )
         frames = [self._single, self._pair]
@@ -190,7 +169,7 @@ class NativeEncoder:
 
 def _frames(backend: Tokenizer) -> tuple[list[FramePiece], list[FramePiece]]:
     """The frames of a single text and of a pair."""
-    processor = _component(backend, "post_processor")
+    processor = post_processor(backend)
     if processor["type"] == "none":
         return [(0, 0, 0)], [(0, 0, 0), (1, 0, 1)]
     if processor["type"] == "BertProcessing":
@@ -211,11 +190,7 @@ def _frames(backend: Tokenizer) -> tuple[list[FramePiece], list[FramePiece]]:
 
 
 def _check_threads(num_threads: int | None) -> int:
-    if num_threads is None:
-        return default_threads()
-    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
-        raise ValueError(f"num_threads must be an integer of at least 1 or None, got {num_threads!r}")
-    return num_threads
+    return default_threads() if num_threads is None else min(as_int("num_threads", num_threads, 1), _MOST_THREADS)
 
 
 def _slabs(texts: Iterable[str]) -> Iterator[list[str]]:

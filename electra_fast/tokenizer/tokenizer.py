@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import WordPiece as WordPieceDecoder
 
 from . import files
-from .arguments import Lengths, Options, as_batch, as_lists, pad_row, resolve_lengths
+from .arguments import Lengths, Options, as_batch, as_int, as_model_length, check_flag, resolve_lengths
 from .batch_encoding import BatchEncoding
-from .native import Bulk, NativeEncoder, check_components, fingerprint
+from .bulk import BulkEncoding
+from .components import simplify
+from .native import NativeEncoder, fingerprint
+from .padding import as_lists, is_of_rows, pad_rows
 from .rows import Padding, Rows
-from .vocabulary import Vocabulary
+from .vocabulary import SPECIAL_TOKENS, Vocabulary, is_own_token
 
 VERY_LARGE_INTEGER = int(1e30)  # transformers' model_max_length where none is known
 
 
-class ElectraTokenizer(Vocabulary, files.Files):
+class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
     """WordPiece with [CLS] and [SEP], as ELECTRA and BERT use it.
 
     Args:
@@ -40,6 +43,9 @@ class ElectraTokenizer(Vocabulary, files.Files):
         model_max_length: the longest sequence that the model takes.
         padding_side, truncation_side: "right" or "left".
         model_input_names: the columns that a call returns by default.
+        extra_special_tokens: special tokens without a name, or a mapping name -> token, which become attributes.
+        model_specific_special_tokens: such a mapping too; so does any other keyword like image_token="<image>".
+        split_special_tokens: whether special tokens in texts are split like words.
         **kwargs: any other key of a tokenizer_config.json; kept and written back.
 
     Raises:
@@ -73,9 +79,13 @@ class ElectraTokenizer(Vocabulary, files.Files):
         clean_up_tokenization_spaces: bool = False,
         bos_token: str | AddedToken | None = None,
         eos_token: str | AddedToken | None = None,
-        extra_special_tokens: Iterable[str | AddedToken] | None = None,
+        extra_special_tokens: Iterable[str | AddedToken] | Mapping[str, str | AddedToken] | None = None,
         additional_special_tokens: Iterable[str | AddedToken] | None = None,
+        model_specific_special_tokens: Mapping[str, str | AddedToken] | None = None,
         added_tokens_decoder: dict[int | str, AddedToken] | None = None,
+        split_special_tokens: bool | None = None,
+        max_len: int | None = None,
+        chat_template: Any = None,
         name_or_path: str = "",
         **kwargs: Any,
     ):
@@ -83,7 +93,12 @@ class ElectraTokenizer(Vocabulary, files.Files):
             if side not in ("right", "left"):
                 raise ValueError(f"{name} must be 'right' or 'left', got {side!r}")
         vocab = vocab_file if vocab is None else vocab
+        if not isinstance(tokenizer_object, (Tokenizer, type(None))):
+            raise TypeError(f"tokenizer_object must be a tokenizers.Tokenizer, got {type(tokenizer_object).__name__}")
+        if not isinstance(vocab, (str, os.PathLike, Mapping, type(None))):
+            raise TypeError(f"vocab must be a path or a mapping token -> id, got {vocab!r:.80}")
         if tokenizer_object is not None:
+            files.check_ids(tokenizer_object)
             backend = Tokenizer.from_str(tokenizer_object.to_str())
         elif tokenizer_file is not None:
             backend = files.read_backend(tokenizer_file)
@@ -98,30 +113,38 @@ class ElectraTokenizer(Vocabulary, files.Files):
                 tokenize_chinese_chars,
                 strip_accents,
             )
+            files.check_ids(backend)
         if str(unk_token) not in backend.get_vocab():
             raise ValueError(
                 f"the vocabulary must hold unk_token {str(unk_token)!r}; "
                 f"none of its {backend.get_vocab_size()} tokens is that"
             )
-        check_components(backend)
+        simplify(backend)
         if max_input_chars_per_word is not None:
-            backend.model.max_input_chars_per_word = max_input_chars_per_word
+            longest = as_int("max_input_chars_per_word", max_input_chars_per_word, 0)
+            backend.model.max_input_chars_per_word = min(longest, 1 << 62)
+        if backend.decoder is None:
+            backend.decoder = WordPieceDecoder(prefix="##")
         backend.no_truncation()
         backend.no_padding()
         self._tokenizer = backend
-        self._native: NativeEncoder | None = None
+        self._natives: dict[bool, NativeEncoder] = {}
         self._backend_is_shared = False
+        check_flag("final_sigma", final_sigma, or_none=True)
         self.final_sigma = bool(final_sigma)
         self.name_or_path = str(name_or_path)
+        model_max_length = max_len if model_max_length is None else model_max_length
         self.model_max_length = VERY_LARGE_INTEGER if model_max_length is None else model_max_length
+        as_model_length(self.model_max_length)
         self.padding_side, self.truncation_side = padding_side, truncation_side
         self.model_input_names = list(model_input_names)
         self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
+        self.split_special_tokens = split_special_tokens
+        self.chat_template = chat_template
+        others = {name: kwargs.pop(name) for name in list(kwargs) if is_own_token(name, kwargs[name])}
         self.init_kwargs = kwargs
         self.deprecation_warnings: dict[str, bool] = {}  # transformers' collators write into it
-        for _, token in sorted((added_tokens_decoder or {}).items(), key=lambda item: int(item[0])):
-            if str(token) not in self.added_tokens_encoder:
-                backend.add_tokens([token])
+        files.add_decoded(backend, added_tokens_decoder or {})
         named = {
             "bos_token": bos_token,
             "eos_token": eos_token,
@@ -131,19 +154,27 @@ class ElectraTokenizer(Vocabulary, files.Files):
             "cls_token": cls_token,
             "mask_token": mask_token,
         }
-        self._init_special_tokens(named, extra_special_tokens or additional_special_tokens or [])
+        extra = extra_special_tokens or additional_special_tokens
+        if not isinstance(model_specific_special_tokens, (Mapping, type(None))):
+            kind = type(model_specific_special_tokens).__name__
+            raise TypeError(f"model_specific_special_tokens must be a mapping, got {kind}")
+        self._init_special_tokens(named, extra, {**others, **(model_specific_special_tokens or {})})
         if backend.post_processor is None:
             files.frame_with(backend, self.cls_token, self.sep_token)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_native": None}
+        return {**self.__dict__, "_natives": {}}
 
     def _settings(self) -> dict[str, Any]:
         """The constructor's arguments that make an equal tokenizer from this one's backend."""
+        own = {name: token for name, token in self._special_tokens_map.items() if name not in SPECIAL_TOKENS}
         return {
             **self.init_kwargs,
-            **self._special_tokens_map,
+            **{name: self._special_tokens_map[name] for name in SPECIAL_TOKENS},
+            "model_specific_special_tokens": own or None,
             "final_sigma": self.final_sigma or None,
+            "split_special_tokens": self.split_special_tokens or None,
+            "chat_template": self.chat_template,
             "extra_special_tokens": self._extra_special_tokens,
             "model_max_length": self.model_max_length,
             "padding_side": self.padding_side,
@@ -178,6 +209,7 @@ class ElectraTokenizer(Vocabulary, files.Files):
         verbose: bool = True,
         tokenizer_kwargs: dict[str, Any] | None = None,
         max_target_length: int | None = None,
+        split_special_tokens: bool | None = None,
     ) -> BatchEncoding:
         """Encodes a text, a pair, or a batch of either.
 
@@ -193,20 +225,26 @@ class ElectraTokenizer(Vocabulary, files.Files):
             padding_side: "right" or "left"; by default `self.padding_side`.
             return_tensors: "pt", "np", or None for lists.
             return_*: further columns; `return_overflowing_tokens` adds the rows cut off and overflow_to_sample_mapping.
+            split_special_tokens: whether special tokens in texts are split; default: `self.split_special_tokens`.
             tokenizer_kwargs: more of these arguments, which win over those given here.
 
         Raises:
             TypeError: a text that is no str.
             ValueError: an option that makes no sense, or rows of unequal length with `return_tensors`.
         """
-        keywords = dict(
+        if not isinstance(tokenizer_kwargs, (Mapping, type(None))):
+            raise TypeError(f"tokenizer_kwargs must be a mapping or None, got {tokenizer_kwargs!r:.80}")
+        keywords: dict[str, Any] = dict(
             add_special_tokens=add_special_tokens, padding=padding, truncation=truncation, max_length=max_length,
             stride=stride, is_split_into_words=is_split_into_words, pad_to_multiple_of=pad_to_multiple_of,
             padding_side=padding_side, return_tensors=return_tensors, return_token_type_ids=return_token_type_ids,
             return_attention_mask=return_attention_mask, return_overflowing_tokens=return_overflowing_tokens,
             return_special_tokens_mask=return_special_tokens_mask, return_offsets_mapping=return_offsets_mapping,
-            return_length=return_length, verbose=verbose,
-        ) | (tokenizer_kwargs or {})  # fmt: skip
+            return_length=return_length, split_special_tokens=split_special_tokens, verbose=verbose,
+        )  # fmt: skip
+        if unknown := [name for name in tokenizer_kwargs or () if name not in keywords]:
+            raise TypeError(f"tokenizer_kwargs must hold keywords of a call, got {unknown[0]!r:.80}")
+        keywords |= tokenizer_kwargs or {}
         if text is None and text_target is None:
             raise ValueError("text must be given, or text_target, or both; got neither")
         output = None if text is None else self._encode(text, text_pair, Options(**keywords))
@@ -228,9 +266,24 @@ class ElectraTokenizer(Vocabulary, files.Files):
         """Encodes a batch; the name of such a call in transformers 4."""
         return self(batch_text_or_text_pairs, **kwargs)
 
-    def encode(self, text: str | list, text_pair: str | list | None = None, **kwargs: Any) -> Any:
+    def encode(
+        self,
+        text: str | list,
+        text_pair: str | list | None = None,
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        stride: int = 0,
+        padding_side: str | None = None,
+        return_tensors: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Encodes a text or pair and returns the ids alone; keywords are those of a call."""
-        return self(text, text_pair, **kwargs)["input_ids"]
+        return self(
+            text, text_pair, add_special_tokens=add_special_tokens, padding=padding, truncation=truncation,
+            max_length=max_length, stride=stride, padding_side=padding_side, return_tensors=return_tensors, **kwargs,
+        )["input_ids"]  # fmt: skip
 
     def tokenize(
         self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
@@ -238,88 +291,21 @@ class ElectraTokenizer(Vocabulary, files.Files):
         """The tokens of a text, as strings."""
         return self(text, pair, add_special_tokens=add_special_tokens, **kwargs).tokens()
 
-    def encode_bulk(
-        self,
-        texts: Iterable[str],
-        add_special_tokens: bool = True,
-        *,
-        num_threads: int | None = None,
-        word_starts: bool = False,
-        spans: bool = False,
-        dtype: Any = np.int32,
-    ) -> Bulk:
-        """Encodes many texts into arrays, without a Python object per text or token, and with the GIL released.
-
-        Args:
-            texts: a list of str, or any iterable of str, read a few megabytes at a time.
-            add_special_tokens: whether to frame each text with [CLS] and [SEP].
-            num_threads: number of threads; by default the cores that the process may use. Small inputs take fewer.
-            word_starts: whether to return which tokens begin a word, as whole-word masking needs.
-            spans: whether to return the characters of its text that each token stands for.
-            dtype: type of the ids: int32, or uint16 where the vocabulary allows it.
-
-        Returns:
-            ids: dtype [N], all rows one after the other, never truncated.
-            row_offsets: int64 [texts + 1]; row i is ids[row_offsets[i]:row_offsets[i + 1]].
-            word_starts: bool [N], if asked for; True for special tokens too.
-            spans: int32 [N, 2], if asked for: begin and end, in characters; zeros for special tokens.
-
-        Raises:
-            TypeError: a text that is no str.
-            ValueError: a text with half of a surrogate pair, or a dtype too small for the vocabulary.
-        """
-        if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-            raise TypeError(f"texts must be a list of str or an iterable of them, got {type(texts).__name__}")
-        return self._encoder().encode_bulk(
-            texts, add_special_tokens, num_threads, word_starts, spans, self._id_dtype(dtype)
-        )
-
-    def encode_files(
-        self,
-        paths: str | os.PathLike | Sequence[str | os.PathLike],
-        *,
-        separator: str = "\n",
-        add_special_tokens: bool = True,
-        num_threads: int | None = None,
-        word_starts: bool = False,
-        spans: bool = False,
-        dtype: Any = np.int32,
-    ) -> Bulk:
-        """Encodes the texts between the separators of UTF-8 files, as `encode_bulk` encodes those of a list.
-
-        The files are mapped into memory, not read. No text follows a separator at a file's end.
-
-        Raises:
-            FileNotFoundError: a file that does not exist.
-            ValueError: a file that is not UTF-8; the message has its name and the byte.
-        """
-        paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        return self._encoder().encode_files(
-            paths, separator, add_special_tokens, num_threads, word_starts, spans, self._id_dtype(dtype)
-        )
-
-    def _id_dtype(self, dtype: Any) -> np.dtype:
-        dtype = np.dtype(dtype)
-        if dtype not in (np.int32, np.uint16) or (dtype == np.uint16 and len(self) > 1 << 16):
-            raise ValueError(f"dtype must be int32, or uint16 for up to 65,536 tokens, got {dtype} for {len(self):,}")
-        return dtype
-
-    def _encoder(self) -> NativeEncoder:
+    def _encoder(self, split_special: bool | None = None) -> NativeEncoder:
         """The encoder of the present backend; a user who holds `backend_tokenizer` may have changed that."""
-        if self._native is None or (
-            self._backend_is_shared and self._native.fingerprint != fingerprint(self._tokenizer)
-        ):
-            self._native = NativeEncoder(self._tokenizer, self.final_sigma)
-        return self._native
+        split = bool(self.split_special_tokens if split_special is None else split_special)
+        native = self._natives.get(split)
+        if native is None or (self._backend_is_shared and native.fingerprint != fingerprint(self._tokenizer)):
+            native = self._natives[split] = NativeEncoder(self._tokenizer, self.final_sigma, split)
+        return native
 
     def _encode(self, text: str | list, text_pair: str | list | None, options: Options) -> BatchEncoding:
         lengths = resolve_lengths(options, self.model_max_length, self.padding_side, self.truncation_side)
-        if lengths.pads and self.pad_token is None:
-            raise ValueError("padding needs a pad_token, but the tokenizer has none; set one with add_special_tokens")
+        self._check_padding(lengths)
         firsts, seconds, batched = as_batch(text, text_pair, options.is_split_into_words)
         if lengths.truncates:
             self._check_room(options, lengths, seconds is not None)
-        batch = self._encoder().encode_batch(
+        batch = self._encoder(options.split_special_tokens).encode_batch(
             firsts, seconds, options.is_split_into_words, options.add_special_tokens, lengths
         )
         if options.return_overflowing_tokens:
@@ -337,6 +323,10 @@ class ElectraTokenizer(Vocabulary, files.Files):
             return output
         row = {name: value[0] if isinstance(value[0], list) else value for name, value in columns.items()}
         return BatchEncoding(row, rows.encodings)
+
+    def _check_padding(self, lengths: Lengths) -> None:
+        if lengths.pads and self.pad_token is None:
+            raise ValueError("padding needs a pad_token, but the tokenizer has none; set one with add_special_tokens")
 
     def _check_room(self, options: Options, lengths: Lengths, pair: bool) -> None:
         special = self.num_special_tokens_to_add(pair) if options.add_special_tokens else 0
@@ -403,23 +393,20 @@ class ElectraTokenizer(Vocabulary, files.Files):
             verbose=verbose,
         )
         lengths = resolve_lengths(options, self.model_max_length, self.padding_side, self.truncation_side)
+        self._check_padding(lengths)
         columns, kind = as_lists(encoded_inputs)
-        ids = columns["input_ids"]
-        single = bool(ids) and not isinstance(ids[0], list)
+        single = not is_of_rows(columns["input_ids"])
         rows = {name: [value] for name, value in columns.items()} if single else columns
-        sizes = [len(row) for row in rows["input_ids"]]
-        if self._wants("attention_mask", return_attention_mask):
-            rows.setdefault("attention_mask", [[1] * size for size in sizes])
+        if rows["input_ids"] and self._wants("attention_mask", return_attention_mask):
+            rows.setdefault("attention_mask", [[1] * len(row) for row in rows["input_ids"]])
         if lengths.pads:
-            width = lengths.width(max(sizes, default=0))
             fills = {
                 "input_ids": self.pad_token_id,
                 "token_type_ids": self.pad_token_type_id,
                 "attention_mask": 0,
                 "special_tokens_mask": 1,
             }
-            for name in fills.keys() & rows.keys():
-                rows[name] = [pad_row(row, width, fills[name], lengths.padding_side) for row in rows[name]]
+            rows = pad_rows(rows, lengths, fills)
         columns = {name: value[0] for name, value in rows.items()} if single else rows
         return BatchEncoding(columns, tensor_type=return_tensors or kind)
 

@@ -172,9 +172,6 @@ def test_damaged_tokenizer_json(tmp_path, content, message):
 
 def test_damaged_vocabularies(tmp_path):
     path = tmp_path / "vocab.txt"
-    path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ndog\nfox\ndog\n")
-    with pytest.raises(ValueError, match=r"vocab\.txt must hold each token once, but line 8 repeats line 6, 'dog'"):
-        ElectraTokenizer(path)
     path.write_text("[PAD]\n[CLS]\n[SEP]\n[MASK]\ndog\n")
     with pytest.raises(ValueError, match=r"must hold unk_token '\[UNK\]'"):
         ElectraTokenizer(path)

@@ -71,10 +71,10 @@ def read_checkpoint(
         checkpoint.tokenizer = tokenizer_of(vocab, checkpoint.networks[0].config.max_position_embeddings)
     if checkpoint.tokenizer is not None:
         for network in checkpoint.networks:
-            if len(checkpoint.tokenizer) > network.config.vocab_size:
+            if checkpoint.tokenizer.n_ids > network.config.vocab_size:
                 raise ValueError(
                     f"the vocabulary must fit the {network.name}'s table of {network.config.vocab_size} rows, got "
-                    f"{len(checkpoint.tokenizer)} entries"
+                    f"{checkpoint.tokenizer.n_ids} entries"
                 )
     return checkpoint
 
@@ -82,7 +82,8 @@ def read_checkpoint(
 def tokenizer_of(vocab: str | os.PathLike, max_length: int) -> ElectraTokenizer:
     """The tokenizer of a vocab.txt; it lower-cases text if the vocabulary has no capital letter outside brackets."""
     entries = read_vocab(vocab)
-    is_lower = all(token == token.lower() for token in entries if not (token[:1] == "[" and token[-1:] == "]"))
+    tokens = (entry.removeprefix("\ufeff") for entry in entries)  # a byte order mark before [PAD]
+    is_lower = all(token == token.lower() for token in tokens if not (token[:1] == "[" and token[-1:] == "]"))
     return ElectraTokenizer(entries, do_lower_case=is_lower, model_max_length=max_length)
 
 

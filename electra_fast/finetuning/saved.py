@@ -114,9 +114,9 @@ def load_finetuned(
         raise ValueError(f"{path}: the kind of an {model_class.__name__} must be {known}, got {name!r} in {FILE_NAME}")
     kind = make_kind(name, _labels(config), None if saved is None else saved["options"])
     tokenizer = ElectraTokenizer.from_pretrained(path)
-    if len(tokenizer) > config.vocab_size:
+    if tokenizer.n_ids > config.vocab_size:
         raise ValueError(
-            f"{path}: the tokenizer must have at most the model's {config.vocab_size} tokens, got {len(tokenizer)}"
+            f"{path}: the tokenizer must have at most the model's {config.vocab_size} tokens, got {tokenizer.n_ids}"
         )
     longest = config.max_position_embeddings
     max_length = min(tokenizer.model_max_length, longest) if saved is None else saved["max_length"]

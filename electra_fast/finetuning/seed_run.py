@@ -168,7 +168,7 @@ class SeedRun:
     def _loop(self, seed: int) -> FinetuningLoop:
         torch.manual_seed(seed)
         kinds = {name: data.kind for name, data in self.tasks.items()}
-        model = load_networks(self.source, kinds, self.recipe, len(self.tokenizer), self.options.impl)
+        model = load_networks(self.source, kinds, self.recipe, self.tokenizer.n_ids, self.options.impl)
         if self.options.gradient_checkpointing:
             checkpoint_activations(model)
         return FinetuningLoop(

@@ -77,7 +77,7 @@ def fill_mask(
         ValueError: a text that is too long for the model or without a mask, a `top_k` beyond the vocabulary.
     """
     # A model's table may be padded beyond the vocabulary; those rows mean no token.
-    vocab_size = min(model.config.vocab_size, len(tokenizer))
+    vocab_size = min(model.config.vocab_size, tokenizer.n_ids)
     if not 1 <= top_k <= vocab_size:
         raise ValueError(f"top_k must be from 1 to the vocabulary's {vocab_size}, got {top_k}")
     for text in texts:

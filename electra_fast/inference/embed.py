@@ -173,9 +173,9 @@ class Embedder:
         longest = config.max_position_embeddings
         if self.max_length is not None and not (_is_integer(self.max_length) and 2 <= self.max_length <= longest):
             raise ValueError(f"max_length must be an integer from 2 to the model's {longest}, got {self.max_length!r}")
-        if len(self.tokenizer) > config.vocab_size:
+        if self.tokenizer.n_ids > config.vocab_size:
             raise ValueError(
-                f"the tokenizer must have at most the model's {config.vocab_size} tokens, got {len(self.tokenizer)}"
+                f"the tokenizer must have at most the model's {config.vocab_size} tokens, got {self.tokenizer.n_ids}"
             )
         frame = self.tokenizer.encode_bulk([""])[0].tolist()
         if frame != [self.tokenizer.cls_token_id, self.tokenizer.sep_token_id]:

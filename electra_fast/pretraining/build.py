@@ -17,7 +17,7 @@ from .recipes import Recipe
 
 def build_model(recipe: Recipe, tokenizer: ElectraTokenizer, impl: Impl = "auto") -> ElectraPretrainingModel:
     """The recipe's networks, with fresh weights, for a tokenizer's vocabulary."""
-    size, pad = len(tokenizer), tokenizer.pad_token_id
+    size, pad = tokenizer.n_ids, tokenizer.pad_token_id
     model = ElectraPretrainingModel(
         recipe.generator_config(size, pad),
         recipe.discriminator_config(size, pad),

@@ -204,10 +204,10 @@ def _read(name: NetworkName, source: Source, tokenizer: ElectraTokenizer) -> dic
 def _n_entries(source: Source, n_rows: int, tokenizer: ElectraTokenizer) -> int:
     """The number of the tokenizer's entries from a checkpoint; raises ValueError if these are not its first ones."""
     if all(find_file(source, file, required=False) is None for file in (TOKENIZER_FILE, VOCAB_FILE)):
-        if n_rows != len(tokenizer):
+        if n_rows != tokenizer.n_ids:
             raise ValueError(
                 f"{source} holds no tokenizer to compare with, so it must have as many entries as the tokenizer, "
-                f"{len(tokenizer)}, got {n_rows}"
+                f"{tokenizer.n_ids}, got {n_rows}"
             )
         return n_rows
     theirs, ours = ElectraTokenizer.from_pretrained(source).get_vocab(), tokenizer.get_vocab()
@@ -217,7 +217,7 @@ def _n_entries(source: Source, n_rows: int, tokenizer: ElectraTokenizer) -> int:
                 f"the tokenizer must begin with the vocabulary of {source}, where {token!r} has id {index}; got "
                 f"{'no such entry' if token not in ours else f'id {ours[token]}'}"
             )
-    return min(len(theirs), n_rows)
+    return min(max(theirs.values()) + 1, n_rows)
 
 
 def _tell_what_loses(recipe: Recipe, states: Mapping[NetworkName, Mapping[str, Tensor]]) -> None:

@@ -27,7 +27,7 @@ def extended_tokenizer(tokenizer: ElectraTokenizer, documents: Sequence[str], n_
     """
     if n_new < 1:
         raise ValueError(f"n_new must be positive, got {n_new}")
-    n_old, known = len(tokenizer), tokenizer.get_vocab()
+    n_old, known = tokenizer.n_ids, tokenizer.get_vocab()
     # Without lower-casing, the trainer's own normalizer does not change text that is already normalized.
     backend = tokenizer.backend_tokenizer
     texts = [backend.normalizer.normalize_str(text) for text in documents]
@@ -39,7 +39,7 @@ def extended_tokenizer(tokenizer: ElectraTokenizer, documents: Sequence[str], n_
     # gain, and neither have the special tokens that training puts first.
     everything = _with_entries(tokenizer, candidates)
     ids = everything.encode_bulk(documents, add_special_tokens=False)[0]
-    counts = np.bincount(ids, minlength=len(everything))[n_old:].tolist()
+    counts = np.bincount(ids, minlength=everything.n_ids)[n_old:].tolist()
     pieces = pieces_of_new(everything, n_old)
     gains = [count * max(1, len(split) - 1) for count, split in zip(counts, pieces, strict=True)]
     best = sorted(range(len(candidates)), key=lambda i: (-gains[i], i))[:n_new]
@@ -49,7 +49,7 @@ def extended_tokenizer(tokenizer: ElectraTokenizer, documents: Sequence[str], n_
 def _with_entries(tokenizer: ElectraTokenizer, entries: Sequence[str]) -> ElectraTokenizer:
     vocab = tokenizer.get_vocab()
     content = json.loads(tokenizer.backend_tokenizer.to_str())
-    content["model"]["vocab"] = vocab | {token: index for index, token in enumerate(entries, len(vocab))}
+    content["model"]["vocab"] = vocab | {token: index for index, token in enumerate(entries, tokenizer.n_ids)}
     return type(tokenizer)(tokenizer_object=Tokenizer.from_str(json.dumps(content)), **tokenizer._settings())
 
 

@@ -55,7 +55,7 @@ def write_shards(
     """
     out = Path(out)
     check_empty(out)
-    dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
+    dtype = np.uint16 if tokenizer.n_ids <= 1 << 16 else np.uint32
     with replaced(out) as temporary:
         held_out = _save(temporary, _HELD_OUT, corpus.held_out_window(tokenizer, threads), dtype)
         shards, unknown = [], UnknownTokens(tokenizer, "the corpus")

@@ -36,6 +36,7 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
         super().__init__()
         if not isinstance(config, ElectraConfig):
             raise TypeError(f"config must be an electra_fast.ElectraConfig, got {type(config).__name__}")
+        config.validate()
         self.config = config
         self.ops = ops.select(impl)
 

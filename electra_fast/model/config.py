@@ -12,6 +12,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ..ops.reference import ACTIVATIONS
+from .fields import as_dtype, check_field, json_value
+
 # Read and written by every config of the transformers family; left out of the file while they hold these values.
 _COMMON_DEFAULTS: dict[str, Any] = {
     "output_attentions": False,
@@ -28,6 +33,8 @@ _COMMON_DEFAULTS: dict[str, Any] = {
 class ElectraConfig:
     """Shape and behaviour of an ELECTRA model.
 
+    Each field is checked whenever it is set, by `fields.check_field`; how fields fit together is checked by `validate`.
+
     Args:
         vocab_size: rows of the word table.
         embedding_size: width E of the embedding tables; a projection E -> H is added where it differs from the hidden
@@ -38,10 +45,12 @@ class ElectraConfig:
         hidden_dropout_prob, attention_probs_dropout_prob: dropout rates in training.
         max_position_embeddings: the longest sequence.
         num_labels, id2label, label2id: the labels of a task head (default: two, `LABEL_0` and `LABEL_1`).
+        dtype: the dtype of the weights, as a torch dtype or its name; kept as a torch dtype. `torch_dtype` is its name
+            in transformers 4.
         **kwargs: any other key of a config.json; kept as an attribute and written back.
 
     Raises:
-        ValueError: a size that is not positive, a hidden size that the heads do not divide, a rate outside [0, 1).
+        ValueError: a field of a wrong kind, a size that is not positive, a hidden size that the heads do not divide.
     """
 
     model_type = "electra"
@@ -104,9 +113,13 @@ class ElectraConfig:
         self.eos_token_id = eos_token_id
         self.tie_word_embeddings = tie_word_embeddings
         self.__dict__.update(copy.deepcopy(_COMMON_DEFAULTS))
-        if "torch_dtype" in kwargs:  # the name in transformers 4
-            kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
+        torch_dtype = kwargs.pop("torch_dtype", None)  # the name in transformers 4
+        if kwargs.get("dtype") is None:
+            kwargs["dtype"] = torch_dtype
         kwargs.pop("model_type", None)
+        for name, labels in (("id2label", id2label), ("label2id", label2id)):
+            if labels is not None:
+                check_field(name, labels)
         if id2label is not None:
             self.id2label = {int(k): v for k, v in id2label.items()}
             self.label2id = dict(label2id) if label2id else {v: k for k, v in self.id2label.items()}
@@ -116,31 +129,44 @@ class ElectraConfig:
             self.num_labels = 2 if num_labels is None else num_labels
         for key, value in kwargs.items():
             setattr(self, key, value)
-        self._check()
+        self.validate()
 
-    def _check(self) -> None:
-        for name in ("vocab_size", "embedding_size", "hidden_size", "num_attention_heads", "intermediate_size",
-                     "max_position_embeddings", "type_vocab_size"):  # fmt: skip
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
-        if not isinstance(self.num_hidden_layers, int) or self.num_hidden_layers < 0:
-            raise ValueError(f"num_hidden_layers must be an integer of at least 0, got {self.num_hidden_layers!r}")
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_field(name, value)
+        super().__setattr__(name, as_dtype(value) if name == "dtype" else value)
+
+    def validate(self) -> None:
+        """Raises ValueError for fields that do not fit together; each model calls it when it is made."""
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size must be a multiple of num_attention_heads, got {self.hidden_size} and "
                 f"{self.num_attention_heads}"
             )
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {value!r}")
+        if isinstance(self.hidden_act, str) and self.hidden_act not in ACTIVATIONS:
+            raise ValueError(f"hidden_act must be one of {', '.join(ACTIVATIONS)}, got {self.hidden_act!r}")
+        if self.pad_token_id is not None and not -self.vocab_size <= self.pad_token_id < self.vocab_size:
+            size = self.vocab_size
+            raise ValueError(f"pad_token_id must be in [{-size}, {size}), by vocab_size, got {self.pad_token_id}")
         if self.add_cross_attention and not self.is_decoder:
             raise ValueError("add_cross_attention needs is_decoder=True")
+        if self.problem_type == "single_label_classification" and self.num_labels == 1:
+            raise ValueError(
+                "problem_type 'single_label_classification' needs num_labels of at least 2, got 1: every text would be "
+                "of that class; 'regression' predicts one number"
+            )
         position = getattr(self, "position_embedding_type", "absolute")
         if position not in (None, "absolute"):
             raise ValueError(f"position_embedding_type must be 'absolute', got {position!r}: relative positions of "
                              "transformers 4 are not supported")  # fmt: skip
+
+    @property
+    def torch_dtype(self) -> torch.dtype | None:
+        """The name of `dtype` in transformers 4."""
+        return self.dtype
+
+    @torch_dtype.setter
+    def torch_dtype(self, dtype: str | torch.dtype | None) -> None:
+        self.dtype = dtype
 
     # Labels: the size of id2label is their number, as in transformers.
 
@@ -174,6 +200,9 @@ class ElectraConfig:
         options = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
         source = Path(pretrained_model_name_or_path)
         path = source if source.is_file() else find_file(pretrained_model_name_or_path, "config.json", **options)
+        for name in ("dtype", "torch_dtype"):
+            if kwargs.get(name) == "auto":  # the file's own
+                del kwargs[name]
         return cls.from_dict({**_read_json(path), **kwargs})
 
     @classmethod
@@ -195,12 +224,8 @@ class ElectraConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, as JSON values."""
-        output = {k: copy.deepcopy(v) for k, v in self.__dict__.items() if k != "_name_or_path"}
+        output = {k: json_value(copy.deepcopy(v)) for k, v in self.__dict__.items() if k != "_name_or_path"}
         output["model_type"] = self.model_type
-        if output["dtype"] is not None:
-            output["dtype"] = str(output["dtype"]).removeprefix("torch.")
-        if callable(output["hidden_act"]):
-            output["hidden_act"] = output["hidden_act"].__name__
         return output
 
     def to_diff_dict(self) -> dict[str, Any]:
@@ -228,7 +253,7 @@ class ElectraConfig:
     def update(self, config_dict: dict[str, Any]) -> None:
         for key, value in config_dict.items():
             setattr(self, key, value)
-        self._check()
+        self.validate()
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> ElectraConfig:
         return self

@@ -68,6 +68,9 @@ class ElectraSequenceSummary(nn.Module):
         super().__init__()
         if config.summary_type not in self.TYPES:
             raise ValueError(f"summary_type must be one of {', '.join(self.TYPES)}, got {config.summary_type!r}")
+        if isinstance(config.summary_activation, str) and config.summary_activation not in reference.ACTIVATIONS:
+            known = ", ".join(reference.ACTIVATIONS)
+            raise ValueError(f"summary_activation must be one of {known}, got {config.summary_activation!r}")
         self.summary_type = config.summary_type
         self.summary: nn.Module = nn.Identity()
         if config.summary_use_proj:

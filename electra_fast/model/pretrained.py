@@ -154,7 +154,7 @@ class HubMixin:
             message = "\n  ".join([f"{source} does not fit {cls.__name__} exactly:", *notes])
             warnings.warn(message, CheckpointWarning, stacklevel=2)
 
-        model.config.dtype = str(dtype).removeprefix("torch.")
+        model.config.dtype = dtype
         model.config._name_or_path = "" if pretrained_model_name_or_path is None else str(pretrained_model_name_or_path)
         model.eval()
         if in_bytes:
@@ -205,7 +205,7 @@ class HubMixin:
                 if origin in state:
                     state.pop(tied, None)
         config.architectures = [type(self).__name__]
-        config.dtype = next((str(t.dtype) for t in state.values() if t.is_floating_point()), None)
+        config.dtype = next((t.dtype for t in state.values() if t.is_floating_point()), None)
         format = "safetensors" if safe_serialization else "bin"
         files = write_checkpoint(directory, state, config.to_json_string(), max_shard_size, format, variant)
         if push_to_hub:

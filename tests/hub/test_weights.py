@@ -356,7 +356,7 @@ def test_dtype(tmp_path, discriminator):
     assert load(tmp_path, dtype=None).dtype == torch.float32
     assert load(tmp_path, dtype="bfloat16").dtype == torch.bfloat16
     assert load(tmp_path, torch_dtype=torch.float64).dtype == torch.float64
-    assert load(tmp_path, dtype="bfloat16").config.dtype == "bfloat16"
+    assert load(tmp_path, dtype="bfloat16").config.dtype == torch.bfloat16
     ElectraConfig(**TINY).save_pretrained(tmp_path)
     assert load(tmp_path).dtype == torch.float16, "without a dtype in the config, that of the weights"
     ElectraConfig(**TINY, torch_dtype="bfloat16").save_pretrained(tmp_path)

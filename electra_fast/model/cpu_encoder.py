@@ -195,20 +195,21 @@ class _Copy:
 
     def __init__(self, model: nn.Module, precision: Precision):
         config = model.config
-        self.n_states, self.width = config.num_hidden_layers + 1, config.hidden_size
-        self.causal = getattr(config, "is_decoder", False)
+        # Sizes are those of the modules: a config may be changed after they were made.
+        tables, first = model.embeddings, model.encoder.layer[0]
+        self.n_states, self.width = len(model.encoder.layer) + 1, first.output.dense.out_features
+        self._config, self.causal = config, getattr(config, "is_decoder", False)
         self._watch(model)
         _share_threads()
         self.encoder = _cpu.Encoder(
-            config.hidden_size,
-            config.num_attention_heads,
-            config.intermediate_size,
-            config.embedding_size,
-            config.layer_norm_eps,
+            self.width,
+            first.attention.self.num_attention_heads,
+            first.intermediate.dense.out_features,
+            tables.word_embeddings.embedding_dim,
+            tables.LayerNorm.eps,
             precision == "int8",
             fastest_allowed(),
         )
-        tables = model.embeddings
         self.encoder.set_embedding(
             *(
                 (table.weight.data_ptr(), table.num_embeddings)
@@ -260,6 +261,7 @@ class _Copy:
             and list(map(_version, self._versioned)) == self._versions
             and list(map(Tensor.data_ptr, self._parameters)) == self._addresses
             and not has_global_hooks()
+            and getattr(self._config, "is_decoder", False) == self.causal
             and self.encoder.is_current()
         )
 
@@ -288,6 +290,8 @@ def _why_not_copied(model: nn.Module) -> str | None:
         return reason
     if has_global_hooks():
         return "all modules have hooks"
+    if len({tuple(parameter.shape for parameter in layer.parameters()) for layer in model.encoder.layer}) != 1:
+        return "the model has no layers, or layers of different shapes"
     for _, _, part in _edges(model):
         if part.training or is_hooked(part):
             return f"a {type(part).__name__} is in training mode, has hooks or a forward of its own"

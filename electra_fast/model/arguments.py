@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -21,7 +22,8 @@ from .packing import PackedBatch, is_recorded, packed_row
 # Positions that a head reads: real tokens only, the first column (even if that is padding), or every column.
 Reads = Literal["tokens", "first", "all"]
 
-# Keywords that a forward takes beyond its named parameters: those of transformers 4 and of packed input.
+# Keywords that a forward takes beyond its named parameters: those of transformers 4, of packed input, and those that
+# transformers 5 knows for all models.
 OPTIONS = {
     "output_attentions",
     "output_hidden_states",
@@ -32,6 +34,20 @@ OPTIONS = {
     "max_length_q",
     "max_length_k",
     "num_items_in_batch",
+    "is_causal",
+    "seq_idx",
+    "output_router_logits",
+}
+# Keywords that change nothing, as in transformers 5: what else a tokenizer returns, and places in a cache, which knows
+# its own.
+WITHOUT_EFFECT = {
+    "cache_position",
+    "special_tokens_mask",
+    "offset_mapping",
+    "length",
+    "overflow_to_sample_mapping",
+    "overflowing_tokens",
+    "num_truncated_tokens",
 }
 
 
@@ -53,10 +69,12 @@ class Encoded:
     cross_attentions: tuple[Tensor, ...] | None = None
 
     def pack(self, labels: Tensor) -> Tensor:
-        """Labels [B, S] in the form of `hidden`; raises ValueError unless there is one per position."""
+        """Labels [B, S] in the form of `hidden`; raises ValueError unless there is one a position."""
+        check_tensor("labels", labels)
         shape = self.hidden.shape[:2] if self.packed is None else (self.packed.batch_size, self.packed.seq_length)
         if labels.numel() != shape[0] * shape[1]:
             raise ValueError(f"labels must have shape {tuple(shape)}, got {tuple(labels.shape)}")
+        labels = labels.reshape(shape)
         return labels if self.packed is None else self.packed.pack(labels)
 
     def restore(self, x: Tensor, fill: float = 0.0) -> Tensor:
@@ -118,6 +136,9 @@ class Arguments:
         Raises:
             ValueError, TypeError: arguments that no model can take.
         """
+        if not isinstance(past_key_values, KeyValueCache | None):
+            found = type(past_key_values).__name__
+            raise TypeError(f"past_key_values must be what an earlier call of this model returned, got a {found}")
         past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
         batch = {
             "input_ids": input_ids,
@@ -126,9 +147,10 @@ class Arguments:
             "token_type_ids": token_type_ids,
             "position_ids": position_ids,
         }
+        check_options(config, options)
         check_inputs(config, batch, past_length, options)
-        if encoder_hidden_states is not None and not config.add_cross_attention:
-            raise ValueError("encoder_hidden_states need a config with is_decoder=True and add_cross_attention=True")
+        if encoder_hidden_states is not None:
+            check_encoder_states(config, encoder_hidden_states, encoder_attention_mask)
         if use_cache is None:
             use_cache = config.is_decoder and caches_by_default
         cache = KeyValueCache() if config.is_decoder and use_cache and past_key_values is None else past_key_values
@@ -139,7 +161,7 @@ class Arguments:
         given = input_ids if inputs_embeds is None else inputs_embeds
         shape, device = given.shape[:2], given.device
 
-        packed = packed_already(shape, attention_mask, position_ids, options) if past_length == 0 else None
+        packed = packed_already(shape, device, attention_mask, position_ids, options) if past_length == 0 else None
         padded_only = (options.get("head_mask"), cache, encoder_hidden_states)
         if output_attentions or is_recorded() or any(x is not None for x in padded_only):
             if packed is not None:
@@ -170,6 +192,8 @@ class Arguments:
     def padded_context(self, config: ElectraConfig, hidden: Tensor, seeds: Tensor | None) -> Context:
         """The context of attention over the padded batch [B, S, H] of these arguments."""
         mask, head_mask = broadcast_mask(self.attention_mask), self.head_mask
+        if mask is not None and mask.is_floating_point():
+            mask = mask.to(hidden.dtype)
         if config.is_decoder and (mask is None or self.attention_mask.dim() == 2):
             past_length, length = 0 if self.cache is None else self.cache.get_seq_length(), hidden.shape[1]
             seen = torch.ones(length, past_length + length, dtype=torch.bool, device=hidden.device).tril(past_length)
@@ -190,9 +214,8 @@ class Arguments:
 
 def check_inputs(config: ElectraConfig, batch: dict[str, Tensor | None], past_length: int, options: dict) -> None:
     """Raises ValueError or TypeError for arguments that no model can take; ids are checked only on the CPU."""
-    unknown = set(options) - OPTIONS
-    if unknown:
-        raise TypeError(f"unexpected keyword {', '.join(sorted(unknown))}; known beyond the named: {sorted(OPTIONS)}")
+    for name, tensor in {**batch, "head_mask": options.get("head_mask")}.items():
+        check_tensor(name, tensor)
     ids, embeds = batch["input_ids"], batch["inputs_embeds"]
     if (ids is None) == (embeds is None):
         raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
@@ -220,7 +243,9 @@ def check_inputs(config: ElectraConfig, batch: dict[str, Tensor | None], past_le
             continue
         if tensor.dim() != 2 or tensor.shape[1] != length or tensor.shape[0] not in (1, batch_size):
             raise ValueError(f"{name} must have shape {(batch_size, length)}, got {tuple(tensor.shape)}")
-        if tensor.device.type == "cpu" and not torch.compiler.is_compiling():
+        if tensor.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"{name} must be int64 or int32, got {tensor.dtype}")
+        if tensor.device.type == "cpu" and tensor.numel() and not torch.compiler.is_compiling():
             low, high = (int(x) for x in tensor.aminmax())
             if low < 0 or high >= limit:
                 raise ValueError(f"{name} must be in [0, {limit}), got values from {low} to {high}")
@@ -240,11 +265,70 @@ def check_inputs(config: ElectraConfig, batch: dict[str, Tensor | None], past_le
         _check_broadcast("head_mask", head_mask, (n_heads,) if head_mask.dim() == 1 else (n_layers, n_heads))
     if embeds is not None and embeds.shape[2] != config.embedding_size:
         raise ValueError(f"inputs_embeds must be {config.embedding_size} wide (embedding_size), got {embeds.shape[2]}")
-    marks = options.get("cu_seq_lens_q")
-    if marks is not None and marks.device.type == "cpu" and not torch.compiler.is_compiling():
-        marks = marks.tolist()
-        if marks != sorted(marks) or marks[:1] != [0] or marks[-1] != batch_size * length:
-            raise ValueError(f"cu_seq_lens_q must rise from 0 to {batch_size * length} tokens, got {marks}")
+    if options.get("cu_seq_lens_q") is not None:
+        check_marks(batch_size * length, mask, past_length, options)
+    elif options.get("cu_seq_lens_k") is not None:
+        raise ValueError("cu_seq_lens_k needs cu_seq_lens_q beside it: it is the same marks")
+    elif options.get("seq_idx") is not None and batch["position_ids"] is None:
+        raise ValueError("seq_idx needs cu_seq_lens_q or position_ids beside it: these mark the sequences of a row")
+
+
+def check_options(config: ElectraConfig, options: dict[str, Any]) -> None:
+    """Raises ValueError or TypeError for keywords that ELECTRA does not know, unless they are None."""
+    given = {name for name, value in options.items() if value is not None}
+    if unknown := given - OPTIONS - WITHOUT_EFFECT:
+        raise TypeError(f"unexpected keyword {', '.join(sorted(unknown))}; known beyond the named: {sorted(OPTIONS)}")
+    is_causal = options.get("is_causal")
+    if is_causal is not None and is_causal != config.is_decoder:
+        raise ValueError(f"is_causal must be what config.is_decoder is, {config.is_decoder}, got {is_causal!r}")
+    if options.get("output_router_logits"):
+        raise ValueError("output_router_logits must be False or None, got True: ELECTRA has no router")
+
+
+def check_tensor(name: str, value: Any) -> None:
+    """Raises TypeError for an argument that is neither a tensor nor None."""
+    if not isinstance(value, Tensor | None):
+        raise TypeError(f"{name} must be a torch tensor, got a {type(value).__name__}")
+
+
+def check_marks(n_tokens: int, mask: Tensor | None, past_length: int, options: dict[str, Any]) -> None:
+    """Raises ValueError or TypeError for marks of sequences that do not fit a batch of `n_tokens`, or each other."""
+    marks, others, longest = (options.get(name) for name in ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q"))
+    check_tensor("cu_seq_lens_q", marks)
+    check_tensor("cu_seq_lens_k", others)
+    if marks.dim() != 1 or marks.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"cu_seq_lens_q must be int32 or int64 [sequences + 1], got {marks.dtype} of shape {tuple(marks.shape)}"
+        )
+    if past_length:
+        raise ValueError("cu_seq_lens_q cannot be served with past_key_values: a cache holds one sequence a row")
+    if torch.compiler.is_compiling():
+        return
+    if mask is not None and (mask.dim() != 2 or not bool((mask != 0).all())):
+        raise ValueError("attention_mask must be None or all ones beside cu_seq_lens_q, got one that hides tokens")
+    if marks.device.type != "cpu":
+        return
+    starts = marks.tolist()
+    if starts != sorted(starts) or starts[:1] != [0] or starts[-1] != n_tokens:
+        raise ValueError(f"cu_seq_lens_q must rise from 0 to {n_tokens} tokens, got {starts}")
+    needed = max((end - start for start, end in pairwise(starts)), default=0)
+    if longest is not None and int(longest) < needed:
+        raise ValueError(f"max_length_q must be at least {needed}, the longest sequence, got {longest}")
+    if others is not None and others.tolist() != starts:
+        raise ValueError(f"cu_seq_lens_k must equal cu_seq_lens_q, got {others.tolist()} and {starts}")
+
+
+def check_encoder_states(config: ElectraConfig, states: Tensor, mask: Tensor | None) -> None:
+    """Raises ValueError or TypeError for states that cross-attention cannot read."""
+    check_tensor("encoder_hidden_states", states)
+    check_tensor("encoder_attention_mask", mask)
+    if not config.add_cross_attention:
+        raise ValueError("encoder_hidden_states need a config with is_decoder=True and add_cross_attention=True")
+    if states.dim() != 3 or states.shape[2] != config.hidden_size:
+        expected = f"[batch, length, {config.hidden_size}]"
+        raise ValueError(f"encoder_hidden_states must have shape {expected}, got {tuple(states.shape)}")
+    if mask is not None and mask.dim() not in (2, 3, 4):
+        raise ValueError(f"encoder_attention_mask must have 2, 3 or 4 dimensions, got shape {tuple(mask.shape)}")
 
 
 def _check_broadcast(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
@@ -253,13 +337,17 @@ def _check_broadcast(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def packed_already(
-    shape: tuple[int, int], attention_mask: Tensor | None, position_ids: Tensor | None, options: dict[str, Any]
+    shape: tuple[int, int],
+    device: torch.device,
+    attention_mask: Tensor | None,
+    position_ids: Tensor | None,
+    options: dict[str, Any],
 ) -> PackedBatch | None:
     """The sequences that the caller packed, found by cu_seq_lens_q or by the positions of a single row; else None."""
     cu_seqlens = options.get("cu_seq_lens_q")
     if cu_seqlens is not None:
-        longest = options.get("max_length_q") or cu_seqlens.diff().max()
-        return PackedBatch.from_cu_seqlens(*shape, cu_seqlens, int(longest))
+        longest = options.get("max_length_q") or (cu_seqlens.diff().max() if len(cu_seqlens) > 1 else 0)
+        return PackedBatch.from_cu_seqlens(*shape, cu_seqlens.to(device), int(longest))
     if attention_mask is None and position_ids is not None and shape[0] == 1 and not is_recorded():
         return packed_row(position_ids)
     return None

@@ -55,10 +55,11 @@ class ElectraModel(ElectraPreTrainedModel):
             encoder_hidden_states, encoder_attention_mask: [B, K, H] and its mask, for cross-attention.
             past_key_values, use_cache: step-by-step decoding, for decoders.
             **kwargs: output_attentions, output_hidden_states, return_dict, head_mask, and cu_seq_lens_q with
-                max_length_q for sequences that are packed already.
+                max_length_q for sequences that are packed already. None under any name asks for nothing.
 
         Raises:
             ValueError: ids out of range, shapes that do not fit, sequences over max_position_embeddings.
+            TypeError: an unknown keyword, or an argument that is no tensor.
         """
         encoded = self.encode(
             input_ids,
@@ -85,6 +86,7 @@ class ElectraModel(ElectraPreTrainedModel):
         """`forward` without unpacking: heads compute on the tokens they read (`reads`) and unpack their results."""
         caches = self.config.use_cache and not (self.training and self.is_gradient_checkpointing)
         call = Arguments.of(self.config, *inputs, reads=reads, caches_by_default=caches, **options)
+        self._check_dtype(call.inputs_embeds)
         if self._replays(call):
             replayed = self.captured(self, call.input_ids, call.packed, call.token_type_ids, call.position_ids)
             return Encoded(replayed, call.packed)
@@ -142,9 +144,17 @@ class ElectraModel(ElectraPreTrainedModel):
             return EncoderOutput(*on_cpu(packed, None, token_type_ids, position_ids, hidden, keep_states))
         return self.encoder(hidden, packed_context(self.config, packed, seeds))
 
+    def _check_dtype(self, embeds: Tensor | None) -> None:
+        """Raises ValueError for embeddings on a CPU that are more precise than the model, which torch cannot mix."""
+        if embeds is None or not embeds.is_cpu or torch.is_autocast_enabled("cpu"):
+            return
+        dtype = self.embeddings.LayerNorm.weight.dtype
+        if torch.promote_types(embeds.dtype, dtype) != dtype:
+            raise ValueError(f"inputs_embeds must have the model's dtype {dtype}, got {embeds.dtype}")
+
     def _draw_seeds(self, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """Seeds for one forward's dropouts: [1] for the embeddings, [L, 3] for the layers; None where none is drawn."""
-        n_layers = self.config.num_hidden_layers
+        n_layers = len(self.encoder.layer)
         seeds = self.embeddings.ops.draw_seeds(1 + 3 * n_layers, device) if self.training else None
         return (None, None) if seeds is None else (seeds[:1], seeds[1:].view(n_layers, 3))
 
@@ -154,7 +164,7 @@ class ElectraModel(ElectraPreTrainedModel):
             self.captured is not None
             and call.packed is not None
             and call.input_ids is not None
-            and len(call.input_ids) <= self.captured.max_tokens
+            and 0 < len(call.input_ids) <= self.captured.max_tokens
             and not (self.training or torch.is_grad_enabled() or call.output_hidden_states)
         )
 

@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .arguments import check_tensor
+
 # Keywords that are not served, and the value of each that changes nothing. None and False never change anything.
 _NEUTRAL = dict.fromkeys(("num_beams", "num_beam_groups", "repetition_penalty", "length_penalty", "typical_p"), 1)
 _NEUTRAL |= dict.fromkeys(("diversity_penalty", "no_repeat_ngram_size", "min_length", "min_new_tokens"), 0)
+_DEFAULT_NEW_TOKENS = 20
 
 
 class GenerationMixin:
@@ -22,11 +25,11 @@ class GenerationMixin:
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         max_new_tokens: int | None = None,
-        max_length: int = 20,
+        max_length: int | None = None,
         do_sample: bool = False,
-        temperature: float = 1.0,
-        top_k: int = 50,
-        top_p: float = 1.0,
+        temperature: float | None = 1.0,
+        top_k: int | None = 50,
+        top_p: float | None = 1.0,
         eos_token_id: int | list[int] | None = None,
         pad_token_id: int | None = None,
         use_cache: bool = True,
@@ -40,21 +43,24 @@ class GenerationMixin:
             attention_mask: [B, S], nonzero at real tokens; by default found by the padding token.
             token_type_ids: [B, S], default zeros; new tokens have the type of the last one.
             max_new_tokens: number of tokens to add; where it is None, `max_length` limits prompt and new tokens.
+                Without either, 20 tokens are added, or as many as max_position_embeddings allows.
             do_sample: draw from softmax(logits / temperature) cut to `top_k` tokens and to `top_p` of the mass; else
-                argmax.
-            eos_token_id, pad_token_id: by default the config's. A sequence that has ended is continued with padding.
+                argmax. None for one of the three changes nothing.
+            eos_token_id, pad_token_id: by default the config's; a number, a list of them or a tensor. A sequence that
+                has ended is continued with padding.
             num_return_sequences: number of samples per prompt.
 
         Returns:
             [B * num_return_sequences, S + new] int64, the prompt included.
 
         Raises:
+            ValueError, TypeError: arguments that no prompt can be continued with.
             NotImplementedError: any other keyword (beams, processors, streamers, ...): transformers has those.
         """
         asked = {
             name
             for name, value in unsupported.items()
-            if not (value is None or value is False or (name in _NEUTRAL and value == _NEUTRAL[name]))
+            if not (value is None or value is False or _is_neutral(name, value))
         }
         if asked:
             raise NotImplementedError(
@@ -62,26 +68,52 @@ class GenerationMixin:
                 "transformers.ElectraForCausalLM"
             )
         ids = inputs if inputs is not None else input_ids
+        for name, value in (("input_ids", ids), ("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
+            check_tensor(name, value)
         if ids is None or ids.dim() != 2 or ids.shape[1] == 0:
             raise ValueError("generate() needs input_ids [batch, length] with at least one token")
+        counts = {
+            "max_new_tokens": max_new_tokens,
+            "max_length": max_length,
+            "num_return_sequences": num_return_sequences,
+            "top_k": top_k,
+        }
+        for name, value in counts.items():
+            if not isinstance(value, int | None) or isinstance(value, bool):
+                raise ValueError(f"{name} must be an integer, got {value!r}")
+        if num_return_sequences is None or num_return_sequences < 1:
+            raise ValueError(f"num_return_sequences must be at least 1, got {num_return_sequences}")
+        temperature, top_p = (1.0 if x is None else x for x in (temperature, top_p))
+        top_k = top_k or 0
         if not do_sample and num_return_sequences > 1:
             raise ValueError("num_return_sequences > 1 needs do_sample=True: greedy search finds one sequence")
         if do_sample and (temperature <= 0 or top_k < 0 or not 0 < top_p <= 1):
             raise ValueError(
                 f"sampling needs temperature > 0, top_k >= 0 and 0 < top_p <= 1, got {temperature}, {top_k}, {top_p}"
             )
-        pad = pad_token_id if pad_token_id is not None else (self.config.pad_token_id or 0)
-        ends = eos_token_id if eos_token_id is not None else self.config.eos_token_id
-        ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        pads = _token_ids("pad_token_id", self.config.pad_token_id if pad_token_id is None else pad_token_id)
+        ends = _token_ids("eos_token_id", self.config.eos_token_id if eos_token_id is None else eos_token_id)
+        pad = pads[0] if pads else 0
         if attention_mask is None:
             attention_mask = (ids != pad).long() if pad not in ends else torch.ones_like(ids)
+        elif attention_mask.dim() != 2:
+            raise ValueError(f"attention_mask must have shape {tuple(ids.shape)}, got {tuple(attention_mask.shape)}")
+        attention_mask = (attention_mask != 0).long().expand(ids.shape)
+        if not bool(attention_mask[:, -1].all()):
+            raise ValueError("prompts must be padded on the left, with at least one real token: the last token is "
+                             "what the next one follows")  # fmt: skip
         types = torch.zeros_like(ids) if token_type_ids is None else token_type_ids.expand(ids.shape)
         types = types.repeat_interleave(num_return_sequences, 0)
         ids = ids.repeat_interleave(num_return_sequences, 0)
-        mask = attention_mask.long().repeat_interleave(num_return_sequences, 0)
-        n_new = max_length - ids.shape[1] if max_new_tokens is None else max_new_tokens
+        mask = attention_mask.repeat_interleave(num_return_sequences, 0)
+        n_new = max_new_tokens
+        if n_new is None and max_length is None:
+            n_new = min(_DEFAULT_NEW_TOKENS, self.config.max_position_embeddings - ids.shape[1])
+        elif n_new is None:
+            n_new = max_length - ids.shape[1]
         if n_new <= 0:
-            raise ValueError(f"nothing to generate: the prompt has {ids.shape[1]} tokens, max_length is {max_length}")
+            limit = f"max_new_tokens is {max_new_tokens}" if max_length is None else f"max_length is {max_length}"
+            raise ValueError(f"nothing to generate: the prompt has {ids.shape[1]} tokens, {limit}")
 
         use_cache = use_cache and self.config.is_decoder
         end_ids = torch.tensor(ends, dtype=torch.long, device=ids.device)
@@ -123,3 +155,16 @@ def _sample(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Ten
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
         logits = logits.scatter(1, order, ordered.masked_fill(before >= top_p, -torch.inf))
     return torch.multinomial(logits.softmax(-1), 1).squeeze(1)
+
+
+def _is_neutral(name: str, value: Any) -> bool:
+    return isinstance(value, int | float) and value == _NEUTRAL.get(name)
+
+
+def _token_ids(name: str, given: int | list[int] | Tensor | None) -> list[int]:
+    """Ids that were given as one number, several or a tensor; raises ValueError for anything but integers."""
+    ids = given.flatten().tolist() if isinstance(given, Tensor) else given
+    ids = [] if ids is None else list(ids) if isinstance(ids, list | tuple) else [ids]
+    if not all(isinstance(x, int) and not isinstance(x, bool) for x in ids):
+        raise ValueError(f"{name} must be an integer or a list of integers, got {given!r}")
+    return ids

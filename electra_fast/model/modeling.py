@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import Impl
-from .arguments import Reads
+from .arguments import Reads, check_tensor
 from .backbone import ElectraModel
 from .base import ElectraPreTrainedModel
 from .config import ElectraConfig
@@ -25,6 +25,7 @@ from .heads import (
     ElectraSequenceSummary,
     classifier_dropout,
 )
+from .labels import choices, integers, replaced, sequence_loss, token_loss
 from .layers import KeyValueCache
 from .outputs import (
     CausalLMOutputWithCrossAttentions,
@@ -56,16 +57,18 @@ class ElectraForPreTraining(ElectraPreTrainedModel):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple | ElectraForPreTrainingOutput:
-        """Computes logits [B, S] and the mean loss of real tokens; labels: [B, S], 1 where a token was replaced."""
+        """Computes logits [B, S] and the mean loss of real tokens.
+
+        labels: [B, S], 1 where a token was replaced, else 0; tokens with negative labels do not count.
+        """
         encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
         if labels is not None:
-            labels = encoded.pack(labels)
-        if labels is not None and encoded.packed is None and attention_mask is not None:
-            is_real = attention_mask != 0
-            _, logits = self.discriminator_predictions(encoded.hidden)
-            loss = F.binary_cross_entropy_with_logits(logits[is_real], labels[is_real].to(logits.dtype))
-        else:
-            loss, logits = self.discriminator_predictions(encoded.hidden, labels)
+            labels = replaced(encoded.pack(labels))
+            if encoded.packed is None and attention_mask is not None:
+                if attention_mask.dim() != 2:
+                    raise ValueError("labels need an attention_mask of 2 dimensions, which says what tokens are real")
+                labels = labels.masked_fill(attention_mask == 0, -1)
+        loss, logits = self.discriminator_predictions(encoded.hidden, labels)
         return self._result(
             ElectraForPreTrainingOutput, encoded, kwargs, loss=loss, logits=encoded.restore(logits)
         )  # fmt: skip
@@ -96,7 +99,7 @@ class ElectraForMaskedLM(ElectraPreTrainedModel):
         """Computes logits [B, S, V] and the loss; labels: [B, S] token ids, -100 where nothing is predicted."""
         encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
         logits = self.generator_lm_head(self.generator_predictions(encoded.hidden))
-        loss = None if labels is None else _token_loss(logits, encoded.pack(labels))
+        loss = None if labels is None else token_loss(logits, encoded.pack(labels))
         return self._result(MaskedLMOutput, encoded, kwargs, loss=loss, logits=encoded.restore(logits))
 
 
@@ -148,12 +151,18 @@ class ElectraForCausalLM(GenerationMixin, ElectraPreTrainedModel):
             **kwargs,
         )
         hidden = encoded.padded_hidden
+        if not isinstance(logits_to_keep, int | Tensor):
+            found = type(logits_to_keep).__name__
+            raise TypeError(f"logits_to_keep must be a number of positions or a tensor of them, got a {found}")
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.generator_lm_head(self.generator_predictions(hidden[:, keep]))
         loss = None
         if labels is not None:
+            labels = integers("labels", labels)
+            if labels.dim() != 2:
+                raise ValueError(f"labels must have shape {tuple(hidden.shape[:2])}, got {tuple(labels.shape)}")
             shifted = F.pad(labels, (0, 1), value=-100)[:, 1:]
-            loss = _token_loss(logits, shifted, kwargs.get("num_items_in_batch"))
+            loss = token_loss(logits, shifted, kwargs.get("num_items_in_batch"))
         return self._result(
             CausalLMOutputWithCrossAttentions,
             encoded,
@@ -194,31 +203,6 @@ class ElectraForSequenceClassification(ElectraPreTrainedModel):
         return self._result(SequenceClassifierOutput, encoded, kwargs, loss=loss, logits=logits)
 
 
-def sequence_loss(config: ElectraConfig, logits: Tensor, labels: Tensor) -> Tensor:
-    """The loss of one prediction per text, by `config.problem_type`; the first labels set it where it is None.
-
-    logits: [B, num_labels]; labels: [B] classes or values, or [B, num_labels] floating for several labels.
-
-    Raises:
-        ValueError: a problem type that is not known.
-    """
-    if config.problem_type is None:
-        if config.num_labels == 1:
-            config.problem_type = "regression"
-        elif labels.dtype in (torch.long, torch.int):
-            config.problem_type = "single_label_classification"
-        else:
-            config.problem_type = "multi_label_classification"
-    if config.problem_type == "regression":
-        return F.mse_loss(logits.squeeze(), labels.squeeze()) if config.num_labels == 1 else F.mse_loss(logits, labels)
-    if config.problem_type == "single_label_classification":
-        return F.cross_entropy(logits.view(-1, config.num_labels), labels.view(-1).long())
-    if config.problem_type == "multi_label_classification":
-        return F.binary_cross_entropy_with_logits(logits, labels)
-    known = "regression, single_label_classification or multi_label_classification"
-    raise ValueError(f"config.problem_type must be {known}, got {config.problem_type!r}")
-
-
 class ElectraForTokenClassification(ElectraPreTrainedModel):
     """One prediction per token."""
 
@@ -243,7 +227,7 @@ class ElectraForTokenClassification(ElectraPreTrainedModel):
         """Computes logits [B, S, num_labels] and the loss; labels: [B, S], -100 where there is none."""
         encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs)
         logits = self.classifier(self.dropout(encoded.hidden))
-        loss = None if labels is None else _token_loss(logits, encoded.pack(labels))
+        loss = None if labels is None else token_loss(logits, encoded.pack(labels))
         return self._result(TokenClassifierOutput, encoded, kwargs, loss=loss, logits=encoded.restore(logits))
 
 
@@ -268,15 +252,22 @@ class ElectraForMultipleChoice(ElectraPreTrainedModel):
         **kwargs: Any,
     ) -> tuple | MultipleChoiceModelOutput:
         """Computes logits [B, C] and the loss; labels: [B], the index of the right choice."""
-        n_choices = (input_ids if input_ids is not None else inputs_embeds).shape[1]
-        flat = [
-            None if x is None else x.flatten(0, 1)
-            for x in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        ]
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds,
+        }
+        flat = [_by_choice(name, value) for name, value in inputs.items()]
+        given = input_ids if input_ids is not None else inputs_embeds
+        if given is None:
+            raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        n_choices = given.shape[1]
         reads: Reads = "first" if self.config.summary_type == "first" else "all"
         encoded = self.electra.encode(*flat, reads=reads, **kwargs)
         logits = self.classifier(self.sequence_summary(encoded.padded_hidden)).view(-1, n_choices)
-        loss = None if labels is None else F.cross_entropy(logits, labels)
+        loss = None if labels is None else F.cross_entropy(logits, choices(labels, logits))
         return self._result(MultipleChoiceModelOutput, encoded, kwargs, loss=loss, logits=logits)
 
 
@@ -324,8 +315,11 @@ class ElectraForQuestionAnswering(ElectraPreTrainedModel):
         if has_labels:
             length = start_logits.shape[1]
             losses = [
-                F.cross_entropy(scores, positions.view(-1).clamp(0, length), ignore_index=length)
-                for scores, positions in ((start_logits, start_positions), (end_logits, end_positions))
+                F.cross_entropy(scores, integers(name, positions).view(-1).clamp(0, length), ignore_index=length)
+                for name, scores, positions in (
+                    ("start_positions", start_logits, start_positions),
+                    ("end_positions", end_logits, end_positions),
+                )
             ]
             loss = sum(losses) / 2
         return self._result(
@@ -333,9 +327,13 @@ class ElectraForQuestionAnswering(ElectraPreTrainedModel):
         )
 
 
-def _token_loss(logits: Tensor, labels: Tensor, n_items: Tensor | int | None = None) -> Tensor:
-    """Mean cross-entropy over labels that are not -100 (or their sum over `n_items`), in fp32 or better."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    reduction = "mean" if n_items is None else "sum"
-    loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction=reduction)
-    return loss if n_items is None else loss / n_items
+def _by_choice(name: str, value: Any) -> Tensor | None:
+    """An argument of several choices a text, [batch, choices, ...], with a row a choice."""
+    check_tensor(name, value)
+    n_last = 2 if name == "inputs_embeds" else 1
+    if value is None or (value.dim() == n_last + 1 and name == "position_ids"):  # one row serves all
+        return value
+    if value.dim() < n_last + 2 or not value.shape[1]:
+        shape = "[batch, choices, length, embedding_size]" if n_last == 2 else "[batch, choices, length]"
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
+    return value.flatten(0, 1)

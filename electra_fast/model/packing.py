@@ -54,7 +54,8 @@ class PackedBatch:
     @classmethod
     def from_cu_seqlens(cls, batch_size: int, seq_length: int, cu_seqlens: Tensor, max_seqlen: int) -> PackedBatch:
         """Makes a batch of rows that are packed already: `cu_seqlens` marks the sequences in all B * S tokens."""
-        return cls(batch_size, seq_length, cu_seqlens.to(torch.int32), max_seqlen, None)
+        # C++ and the kernels read it as an array.
+        return cls(batch_size, seq_length, cu_seqlens.to(torch.int32).contiguous(), max_seqlen, None)
 
     def position_ids(self, n_tokens: int) -> Tensor:
         """Each token's place in its sequence, [T] int64."""

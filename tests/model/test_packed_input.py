@@ -106,3 +106,60 @@ def test_marks_that_do_not_fit_are_refused(row, marks):
     _, model = twins("ElectraModel")
     with pytest.raises(ValueError, match=r"cu_seq_lens_q must rise from 0 to 8 tokens, got \["):
         model(row[0], cu_seq_lens_q=torch.tensor(marks), max_length_q=8)
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        torch.stack([MARKS, MARKS * 0 + 7], dim=1)[:, 0],
+        torch.stack([MARKS, MARKS * 0 + 7], dim=1).long()[:, 0],
+    ],
+    ids=["strided int32", "strided int64"],
+)
+@torch.no_grad()
+def test_marks_may_lie_anywhere_in_memory(row, marks):
+    """C++ reads them as an array."""
+    _, model = twins("ElectraModel", torch.float32)
+    ids, padded, mask = row
+    expected = model(padded, attention_mask=mask).last_hidden_state[mask.bool()]
+    for form in ({}, dict(output_attentions=True)):
+        output = model(ids, position_ids=POSITIONS, cu_seq_lens_q=marks, **form)
+        assert_close("hidden", output.last_hidden_state[0], expected, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (dict(cu_seq_lens_q=MARKS.float()), ValueError, "int32 or int64 .* got torch.float32"),
+        (dict(cu_seq_lens_q=MARKS[None]), ValueError, r"int32 or int64 .* of shape \(1, 4\)"),
+        (dict(cu_seq_lens_q=MARKS[:0]), ValueError, "rise from 0 to 8"),
+        (dict(cu_seq_lens_q=MARKS.tolist()), TypeError, "cu_seq_lens_q must be a torch tensor, got a list"),
+        (dict(cu_seq_lens_q=MARKS, max_length_q=3), ValueError, "max_length_q must be at least 4, .* got 3"),
+        (dict(cu_seq_lens_q=MARKS, cu_seq_lens_k=MARKS.flip(0)), ValueError, "cu_seq_lens_k must equal cu_seq_lens_q"),
+        (
+            dict(cu_seq_lens_q=MARKS, attention_mask=torch.tensor([[1] * 7 + [0]])),
+            ValueError,
+            "attention_mask must be None or all ones beside cu_seq_lens_q",
+        ),
+    ],
+)
+@pytest.mark.parametrize("grad", [False, True])
+def test_marks_of_another_kind_are_named(row, options, error, message, grad):
+    _, model = twins("ElectraModel", torch.float32)
+    with torch.set_grad_enabled(grad), pytest.raises(error, match=message):
+        model(row[0], **options)
+
+
+def test_marks_are_not_for_a_cache(row):
+    _, model = twins("ElectraModel", is_decoder=True)
+    cache = model(row[0]).past_key_values
+    with pytest.raises(ValueError, match="cu_seq_lens_q cannot be served with past_key_values"):
+        model(row[0], past_key_values=cache, cu_seq_lens_q=MARKS)
+
+
+def test_sequence_numbers_go_with_positions_or_marks(row):
+    _, model = twins("ElectraModel")
+    numbers = torch.arange(3).repeat_interleave(torch.tensor(LENGTHS))[None].int()
+    expected = model(row[0], position_ids=POSITIONS)[0]
+    for options in (dict(position_ids=POSITIONS), dict(position_ids=POSITIONS, cu_seq_lens_q=MARKS)):
+        assert_close("hidden", model(row[0], seq_idx=numbers, **options)[0], expected, 1e-12)

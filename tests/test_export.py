@@ -96,7 +96,7 @@ def test_the_model_stays_as_it_was(model, tmp_path):
     assert model.training and all(parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     config = electra_fast.ElectraConfig.from_pretrained(tmp_path / "out")
-    assert (config.architectures, config.dtype) == (["ElectraForPreTraining"], "float32")
+    assert (config.architectures, config.dtype) == (["ElectraForPreTraining"], torch.float32)
     program = torch.export.load(tmp_path / "out" / PROGRAM_FILE)
     assert {value.dtype for value in program.state_dict.values()} == {torch.float32}
 

@@ -161,7 +161,7 @@ class Arguments:
         given = input_ids if inputs_embeds is None else inputs_embeds
         shape, device = given.shape[:2], given.device
 
-        packed = packed_already(shape, device, attention_mask, position_ids, options) if past_length == 0 else None
+        packed = packed_already(shape, attention_mask, position_ids, options, device) if past_length == 0 else None
         padded_only = (options.get("head_mask"), cache, encoder_hidden_states)
         if output_attentions or is_recorded() or any(x is not None for x in padded_only):
             if packed is not None:
@@ -266,7 +266,8 @@ def check_inputs(config: ElectraConfig, batch: dict[str, Tensor | None], past_le
     if embeds is not None and embeds.shape[2] != config.embedding_size:
         raise ValueError(f"inputs_embeds must be {config.embedding_size} wide (embedding_size), got {embeds.shape[2]}")
     if options.get("cu_seq_lens_q") is not None:
-        check_marks(batch_size * length, mask, past_length, options)
+        if past_length:
+            raise ValueError("cu_seq_lens_q cannot be served with past_key_values: a cache holds one sequence a row")
     elif options.get("cu_seq_lens_k") is not None:
         raise ValueError("cu_seq_lens_k needs cu_seq_lens_q beside it: it is the same marks")
     elif options.get("seq_idx") is not None and batch["position_ids"] is None:
@@ -291,7 +292,7 @@ def check_tensor(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a torch tensor, got a {type(value).__name__}")
 
 
-def check_marks(n_tokens: int, mask: Tensor | None, past_length: int, options: dict[str, Any]) -> None:
+def check_marks(n_tokens: int, mask: Tensor | None, options: dict[str, Any]) -> None:
     """Raises ValueError or TypeError for marks of sequences that do not fit a batch of `n_tokens`, or each other."""
     marks, others, longest = (options.get(name) for name in ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q"))
     check_tensor("cu_seq_lens_q", marks)
@@ -300,11 +301,9 @@ def check_marks(n_tokens: int, mask: Tensor | None, past_length: int, options: d
         raise ValueError(
             f"cu_seq_lens_q must be int32 or int64 [sequences + 1], got {marks.dtype} of shape {tuple(marks.shape)}"
         )
-    if past_length:
-        raise ValueError("cu_seq_lens_q cannot be served with past_key_values: a cache holds one sequence a row")
     if torch.compiler.is_compiling():
         return
-    if mask is not None and (mask.dim() != 2 or not bool((mask != 0).all())):
+    if isinstance(mask, Tensor) and (mask.dim() != 2 or not bool((mask != 0).all())):
         raise ValueError("attention_mask must be None or all ones beside cu_seq_lens_q, got one that hides tokens")
     if marks.device.type != "cpu":
         return
@@ -338,16 +337,23 @@ def _check_broadcast(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
 
 def packed_already(
     shape: tuple[int, int],
-    device: torch.device,
     attention_mask: Tensor | None,
     position_ids: Tensor | None,
     options: dict[str, Any],
+    device: torch.device | None = None,
 ) -> PackedBatch | None:
-    """The sequences that the caller packed, found by cu_seq_lens_q or by the positions of a single row; else None."""
+    """The sequences that the caller packed, found by cu_seq_lens_q or by the positions of a single row; else None.
+
+    Marks move to `device`, where it is given.
+
+    Raises:
+        ValueError, TypeError: marks that do not fit the batch.
+    """
     cu_seqlens = options.get("cu_seq_lens_q")
     if cu_seqlens is not None:
+        check_marks(math.prod(shape), attention_mask, options)
         longest = options.get("max_length_q") or (cu_seqlens.diff().max() if len(cu_seqlens) > 1 else 0)
-        return PackedBatch.from_cu_seqlens(*shape, cu_seqlens.to(device), int(longest))
+        return PackedBatch.from_cu_seqlens(*shape, cu_seqlens.to(device=device), int(longest))
     if attention_mask is None and position_ids is not None and shape[0] == 1 and not is_recorded():
         return packed_row(position_ids)
     return None

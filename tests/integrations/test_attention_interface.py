@@ -88,6 +88,18 @@ def test_packed_rows_are_attended_one_by_one():
         torch.testing.assert_close(model(ids, **call).last_hidden_state, expected, rtol=0, atol=1e-5)
 
 
+def test_marks_that_do_not_fit_are_refused_and_others_may_be_strided():
+    ids = padded_batch(1, 9, "no mask")["input_ids"]
+    model = model_of("electra", "electra_fast").eval()
+    starts = torch.tensor([[0, 7], [4, 7], [9, 7]], dtype=torch.int32)[:, 0]
+    expected = torch.cat([model(part).last_hidden_state for part in ids.split([4, 5], dim=1)], dim=1)
+    positions = torch.cat([torch.arange(4), torch.arange(5)])[None]
+    output = model(ids, position_ids=positions, cu_seq_lens_q=starts, max_length_q=5)
+    torch.testing.assert_close(output.last_hidden_state, expected, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"cu_seq_lens_q must rise from 0 to 9 tokens, got \[0, 9, 4\]"):
+        model(ids, cu_seq_lens_q=torch.tensor([0, 9, 4]), max_length_q=9)
+
+
 def test_what_it_does_not_serve_is_refused_by_name():
     model, call = model_of("bert", "electra_fast"), padded_batch()
     with pytest.raises(ValueError, match=r"masks \[batch, length\], got one of \[3, 1, 9, 9\]"):

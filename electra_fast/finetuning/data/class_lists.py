@@ -1,0 +1,157 @@
+"""Several classes in one field, in the forms that people's files have.
+
+Lists of JSON; lists, tuples, sets and arrays as Python and NumPy print them, which is what pandas saves; arrays of
+PostgreSQL; text with | , ; or a line feed between the classes; and vectors of zeros and ones in all of these forms.
+What looks like a list but cannot be read as one is refused: half a list would become classes that nobody has named.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from .lines import shown
+
+# Separators of classes in plain text, and their full-width forms.
+_SEPARATORS = re.compile("[|,;\n\uff5c\uff0c\uff1b\u3001]")
+_WRAPPED = re.compile(
+    r"(?:array|tensor|Index|list|tuple|set|frozenset)\((?P<inner>.*?)(?:,\s*dtype\s*=[^()]*)?\)", re.DOTALL
+)
+_BRACKETS = {"[": "]", "(": ")", "{": "}"}
+# An item in brackets and what follows it: a comma, white space (NumPy), or the end.
+_ITEM = re.compile(
+    r"""(?:(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<bare>[^\s,'"\[\](){}:]+))(?:\s*,\s*|\s+|$)""",
+    re.DOTALL,
+)
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d*)?(?:[eE][+-]?\d+)?")
+_NAMED = {"True": True, "False": False, "true": True, "false": False}
+_NOTHING = {"None", "nan", "NULL", "<NA>"}
+_BARE_VECTOR = re.compile(r"[01](?:\.0*)?(?:\s+[01](?:\.0*)?)+")
+
+
+def class_list(value: Any, name: str) -> list[Any]:
+    """The classes in a field, as the values of a list in JSON would be; [] for empty text.
+
+    Raises:
+        ValueError: the value is no list, and no text that can be read as one.
+    """
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a list, or text with | or , between the labels, got {shown(value)}")
+    text = value.strip()
+    # Tab-separated values that were written by a data frame quote a field that has quotes in it.
+    if re.fullmatch(r'"[\[({].*[\])}]"', text, re.DOTALL):
+        text = text[1:-1].replace('""', '"')
+    while wrapped := _WRAPPED.fullmatch(text):
+        text = wrapped["inner"].strip()
+    if not text:
+        return []
+    items = _items(text)
+    if text[0] in _BRACKETS and text[-1] == _BRACKETS[text[0]]:
+        found = _bracketed(text)
+    elif text[0] in "[{" or (text[-1] == "]" and "[" not in text):
+        found = None
+    elif items is not None and all(quoted for quoted, _ in items):
+        found = [item for _, item in items]
+    else:
+        found = text.split() if _BARE_VECTOR.fullmatch(text) else _parts(text)
+    if found is None:
+        raise ValueError(f"{name} must be a whole list, such as ['a', 'b'], got {shown(value)}")
+    return found
+
+
+def _bracketed(text: str) -> list[Any] | None:
+    """The items of a list that is written out; None if it is not clear what they are."""
+    if text[0] == "[":
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass
+    inner = text[1:-1].strip()
+    items = _items(inner)
+    if items is not None:
+        if all(quoted for quoted, _ in items):
+            return [item for _, item in items]
+        if all(not quoted and (item in _NAMED or _NUMBER.fullmatch(item)) for quoted, item in items):
+            return [_NAMED[item] if item in _NAMED else float(item) for _, item in items]
+    if text[0] == "(":
+        return _parts(text)
+    # Classes without quotes: blanks are part of them, so they need commas. PostgreSQL quotes some and not others.
+    parts = [part.strip().strip('"') for part in inner.split(",")]
+    is_list = len(parts) > 1 or not re.search(r"\s", inner)
+    is_clear = is_list and all(parts) and not re.search(r"[\[\](){}:']|\.\.\.", inner)
+    return parts if is_clear and not set(parts) & _NOTHING else None
+
+
+def _items(text: str) -> list[tuple[bool, str]] | None:
+    """The items of a list without its brackets, each with whether it is quoted; None if it is no list of such items."""
+    items, position = [], 0
+    while position < len(text):
+        match = _ITEM.match(text, position)
+        if match is None:
+            return None
+        quoted = match["quoted"]
+        items.append((False, match["bare"]) if quoted is None else (True, _unquoted(quoted)))
+        position = match.end()
+    return items
+
+
+def _unquoted(text: str) -> str:
+    return ast.literal_eval(text) if "\\" in text else text[1:-1]
+
+
+def _parts(text: str) -> list[str] | None:
+    """The classes of plain text; None where a separator is within brackets."""
+    parts = [part.strip() for part in _SEPARATORS.split(text) if part.strip()]
+    return (
+        parts
+        if all(part.count("(") == part.count(")") for part in parts) or text.count("(") != text.count(")")
+        else None
+    )
+
+
+def vector_width(lists: Sequence[tuple[int, Sequence[str]]]) -> int | None:
+    """The width of the vectors of zeros and ones that a column holds; None if it holds names of classes.
+
+    A column holds vectors if every list has the same number of items, two or more, and all are zeros and ones: read
+    as names, every example would have the same two classes.
+
+    Args:
+        lists: the lists of a file, each with its line.
+
+    Raises:
+        ValueError: the lists look like vectors, but not all have the same length, or are written as 010.
+    """
+    values = {item for _, items in lists for item in items}
+    if values and all(re.fullmatch("[01]{2,}", value) for value in values) and len(set(map(len, values))) == 1:
+        raise ValueError(f"line {lists[0][0]}: a vector must be a list, such as [0, 1, 0], got {lists[0][1][0]}")
+    if not values <= _BITS.keys():
+        return None
+    widths = {len(items) for _, items in lists}
+    if len(widths) == 1:
+        width = widths.pop()
+        return width if width > 1 else None
+    is_vector = any(len(set(items)) < len(items) for _, items in lists)
+    if is_vector:
+        width = len(lists[0][1])
+        line, items = next((line, items) for line, items in lists if len(items) != width)
+        raise ValueError(f"line {line}: a vector must have {width} items, as the first row's, got {len(items)}")
+    return None
+
+
+def classes_of(vector: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """The names of the classes that a vector has a one for; raises ValueError if it is no vector of theirs."""
+    if len(vector) != len(names) or not set(vector) <= _BITS.keys():
+        raise ValueError(
+            f"the label must be a vector of {len(names)} zeros and ones, got {', '.join(vector) or 'none'}"
+        )
+    return tuple(name for name, item in zip(names, vector, strict=True) if _BITS[item])
+
+
+_BITS = dict.fromkeys(("0", "0.", "0.0", "false", "False"), False) | dict.fromkeys(
+    ("1", "1.", "1.0", "true", "True"), True
+)

@@ -9,16 +9,19 @@ several tokens (1-2) and empty nodes (1.1).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from pathlib import Path
 
 from ...disk import numbered_lines, plain_suffix
 from .examples import TaggedExample
-from .lines import checked_text, without_end
+from .lines import Lack, MissingLabel, is_missing, placed, refuse, text_reader, without_end
 from .tasks import Column, Columns
 
 CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+
+# Columns of which CoNLL-U writes "_" where nobody has filled them in; in the others it means that there is nothing.
+_UNFILLED = ("upos", "xpos", "deprel")
 
 _BLANKS = re.compile("[ \t]+")
 _NO_WORD = re.compile(r"\d+[-.]\d+")  # the ids of words of several tokens and of empty nodes
@@ -33,6 +36,8 @@ def read_conll(
     *,
     labels: Collection[str] | None = None,
     needs_labels: bool = True,
+    may_lack: Collection[Lack] = (),
+    bad_row: Callable[[ValueError], None] = refuse,
 ) -> Iterator[TaggedExample]:
     """The sentences of a file, one by one, in order.
 
@@ -42,6 +47,9 @@ def read_conll(
             in the first column (CoNLL) or the form column (CoNLL-U), and tags are not read.
         labels: the tags that are allowed; None allows all.
         needs_labels: False if the tag column may be absent: there are fewer columns, or only that of the words.
+        may_lack: what a sentence may lack: "text" takes words that are empty, "label" gives no tags to a sentence that
+            lacks one.
+        bad_row: function to call with the error of a bad sentence; if it does not raise, the sentence is left out.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -64,13 +72,13 @@ def read_conll(
             raise ValueError(f"{path}, line {line}: must have tags in column {tags!r}, got {len(row)} columns")
         tag_place = None
     for number, sentence in enumerate(chain([first], sentences)):
-        for line, row in sentence:
-            if needs_labels:  # inference answers for words without a visible character, too
-                _check(path, line, row[word_place], "the word")
-            if tag_place is not None:
-                _check(path, line, row[tag_place], "the tag", labels)
-        found = None if tag_place is None else tuple(row[tag_place] for _, row in sentence)
-        yield TaggedExample(str(number), sentence[0][0], tuple(row[word_place] for _, row in sentence), found)
+        try:
+            found = None if tag_place is None else _tags(path, sentence, tag_place, is_conllu, labels, may_lack)
+            example = TaggedExample(str(number), sentence[0][0], _words(path, sentence, word_place, may_lack), found)
+        except ValueError as error:
+            bad_row(error)
+        else:
+            yield example
 
 
 def _place(column: Column, n_columns: int) -> int | None:
@@ -81,13 +89,36 @@ def _place(column: Column, n_columns: int) -> int | None:
     return column % n_columns if -n_columns <= column < n_columns else None
 
 
-def _check(path: Path, line: int, value: str, name: str, labels: Collection[str] | None = None) -> None:
-    try:
-        checked_text(value, name)
-    except ValueError as error:
-        raise ValueError(f"{path}, line {line}: {error}") from error
-    if labels is not None and value not in labels:
-        raise ValueError(f"{path}, line {line}: {name} must be one of {', '.join(labels)}, got {value!r}")
+def _words(path: Path, sentence: _Sentence, place: int, may_lack: Collection[Lack]) -> tuple[str, ...]:
+    read = text_reader(may_lack)
+
+    def word(line: int, value: str) -> str:
+        try:
+            return read(value, "the word")
+        except ValueError as error:
+            raise placed(error, f"{path}, line {line}") from error
+
+    return tuple(word(line, row[place]) for line, row in sentence)
+
+
+def _tags(
+    path: Path,
+    sentence: _Sentence,
+    place: int,
+    is_conllu: bool,
+    labels: Collection[str] | None,
+    may_lack: Collection[Lack],
+) -> tuple[str, ...] | None:
+    """The tags of a sentence; None if it lacks one and may."""
+    for line, row in sentence:
+        tag = row[place]
+        if is_missing(tag) or (is_conllu and tag == "_" and CONLLU_COLUMNS[place] in _UNFILLED):
+            if "label" in may_lack:
+                return None
+            raise MissingLabel(f"{path}, line {line}: the tag must not be empty{', got _' if tag == '_' else ''}")
+        if labels is not None and tag not in labels:
+            raise ValueError(f"{path}, line {line}: the tag must be one of {', '.join(labels)}, got {tag!r}")
+    return tuple(row[place] for _, row in sentence)
 
 
 def _sentences(path: Path) -> Iterator[_Sentence]:

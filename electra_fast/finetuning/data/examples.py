@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +79,81 @@ def answer_of(example: Example) -> object:
             return answer
 
 
+def classes_in(example: Example) -> tuple[str, ...]:
+    """The classes or tags of an example; () for numbers, spans and endings."""
+    match example:
+        case TextExample(label=str() as label):
+            return (label,)
+        case TextExample(label=tuple() as found) | TaggedExample(tags=tuple() as found):
+            return found
+    return ()
+
+
+def lacks_text(example: Example) -> bool:
+    """Whether one of the texts of an example is empty, or one of its words."""
+    match example:
+        case TextExample(text=text, pair=pair):
+            texts = (text,) if pair is None else (text, pair)
+        case TaggedExample(words=words):
+            texts = words or ("",)
+        case QuestionExample(question=question, context=context):
+            texts = (question, context)
+        case ChoiceExample(text=text, endings=endings):
+            texts = (text, *endings)
+    return not all(map(str.strip, texts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowCounts:
+    """What became of the rows of a file.
+
+    Attributes:
+        read: all rows.
+        without_text, without_label, damaged: rows that are left out, by what they lack.
+        kept_without_text, kept_without_label: rows that are no different from others but for that.
+        first: the error of the first row that is left out.
+    """
+
+    read: int
+    without_text: int = 0
+    without_label: int = 0
+    damaged: int = 0
+    kept_without_text: int = 0
+    kept_without_label: int = 0
+    first: str | None = None
+
+    def as_json(self) -> dict[str, Any] | None:
+        """The counts that are not 0, with `read`; None if no row lacks anything."""
+        found = {name: count for name, count in vars(self).items() if count}
+        return found if len(found) > 1 else None
+
+    def said(self, path: Path) -> str | None:
+        """The counts as one line for people; None if no row lacks anything."""
+        left_out = {"without a text": self.without_text, "without a label": self.without_label, "damaged": self.damaged}
+        kept = {"without a text": self.kept_without_text, "without a label": self.kept_without_label}
+        parts = [
+            f"{action} {sum(counts.values()):,} ({', '.join(f'{n:,} {what}' for what, n in counts.items() if n)})"
+            for action, counts in (("left out", left_out), ("kept", kept))
+            if any(counts.values())
+        ]
+        if not parts:
+            return None
+        first = f"; the first left out: {self.first}" if self.first else ""
+        return f"{path}: of {self.read:,} rows {', '.join(parts)}{first}"
+
+
 @dataclass(frozen=True)
 class Split:
     """The examples of one file.
 
     Attributes:
         name: "train", "dev", "test", or "dev_mismatched" and the like.
+        labels: the classes or tags of the whole file, those of examples that are held out of it or not drawn included.
+        counts: the rows of the file, and how many of them lack something; None for examples held out of another split.
     """
 
     name: str
     path: Path
     examples: list[Example]
+    labels: frozenset[str] = frozenset()
+    counts: RowCounts | None = field(default=None, compare=False)

@@ -3,7 +3,39 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, Literal
+
+# What a row may lack: one of its texts, or its label.
+Lack = Literal["text", "label"]
+
+
+class Missing(ValueError):
+    """Says that nothing is where a text must be: the field is absent, null, NaN, empty or white space."""
+
+
+class MissingLabel(Missing):
+    """Says that nothing is where a label must be."""
+
+
+def refuse(error: ValueError) -> None:
+    """What is done with a bad row where nothing else is said: its error is raised."""
+    raise error
+
+
+def placed(error: ValueError, place: str) -> ValueError:
+    """The same error with its place in front: file, line and the like."""
+    return (type(error) if isinstance(error, Missing) else ValueError)(f"{place}: {error}")
+
+
+def is_null(value: Any) -> bool:
+    """Whether a field has no value: null, NaN, or what stands for a field that is absent."""
+    return value is None or value != value
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a field holds nothing: no value, or text without a character that is not white space."""
+    return is_null(value) or (isinstance(value, str) and not value.strip())
 
 
 def without_end(line: str) -> str:
@@ -23,21 +55,26 @@ def json_object(line: str) -> dict[str, Any]:
 
 
 def checked_text(value: Any, name: str) -> str:
-    """Returns the value, which must be text that is not empty; raises ValueError."""
-    if isinstance(value, str) and not value.strip():
-        raise ValueError(f"{name} must not be empty")
+    """Returns the value, which must be text that is not empty; raises ValueError, or Missing where there is none."""
+    if is_missing(value):
+        raise Missing(f"{name} must {'not be empty' if isinstance(value, str) else f'be text, got {shown(value)}'}")
     return _well_formed(value, name)
 
 
 def any_text(value: Any, name: str) -> str:
-    """The text of a value that inference reads: null, NaN and what is missing are empty, a number is as JSON has it.
+    """The text of a value where texts may lack: null, NaN and what is absent are empty, a number is as JSON has it.
 
     Raises:
         ValueError: a list or an object, or half a character.
     """
-    if value is None or value != value:
+    if is_null(value):
         return ""
     return _well_formed(json.dumps(value) if isinstance(value, bool | int | float) else value, name)
+
+
+def text_reader(may_lack: Collection[Lack]) -> Callable[[Any, str], str]:
+    """What reads the text of a value: `any_text` where it may lack, else `checked_text`."""
+    return any_text if "text" in may_lack else checked_text
 
 
 def _well_formed(value: Any, name: str) -> str:

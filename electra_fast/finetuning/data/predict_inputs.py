@@ -57,10 +57,10 @@ def read_examples(kind: KindName, path: Path | None, columns: Columns) -> Iterat
     if kind == "qa":
         if suffix == ".jsonl" and not _is_mrqa(path):
             return _of_lines(kind, path)
-        return read_questions(path, needs_answers=False)
+        return read_questions(path, needs_answers=False, may_lack=("text", "label"))
     if kind == "tagging" and suffix not in JSON_SUFFIXES:
         words = "form" if columns.words is None and suffix == ".conllu" else columns.words
-        return read_conll(path, replace(columns, words=words), needs_labels=False)
+        return read_conll(path, replace(columns, words=words), needs_labels=False, may_lack=("text", "label"))
     if kind == "choice" and not columns.endings:
         swag = TASKS["swag"].columns
         columns = replace(

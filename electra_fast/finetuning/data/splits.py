@@ -6,18 +6,17 @@ import hashlib
 import math
 import re
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ...disk import plain_name, plain_suffix
-from .conll import read_conll
-from .examples import Example, QuestionExample, Split, TextExample, answer_of
-from .squad_files import read_questions
-from .tables import JSON_SUFFIXES, read_table
-from .tasks import Task, is_labelled
+from ...disk import plain_name
+from .examples import Split, TextExample, classes_in
+from .slips import doubts_about, same_but_for_slips
+from .split_files import read_split, with_classes
+from .tasks import Task
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
@@ -35,6 +34,8 @@ def open_splits(
 
     If there is a file to train on but none to evaluate on, a part of the training examples is held out as "dev"; the
     seed alone decides which part. The `path` of this "dev" is that of "train", which tells it from a file of its own.
+
+    `split_files.read_split` says which rows are left out; `Split.counts` has their number.
 
     Args:
         data: a directory with files named as the task's are, or a file to train on.
@@ -57,7 +58,9 @@ def open_splits(
     if data is not None and "train" not in paths:
         names = ", ".join(task.files["train"])
         raise FileNotFoundError(f"{data} must hold the training examples of {task.name} as one of {names}")
-    splits = {name: Split(name, path, read_split(task, name, path)) for name, path in paths.items()}
+    splits = {name: read_split(task, name, path) for name, path in paths.items()}
+    if task.kind == "multilabel":
+        splits = with_classes(task, splits)
     if "train" not in splits:
         return splits
     train = splits["train"]
@@ -69,49 +72,36 @@ def open_splits(
     return splits
 
 
-def read_split(task: Task, name: str, path: Path) -> list[Example]:
-    """Reads the examples of one file as the split of this name: train and dev must have labels."""
-    needs_labels = is_labelled(name)
-    columns = task.columns if needs_labels else task.test_columns or task.columns
-    if task.kind == "qa":
-        return list(_answerable(task, path, read_questions(path, needs_answers=needs_labels)))
-    if task.kind == "tagging" and plain_suffix(path) not in JSON_SUFFIXES:
-        return list(read_conll(path, columns, labels=task.labels, needs_labels=needs_labels))
-    n_damaged = task.n_damaged_rows if name == "train" else 0
-    damaged: list[ValueError] = []
-
-    def leave_out(error: ValueError) -> None:
-        damaged.append(error)
-        if len(damaged) > n_damaged:
-            raise error
-
-    rows = read_table(path, task.kind, columns, labels=task.labels, needs_labels=needs_labels, bad_row=leave_out)
-    examples = list(rows)
-    if damaged:
-        warnings.warn(f"{path}: {len(damaged)} damaged rows are left out; the first: {damaged[0]}", stacklevel=2)
-    return examples
-
-
 def labels_of(task: Task, splits: Mapping[str, Split]) -> tuple[str, ...]:
     """The classes or tags of a task; () for kinds without.
 
-    They are the task's own, or else those of the training examples: "O" first, then numbers by size, then text.
+    They are the task's own, or else those of the whole file to train on: "O" first, then numbers by size, then text.
+    What looks like a slip in them is told in a warning, and so are labels that no example is left to train on.
 
     Raises:
-        ValueError: no training example has some label; the message names file and line.
+        ValueError: the file to train on does not have some label; the message names file and line.
     """
     if task.kind not in ("classification", "multilabel", "tagging"):
         return ()
     if task.labels is not None:
         return task.labels
-    labels = {label for example in splits["train"].examples for label in _labels(example)}
+    train = splits["train"]
+    labels = train.labels
+    for doubt in doubts_about(labels, task.kind):
+        warnings.warn(f"{train.path}: {doubt}", stacklevel=2)
+    untrained = labels - {label for example in train.examples for label in classes_in(example)}
+    if untrained:
+        names = ", ".join(_sorted(untrained))
+        warnings.warn(f"{train.path}: no example is left to train on with the label {names}", stacklevel=2)
     for split in splits.values():
         for example in split.examples:
-            for label in _labels(example):
+            for label in classes_in(example):
                 if label not in labels:
+                    like = [other for other in labels if same_but_for_slips(other) == same_but_for_slips(label)]
                     raise ValueError(
                         f"{split.path}, line {example.line}: the label must be one of the training examples' "
                         f"({', '.join(_sorted(labels))}) or all labels must be named, got {label!r}"
+                        + (f", which differs from {like[0]!r} by a slip alone" if like else "")
                     )
     return _sorted(labels)
 
@@ -145,16 +135,6 @@ def _find(task: Task, data: Path) -> dict[str, Path]:
     return found
 
 
-def _answerable(task: Task, path: Path, questions: Iterable[QuestionExample]) -> Iterator[QuestionExample]:
-    for question in questions:
-        if question.answers == () and not task.options.get("has_unanswerable"):
-            raise ValueError(
-                f"{path}, line {question.line}: question {question.id} has no answer, but all of the task {task.name} "
-                f"must have one (those of squad2 need not; for a custom task, say has_unanswerable)"
-            )
-        yield question
-
-
 def _parted(train: Split, seed: int, share: float) -> tuple[Split, Split]:
     n = len(train.examples)
     n_dev = max(1, round(share * n))
@@ -173,11 +153,6 @@ def _subset(train: Split, seed: int, n_train: int) -> Split:
         raise ValueError(f"{train.path}: n_train must be between 1 and the {n} training examples, got {n_train}")
     chosen = np.random.default_rng((seed, 1)).permutation(n)[:n_train]
     return replace(train, examples=[train.examples[i] for i in sorted(chosen.tolist())])
-
-
-def _labels(example: Example) -> tuple[str, ...]:
-    found = answer_of(example)
-    return (found,) if isinstance(found, str) else found or ()
 
 
 def _sorted(labels: Collection[str]) -> tuple[str, ...]:

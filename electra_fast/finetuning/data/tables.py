@@ -4,7 +4,8 @@
 .csv            fields between commas, quoted where necessary; the same number in every row
 .jsonl, .json   one object per line
 
-Each may end with .gz, .xz or .zst as well. Training leaves out blank lines; `predict_inputs` reads every line.
+Each may end with .gz, .xz or .zst as well. Blank lines are rows, without fields, where labels may
+lack: in files to test on and to predict.
 """
 
 from __future__ import annotations
@@ -18,19 +19,32 @@ from pathlib import Path
 from typing import Any
 
 from ...disk import numbered_lines, plain_suffix
+from .class_lists import class_list
 from .examples import ChoiceExample, Example, TaggedExample, TextExample
-from .lines import checked_text, json_object, shown, without_end
+from .lines import (
+    Lack,
+    Missing,
+    MissingLabel,
+    checked_text,
+    is_missing,
+    is_null,
+    json_object,
+    placed,
+    refuse,
+    shown,
+    text_reader,
+    without_end,
+)
 from .tasks import Column, Columns, KindName
 
 JSON_SUFFIXES = (".jsonl", ".json")
 TABLE_SUFFIXES = (".tsv", ".txt", ".csv", *JSON_SUFFIXES)
 
+# A label of -1 in a test file: the Hub's copies of GLUE hide labels so.
+HIDDEN: dict[KindName, Any] = {"classification": "-1", "regression": -1.0, "choice": -1}
+
 _Row = dict[Column, Any]
 _LONGEST_FIELD = 2**31 - 1  # the csv module takes 131,072 characters by default
-
-
-def _refuse(error: ValueError) -> None:
-    raise error
 
 
 def read_table(
@@ -40,18 +54,21 @@ def read_table(
     *,
     labels: Collection[str] | None = None,
     needs_labels: bool = True,
-    bad_row: Callable[[ValueError], None] = _refuse,
+    may_lack: Collection[Lack] = (),
+    bad_row: Callable[[ValueError], None] = refuse,
 ) -> Iterator[Example]:
     """The examples of a table, one by one, in order.
 
-    A class is text, an integer, or JSON's true or false; all become text. Several classes are a list of classes in
-    JSON, or text with | or , between them; the list or text may be empty. A choice's label is the number of an ending,
-    from 0.
+    A class is text, an integer, or JSON's true or false; all become text. Several classes are a list of classes in any
+    form that `class_lists` reads, which may be empty; or, where `columns.label` is a tuple, they are "0" or "1" for
+    each of its columns. A choice's label is the number of an ending, from 0.
 
     Args:
         kind: any kind but "qa"; "tagging" takes lists of words and tags, which only JSON has.
         labels: the classes that are allowed; None allows all.
         needs_labels: False if the label column may be absent; then it is in all rows or in none.
+        may_lack: what a row may lack: "text" takes texts that are absent or empty, as "", and "label" takes rows
+            without a label among others.
         bad_row: function to call with the error of a bad row; if it does not raise, the row is left out.
 
     Raises:
@@ -63,47 +80,66 @@ def read_table(
     wanted = (columns.text, columns.pair, columns.id, columns.words, columns.start, *columns.endings)
     required = [column for column in wanted if column is not None]
     label = columns.tags if kind == "tagging" else columns.label
+    label_columns = label if isinstance(label, tuple) else () if label is None else (label,)
     if needs_labels:
-        assert label is not None
-        required.append(label)
-    rows = table_rows(path, columns.has_header, required)
+        assert label_columns
+        required += label_columns
+    rows = table_rows(path, columns.has_header, required, every_line="label" in may_lack)
     first = next(rows, None)
     if first is None:
         raise ValueError(f"{path}, line 1: the file must hold examples, got none")
-    if not needs_labels and first[1].get(label) is not None:
-        required.append(label)
+    if not needs_labels and "label" not in may_lack:
+        required += [column for column in label_columns if first[1].get(column) is not None]
+    reads_labels = "label" in may_lack or set(label_columns) <= set(required)
+    is_json = plain_suffix(path) in JSON_SUFFIXES
     for number, (line, row) in enumerate(chain([first], rows)):
         try:
-            missing = [column for column in required if column not in row]
-            if missing:
-                raise ValueError(f"must have a field for column {missing[0]!r}, got {_listed(row)}")
-            id = str(number) if columns.id is None else _class(row[columns.id], f"the id in column {columns.id!r}")
-            target = _PARSERS[kind](row[label], f"the label in column {label!r}", labels) if label in required else None
-            example = _example(kind, id, line, row, columns, target)
+            absent = [column for column in required if column not in row]
+            # Objects of JSON leave out what is null, and a blank line lacks all. Another row that is short is damaged.
+            is_lacking = is_json or not row
+            if absent and not (is_lacking and "text" in may_lack and not set(absent) & set(label_columns)):
+                error = MissingLabel if absent[0] in label_columns else Missing
+                raise (error if is_lacking else ValueError)(
+                    f"must have a field for column {absent[0]!r}, got {_listed(row)}"
+                )
+            id = str(number) if columns.id is None else _id(row, columns.id)
+            target = _target(kind, row, label, labels, may_lack) if label_columns and reads_labels else None
+            example = _example(kind, id, line, row, columns, target, may_lack)
         except ValueError as error:
-            bad_row(ValueError(f"{path}, line {line}: {error}"))
+            bad_row(placed(error, f"{path}, line {line}"))
         else:
             yield example
 
 
-def _example(kind: KindName, id: str, line: int, row: _Row, columns: Columns, target: Any) -> Example:
-    def text(column: Column) -> str:
-        return checked_text(row[column], f"the text in column {column!r}")
+def _example(
+    kind: KindName, id: str, line: int, row: _Row, columns: Columns, target: Any, may_lack: Collection[Lack]
+) -> Example:
+    text = text_reader(may_lack)
+
+    def field(column: Column) -> str:
+        return text(row.get(column), f"the text in column {column!r}")
 
     if kind == "tagging":
-        words = row[columns.words]
-        if not isinstance(words, list) or not words:
-            raise ValueError(f"the words in column {columns.words!r} must be a list of text, got {shown(words)}")
-        words = tuple(checked_text(word, f"a word in column {columns.words!r}") for word in words)
+        words = row.get(columns.words)
+        if not words and "text" in may_lack:
+            words = []
+        if not isinstance(words, list) or not (words or "text" in may_lack):
+            error = Missing if is_missing(words) or words == [] else ValueError
+            raise error(f"the words in column {columns.words!r} must be a list of text, got {shown(words)}")
+        words = tuple(text(word, f"a word in column {columns.words!r}") for word in words)
+        if not words and target:
+            if "label" not in may_lack:
+                raise Missing(f"the words in column {columns.words!r} must not be empty where there are tags")
+            target = None
         if target is not None and len(target) != len(words):
             raise ValueError(f"there must be a tag for each of the {len(words)} words, got {len(target)}")
         return TaggedExample(id, line, words, target)
     if kind != "choice":
-        return TextExample(id, line, text(columns.text), None if columns.pair is None else text(columns.pair), target)
+        return TextExample(id, line, field(columns.text), None if columns.pair is None else field(columns.pair), target)
     if target is not None and target >= len(columns.endings):
         raise ValueError(f"the label must be the number of one of {len(columns.endings)} endings, got {target}")
-    start = "" if columns.start is None else text(columns.start)
-    return ChoiceExample(id, line, text(columns.text), start, tuple(text(ending) for ending in columns.endings), target)
+    start = "" if columns.start is None else field(columns.start)
+    return ChoiceExample(id, line, field(columns.text), start, tuple(map(field, columns.endings)), target)
 
 
 def table_rows(
@@ -182,7 +218,42 @@ def _csv_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield line, row
 
 
+def _id(row: _Row, column: Column) -> str:
+    if is_missing(row.get(column)):
+        raise ValueError(f"the id in column {column!r} must not be empty")
+    return _class(row[column], f"the id in column {column!r}")
+
+
+def _target(
+    kind: KindName,
+    row: _Row,
+    label: Column | tuple[Column, ...],
+    labels: Collection[str] | None,
+    may_lack: Collection[Lack],
+) -> Any:
+    """The answer in a row; None if there is none and may be none."""
+    try:
+        if isinstance(label, tuple):
+            if "label" in may_lack and any(_is_hidden(row.get(column)) for column in label):
+                return None
+            return tuple(_flag(row.get(column), f"the label in column {column!r}") for column in label)
+        value = row.get(label)
+        if "label" in may_lack and kind in HIDDEN and _is_hidden(value):
+            return HIDDEN[kind]
+        return _PARSERS[kind](value, f"the label in column {label!r}", labels)
+    except Missing as error:
+        if "label" in may_lack:
+            return None
+        raise MissingLabel(str(error)) from error
+
+
+def _is_hidden(value: Any) -> bool:
+    return str(value).strip() in ("-1", "-1.0")
+
+
 def _class(value: Any, name: str, labels: Collection[str] | None = None) -> str:
+    if isinstance(value, float) and value.is_integer():  # data frames make floats of integers where one is missing
+        value = int(value)
     if isinstance(value, bool | int):
         value = "true" if value is True else "false" if value is False else str(value)
     value = checked_text(value, name)
@@ -193,30 +264,38 @@ def _class(value: Any, name: str, labels: Collection[str] | None = None) -> str:
 
 def _number(value: Any, name: str, _labels: None) -> float:
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be a number, got {shown(value)}")
+        number = math.inf if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    if is_missing(value) or number != number or (isinstance(value, str) and value.strip().lower() in _NO_NUMBER):
+        raise Missing(f"{name} must be a number, got {shown(value)}")
+    if not abs(number) <= _LARGEST:
+        limit = f"; numbers may be as large as {_LARGEST:.0e}" if math.isfinite(number) else ""
+        raise ValueError(f"{name} must be a number, got {shown(value)}{limit}")
     return number
 
 
 def _classes(value: Any, name: str, labels: Collection[str] | None) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = [part.strip() for part in re.split("[|,]", value)] if value.strip() else []
-    if not isinstance(value, list):
-        raise ValueError(f"{name} must be a list, or text with | or , between the labels, got {shown(value)}")
-    return tuple(_class(part, name, labels) for part in value)
+    if is_null(value):
+        raise Missing(f"{name} must be a list, got {shown(value)}")
+    return tuple(_class(part, name, labels) for part in class_list(value, name))
+
+
+def _flag(value: Any, name: str) -> str:
+    found = _class(value, name).strip().lower()
+    if found not in _FLAGS:
+        raise ValueError(f"{name} must be 0 or 1, got {shown(value)}")
+    return _FLAGS[found]
 
 
 def _tags(value: Any, name: str, labels: Collection[str] | None) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise ValueError(f"{name} must be a list of tags, got {shown(value)}")
+        raise (Missing if is_missing(value) else ValueError)(f"{name} must be a list of tags, got {shown(value)}")
     return tuple(_class(part, name, labels) for part in value)
 
 
 def _ending(value: Any, name: str, _labels: None) -> int:
-    digits = _class(value, name)
+    digits = re.sub(r"\.0+$", "", _class(value, name).strip())
     if not digits.isdecimal():
         raise ValueError(f"{name} must be the number of an ending, from 0, got {shown(value)}")
     return int(digits)
@@ -225,6 +304,11 @@ def _ending(value: Any, name: str, _labels: None) -> int:
 def _listed(names: Collection[Column]) -> str:
     return ", ".join(map(str, names)) or "none"
 
+
+# Squares of larger numbers are infinite in fp32.
+_LARGEST = 1e19
+_NO_NUMBER = ("null", "none", "na", "n/a", "#n/a", "<na>")
+_FLAGS = {"0": "0", "0.0": "0", "false": "0", "1": "1", "1.0": "1", "true": "1"}
 
 _PARSERS: dict[KindName, Callable[[Any, str, Any], Any]] = {
     "classification": _class,

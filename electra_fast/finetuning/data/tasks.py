@@ -22,7 +22,8 @@ class Columns:
 
     Attributes:
         text, pair: the text of an example, or its two texts.
-        label: the class, number or classes of an example, or the number of its right ending.
+        label: the class, number or classes of an example, or the number of its right ending; a tuple is of columns of
+            zeros and ones, one for each class.
         id: the example's name in predictions; by default the number of its row.
         words, tags: the words and tags of a sentence. The default for words in CoNLL files is the first column, or in
             CoNLL-U that of forms.
@@ -32,7 +33,7 @@ class Columns:
 
     text: Column | None = None
     pair: Column | None = None
-    label: Column | None = None
+    label: Column | tuple[Column, ...] | None = None
     id: Column | None = None
     words: Column | None = None
     tags: Column | None = None
@@ -48,7 +49,7 @@ class Task:
     Attributes:
         columns: columns of the task's tables or CoNLL files; files for question answering have none.
         test_columns: columns of test files, if they differ.
-        labels: the classes or tags; None takes those of the training examples.
+        labels: the classes or tags; None takes those of the file to train on.
         metric: the metric that counts; None takes the kind's first.
         files: the names that a split's file may have in a directory, the best first, in lower case and without .gz, .xz
             or .zst. Files in the directory may be packed, and their names may be in any case.
@@ -93,7 +94,7 @@ def custom_task(
     name: str = "custom",
     text: Column | None = None,
     pair: Column | None = None,
-    label: Column | None = None,
+    label: Column | tuple[Column, ...] | None = None,
     id: Column | None = None,
     words: Column | None = None,
     tags: Column | None = None,
@@ -106,14 +107,18 @@ def custom_task(
 ) -> Task:
     """Makes a task for your own files; `Columns` says what the columns are.
 
-    The number of a column may also be text of digits. `labels` are the classes or tags, by default those of the
-    training examples; `has_unanswerable` says that questions may have no answer.
+    The number of a column may also be text of digits. `labels` are the classes or tags, by default those of the file to
+    train on. Several labels may have a column each, of zeros and ones: `label` is then a tuple of them, by default the
+    `labels`. `has_unanswerable` says that questions may have no answer.
 
     Raises:
         ValueError: the kind is unknown, a column that it needs is not given, or one that it does not use is.
     """
     if kind not in get_args(KindName):
         raise ValueError(f"the kind of task must be one of {', '.join(get_args(KindName))}, got {kind!r}")
+    if kind == "multilabel":
+        label = label or labels
+        labels = labels or (tuple(map(str, label)) if isinstance(label, tuple) else None)
     given: dict[str, Any] = {"text": text, "pair": pair, "label": label, "id": id, "words": words, "tags": tags}
     given |= {"start": start, "endings": endings or None}
     given = {column: where for column, where in given.items() if where is not None}
@@ -132,6 +137,10 @@ def custom_task(
         given = {column: _number_or_name(where) for column, where in given.items()}
     elif not has_header:
         given = {column: _numbers(where) for column, where in given.items()}
+    if isinstance(label, tuple) and (kind != "multilabel" or len(label) != len(labels or ())):
+        raise ValueError(
+            f"only multilabel has several columns of labels, one for each label, got {label!r} as a {kind}"
+        )
     if len(given.get("endings", (0, 1))) < 2:
         raise ValueError(f"a choice task needs two endings or more, got {given['endings']!r}")
     return Task(

@@ -158,3 +158,86 @@ def test_names_that_do_not_say_what_they_are(tmp_path):
         read(tmp_path / "a.txt", "")
     with pytest.raises(FileNotFoundError, match="no such file"):
         list(read_questions(tmp_path / "b.json"))
+
+
+def flat(id="q1", text=("London",), start=(25,), **others):
+    """A question as the datasets library has it."""
+    answers = {"text": list(text), "answer_start": list(start)}
+    return {"id": id, "title": "t", "context": CONTEXT, "question": "Where?", "answers": answers} | others
+
+
+def answers(path, content, **options):
+    return [question.answers for question in read(path, content, **{"empty_is_unanswerable": True, **options})]
+
+
+ROME = (("London", 25),)
+
+
+@pytest.mark.parametrize(
+    "others, expected",
+    [
+        ({"answers": []}, ()),
+        ({"answers": [], "is_impossible": None}, ()),
+        ({"answers": {"text": [], "answer_start": []}}, ()),
+        ({"answers": None, "plausible_answers": [{"text": "1843", "answer_start": 61}]}, ()),
+        ({"answers": [], "plausible_answers": [{"text": "1843", "answer_start": 61}]}, ()),
+        ({"plausible_answers": [{"text": "1843", "answer_start": 61}]}, ROME),
+        *(({"answers": [], "is_impossible": value}, ()) for value in (True, "true", "True", 1, 1.0, "1")),
+        *(({"is_impossible": value}, ROME) for value in (False, "false", "False", 0, 0.0, "0", "", None)),
+        # No list of answers, or one that must not be empty: nothing is known.
+        ({"answers": None}, None),
+        ({"answers": [], "is_impossible": False}, None),
+    ],
+)
+@pytest.mark.parametrize("make", [question, flat])
+def test_questions_without_an_answer(tmp_path, make, others, expected):
+    if make is flat and others.get("answers") == []:
+        others = others | {"answers": {"text": [], "answer_start": []}}
+    rows = [make(), make("q2") | others]
+    content = squad(*rows) if make is question else {"data": rows}
+    assert answers(tmp_path / "a.json", content, needs_answers=False) == [ROME, expected]
+    if expected is None:
+        with pytest.raises(ValueError, match="question q2: must have answers, got none"):
+            answers(tmp_path / "a.json", content)
+    else:
+        assert answers(tmp_path / "a.json", content) == [ROME, expected]
+
+
+def test_answers_that_are_absent_are_an_unknown_answer(tmp_path):
+    bare = {"id": "q2", "question": "Where?"}
+    assert answers(tmp_path / "a.json", squad(question(), bare), needs_answers=False) == [ROME, None]
+    # A file without any answer has lost them, unless it says that there are none.
+    with pytest.raises(ValueError, match=r"a\.json: there must be answers, got none, and no question with a true"):
+        answers(tmp_path / "a.json", squad(question(answers=[])))
+    assert answers(tmp_path / "a.json", squad(question(answers=[], is_impossible=True))) == [()]
+
+
+@pytest.mark.parametrize("value", ["maybe", 2, [], ["true"], {}])
+def test_is_impossible_must_be_true_or_false(tmp_path, value):
+    with pytest.raises(ValueError, match=r"question q1: is_impossible must be true or false, got "):
+        answers(tmp_path / "a.json", squad(question(is_impossible=value)))
+
+
+def test_questions_as_the_datasets_library_has_them(tmp_path):
+    rows = [flat(), flat("q2", ("Ada", "Ada Lovelace"), (0, 0)), flat("q3", (), ())]
+    expected = [ROME, (("Ada", 0), ("Ada Lovelace", 0)), ()]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    for name, content in [("a.json", {"data": rows}), ("a.json", rows), ("a.jsonl", lines), ("a.json", lines)]:
+        assert answers(tmp_path / name, content) == expected
+    assert read(tmp_path / "a.json", lines, empty_is_unanswerable=True)[1].line == 2
+    for wrong, message in [
+        (flat(start=(25, 26)), "answers must have fields of one length"),
+        (flat(start=("25",)), 'answer_start must be the number of a character in the context, got "25"'),
+        (flat(start=(24.5,)), "answer_start must be the number of a character in the context, got 24.5"),
+        (flat(start=(20,)), r"must stand in the context at 20, got \"n in L\"; it stands at 25"),
+        (flat(text=("Paris",)), r"must stand in the context at 25, got \"Londo\"$"),
+        (flat(text=("",)), "an answer must not be empty"),
+    ]:
+        with pytest.raises(ValueError, match=rf"a\.jsonl, line 1: question q1: .*{message}"):
+            answers(tmp_path / "a.jsonl", json.dumps(wrong))
+
+
+def test_mrqa_without_an_answer(tmp_path):
+    content = mrqa(detected(), detected("q2", detected_answers=[], answers=()))
+    assert answers(tmp_path / "a.jsonl", content) == [ROME, ()]
+    assert answers(tmp_path / "a.jsonl", mrqa(detected("q2", detected_answers=[])), needs_answers=False) == [None]

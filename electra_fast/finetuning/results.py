@@ -95,7 +95,7 @@ def _draw(
 
 def _answers(data: TaskData, split: str, predictions: list[dict]) -> tuple[list[str], list[str]]:
     """The true and the predicted answers: a class for each example, or a tag for each word."""
-    examples = data.splits[split].examples
+    examples, predictions = data.answered(split, predictions)
     if data.task.kind == "classification":
         return [str(answer_of(example)) for example in examples], [p["label"] for p in predictions]
     return [tag for e in examples for tag in e.tags], [tag for p in predictions for tag in p["tags"]]

@@ -57,7 +57,8 @@ def finetune(
             (`recipe.Recipe`) in place of what `recipe_for` takes from the paper.
 
     Returns:
-        The summary (`summary.summarize`), with all `results` and `best`, the seed whose network is in `out`/model.
+        The summary (`summary.summarize`), with all `results` and `best`, the seed whose network is in `out`/model;
+        and `rows`, by task and split, the counts of rows that lack a text or a label (`data.examples.RowCounts`).
 
     Raises:
         FileExistsError: `out` is a file, or holds files that are no run and `overwrite` is false.
@@ -82,6 +83,9 @@ def finetune(
         tokenizer = ElectraTokenizer.from_pretrained(model)
         recipe = recipe_for(ElectraConfig.from_pretrained(model), [files.task for files in tasks], **recipe_changes)
         data = {files.task.name: files.open(tokenizer, recipe, options.seed) for files in tasks}
+        if world.is_main:
+            for line in itertools.chain.from_iterable(task_data.said_of_rows() for task_data in data.values()):
+                print(line, flush=True)
         settings = {
             "model": str(model),
             "recipe": asdict(recipe),
@@ -127,7 +131,8 @@ def finetune(
             if len(results) - n_failed == n_trials:
                 break
         best = max((result for result in results if "failure" not in result), key=lambda result: result["score"])
-        summary = summarize(results) | {"results": results, "best": best["seed"]}
+        rows = {name: task_data.rows() for name, task_data in data.items()}
+        summary = summarize(results) | {"results": results, "best": best["seed"], "rows": rows}
         if world.is_main:
             _keep_best(directory, summary, keep_all)
             print(format_summary(summary))

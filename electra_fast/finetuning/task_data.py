@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..tokenizer import ElectraTokenizer
 from ..tokenizer.unknown import UnknownTokens
-from .data.examples import answer_of
+from .data.examples import Example, answer_of
 from .data.features import Features
 from .data.splits import fingerprint, labels_of, open_splits, swapped
 from .data.tasks import Task
@@ -100,14 +100,30 @@ class TaskData:
         return [name for name in self.splits if name != "train"]
 
     def has_labels(self, split: str) -> bool:
-        """Whether a split can be measured on: every example must have a known answer."""
-        return all(answer_of(example) is not None for example in self.splits[split].examples)
+        """Whether a split can be measured on: the answers to some of its examples are known."""
+        return any(answer_of(example) is not None for example in self.splits[split].examples)
+
+    def answered(self, split: str, predictions: Sequence[dict]) -> tuple[list[Example], list[dict]]:
+        """The examples of a split whose answers are known, and their predictions."""
+        pairs = zip(self.splits[split].examples, predictions, strict=True)
+        examples, found = zip(*(pair for pair in pairs if answer_of(pair[0]) is not None), strict=True)
+        return list(examples), list(found)
 
     def metrics(self, split: str, predictions: Sequence[dict]) -> dict[str, float]:
-        """The metrics of a split's predictions, the one that counts first."""
-        found = self.kind.metrics(self.splits[split].examples, predictions)
+        """The metrics of a split's predictions where answers are known, the one that counts first."""
+        found = self.kind.metrics(*self.answered(split, predictions))
         first = self.task.metric or self.kind.metric_names[0]
         return {first: found[first], **found}
+
+    def rows(self) -> dict[str, dict]:
+        """The counts of rows by split, of those that have rows without a text or a label."""
+        found = {name: split.counts and split.counts.as_json() for name, split in self.splits.items()}
+        return {name: counts for name, counts in found.items() if counts}
+
+    def said_of_rows(self) -> list[str]:
+        """The same counts as lines for people."""
+        lines = [split.counts and split.counts.said(split.path) for split in self.splits.values()]
+        return [line for line in lines if line]
 
     def title(self, split: str, tasks: Mapping[str, TaskData]) -> str:
         """The name of a split among those of all tasks: with several tasks, the task's name comes first."""

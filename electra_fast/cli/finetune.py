@@ -35,11 +35,12 @@ class FinetuneCommand:
     """A directory with the files of the task (train, dev, test), or one file, of which a tenth is held out. For several
     tasks: a directory with a directory for each."""
     train: Path | None = None
-    """The file to train on."""
+    """The file to train on. Rows without a text or a label are left out, and counted."""
     dev: Path | None = None
-    """The file to measure on. Default: a tenth of the file to train on."""
+    """The file to measure on; rows without a label are left out, and counted, and those without a text are kept.
+    Default: a tenth of the file to train on."""
     test: Path | None = None
-    """The file to predict, and to measure on if it has labels."""
+    """The file to predict, every row of it, and to measure on where it has labels."""
     out: Path
     """Directory to write to: empty, new, or that of the run to resume."""
     overwrite: bool = False
@@ -49,7 +50,8 @@ class FinetuneCommand:
     pair: str | None = None
     """The column of the second text of a pair."""
     label: str | None = None
-    """The column of the label: a class, a number or several classes."""
+    """The column of the label: a class, a number or several classes, as a list, as text with , ; or | between them, or
+    as a vector of zeros and ones."""
     words: str | None = None
     """The column of the words to tag: a number from 0, or its name in CoNLL-U. Default: the first, or FORM."""
     tags: str | None = None
@@ -61,7 +63,8 @@ class FinetuneCommand:
     no_header: bool = False
     """Read the first line of a table as an example; columns are then numbers."""
     labels: tuple[str, ...] = ()
-    """The classes or tags. Default: those of the training examples."""
+    """The classes or tags. Default: those of the file to train on. For multilabel without --label: the columns of zeros
+    and ones, one for each label."""
     metric: str | None = None
     """The metric that decides which network is best. Default: the task's."""
     has_unanswerable: bool = False

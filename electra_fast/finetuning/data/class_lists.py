@@ -105,13 +105,11 @@ def _unquoted(text: str) -> str:
 
 
 def _parts(text: str) -> list[str] | None:
-    """The classes of plain text; None where a separator is within brackets."""
+    """The classes of plain text; None where they are parts of something printed, or a separator is within brackets."""
     parts = [part.strip() for part in _SEPARATORS.split(text) if part.strip()]
-    return (
-        parts
-        if all(part.count("(") == part.count(")") for part in parts) or text.count("(") != text.count(")")
-        else None
-    )
+    is_printed = re.search(r"\bdtype\s*[:=]", text) or any(part[0] in "[{" or part[-1] in "]}" for part in parts)
+    is_cut = text.count("(") == text.count(")") and any(part.count("(") != part.count(")") for part in parts)
+    return None if is_printed or is_cut else parts
 
 
 def vector_width(lists: Sequence[tuple[int, Sequence[str]]]) -> int | None:

@@ -70,6 +70,10 @@ def test_what_people_have(text, classes):
         "['a' 'b' ... 'z']",
         "[drama comedy]",
         "(a, b)",
+        "a|[b]",
+        "<ArrowStringArray>\n['a', 'b c']\nLength: 2, dtype: string",
+        "0    a\n1    b\nName: y, dtype: object",
+        "masked_array(data=['a', 'b'], mask=False)",
         "a (b, c), d",
     ],
 )

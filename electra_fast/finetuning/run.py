@@ -82,7 +82,8 @@ def finetune(
         )
         tokenizer = ElectraTokenizer.from_pretrained(model)
         recipe = recipe_for(ElectraConfig.from_pretrained(model), [files.task for files in tasks], **recipe_changes)
-        data = {files.task.name: files.open(tokenizer, recipe, options.seed) for files in tasks}
+        with world.warning_once():
+            data = {files.task.name: files.open(tokenizer, recipe, options.seed) for files in tasks}
         if world.is_main:
             for line in itertools.chain.from_iterable(task_data.said_of_rows() for task_data in data.values()):
                 print(line, flush=True)

@@ -41,6 +41,14 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @contextmanager
+    def warning_once(self) -> Iterator[None]:
+        """Silences warnings in all processes but the first, about what all of them read."""
+        with warnings.catch_warnings():
+            if not self.is_main:
+                warnings.simplefilter("ignore")
+            yield
+
     def barrier(self) -> None:
         """Waits for all processes."""
         distributed.barrier()

@@ -35,7 +35,6 @@ def read_conll(
     columns: Columns,
     *,
     labels: Collection[str] | None = None,
-    needs_labels: bool = True,
     may_lack: Collection[Lack] = (),
     bad_row: Callable[[ValueError], None] = refuse,
 ) -> Iterator[TaggedExample]:
@@ -46,9 +45,8 @@ def read_conll(
             file is read as CoNLL-U if a column is named or if the file's name ends with .conllu. By default words are
             in the first column (CoNLL) or the form column (CoNLL-U), and tags are not read.
         labels: the tags that are allowed; None allows all.
-        needs_labels: False if the tag column may be absent: there are fewer columns, or only that of the words.
         may_lack: what a sentence may lack: "text" takes words that are empty, "label" gives no tags to a sentence that
-            lacks one.
+            lacks one, or to any if there is no such column, or only that of the words.
         bad_row: function to call with the error of a bad sentence; if it does not raise, the sentence is left out.
 
     Raises:
@@ -68,7 +66,7 @@ def read_conll(
     if word_place is None:
         raise ValueError(f"{path}, line {line}: must have words in column {words!r}, got {len(row)} columns")
     if tag_place is None or tag_place == word_place:
-        if needs_labels:
+        if "label" not in may_lack:
             raise ValueError(f"{path}, line {line}: must have tags in column {tags!r}, got {len(row)} columns")
         tag_place = None
     for number, sentence in enumerate(chain([first], sentences)):
@@ -90,15 +88,11 @@ def _place(column: Column, n_columns: int) -> int | None:
 
 
 def _words(path: Path, sentence: _Sentence, place: int, may_lack: Collection[Lack]) -> tuple[str, ...]:
-    read = text_reader(may_lack)
-
-    def word(line: int, value: str) -> str:
-        try:
-            return read(value, "the word")
-        except ValueError as error:
-            raise placed(error, f"{path}, line {line}") from error
-
-    return tuple(word(line, row[place]) for line, row in sentence)
+    read, found = text_reader(may_lack), []
+    for line, row in sentence:
+        with placed(path, line):
+            found.append(read(row[place], "the word"))
+    return tuple(found)
 
 
 def _tags(

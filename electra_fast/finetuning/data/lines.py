@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any, Literal
 
-# What a row may lack: one of its texts, or its label.
+# What a row may lack: one of its texts, or its label. None of it may lack in training; both may in inference.
 Lack = Literal["text", "label"]
 
 
@@ -23,9 +24,24 @@ def refuse(error: ValueError) -> None:
     raise error
 
 
-def placed(error: ValueError, place: str) -> ValueError:
-    """The same error with its place in front: file, line and the like."""
-    return (type(error) if isinstance(error, Missing) else ValueError)(f"{place}: {error}")
+class placed:
+    """Puts the place in front of the message of a ValueError: file, line and the item, if the line has several.
+
+    A generator with @contextmanager would be shorter, but takes longer than the reading of a row.
+    """
+
+    __slots__ = ("_item", "_line", "_name")
+
+    def __init__(self, name: Path | str, line: int, item: str = ""):
+        self._name, self._line, self._item = name, line, item
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, ValueError):
+            place = f"{self._name}, line {self._line}: {self._item and f'{self._item}: '}"
+            raise (type(error) if isinstance(error, Missing) else ValueError)(f"{place}{error}") from error
 
 
 def is_null(value: Any) -> bool:

@@ -12,26 +12,23 @@ choice                                                     .tsv .csv .jsonl .txt
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ...disk import STANDARD_INPUT, numbered_lines, plain_suffix
 from .conll import read_conll
-from .examples import ChoiceExample, Example, QuestionExample, TaggedExample, TextExample
-from .lines import any_text, json_object, shown, without_end
+from .examples import Example, QuestionExample, TaggedExample, TextExample
+from .lines import Lack, any_text, json_object, placed, without_end
 from .squad_files import read_questions
-from .tables import JSON_SUFFIXES, TABLE_SUFFIXES, table_rows
-from .tasks import TASKS, Column, Columns, KindName
+from .tables import JSON_SUFFIXES, TABLE_SUFFIXES, Row, example_of, table_rows, with_fields
+from .tasks import TASKS, Columns, KindName
 
-# A field that none of so many rows has is a slip in its name, not an empty text.
-_ROWS_TO_LOOK_AT = 1000
+_MAY_LACK: tuple[Lack, ...] = ("text", "label")
 
 _Line = tuple[int, str]
-_Row = Mapping[Column, Any]
 _Item = TypeVar("_Item")
 
 
@@ -57,10 +54,10 @@ def read_examples(kind: KindName, path: Path | None, columns: Columns) -> Iterat
     if kind == "qa":
         if suffix == ".jsonl" and not _is_mrqa(path):
             return _of_lines(kind, path)
-        return read_questions(path, needs_answers=False, may_lack=("text", "label"))
+        return read_questions(path, may_lack=_MAY_LACK)
     if kind == "tagging" and suffix not in JSON_SUFFIXES:
         words = "form" if columns.words is None and suffix == ".conllu" else columns.words
-        return read_conll(path, replace(columns, words=words), needs_labels=False, may_lack=("text", "label"))
+        return read_conll(path, replace(columns, words=words), may_lack=_MAY_LACK)
     if kind == "choice" and not columns.endings:
         swag = TASKS["swag"].columns
         columns = replace(
@@ -98,31 +95,10 @@ def _is_mrqa(path: Path) -> bool:
 
 def _of_table(kind: KindName, path: Path, columns: Columns) -> Iterator[Example]:
     """Yields one example per row."""
-    texts = (columns.text, columns.pair, columns.id, columns.words, columns.start, *columns.endings)
-    named = [column for column in texts if column is not None]
-    rows = table_rows(path, columns.has_header, named, every_line=True)
-    if plain_suffix(path) in JSON_SUFFIXES or not columns.has_header:
-        rows = _with_fields(rows, named, path)
-    for number, (line, row) in enumerate(_some(rows, path)):
-        with _named(path, line):
-            example = _of_row(kind, number, line, row, columns)
+    for number, (line, row) in enumerate(_some(table_rows(path, columns, _MAY_LACK), path)):
+        with placed(path, line):
+            example = example_of(kind, number, line, row, columns, None, _MAY_LACK)
         yield example
-
-
-def _of_row(kind: KindName, number: int, line: int, row: _Row, columns: Columns) -> Example:
-    def text(column: Column) -> str:
-        return any_text(row.get(column), f"the text in column {column!r}")
-
-    id = str(number) if columns.id is None else text(columns.id)
-    if kind == "tagging":
-        words = row.get(columns.words) or []
-        if not isinstance(words, list):
-            raise ValueError(f"the words in column {columns.words!r} must be a list of text, got {shown(words)}")
-        return TaggedExample(id, line, tuple(any_text(word, f"a word in column {columns.words!r}") for word in words))
-    if kind == "choice":
-        start = "" if columns.start is None else text(columns.start)
-        return ChoiceExample(id, line, text(columns.text), start, tuple(map(text, columns.endings)))
-    return TextExample(id, line, text(columns.text), None if columns.pair is None else text(columns.pair))
 
 
 def _of_lines(kind: KindName, path: Path | None) -> Iterator[Example]:
@@ -153,39 +129,18 @@ def _texts(lines: Iterator[_Line], name: Path | str) -> Iterator[TextExample]:
 
 
 def _questions(lines: Iterator[_Line], name: Path | str) -> Iterator[QuestionExample]:
-    for number, (line, record) in enumerate(_with_fields(_objects(lines, name), ("question", "context"), name)):
-        with _named(name, line):
+    for number, (line, record) in enumerate(with_fields(_objects(lines, name), ("question", "context"), name)):
+        with placed(name, line):
             question, context = (any_text(record.get(field), field) for field in ("question", "context"))
             id = any_text(record.get("id"), "id") or str(number)
         yield QuestionExample(id, line, question, context)
 
 
-def _objects(lines: Iterator[_Line], name: Path | str) -> Iterator[tuple[int, _Row]]:
+def _objects(lines: Iterator[_Line], name: Path | str) -> Iterator[tuple[int, Row]]:
     for line, text in lines:
-        with _named(name, line):
+        with placed(name, line):
             record = json_object(text) if text.strip() else {}
         yield line, record
-
-
-def _with_fields(
-    rows: Iterator[tuple[int, _Row]], fields: Collection[Column], name: Path | str
-) -> Iterator[tuple[int, _Row]]:
-    """Yields the rows; refuses a field that none of the first ones has."""
-    first: list[tuple[int, _Row]] = []
-    missing = list(fields)
-    for line, row in islice(rows, _ROWS_TO_LOOK_AT):
-        first.append((line, row))
-        missing = [field for field in missing if field not in row]
-        if not missing:
-            break
-    some = next(((line, row) for line, row in first if row), None)
-    if missing and some is not None:
-        line, row = some
-        raise ValueError(
-            f"{name}, line {line}: there must be a field {missing[0]!r}, and none of the first rows has it; got "
-            f"{', '.join(map(str, row))}"
-        )
-    yield from chain(first, rows)
 
 
 def _some(rows: Iterator[_Item], name: Path | str) -> Iterator[_Item]:
@@ -195,12 +150,3 @@ def _some(rows: Iterator[_Item], name: Path | str) -> Iterator[_Item]:
         raise ValueError(f"{name}, line 1: there must be examples, got none")
     yield first
     yield from rows
-
-
-@contextmanager
-def _named(name: Path | str, line: int) -> Iterator[None]:
-    """Puts the place in front of an error's message."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{name}, line {line}: {error}") from error

@@ -12,7 +12,7 @@ from ...disk import plain_suffix
 from .class_lists import classes_of, vector_width
 from .conll import read_conll
 from .examples import Example, QuestionExample, RowCounts, Split, TextExample, answer_of, classes_in, lacks_text
-from .lines import Lack, Missing, MissingLabel
+from .lines import Lack, Missing, MissingLabel, placed
 from .squad_files import read_questions
 from .tables import HIDDEN, JSON_SUFFIXES, read_table
 from .tasks import Task, is_labelled
@@ -37,7 +37,7 @@ def read_split(task: Task, name: str, path: Path) -> Split:
         if not isinstance(error, Missing) and len(_damaged(left_out)) > n_damaged:
             raise error
 
-    examples = list(_rows(task, path, is_labelled(name), may_lack, leave_out))
+    examples = list(_rows(task, path, may_lack, leave_out))
     if not examples:
         raise left_out[0]
     if n_damaged and left_out:
@@ -88,17 +88,18 @@ def with_classes(task: Task, splits: Mapping[str, Split]) -> dict[str, Split]:
 
 
 def _rows(
-    task: Task, path: Path, needs_labels: bool, may_lack: Collection[Lack], bad_row: Callable[[ValueError], None]
+    task: Task, path: Path, may_lack: Collection[Lack], bad_row: Callable[[ValueError], None]
 ) -> Iterator[Example]:
     """The examples of a file, by the reader for the kind of task."""
+    needs_labels = "label" not in may_lack
     columns = task.columns if needs_labels else task.test_columns or task.columns
     policy: dict[str, Any] = {"may_lack": may_lack, "bad_row": bad_row}
     if task.kind == "qa":
         is_empty_told = needs_labels or bool(task.options.get("has_unanswerable"))
-        found = read_questions(path, needs_answers=needs_labels, empty_is_unanswerable=is_empty_told, **policy)
+        found = read_questions(path, empty_is_unanswerable=is_empty_told, **policy)
         return _answerable(task, path, found)
     # The classes of several labels may be vectors: their names are known when all of them are read.
-    policy |= {"labels": None if task.kind == "multilabel" else task.labels, "needs_labels": needs_labels}
+    policy |= {"labels": None if task.kind == "multilabel" else task.labels}
     if task.kind == "tagging" and plain_suffix(path) not in JSON_SUFFIXES:
         return read_conll(path, columns, **policy)
     return read_table(path, task.kind, columns, **policy)
@@ -132,10 +133,8 @@ def _without_answer(example: Example) -> Example:
 
 def _named(split: Split, names: Sequence[str]) -> Split:
     def named(example: TextExample) -> TextExample:
-        try:
+        with placed(split.path, example.line):
             return replace(example, label=None if example.label is None else classes_of(example.label, names))
-        except ValueError as error:
-            raise ValueError(f"{split.path}, line {example.line}: {error}") from error
 
     return replace(split, examples=[named(example) for example in split.examples], labels=frozenset(names))
 

@@ -46,7 +46,6 @@ _ID = re.compile(r'"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)')
 def read_questions(
     path: Path,
     *,
-    needs_answers: bool = True,
     empty_is_unanswerable: bool = False,
     may_lack: Collection[Lack] = (),
     bad_row: Callable[[ValueError], None] = refuse,
@@ -57,10 +56,9 @@ def read_questions(
     spans. Answers that have a text but no span come after them, and start at -1.
 
     Args:
-        needs_answers: False if answers may be absent.
         empty_is_unanswerable: whether an empty list of answers says that there is none, if `is_impossible` is absent.
         may_lack: what a question may lack: "text" takes an empty question, and an empty context without an answer;
-            "label" takes answers that are empty, or without a context, as unknown.
+            "label" takes answers that are absent or empty, or without a context, as unknown.
         bad_row: function to call with the error of a bad question; if it does not raise, the question is left out.
 
     Raises:
@@ -79,18 +77,19 @@ def read_questions(
             raise ValueError(f"{path}, line {line}: each id must occur once, got {id!r} again")
         ids.add(id)
         try:
-            texts = _texts(record, context, answers_of, may_lack)
-            answers = _answers(record, texts[1], answers_of, empty_is_unanswerable, may_lack)
-            if answers is None and needs_answers:
-                raise MissingLabel("must have answers, got none")
+            with placed(path, line, f"question {id}"):
+                texts = _texts(record, context, answers_of, may_lack)
+                answers = _answers(record, texts[1], answers_of, empty_is_unanswerable, may_lack)
+                if answers is None and "label" not in may_lack:
+                    raise MissingLabel("must have answers, got none")
         except ValueError as error:
-            bad_row(placed(error, f"{path}, line {line}: question {id}"))
+            bad_row(error)
         else:
             is_said.add(bool(answers) or _is_impossible(record))
             yield QuestionExample(id, line, *texts, answers)
     if not ids:
         raise ValueError(f"{path}, line 1: the file must hold questions, got none")
-    if needs_answers and is_said == {False}:
+    if "label" not in may_lack and is_said == {False}:
         raise ValueError(f"{path}: there must be answers, got none, and no question with a true is_impossible")
 
 
@@ -125,10 +124,8 @@ def _by_lines(path: Path) -> Iterator[_Found]:
         if text.isspace():
             continue
         where = f"{path}, line {line}"
-        try:
+        with placed(path, line):
             paragraph = json_object(text)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
         context = paragraph.get("context")
         if "qas" not in paragraph and "question" in paragraph:
             yield line, _id(where, paragraph, "id"), paragraph, context, _squad_answers

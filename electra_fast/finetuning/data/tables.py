@@ -4,8 +4,8 @@
 .csv            fields between commas, quoted where necessary; the same number in every row
 .jsonl, .json   one object per line
 
-Each may end with .gz, .xz or .zst as well. Blank lines are rows, without fields, where labels may
-lack: in files to test on and to predict.
+Each may end with .gz, .xz or .zst as well. Blank lines are rows, without fields, where labels may lack:
+in files to test on and to predict.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from .lines import (
     Lack,
     Missing,
     MissingLabel,
+    any_text,
     checked_text,
     is_missing,
     is_null,
@@ -43,7 +44,11 @@ TABLE_SUFFIXES = (".tsv", ".txt", ".csv", *JSON_SUFFIXES)
 # A label of -1 in a test file: the Hub's copies of GLUE hide labels so.
 HIDDEN: dict[KindName, Any] = {"classification": "-1", "regression": -1.0, "choice": -1}
 
-_Row = dict[Column, Any]
+# A row: the fields that it has, by the names of the header or by number.
+Row = Mapping[Column, Any]
+
+# A field that none of so many rows has is a slip in its name, not an empty text.
+_ROWS_TO_LOOK_AT = 1000
 _LONGEST_FIELD = 2**31 - 1  # the csv module takes 131,072 characters by default
 
 
@@ -53,7 +58,6 @@ def read_table(
     columns: Columns,
     *,
     labels: Collection[str] | None = None,
-    needs_labels: bool = True,
     may_lack: Collection[Lack] = (),
     bad_row: Callable[[ValueError], None] = refuse,
 ) -> Iterator[Example]:
@@ -66,9 +70,8 @@ def read_table(
     Args:
         kind: any kind but "qa"; "tagging" takes lists of words and tags, which only JSON has.
         labels: the classes that are allowed; None allows all.
-        needs_labels: False if the label column may be absent; then it is in all rows or in none.
-        may_lack: what a row may lack: "text" takes texts that are absent or empty, as "", and "label" takes rows
-            without a label among others.
+        may_lack: what a row may lack: "text" takes texts and ids that are absent or empty, and "label" takes rows
+            without a label, blank lines included, and tables without its column.
         bad_row: function to call with the error of a bad row; if it does not raise, the row is left out.
 
     Raises:
@@ -77,44 +80,39 @@ def read_table(
     """
     if kind == "tagging" and columns.words is None:
         raise ValueError(f"{path}: a table of sentences needs the column 'words': name the one that has it")
-    wanted = (columns.text, columns.pair, columns.id, columns.words, columns.start, *columns.endings)
-    required = [column for column in wanted if column is not None]
     label = columns.tags if kind == "tagging" else columns.label
     label_columns = label if isinstance(label, tuple) else () if label is None else (label,)
-    if needs_labels:
-        assert label_columns
-        required += label_columns
-    rows = table_rows(path, columns.has_header, required, every_line="label" in may_lack)
-    first = next(rows, None)
-    if first is None:
-        raise ValueError(f"{path}, line 1: the file must hold examples, got none")
-    if not needs_labels and "label" not in may_lack:
-        required += [column for column in label_columns if first[1].get(column) is not None]
-    reads_labels = "label" in may_lack or set(label_columns) <= set(required)
+    needed_labels = () if "label" in may_lack else label_columns
+    required = [*_texts(columns), *needed_labels]
     is_json = plain_suffix(path) in JSON_SUFFIXES
-    for number, (line, row) in enumerate(chain([first], rows)):
+    number = -1
+    for number, (line, row) in enumerate(table_rows(path, columns, may_lack, needed_labels)):
         try:
-            absent = [column for column in required if column not in row]
-            # Objects of JSON leave out what is null, and a blank line lacks all. Another row that is short is damaged.
-            is_lacking = is_json or not row
-            if absent and not (is_lacking and "text" in may_lack and not set(absent) & set(label_columns)):
-                error = MissingLabel if absent[0] in label_columns else Missing
-                raise (error if is_lacking else ValueError)(
-                    f"must have a field for column {absent[0]!r}, got {_listed(row)}"
-                )
-            id = str(number) if columns.id is None else _id(row, columns.id)
-            target = _target(kind, row, label, labels, may_lack) if label_columns and reads_labels else None
-            example = _example(kind, id, line, row, columns, target, may_lack)
+            with placed(path, line):
+                absent = [column for column in required if column not in row]
+                # Objects of JSON leave out what is null, and a blank line lacks all. Another short row is damaged.
+                is_lacking = is_json or not row
+                if absent and not (is_lacking and "text" in may_lack and not set(absent) & set(needed_labels)):
+                    error = MissingLabel if absent[0] in needed_labels else Missing
+                    raise (error if is_lacking else ValueError)(
+                        f"must have a field for column {absent[0]!r}, got {_listed(row)}"
+                    )
+                target = _target(kind, row, label, labels, may_lack) if label_columns else None
+                example = example_of(kind, number, line, row, columns, target, may_lack)
         except ValueError as error:
-            bad_row(placed(error, f"{path}, line {line}"))
+            bad_row(error)
         else:
             yield example
+    if number < 0:
+        raise ValueError(f"{path}, line 1: the file must hold examples, got none")
 
 
-def _example(
-    kind: KindName, id: str, line: int, row: _Row, columns: Columns, target: Any, may_lack: Collection[Lack]
+def example_of(
+    kind: KindName, number: int, line: int, row: Row, columns: Columns, target: Any, may_lack: Collection[Lack]
 ) -> Example:
+    """The example in a row of a table; its answer is the target."""
     text = text_reader(may_lack)
+    id = str(number) if columns.id is None else _id(row, columns.id, may_lack)
 
     def field(column: Column) -> str:
         return text(row.get(column), f"the text in column {column!r}")
@@ -142,22 +140,63 @@ def _example(
     return ChoiceExample(id, line, field(columns.text), start, tuple(map(field, columns.endings)), target)
 
 
+def _texts(columns: Columns) -> list[Column]:
+    """The columns of texts and of the id."""
+    wanted = (columns.text, columns.pair, columns.id, columns.words, columns.start, *columns.endings)
+    return [column for column in wanted if column is not None]
+
+
 def table_rows(
-    path: Path, has_header: bool, required: Sequence[Column], *, every_line: bool = False
-) -> Iterator[tuple[int, _Row]]:
-    """Yields the number of each line and its row: the fields that it has, by the names of the header or by number.
+    path: Path, columns: Columns, may_lack: Collection[Lack], labels: Sequence[Column] = ()
+) -> Iterator[tuple[int, Row]]:
+    """The rows of a table, one by one, each with the number of its line.
 
     Args:
-        required: the columns that a header must have.
-        every_line: whether a blank line is a row too, without fields, and a row of CSV may lack its last fields, or
-            have more that are empty.
+        columns: the columns of texts, which a header must have. Without a header, if texts may lack, one of the first
+            rows must have each.
+        may_lack: what a row may lack. Where that is "label", a blank line is a row too, without fields, and a row of
+            CSV may lack its last fields, or have more that are empty.
+        labels: columns that a header must have as well.
     """
     suffix = plain_suffix(path)
     if suffix not in TABLE_SUFFIXES:
         raise ValueError(f"the name of a table must end with {', '.join(TABLE_SUFFIXES)}, got {path}")
+    texts, every_line = _texts(columns), "label" in may_lack
     if suffix in JSON_SUFFIXES:
-        yield from _json_rows(path, every_line)
-        return
+        rows = _json_rows(path, every_line)
+    else:
+        rows = _split_rows(path, columns.has_header, [*texts, *labels], every_line)
+        if columns.has_header:
+            return rows
+    return with_fields(rows, texts, path) if "text" in may_lack else rows
+
+
+def with_fields(
+    rows: Iterator[tuple[int, Row]], fields: Collection[Column], name: Path | str
+) -> Iterator[tuple[int, Row]]:
+    """Yields the rows; refuses a field that none of the first ones has."""
+    first: list[tuple[int, Row]] = []
+    missing = list(fields)
+    for line, row in islice(rows, _ROWS_TO_LOOK_AT):
+        first.append((line, row))
+        missing = [field for field in missing if field not in row]
+        if not missing:
+            break
+    some = next(((line, row) for line, row in first if row), None)
+    if missing and some is not None:
+        line, row = some
+        raise ValueError(
+            f"{name}, line {line}: there must be a field {missing[0]!r}, and none of the first rows has it; got "
+            f"{_listed(row)}"
+        )
+    yield from chain(first, rows)
+
+
+def _split_rows(
+    path: Path, has_header: bool, required: Sequence[Column], every_line: bool
+) -> Iterator[tuple[int, Row]]:
+    """Yields the rows of a table with fields between tabs or commas."""
+    suffix = plain_suffix(path)
     fields = _csv_fields(path) if suffix == ".csv" else _tab_fields(path)
     header: Sequence[Column] | None = None
     for line, row in fields:
@@ -187,13 +226,12 @@ def _is_part_of_quoted(row: Sequence[str], n_fields: int) -> bool:
     return (len(row) < n_fields or any(row[n_fields:])) and any(field.count('"') % 2 for field in row)
 
 
-def _json_rows(path: Path, every_line: bool) -> Iterator[tuple[int, _Row]]:
+def _json_rows(path: Path, every_line: bool) -> Iterator[tuple[int, Row]]:
     for line, text in numbered_lines(path):
         if every_line or not text.isspace():
-            try:
-                yield line, {} if text.isspace() else json_object(text)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {line}: {error}") from error
+            with placed(path, line):
+                row = {} if text.isspace() else json_object(text)
+            yield line, row
 
 
 def _tab_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -218,15 +256,16 @@ def _csv_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield line, row
 
 
-def _id(row: _Row, column: Column) -> str:
-    if is_missing(row.get(column)):
+def _id(row: Row, column: Column, may_lack: Collection[Lack]) -> str:
+    id = any_text(row.get(column), f"the id in column {column!r}")
+    if "text" not in may_lack and is_missing(id):
         raise ValueError(f"the id in column {column!r} must not be empty")
-    return _class(row[column], f"the id in column {column!r}")
+    return id
 
 
 def _target(
     kind: KindName,
-    row: _Row,
+    row: Row,
     label: Column | tuple[Column, ...],
     labels: Collection[str] | None,
     may_lack: Collection[Lack],

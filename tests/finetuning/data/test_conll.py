@@ -8,6 +8,7 @@ from electra_fast.finetuning.data.conll import read_conll
 from electra_fast.finetuning.data.examples import TaggedExample
 from electra_fast.finetuning.data.tasks import Columns
 
+BOTH = ("text", "label")
 CONLL_2003 = """-DOCSTART- -X- -X- O
 
 EU NNP B-NP B-ORG
@@ -59,7 +60,7 @@ def test_conll_2003(tmp_path):
     assert first == TaggedExample("0", 3, ("EU", "#", "rejects"), ("B-ORG", "O", "O"))
     assert second == TaggedExample("1", 7, ("Peter",), ("B-PER",))
     assert read(path, CONLL_2003, tags=2)[0].tags == ("B-NP", "B-NP", "B-VP")
-    assert read(path, CONLL_2003, tags=None, needs_labels=False)[0].tags is None
+    assert read(path, CONLL_2003, tags=None, may_lack=BOTH)[0].tags is None
 
 
 def test_words_between_tabs_may_have_blanks(tmp_path):
@@ -78,8 +79,8 @@ def test_conllu(tmp_path):
 
 def test_tags_may_be_absent_of_a_test_file(tmp_path):
     path = tmp_path / "a.txt"
-    assert read(path, "A\nb\n", needs_labels=False) == [TaggedExample("0", 1, ("A", "b"))]
-    assert read(path, "A x\nb y\n", tags=3, needs_labels=False)[0].tags is None
+    assert read(path, "A\nb\n", may_lack=BOTH) == [TaggedExample("0", 1, ("A", "b"))]
+    assert read(path, "A x\nb y\n", tags=3, may_lack=BOTH)[0].tags is None
     with pytest.raises(ValueError, match=r"a\.txt, line 1: must have tags in column -1, got 1 columns"):
         read(path, "A\nb\n")
 

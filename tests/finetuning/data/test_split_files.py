@@ -72,6 +72,44 @@ def test_a_field_that_is_absent(tmp_path):
         split_of(CLASSES, "train", path)
 
 
+def test_blank_lines_are_rows_of_a_test_file_alone(tmp_path):
+    named = custom_task("classification", text="a", label="y", id="i")
+    for name, content in (
+        ("a.tsv", "\ni\ta\ty\n7\tx\t1\n\n8\tz\t1\n\n"),
+        ("a.csv", "\ni,a,y\n7,x,1\n\n8,z,1\n\n"),
+        ("a.jsonl", '{"i": 7, "a": "x", "y": 1}\n\n{"i": 8, "a": "z", "y": 1}\n\n'),
+    ):
+        path = tmp_path / name
+        path.write_text(content)
+        for split in ("train", "dev"):
+            found = split_of(named, split, path, {"train": path, "dev": path})
+            assert ([example.id for example in found.examples], found.counts.read) == (["7", "8"], 2)
+        test = split_of(named, "test", path)
+        assert [(example.id, example.text, example.label) for example in test.examples] == [
+            ("7", "x", "1"),
+            ("", "", None),
+            ("8", "z", "1"),
+            ("", "", None),
+        ]
+        assert test.counts == RowCounts(read=4, kept_without_text=2, kept_without_label=2)
+    # Every other row that is short is damaged.
+    for name, content in (("b.tsv", "y\ta\n1\n"), ("b.csv", "y,a\n1\n")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError, match=rf"{name}, line 2: must have a field for column 'a', got y"):
+            split_of(CLASSES, "test", tmp_path / name)
+
+
+def test_where_texts_may_lack_a_field_that_no_row_has_is_a_slip_and_numbers_are_texts(tmp_path):
+    slip = write(tmp_path / "a.jsonl", [{"text": "x", "y": 1}] * 3)
+    number = write(tmp_path / "b.jsonl", [{"a": 3, "y": 1}])
+    for split in ("dev", "test"):
+        with pytest.raises(ValueError, match=r"a\.jsonl, line 1: there must be a field 'a', .* got text, y"):
+            split_of(CLASSES, split, slip)
+        assert split_of(CLASSES, split, number).examples[0].text == "3"
+    with pytest.raises(ValueError, match=r"b\.jsonl, line 1: the text in column 'a' must be text, got 3"):
+        split_of(CLASSES, "train", number)
+
+
 @pytest.mark.parametrize("value", ["nan", "NaN", "", "NA", "null", "<NA>", None, NAN])
 def test_numbers_that_are_missing(tmp_path, value):
     path = write(tmp_path / "a.jsonl", [{"a": "x", "y": 1.0}, {"a": "x", "y": value}])

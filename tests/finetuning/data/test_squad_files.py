@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from electra_fast.finetuning.data.examples import QuestionExample
 from electra_fast.finetuning.data.squad_files import read_questions
 
+BOTH = ("text", "label")
 CONTEXT = 'Ada Lovelace was born in London. She wrote of "id": "q1", in 1843.'
 
 
@@ -75,7 +76,7 @@ def test_squad(tmp_path):
         assert read(path, squad(question(text=text, start=start)))[0].answers == (("London", 25),)
     assert read(path, squad(question(7)))[0].id == "7"
     plain = {"id": "q1", "question": "Where?"}
-    assert read(path, squad(plain), needs_answers=False)[0].answers is None
+    assert read(path, squad(plain), may_lack=BOTH)[0].answers is None
     with pytest.raises(ValueError, match=r"a\.json, line 11: question q1: must have answers, got none"):
         read(path, squad(plain))
 
@@ -195,7 +196,7 @@ def test_questions_without_an_answer(tmp_path, make, others, expected):
         others = others | {"answers": {"text": [], "answer_start": []}}
     rows = [make(), make("q2") | others]
     content = squad(*rows) if make is question else {"data": rows}
-    assert answers(tmp_path / "a.json", content, needs_answers=False) == [ROME, expected]
+    assert answers(tmp_path / "a.json", content, may_lack=BOTH) == [ROME, expected]
     if expected is None:
         with pytest.raises(ValueError, match="question q2: must have answers, got none"):
             answers(tmp_path / "a.json", content)
@@ -205,7 +206,7 @@ def test_questions_without_an_answer(tmp_path, make, others, expected):
 
 def test_answers_that_are_absent_are_an_unknown_answer(tmp_path):
     bare = {"id": "q2", "question": "Where?"}
-    assert answers(tmp_path / "a.json", squad(question(), bare), needs_answers=False) == [ROME, None]
+    assert answers(tmp_path / "a.json", squad(question(), bare), may_lack=BOTH) == [ROME, None]
     # A file without any answer has lost them, unless it says that there are none.
     with pytest.raises(ValueError, match=r"a\.json: there must be answers, got none, and no question with a true"):
         answers(tmp_path / "a.json", squad(question(answers=[])))
@@ -240,4 +241,4 @@ def test_questions_as_the_datasets_library_has_them(tmp_path):
 def test_mrqa_without_an_answer(tmp_path):
     content = mrqa(detected(), detected("q2", detected_answers=[], answers=()))
     assert answers(tmp_path / "a.jsonl", content) == [ROME, ()]
-    assert answers(tmp_path / "a.jsonl", mrqa(detected("q2", detected_answers=[])), needs_answers=False) == [None]
+    assert answers(tmp_path / "a.jsonl", mrqa(detected("q2", detected_answers=[])), may_lack=BOTH) == [None]

@@ -15,6 +15,7 @@ from electra_fast.finetuning.data.examples import ChoiceExample, TaggedExample, 
 from electra_fast.finetuning.data.tables import read_table
 from electra_fast.finetuning.data.tasks import Columns
 
+BOTH = ("text", "label")
 SENTENCE = Columns(text="sentence", label="label")
 PAIR = Columns(text="a", pair="b", label="label")
 
@@ -105,20 +106,21 @@ def test_kinds_of_labels(tmp_path):
             of(kind, value, labels=None if kind == "regression" else ("0", "1"))
 
 
-def test_labels_are_in_all_rows_or_in_none(tmp_path):
+def test_labels_may_be_absent_of_a_test_file(tmp_path):
     without = write(tmp_path / "a.tsv", "index\tsentence\n0\tx\n")
-    assert read(without, needs_labels=False)[0].label is None
+    assert read(without, may_lack=BOTH)[0].label is None
     # Labels that are there are read and checked.
     some = write(tmp_path / "b.tsv", "sentence\tlabel\nx\t1\ny\t2\n")
-    assert [example.label for example in read(some, needs_labels=False)] == ["1", "2"]
+    assert [example.label for example in read(some, may_lack=BOTH)] == ["1", "2"]
     with pytest.raises(ValueError, match=r"b\.tsv, line 3: .* one of 0, 1, got '2'"):
-        read(some, needs_labels=False, labels=("0", "1"))
+        read(some, may_lack=BOTH, labels=("0", "1"))
     mixed = write(tmp_path / "c.jsonl", '{"sentence": "x", "label": 1}\n{"sentence": "y"}\n')
+    assert [example.label for example in read(mixed, may_lack=BOTH)] == ["1", None]
     with pytest.raises(ValueError, match=r"c\.jsonl, line 2: must have a field for column 'label', got sentence"):
-        read(mixed, needs_labels=False)
+        read(mixed)
     hidden = write(tmp_path / "d.jsonl", '{"sentence": "x", "label": null}\n{"sentence": "y"}\n')
-    assert [example.label for example in read(hidden, needs_labels=False)] == [None, None]
-    assert read(hidden, columns=Columns(text="sentence"), needs_labels=False)[1].text == "y"
+    assert [example.label for example in read(hidden, may_lack=BOTH)] == [None, None]
+    assert read(hidden, columns=Columns(text="sentence"), may_lack=BOTH)[1].text == "y"
 
 
 def test_choices(tmp_path):
@@ -139,7 +141,7 @@ def test_words_and_tags_of_json(tmp_path):
     columns = Columns(words="words", tags="tags")
     path = write(tmp_path / "a.jsonl", '{"words": ["A", "b"], "tags": ["O", 3]}\n')
     assert read(path, "tagging", columns) == [TaggedExample("0", 1, ("A", "b"), ("O", "3"))]
-    assert read(path, "tagging", Columns(words="words"), needs_labels=False)[0].tags is None
+    assert read(path, "tagging", Columns(words="words"), may_lack=BOTH)[0].tags is None
     for row, message in [
         ({"words": ["A"], "tags": ["O", "O"]}, "a tag for each of the 1 words, got 2"),
         ({"words": "A b", "tags": ["O", "O"]}, "must be a list of text"),

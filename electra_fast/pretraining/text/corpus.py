@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .documents import _HELD_OUT_SHARE, DocumentsBy, Source, is_held_out
-from .sources import TextList, find_sources, fingerprint
+from .sources import TextList, find_sources, fingerprint, fingerprint_of_edges
 from .windows import WINDOW_CHARS, TokenWindow, token_windows
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Corpus:
             source for path in paths for source in find_sources(path, documents_by, text_key)
         ]
         self.separator = _SEPARATORS[documents_by]
+        self._fingerprint: str | None = None
 
     @classmethod
     def from_texts(cls, texts: Sequence[str]) -> Corpus:
@@ -97,8 +98,17 @@ class Corpus:
         return window
 
     def fingerprint(self) -> str:
-        """32 hexadecimal digits that change when files are added, renamed, resized, or changed near their ends."""
-        return fingerprint(self._sources)
+        """32 hexadecimal digits that change when files are added, renamed or changed; reads all of them, once.
+
+        A dataset on the Hub is known by its name alone.
+        """
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self._sources)
+        return self._fingerprint
+
+    def fingerprint_of_edges(self) -> str:
+        """The fingerprint of earlier versions, which leaves out what is more than 64 KB from a file's ends."""
+        return fingerprint_of_edges(self._sources)
 
     def description(self) -> dict[str, Any]:
         """Facts about the text for the model card."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Literal, Protocol
 
 DocumentsBy = Literal["blank-line", "line", "file"]
@@ -23,6 +24,12 @@ class Source(Protocol):
 
     def identity(self) -> bytes:
         """Bytes that change when the content does, as far as this is known without reading all of it."""
+
+    def reading(self) -> str:
+        """The option that decides which text of the content is a document; "" where there is none."""
+
+    def files(self) -> list[Path]:
+        """The files that hold all of the content; none if `identity` is all that is known of it."""
 
 
 def cut_documents(lines: Iterable[str], blank_separates: bool) -> Iterator[str]:

@@ -28,6 +28,12 @@ class SavedDataset:
     def identity(self) -> bytes:
         return self._load()._fingerprint.encode()
 
+    def reading(self) -> str:
+        return self.text_key
+
+    def files(self) -> list[Path]:
+        return [Path(file["filename"]) for file in self._load().cache_files]
+
     def _load(self) -> Any:
         try:
             dataset = _datasets().load_from_disk(self.path)
@@ -66,6 +72,12 @@ class HubDataset:
 
     def identity(self) -> bytes:
         return hashlib.blake2b(self.name.encode()).digest()
+
+    def reading(self) -> str:
+        return self.text_key
+
+    def files(self) -> list[Path]:
+        return []
 
 
 def _texts(dataset: Any, name: str, text_key: str) -> Iterator[str]:

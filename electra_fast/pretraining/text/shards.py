@@ -1,14 +1,16 @@
 """Token shards: a corpus that has been tokenised once, mapped into memory instead of read.
 
 A directory of shards has three arrays (`TokenWindow`) as .npy files for each window and for the held-out documents. Its
-meta.json says what they were made from.
+meta.json says what they were made from, and has their checksums.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from tqdm import tqdm
 
 from ...disk import replaced
 from ...tokenizer.unknown import UnknownTokens
+from ...training.json_files import read_object
 from .builtin import builtin_documents
 from .corpus import Corpus
 from .documents import DocumentsBy
@@ -29,6 +32,10 @@ META_NAME = "meta.json"
 FORMAT_VERSION = 1
 _ARRAYS = ("ids", "line_offsets", "document_offsets")
 _HELD_OUT = "held-out"
+# Fields of meta.json, and of each shard in it, that are read here.
+_META = {"vocabulary": str, "vocabulary_size": int, "data": str, "tokens": int, "documents": int}
+_META |= {"held_out": dict, "shards": list}
+_SHARD = {"name": str, "tokens": int, "documents": int}
 
 
 def write_shards(
@@ -95,13 +102,19 @@ def check_empty(out: Path) -> None:
 def _save(directory: Path, name: str, window: TokenWindow, dtype: type) -> dict[str, Any]:
     arrays = {field: getattr(window, field) for field in _ARRAYS}
     arrays["ids"] = arrays["ids"].astype(dtype)
+    checksums = {}
     for field, array in arrays.items():
         path = directory / f"{name}.{field}.npy"
+        checksums[field] = _checksum(array)
         try:
             np.save(path, array)
         except OSError as error:  # numpy's message does not name the file
             raise OSError(f"{path} cannot be written: {error}") from error
-    return {"name": name, "tokens": window.n_tokens, "documents": window.n_documents}
+    return {"name": name, "tokens": window.n_tokens, "documents": window.n_documents, "sha256": checksums}
+
+
+def _checksum(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
 
 
 def open_corpus(
@@ -118,6 +131,13 @@ def open_corpus(
     if sharded:
         return ShardedCorpus(sharded[0])
     return Corpus(paths, documents_by, text_key) if paths else Corpus.from_texts(builtin_documents())
+
+
+def _check_fields(path: Path, found: Any, kinds: Mapping[str, type]) -> None:
+    for name, kind in kinds.items():
+        value = found.get(name) if isinstance(found, dict) else found
+        if not isinstance(value, kind):
+            raise ValueError(f"{path} must have {name} as {kind.__name__}, got {reprlib.repr(value)}")
 
 
 class ShardedCorpus:
@@ -139,13 +159,12 @@ class ShardedCorpus:
         path = self.directory / META_NAME
         if not path.is_file():
             raise FileNotFoundError(f"{self.directory} must be a directory of token shards, but has no {META_NAME}")
-        try:
-            self.meta = json.loads(path.read_text(encoding="utf-8"))
-            version = self.meta["version"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} must be the JSON that describes token shards, got: {error!r}") from error
-        if version != FORMAT_VERSION:
+        self.meta = read_object(path)
+        if (version := self.meta.get("version")) != FORMAT_VERSION:
             raise ValueError(f"{path} must have format version {FORMAT_VERSION}, got {version!r}")
+        _check_fields(path, self.meta, _META)
+        for shard in (self.meta["held_out"], *self.meta["shards"]):
+            _check_fields(path, shard, _SHARD)
 
     def training_windows(
         self,
@@ -173,6 +192,10 @@ class ShardedCorpus:
         """The fingerprint of the data that the shards were made from."""
         return self.meta["data"]
 
+    def fingerprint_of_edges(self) -> str:
+        """The same: shards keep the fingerprint of the version that made them."""
+        return self.fingerprint()
+
     def description(self) -> dict[str, Any]:
         """Facts about the text for the model card."""
         return {name: self.meta[name] for name in ("documents", "tokens")} | {"fingerprint": self.fingerprint()}
@@ -192,10 +215,18 @@ class ShardedCorpus:
                 arrays[field] = np.load(path, mmap_mode="r", allow_pickle=False)
             except (ValueError, EOFError, FileNotFoundError) as error:
                 raise ValueError(f"{path} must be an array of a token shard, got: {error}") from error
-        window = TokenWindow(**arrays)
+            if arrays[field].ndim != 1 or arrays[field].dtype.kind not in "iu":
+                raise ValueError(f"{path} must be a row of integers, got {arrays[field].dtype} {arrays[field].shape}")
+        window = TokenWindow(**arrays, verify=lambda: self._verify(shard, arrays))
         if (window.n_tokens, window.n_documents) != (shard["tokens"], shard["documents"]):
             raise ValueError(
                 f"{shard['name']} in {self.directory} must have {shard['tokens']} tokens and {shard['documents']} "
                 f"documents, got {window.n_tokens} and {window.n_documents}"
             )
         return window
+
+    def _verify(self, shard: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        # Shards of earlier versions have no checksums.
+        for field, checksum in shard.get("sha256", {}).items():
+            if _checksum(arrays[field]) != checksum:
+                raise ValueError(f"{self.directory / shard['name']}.{field}.npy is damaged: its checksum is another")

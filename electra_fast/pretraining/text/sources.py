@@ -9,15 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import get_args
 
 from ...disk import COMPRESSIONS, lines, plain_suffix
+from ...processor import default_threads
 from .documents import DocumentsBy, Source, cut_documents
 
 _ENDINGS = (".txt", ".jsonl", *COMPRESSIONS)
-_EDGE = 1 << 16  # bytes at each end of a file that the fingerprint covers
+_EDGE = 1 << 16  # bytes at each end of a file that its identity covers
+# Bytes of a file that are hashed by one thread, and that are read at once.
+_PART, _BLOCK = 1 << 26, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,13 @@ class TextFile:
             yield from cut_documents(lines(self.path), self.documents_by == "blank-line")
 
     def identity(self) -> bytes:
-        return _file_identity(self.path, self.name, "" if self.documents_by == "blank-line" else self.documents_by)
+        return _file_identity(self.path, self.name)
+
+    def reading(self) -> str:
+        return self.documents_by
+
+    def files(self) -> list[Path]:
+        return [self.path]
 
 
 @dataclass(frozen=True)
@@ -52,12 +63,18 @@ class JsonLinesFile:
                 yield from cut_documents(self._text(line, number).splitlines(keepends=True), False)
 
     def identity(self) -> bytes:
-        return _file_identity(self.path, self.name, "" if self.text_key == "text" else self.text_key)
+        return _file_identity(self.path, self.name)
+
+    def reading(self) -> str:
+        return self.text_key
+
+    def files(self) -> list[Path]:
+        return [self.path]
 
     def _text(self, line: str, number: int) -> str:
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.path}, line {number} must be a JSON object, got: {error}") from error
         text = record.get(self.text_key) if isinstance(record, dict) else None
         if not isinstance(text, str):
@@ -84,6 +101,12 @@ class TextList:
         for text in self.texts:
             digest.update(hashlib.blake2b(text.encode()).digest())
         return digest.digest()
+
+    def reading(self) -> str:
+        return ""
+
+    def files(self) -> list[Path]:
+        return []
 
 
 def find_sources(path: str | Path, documents_by: DocumentsBy = "blank-line", text_key: str = "text") -> list[Source]:
@@ -126,7 +149,22 @@ def find_sources(path: str | Path, documents_by: DocumentsBy = "blank-line", tex
 
 
 def fingerprint(sources: Iterable[Source]) -> str:
-    """32 hexadecimal digits that change with names, sizes, and the first and last 64 KB of files."""
+    """32 hexadecimal digits that change with names, with what a document is, and with any byte of files.
+
+    Files are read whole, by all cores.
+    """
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(default_threads()) as pool:
+        found = [(source, [pool.map(_part_digest, *_parts(file)) for file in source.files()]) for source in sources]
+        for source, files in found:
+            contents = [b"".join(parts) for parts in files] or [source.identity()]
+            for part in (source.name.encode(), source.reading().encode(), len(contents).to_bytes(8), *contents):
+                digest.update(len(part).to_bytes(8) + part)
+    return digest.hexdigest()[:32]
+
+
+def fingerprint_of_edges(sources: Iterable[Source]) -> str:
+    """The fingerprint of earlier versions, which changes with names, sizes, and the first and last 64 KB of files."""
     digest = hashlib.blake2b(digest_size=16)
     for source in sources:
         for part in (source.name.encode(), source.identity()):
@@ -134,10 +172,22 @@ def fingerprint(sources: Iterable[Source]) -> str:
     return digest.hexdigest()
 
 
-def _file_identity(path: Path, name: str, reading: str) -> bytes:
-    """The identity of a file that is read in a certain way; "" is the usual one."""
+def _parts(path: Path) -> tuple[Iterable[Path], Iterable[int]]:
+    return repeat(path), range(0, path.stat().st_size, _PART)
+
+
+def _part_digest(path: Path, start: int) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(start)
+        for _ in range(_PART // _BLOCK):
+            digest.update(file.read(_BLOCK))
+    return digest.digest()
+
+
+def _file_identity(path: Path, name: str) -> bytes:
     size = path.stat().st_size
-    digest = hashlib.blake2b(f"{name}\0{size}\0{reading}".encode())
+    digest = hashlib.blake2b(f"{name}\0{size}\0".encode())
     with path.open("rb") as file:
         digest.update(file.read(_EDGE))
         file.seek(max(0, size - _EDGE))

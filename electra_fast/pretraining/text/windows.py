@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,11 +28,14 @@ class TokenWindow:
         ids: [N] int32, uint16 or uint32, all tokens.
         line_offsets: [lines + 1] int64, starts of lines in ids.
         document_offsets: [documents + 1] int64, starts of documents in lines.
+        verify: raises ValueError if the arrays are not those that were once written; whoever uses the tokens, and not
+            only counts them, calls it before.
     """
 
     ids: np.ndarray
     line_offsets: np.ndarray
     document_offsets: np.ndarray
+    verify: Callable[[], None] = lambda: None
 
     @property
     def n_tokens(self) -> int:

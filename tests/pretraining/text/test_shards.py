@@ -156,12 +156,59 @@ def test_damage_is_named(tokenizer, tmp_path):
     with pytest.raises(ValueError, match=r"shard-00000 in .*out must have \d+ tokens and \d+ documents, got 5 and"):
         read()
     meta = tmp_path / "out" / "meta.json"
-    for content, message in (('{"version": 9}', "version 1, got 9"), ("{", "must be the JSON"), ("[]", "the JSON")):
+    for content, message in (
+        ('{"version": 9}', "version 1, got 9"),
+        ("{", "must be a JSON object"),
+        ("[]", "got: list"),
+    ):
         meta.write_text(content, encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             ShardedCorpus(tmp_path / "out")
     with pytest.raises(FileNotFoundError, match=r"must be a directory of token shards, but has no meta\.json"):
         ShardedCorpus(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["ids", "line_offsets", "document_offsets"])
+def test_shards_are_as_they_were_written(tokenizer, tmp_path, field):
+    write_shards(Corpus.from_texts(TEXTS), tokenizer, tmp_path)
+    for name in ("shard-00000", "held-out"):
+        path = tmp_path / f"{name}.{field}.npy"
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(ValueError, match=rf"{name}\.{field}\.npy is damaged: its checksum is another"):
+            held_out_sequences(ShardedCorpus(tmp_path), tokenizer, 8, 1)
+            SequenceStream(ShardedCorpus(tmp_path), tokenizer, 8, 0, "google").rows(0, 1)
+        path.write_bytes(content)
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    for shard in (meta["held_out"], *meta["shards"]):
+        del shard["sha256"]  # as in shards of earlier versions
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    held_out_sequences(ShardedCorpus(tmp_path), tokenizer, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shards": 5}, "shards as list, got 5"),
+        ({"shards": [5]}, "name as str, got 5"),
+        ({"shards": [{"name": "a"}]}, "tokens as int, got None"),
+        ({"held_out": None}, "held_out as dict, got None"),
+        ({"vocabulary": 1}, "vocabulary as str, got 1"),
+    ],
+)
+def test_fields_of_another_type_are_named(shards, tmp_path, change, message):
+    meta = json.loads((shards / "meta.json").read_text()) | change
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(ValueError, match=rf"meta\.json must have {message}"):
+        ShardedCorpus(tmp_path)
+
+
+@pytest.mark.parametrize("array", [np.zeros(3), np.zeros((3, 1), np.int64), np.array(3)])
+def test_an_array_of_another_kind_is_named(tokenizer, tmp_path, array):
+    write_shards(Corpus.from_texts(TEXTS), tokenizer, tmp_path)
+    np.save(tmp_path / "held-out.ids.npy", array)
+    with pytest.raises(ValueError, match=r"held-out\.ids\.npy must be a row of integers, got "):
+        ShardedCorpus(tmp_path).held_out_window(tokenizer)
 
 
 def test_without_text_nothing_is_written(tokenizer, tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from electra_fast.pretraining.text.documents import MAX_DOCUMENT_CHARS, cut_documents
+from electra_fast.pretraining.text import sources
 from electra_fast.pretraining.text.sources import TextList, find_sources, fingerprint
 
 PACK = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
@@ -91,6 +92,7 @@ def test_the_fingerprint_tells_changes(tmp_path):
     for change in (
         lambda: path.write_text("x" * 199_999 + "y", encoding="utf-8"),
         lambda: path.write_text("y" + "x" * 199_999, encoding="utf-8"),
+        lambda: path.write_text("x" * 100_000 + "y" + "x" * 99_999, encoding="utf-8"),
         lambda: path.write_text("x" * 200_001, encoding="utf-8"),
         lambda: path.rename(tmp_path / "b.txt"),
         lambda: path.write_text("more", encoding="utf-8"),
@@ -104,6 +106,53 @@ def test_the_fingerprint_tells_changes(tmp_path):
     (tmp_path / "b.jsonl").write_text("{}", encoding="utf-8")
     ways = ({}, {"documents_by": "line"}, {"documents_by": "file"}, {"text_key": "body"})
     assert len({fingerprint(find_sources(tmp_path, **way)) for way in ways}) == len(ways)
+
+
+def test_the_fingerprint_covers_every_byte_of_every_file(tmp_path, monkeypatch):
+    """Files of several parts, which threads read."""
+    monkeypatch.setattr(sources, "_PART", 3000)
+    monkeypatch.setattr(sources, "_BLOCK", 1000)
+    for name, size in (("a.txt", 0), ("b.txt", 2999), ("c.txt.gz", 9000), ("d.jsonl", 9001)):
+        (tmp_path / name).write_bytes(bytes(size))
+    seen = {fingerprint(find_sources(tmp_path))}
+    for name in ("b.txt", "c.txt.gz", "d.jsonl"):
+        content = (tmp_path / name).read_bytes()
+        for place in {*range(0, len(content), 500), len(content) - 1}:
+            changed = bytearray(content)
+            changed[place] ^= 1
+            (tmp_path / name).write_bytes(changed)
+            value = fingerprint(find_sources(tmp_path))
+            assert value not in seen, (name, place)
+            seen.add(value)
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "a.txt").write_bytes(b"\0")
+    assert fingerprint(find_sources(tmp_path)) not in seen
+
+
+def test_the_fingerprint_of_a_saved_dataset_covers_its_files(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"text": ["some text"] * 50_000}).save_to_disk(tmp_path / "one")
+    before = fingerprint(find_sources(tmp_path / "one"))
+    (file,) = (tmp_path / "one").glob("*.arrow")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert fingerprint(find_sources(tmp_path / "one")) != before
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (r'{"text": "a \ud800 b"}', "line 2 must have text of whole characters, got: 'utf-8' codec can't encode"),
+        ('{"text": ' + "[" * 100_000, "line 2 must be a JSON object, got: "),
+        ("5", "line 2 must be an object with text under 'text'"),
+    ],
+    ids=["half a pair", "deep", "number"],
+)
+def test_lines_that_are_no_documents_are_named(tmp_path, line, message):
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n' + line + "\n")
+    with pytest.raises(ValueError, match=rf"a\.jsonl, {message}"):
+        list(find_sources(tmp_path / "a.jsonl")[0].documents())
 
 
 # Hugging Face datasets

@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -16,6 +15,7 @@ from ..model.config import ElectraConfig
 from ..model.precision import default_precision
 from ..tokenizer import ElectraTokenizer
 from ..training.distributed import join
+from ..training.loop import end_by_signal
 from ..training.options import by_owner, changed
 from ..training.run_directory import RunDirectory
 from .recipe import Recipe, recipe_for
@@ -40,7 +40,8 @@ def finetune(
     """Trains a network on tasks, with several seeds, and measures it on their held-out splits.
 
     A seed whose network does not learn is given up at half of its run, and the next seed is tried. Called again with
-    the same `out`, the function continues after the last checkpoint, whatever ended the run before. Processes that
+    the same `out`, the function continues after the last checkpoint, whatever ended the run before. SIGTERM and Ctrl-C
+    write a checkpoint first; then they raise SystemExit, with the code 143, and KeyboardInterrupt. Processes that
     torchrun started train together. Torch's global generator is seeded.
 
     Args:
@@ -63,7 +64,8 @@ def finetune(
     Raises:
         FileExistsError: `out` is a file, or holds files that are no run and `overwrite` is false.
         TypeError: neither the options nor the recipe has the keyword.
-        ValueError: a row is no example, `out` holds another run, or a number is not positive.
+        ValueError: a row is no example, `out` holds another run or a damaged one, or a number is not positive.
+        BlockingIOError: another run is at work in `out`.
     """
     option_changes, recipe_changes = by_owner(changes, FinetuningOptions, Recipe)
     options = changed(options, option_changes, FinetuningOptions)
@@ -74,7 +76,7 @@ def finetune(
         raise ValueError(f"there must be at least one task, and each once, got {', '.join(names) or 'none'}")
     directory = RunDirectory(out, (*SeedDirectory.outputs, "results.json"))
     directory.check(overwrite)
-    with join(options.device) as world:
+    with join(options.device) as world, directory.locked(world):
         options = replace(
             options,
             precision=options.precision or default_precision(world.device),
@@ -115,22 +117,12 @@ def finetune(
                 directory.remove(path.name)
             directory.write_settings(settings)
         world.barrier()
-        results = []
-        n_failed = 0
-        for number in itertools.count(options.seed):
-            try:
-                results.append(
-                    run.train(_seed_directory(directory, number), number, stop_if_failing=n_failed < n_retries)
-                )
-            except Interrupted as interrupted:
-                if signal.SIGINT in interrupted.signals:
-                    raise KeyboardInterrupt from None
-                return {"interrupted": True}
-            n_failed = sum("failure" in result for result in results)
-            if n_failed > n_retries:
-                raise ValueError(f"{n_failed} of {len(results)} runs failed; of the last: {results[-1]['failure']}")
-            if len(results) - n_failed == n_trials:
-                break
+        try:
+            results = _train_seeds(run, directory, n_trials, n_retries)
+        except Interrupted as interrupted:
+            # torchrun ends all processes as soon as one has failed: none may before the first has written everything.
+            world.barrier()
+            end_by_signal(interrupted.number)
         best = max((result for result in results if "failure" not in result), key=lambda result: result["score"])
         rows = {name: task_data.rows() for name, task_data in data.items()}
         summary = summarize(results) | {"results": results, "best": best["seed"], "rows": rows}
@@ -140,6 +132,26 @@ def finetune(
             print(f"wrote {directory.path / 'model'}, that of seed {best['seed']}", flush=True)
         world.barrier()
     return summary
+
+
+def _train_seeds(run: SeedRun, directory: RunDirectory, n_trials: int, n_retries: int) -> list[dict[str, Any]]:
+    """Trains one seed after the other until `n_trials` runs count; returns the results of all."""
+    results: list[dict[str, Any]] = []
+    n_failed = 0
+    for number in itertools.count(run.options.seed):
+        result, signal_number = run.train(
+            _seed_directory(directory, number), number, stop_if_failing=n_failed < n_retries
+        )
+        results.append(result)
+        n_failed += "failure" in result
+        if n_failed > n_retries:
+            raise ValueError(f"{n_failed} of {len(results)} runs failed; of the last: {result['failure']}")
+        if len(results) - n_failed == n_trials:
+            return results
+        if signal_number:
+            if run.world.is_main:
+                print(f"stopped after seed {number}: the same command goes on from there", flush=True)
+            raise Interrupted(signal_number)
 
 
 def _seed_directory(directory: RunDirectory, seed: int) -> SeedDirectory:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from ..model.layers import checkpoint_activations
 from ..tokenizer import ElectraTokenizer
 from ..training.checkpoint import Checkpoints
 from ..training.distributed import World
+from ..training.json_files import read_object
 from ..training.loop import stopped_by_signals
 from ..training.progress import read_records
 from ..training.report import RunReport
@@ -39,11 +40,11 @@ _BATCH_TOKENS = 8192
 
 
 class Interrupted(Exception):
-    """Says that signals ended the run; `signals` holds their numbers."""
+    """Says that a signal ended the run; `number` is the signal's."""
 
-    def __init__(self, signals: Sequence[int]):
-        super().__init__("interrupted")
-        self.signals = signals
+    def __init__(self, number: int):
+        super().__init__(f"interrupted by signal {number}")
+        self.number = number
 
 
 class SeedDirectory(RunDirectory):
@@ -64,8 +65,13 @@ class SeedDirectory(RunDirectory):
         self.checkpoints, self._result = self.path / "checkpoints", self.path / "result.json"
 
     def result(self) -> dict[str, Any] | None:
-        """The result, or None if the run is not complete yet."""
-        return json.loads(self._result.read_text(encoding="utf-8")) if self._result.is_file() else None
+        """The result, or None if the run is not complete yet; raises ValueError if it is damaged."""
+        if not self._result.is_file():
+            return None
+        result = read_object(self._result)
+        if missing := {"seed", *(() if "failure" in result else ("metrics", "score"))} - result.keys():
+            raise ValueError(f"{self._result} must be the result of a run, but has no {', '.join(sorted(missing))}")
+        return result
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         with written(self._result) as file:
@@ -90,21 +96,23 @@ class SeedRun:
     settings: Mapping[str, Any]
     options: FinetuningOptions
 
-    def train(self, directory: SeedDirectory, seed: int, stop_if_failing: bool) -> dict[str, Any]:
+    def train(self, directory: SeedDirectory, seed: int, stop_if_failing: bool) -> tuple[dict[str, Any], int]:
         """Trains a network with this seed, measures it and writes the results; reads them if that was done before.
 
         Args:
             stop_if_failing: whether to give up a network that does not learn.
 
         Returns:
-            `seed`, and `metrics` by split or `failure`; also `warning` if the network has not learnt.
+            `seed`, and `metrics` by split or `failure`; also `warning` if the network has not learnt. Besides, the
+            number of a signal that came too late to stop this seed's run, or 0.
 
         Raises:
             Interrupted: a signal ended the run; a checkpoint was written.
+            ValueError: the directory holds another run, or a damaged one.
         """
         world = self.world
         if (result := world.shared(directory.result())) is not None:
-            return result
+            return result, 0
         settings = {**self.settings, "seed": seed}
         is_new = world.shared(not directory.holds_a_run)
         if not is_new:
@@ -116,11 +124,11 @@ class SeedRun:
         loop = self._loop(seed)
         constant_loss = self._constant_loss(loop)
         guard = FailureGuard(constant_loss, stop_if_failing)
-        checkpoints = Checkpoints(directory.checkpoints, keep=1)
-        if steps := world.shared(checkpoints.steps()):
+        checkpoints, warnings = Checkpoints(directory.checkpoints, settings), []
+        if world.shared(checkpoints.steps()):
             state = loop.state()
-            checkpoints.load(steps[-1], state)
-            loop.resume(steps[-1], state)
+            step, warnings = checkpoints.resume(state)
+            loop.resume(step, state)
         if world.is_main:
             directory.rewind_log(loop.step)
         records = world.shared(read_records(directory.log) if directory.log.is_file() else [])
@@ -148,6 +156,8 @@ class SeedRun:
                     "python": platform.python_version(),
                 },
             )
+            for warning in warnings:
+                report.warn(loop.step, warning)
             try:
                 result = {"seed": seed, **self._train(loop, report, checkpoints, directory, {0, *measured})}
             except FailedRun as failure:
@@ -163,7 +173,7 @@ class SeedRun:
             directory.write_result(result)
             directory.remove("checkpoints")
         world.barrier()
-        return result
+        return result, loop.stopped_by
 
     def _loop(self, seed: int) -> FinetuningLoop:
         torch.manual_seed(seed)
@@ -200,7 +210,7 @@ class SeedRun:
             measured: the steps of evaluations that were made before an interruption.
         """
         checkpoint_every = self.options.checkpoint_every
-        with stopped_by_signals(loop) as signals:
+        with stopped_by_signals(loop):
             while loop.progress < 1 and not loop.is_stopping:
                 if loop.step % loop.order.steps_per_epoch == 0 and loop.step not in measured:
                     self._measure(loop.model, loop.step, report, only_dev=True)
@@ -209,10 +219,11 @@ class SeedRun:
                 if loop.is_stopping or (loop.step % checkpoint_every == 0 and loop.progress < 1):
                     checkpoints.save(loop.step, loop.state())
             checkpoints.finish()
+        loop.agree_on_signals()
         if loop.progress < 1:
             report.record("end", step=loop.step, seconds=loop.seconds, reason="interrupted")
             report.say(f"stopped after step {loop.step} of seed {loop.seed}: the same command goes on from there")
-            raise Interrupted(signals)
+            raise Interrupted(loop.stopped_by)
         predictions, metrics = self._measure(loop.model, loop.step, report, only_dev=False)
         make_precise(loop)
         if self.world.is_main:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +20,7 @@ from ..tokenizer.unknown import UnknownTokens
 from ..training.checkpoint import Checkpoints
 from ..training.distributed import World, join
 from ..training.guard import Guard
-from ..training.loop import stopped_by_signals
+from ..training.loop import end_by_signal, stopped_by_signals
 from ..training.options import by_owner, changed
 from ..training.report import RunReport
 from ..versions import __version__
@@ -60,7 +59,7 @@ class _Run:
         options: the options, with a precision, and with `n_steps` or `minutes`.
         settings: contents of run.json.
         is_new: whether the directory has no run to resume.
-        last_step: step of the checkpoint to resume from; None at the beginning.
+        has_checkpoints: whether there are checkpoints to resume from.
     """
 
     recipe: Recipe
@@ -74,7 +73,7 @@ class _Run:
     held_out: Tensor
     model: ElectraPretrainingModel
     checkpoints: Checkpoints
-    last_step: int | None
+    has_checkpoints: bool
     stream: SequenceStream
 
 
@@ -95,8 +94,8 @@ def pretrain(
 
     Evaluates on held-out text before the first step, at every checkpoint and at the end. A second call with the same
     `out` resumes after the last checkpoint, however the run ended before, with any number of processes; it trains a
-    finished run no further. SIGTERM and Ctrl-C (as KeyboardInterrupt) write a checkpoint first. Processes that torchrun
-    started train together. The call seeds torch's global generator.
+    finished run no further. SIGTERM and Ctrl-C write a checkpoint first; then they raise SystemExit, with the code 143,
+    and KeyboardInterrupt. Processes that torchrun started train together. The call seeds torch's global generator.
 
     Args:
         recipe: shapes and hyperparameters.
@@ -117,7 +116,9 @@ def pretrain(
     Raises:
         FileExistsError: `out` is a file, or holds files that are not a run's and `overwrite` is false.
         TypeError: a keyword that is not an option.
-        ValueError: too little text, another run in `out`, a number that is not positive, a loss that is not finite.
+        ValueError: too little text, another run in `out`, a number that is not positive, a loss that is not finite;
+            checkpoints of which none fits.
+        BlockingIOError: another run is at work in `out`.
         OSError: a checkpoint cannot be written; those before it stay.
     """
     (option_changes,) = by_owner(changes, PretrainingOptions)
@@ -128,7 +129,7 @@ def pretrain(
         raise ValueError("n_new_entries needs init_generator or init_discriminator, and no tokenizer of its own")
     directory = RunDirectory(out)
     directory.check(overwrite)
-    with join(options.device) as world, cpu_threads(recipe.cpu_threads):
+    with join(options.device) as world, cpu_threads(recipe.cpu_threads), directory.locked(world):
         is_new = world.shared(overwrite or not directory.holds_a_run)
         if not is_new:
             tokenizer = tokenizer or ElectraTokenizer.from_pretrained(directory.tokenizer)
@@ -137,12 +138,20 @@ def pretrain(
         run = _prepare(recipe, corpus, tokenizer, options, world, directory, initial, is_new)
         with run.stream:
             run.stream.rows(0, 1)  # refuses unusable text before anything is written
-            loop = _begin(run)
+            loop, warnings = _begin(run)
             with directory.writer(options.track) if world.is_main else nullcontext() as writer:
                 evaluation = evaluate(run.model, run.held_out)
                 report = RunReport(writer, Guard(evaluation.unigram_loss, options.strict), _SHOWN)
-                evaluation, signals = _train(run, loop, report, evaluation)
-                return _finish(run, loop, report, evaluation, signals)
+                _record_begin(run, loop, report)
+                for warning in warnings:
+                    report.warn(loop.step, warning)
+                evaluation = _train(run, loop, report, evaluation)
+                model = _finish(run, loop, report, evaluation)
+        # torchrun ends all processes as soon as one has failed: none may before the first has written everything.
+        world.barrier()
+    if loop.progress < 1:
+        end_by_signal(loop.stopped_by)
+    return model
 
 
 def _prepare(
@@ -159,13 +168,14 @@ def _prepare(
     options = replace(options, precision=options.precision or default_precision(world.device))
     if options.n_steps is None and options.minutes is None:
         options = replace(options, n_steps=recipe.n_steps)
+    begun_with = None if is_new else directory.settings().get("text")
     settings = {
         "recipe": asdict(recipe),
         "seed": options.seed,
         "n_steps": options.n_steps,
         "minutes": options.minutes,
         "precision": options.precision,
-        "text": corpus.fingerprint(),
+        "text": world.shared(_text_fingerprint(corpus, begun_with) if world.is_main else None),
         "vocabulary": vocabulary_fingerprint(tokenizer),
         "initial": {name: str(source) for name, source in initial.items()},
     }
@@ -176,7 +186,7 @@ def _prepare(
         UnknownTokens(tokenizer, "the held-out text").count(held_out.numpy())
     torch.manual_seed(options.seed)
     model = build_model(recipe, tokenizer, options.impl)
-    checkpoints = Checkpoints(directory.checkpoints, options.keep_checkpoints)
+    checkpoints = Checkpoints(directory.checkpoints, settings, options.keep_checkpoints, directory.defaults)
     steps = world.shared([] if is_new else checkpoints.steps())
     if initial and not steps:
         load_pretrained(model, recipe, tokenizer, **initial)
@@ -194,45 +204,46 @@ def _prepare(
         held_out=held_out,
         model=model.to(world.device),
         checkpoints=checkpoints,
-        last_step=steps[-1] if steps else None,
+        has_checkpoints=bool(steps),
         stream=SequenceStream(
             corpus, tokenizer, recipe.seq_length, options.seed, recipe.packing, threads=recipe.cpu_threads
         ),
     )
 
 
-def _begin(run: _Run) -> TrainingLoop:
-    """Makes the loop, at the step where the run begins or resumes, and prepares the directory."""
-    loop = TrainingLoop(run.model, run.recipe, run.stream, run.world, run.options)
+def _begin(run: _Run) -> tuple[TrainingLoop, list[str]]:
+    """Makes the loop, at the step where the run begins or resumes, and prepares the directory.
+
+    Returns:
+        The loop, and what there is to say about the checkpoints.
+    """
+    loop, warnings = TrainingLoop(run.model, run.recipe, run.stream, run.world, run.options), []
     if run.is_new and run.world.is_main:
         run.directory.begin(run.settings, run.tokenizer)
     run.world.barrier()
-    if run.last_step is not None:
+    if run.has_checkpoints:
         state = loop.state()
-        run.checkpoints.load(run.last_step, state)
-        loop.resume(run.last_step, state)
+        step, warnings = run.checkpoints.resume(state)
+        loop.resume(step, state)
     if run.world.is_main:
         run.directory.rewind_log(loop.step)
-    return loop
+    return loop, warnings
 
 
-def _train(
-    run: _Run, loop: TrainingLoop, report: RunReport, evaluation: Evaluation
-) -> tuple[Evaluation, Sequence[int]]:
+def _train(run: _Run, loop: TrainingLoop, report: RunReport, evaluation: Evaluation) -> Evaluation:
     """Trains to the end or until a signal, with checkpoints.
 
     Args:
         evaluation: evaluation of the networks before training.
 
     Returns:
-        The last evaluation, and the signals received.
+        The last evaluation.
     """
-    _record_begin(run, loop, report)
     if loop.step == 0:
         report.record("evaluation", step=0, **asdict(evaluation))
     every = run.options.checkpoint_every
     try:
-        with stopped_by_signals(loop) as signals:
+        with stopped_by_signals(loop):
             while loop.progress < 1 and not loop.is_stopping:
                 loop.run(report, until=(loop.step // every + 1) * every)
                 if not loop.is_stopping:
@@ -243,7 +254,7 @@ def _train(
     finally:
         run.checkpoints.close()
         report.end()
-    return evaluation, signals
+    return evaluation
 
 
 def _record_begin(run: _Run, loop: TrainingLoop, report: RunReport) -> None:
@@ -267,10 +278,8 @@ def _record_begin(run: _Run, loop: TrainingLoop, report: RunReport) -> None:
     )
 
 
-def _finish(
-    run: _Run, loop: TrainingLoop, report: RunReport, evaluation: Evaluation, signals: Sequence[int]
-) -> ElectraPretrainingModel:
-    """Writes the networks and reports how the run ended; raises KeyboardInterrupt if Ctrl-C ended it."""
+def _finish(run: _Run, loop: TrainingLoop, report: RunReport, evaluation: Evaluation) -> ElectraPretrainingModel:
+    """Writes the networks and reports how the run ended."""
     exported = export(loop.state()["parameters"], run.recipe, run.tokenizer)
     if run.world.is_main:
         save_results(run.directory, exported, run.recipe, run.tokenizer, evaluation, run.corpus.description())
@@ -286,9 +295,14 @@ def _finish(
         report.say(f"wrote {', '.join(str(run.directory.path / name) for name in exported.hub_networks)}")
     else:
         report.say(f"stopped after step {loop.step}: the same command goes on from there")
-        if signal.SIGINT in signals:
-            raise KeyboardInterrupt
     return exported
+
+
+def _text_fingerprint(corpus: Corpus | ShardedCorpus, begun_with: str | None) -> str:
+    """The fingerprint of the text, by the rules of the one that the run began with: old ones cover files' edges."""
+    if begun_with is not None and begun_with == (edges := corpus.fingerprint_of_edges()):
+        return edges
+    return corpus.fingerprint()
 
 
 def _new_tokenizer(

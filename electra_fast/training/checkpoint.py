@@ -1,7 +1,8 @@
-"""Checkpoints of a run: written in the background, complete or absent, the last few kept.
+"""Checkpoints of a run: written in the background, complete or absent, the last few kept, checked when they are read.
 
 A checkpoint is a directory `step-N` of torch.distributed.checkpoint: every process writes its share, and any number of
-processes can read it. It has this name only while it is complete: while it is written or deleted, it is `.step-N`.
+processes can read it. It has this name only while it is complete: while it is written or deleted, it is `.step-N`. Its
+last file is the manifest (`training.manifest`).
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -20,7 +22,10 @@ from torch.distributed import checkpoint
 from torch.distributed.checkpoint import SavePlan, SavePlanner
 
 from .joined_states import joined_tensors
+from .manifest import NAME as MANIFEST
+from .manifest import check_manifest, write_manifest
 from .optim import Adam
+from .plain_reader import PlainReader
 
 State = dict[str, dict[str, Tensor]]
 
@@ -65,13 +70,23 @@ class Checkpoints:
 
     Args:
         directory: directory of the checkpoints; made when the first is written.
+        settings: the run's settings and seed, and fingerprints of what it reads.
         keep: number of the newest checkpoints that stay.
+        defaults: values of settings that an old checkpoint does not have, because they could not be set then.
     """
 
-    def __init__(self, directory: Path, keep: int = 2):
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, Any],
+        keep: int = 2,
+        defaults: Mapping[str, Any] | None = None,
+    ):
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
         self._directory, self._keep = directory, keep
+        self._settings, self._defaults = settings, dict(defaults or {})
+        self._unfit: set[int] = set()
         # A group of its own: the background thread writes while training uses the default group.
         self._group = distributed.new_group(backend="gloo")
         self._is_main = distributed.get_rank() == 0
@@ -82,7 +97,7 @@ class Checkpoints:
         """The steps that have a checkpoint, in order."""
         if not self._directory.is_dir():
             return []
-        matches = (re.fullmatch(r"step-(\d+)", path.name) for path in self._directory.iterdir())
+        matches = (re.fullmatch(r"step-(\d+)", path.name) for path in self._directory.iterdir() if path.is_dir())
         return sorted(int(match[1]) for match in matches if match)
 
     def save(self, step: int, state: State) -> None:
@@ -93,6 +108,8 @@ class Checkpoints:
             self._directory.mkdir(parents=True, exist_ok=True)
             for leftover in self._directory.glob(".step-*"):
                 shutil.rmtree(leftover)
+            if step in self._unfit:
+                self._remove(step)
         distributed.barrier(self._group)
         written = checkpoint.async_save(state, storage_writer=_Writer(temporary), process_group=self._group)
         self._pending = self._background.submit(self._complete, step, written), step
@@ -121,30 +138,90 @@ class Checkpoints:
         """Renames a checkpoint as soon as it is written, so that a crash before the next one does not lose it."""
         written.result()
         if self._is_main:
-            os.replace(self._directory / f".step-{step}", self._directory / f"step-{step}")
-            for old in self.steps()[: -self._keep]:
-                os.replace(self._directory / f"step-{old}", self._directory / f".step-{old}")
-                shutil.rmtree(self._directory / f".step-{old}")
+            temporary = self._directory / f".step-{step}"
+            write_manifest(temporary, step, self._settings)
+            os.replace(temporary, self._directory / f"step-{step}")
+            done = [old for old in self.steps() if old <= step]
+            kept = [old for old in done if old not in self._unfit][-self._keep :]
+            for old in done:
+                if old not in kept:
+                    self._remove(old)
 
-    def load(self, step: int, state: State) -> None:
-        """Reads the checkpoint of a step into the tensors of `state`.
+    def _remove(self, step: int) -> None:
+        removed = self._directory / f".step-{step}"
+        os.replace(self._directory / f"step-{step}", removed)
+        shutil.rmtree(removed)
+        self._unfit.discard(step)
+
+    def resume(self, state: State) -> tuple[int, list[str]]:
+        """Reads the newest checkpoint that fits the run into the tensors of `state`.
+
+        Returns:
+            Its step, and a line for the user about each checkpoint that is not taken, or is taken unchecked.
 
         Raises:
-            ValueError: the checkpoint holds other tensors than `state`, or is damaged.
+            ValueError: no checkpoint fits; the contents of `state` are undefined then.
+        """
+        lines = []
+        for step in reversed(self._shared(self.steps)):
+            try:
+                unchecked = self.load(step, state)
+            except ValueError as error:
+                lines.append(str(error))
+                self._unfit.add(step)
+            else:
+                return step, [*(f"{line}; the run goes on from step {step} instead" for line in lines), *unchecked]
+        raise ValueError(f"no checkpoint fits this run: {'; '.join(lines)}. To begin it anew, remove {self._directory}")
+
+    def load(self, step: int, state: State) -> list[str]:
+        """Reads the checkpoint of a step into the tensors of `state`.
+
+        Returns:
+            A line that warns of a checkpoint without a manifest, from before there were any; nothing otherwise.
+
+        Raises:
+            ValueError: the checkpoint does not fit its manifest or the run, holds other tensors, or is damaged; in all
+                processes alike.
         """
         path = self._directory / f"step-{step}"
+        if misfit := self._shared(lambda: self._misfit(path, step)):
+            raise ValueError(f"{path} does not fit: {misfit}")
         try:
-            found = checkpoint.FileSystemReader(path).read_metadata().state_dict_metadata
+            found = self._shared(PlainReader(path).read_metadata).state_dict_metadata
             with _as_saved(state, found) as saved:
                 _check_shapes(path, {name: tuple(entry.size) for name, entry in found.items()}, saved)
-                checkpoint.load(saved, checkpoint_id=path, process_group=self._group)
+                checkpoint.load(saved, storage_reader=PlainReader(path), process_group=self._group)
         except ValueError:
             raise
         except _FAILURES as error:
-            raise ValueError(
-                f"{path} must be a complete checkpoint, got: {_cause(error)}; without it the run goes on from the one "
-                f"before"
-            ) from error
+            raise ValueError(f"{path} must be a complete checkpoint, got: {_cause(error)}") from error
+        if self._shared((path / MANIFEST).is_file):
+            return []
+        return [f"{path} has no {MANIFEST}, so whether its files are as they were written could not be checked"]
+
+    def _misfit(self, path: Path, step: int) -> str | None:
+        """What speaks against a checkpoint by its manifest; none has one that is older than manifests."""
+        if not (path / MANIFEST).is_file():
+            before = [self._directory / f"step-{old}" for old in self.steps() if old < step]
+            return f"its {MANIFEST} is missing" if any((old / MANIFEST).is_file() for old in before) else None
+        try:
+            check_manifest(path, step, self._settings, self._defaults)
+        except (ValueError, OSError) as error:
+            return str(error)
+        return None
+
+    def _shared(self, make: Callable[[], Any]) -> Any:
+        """What `make` gives in the first process, or the ValueError that it ends with there, in all processes."""
+        answer: list[Any] = [None]
+        if self._is_main:
+            try:
+                answer = [make()]
+            except (ValueError, OSError) as error:
+                answer = [ValueError(_cause(error) if isinstance(error, OSError) else str(error))]
+        distributed.broadcast_object_list(answer, src=0, group=self._group)
+        if isinstance(answer[0], ValueError):
+            raise answer[0]
+        return answer[0]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, distributed, nn
@@ -46,7 +46,8 @@ class Loop(ABC):
     Attributes:
         step: updates done.
         seconds: training time up to the last update.
-        is_stopping: whether a process was asked to `stop`; all processes know after the same update.
+        stopped_by: number of the signal by which a process was asked to `stop`, or 0; all processes know it after the
+            same update.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Loop(ABC):
         self.model, self.world, self.options, self.n_steps, self.minutes = model, world, options, n_steps, minutes
         self.seed, self.log_every, self.accumulate = options.seed, options.log_every, options.accumulate
         self.warmup_steps, self.decay_power, self.decay_start = warmup_steps, decay_power, decay_start
-        self.step, self.seconds, self.is_stopping, self._is_asked_to_stop = 0, 0.0, False, False
+        self.step, self.seconds, self.stopped_by, self._signal = 0, 0.0, 0, 0
         self._window_start = 0.0
         dtype = DTYPES[options.precision]
         # FSDP comes before the optimizers: it replaces parameters by shards, and the optimizers must hold the shards.
@@ -94,9 +95,14 @@ class Loop(ABC):
         self.step, self.seconds = step, float(state["clock"]["seconds"])
         self._window_start = self.seconds
 
-    def stop(self) -> None:
-        """Ends the run in all processes, after the current update or the next one; signal handlers may call it."""
-        self._is_asked_to_stop = True
+    def stop(self, number: int) -> None:
+        """Ends the run in all processes, after the current update or the next one; handlers of a signal call it."""
+        self._signal = self._signal or number
+
+    @property
+    def is_stopping(self) -> bool:
+        """True after an update in which a process was asked to `stop`."""
+        return self.stopped_by != 0
 
     def run(self, report: RunReport, until: int | None = None) -> None:
         """Trains to the end of the run, until `until` updates are done, or until `is_stopping`.
@@ -168,12 +174,16 @@ class Loop(ABC):
             optimizer.zero_grad()
         return outputs
 
+    def agree_on_signals(self) -> None:
+        """Tells all processes of signals that came after the last update; all call this together."""
+        self._agree(self.seconds)
+
     def _agree(self, seconds: float) -> None:
         """Gives all processes the first one's time, and stops all of them if one was asked to stop."""
-        message = torch.tensor([seconds * self.world.is_main, self._is_asked_to_stop], dtype=torch.float64)
+        message = torch.tensor([seconds * self.world.is_main, self._signal], dtype=torch.float64)
         if self.world.size > 1:
             distributed.all_reduce(message, distributed.ReduceOp.MAX)
-        self.seconds, self.is_stopping = float(message[0]), bool(message[1])
+        self.seconds, self.stopped_by = float(message[0]), int(message[1])
 
 
 def mixed_seed(*parts: object) -> int:
@@ -183,16 +193,15 @@ def mixed_seed(*parts: object) -> int:
 
 
 @contextmanager
-def stopped_by_signals(loop: Loop) -> Iterator[list[int]]:
-    """Lets SIGTERM and Ctrl-C end the loop after the current update; yields the list of signals received.
+def stopped_by_signals(loop: Loop) -> Iterator[None]:
+    """Lets SIGTERM and Ctrl-C end the loop after the current update.
 
     A signal repeated after 5 seconds acts as usual, because a user who repeats it means it. Sooner repeats do not:
     Slurm and torchrun, or torchrun and a terminal, send the same signal twice. Outside the main thread nothing changes.
     """
-    received: list[int] = []
     deadline = math.inf
     if threading.current_thread() is not threading.main_thread():
-        yield received
+        yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     # A background job of a shell ignores Ctrl-C, and should go on doing so.
@@ -203,14 +212,25 @@ def stopped_by_signals(loop: Loop) -> Iterator[list[int]]:
         if time.monotonic() > deadline:
             signal.signal(number, before[number])
             signal.raise_signal(number)
-        received.append(number)
         deadline = min(deadline, time.monotonic() + _REPEAT_SECONDS)
-        loop.stop()
+        loop.stop(number)
 
     for number in before:
         signal.signal(number, stop)
     try:
-        yield received
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_by_signal(number: int) -> NoReturn:
+    """Ends a run that a signal has stopped, so that nobody takes it for a complete one.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; commands exit with 130.
+        SystemExit: another signal, with the exit code that shells know, 128 + its number.
+    """
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + number)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..disk import written
+from .json_files import parsed_object
 
 # Seconds between two lines if the output is not a terminal.
 _PLAIN_INTERVAL = 15.0
@@ -42,9 +43,20 @@ def _json_value(value: Any) -> Any:
 
 
 def read_records(path: str | Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The records of a log, or those of one kind, without a last line that was cut off."""
-    lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
-    return [record for record in map(json.loads, lines) if kind in (None, record["kind"])]
+    """The records of a log, or those of one kind, without a last line that was cut off.
+
+    Raises:
+        ValueError: a line that is no record, naming it.
+    """
+    records = []
+    for number, line in enumerate(Path(path).read_bytes().split(b"\n")[:-1], start=1):
+        place = f"{path}, line {number}"
+        record = parsed_object(line, place)
+        if not isinstance(record.get("kind"), str) or not isinstance(record.get("step", 0), int):
+            raise ValueError(f"{place} must have a text as kind and a number as step, got: {line[:80].decode()}")
+        if kind in (None, record["kind"]):
+            records.append(record)
+    return records
 
 
 def rewind_records(path: str | Path, step: int) -> None:

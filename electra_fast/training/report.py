@@ -50,8 +50,12 @@ class RunReport:
             shown = {label: format(metrics[name], form) for label, name, form in self._shown if name in metrics}
             self._line.show(step, progress, seconds, shown)
         if advice := self._guard.check(step, progress, metrics):
-            self.record("warning", step=step, advice=advice)
-            self.say(f"warning: {advice}")
+            self.warn(step, advice)
+
+    def warn(self, step: int, advice: str) -> None:
+        """Writes a warning, and prints it."""
+        self.record("warning", step=step, advice=advice)
+        self.say(f"warning: {advice}")
 
     def say(self, text: str) -> None:
         """Prints a text on a line of its own."""

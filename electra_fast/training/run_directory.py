@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..disk import written
+from .json_files import differences, read_object
+from .lock import NAME as LOCK
+from .lock import locked
 from .progress import JsonLines, read_records, rewind_records
 from .trackers import RecordWriters, open_tracker
+
+if TYPE_CHECKING:
+    from .distributed import World
 
 
 class RunDirectory:
@@ -29,17 +36,37 @@ class RunDirectory:
     def __init__(self, path: str | os.PathLike, outputs: Sequence[str], defaults: Mapping[str, Any] | None = None):
         self.path = Path(path)
         self.log, self.plot, self._settings = (self.path / name for name in ("log.jsonl", "training.png", "run.json"))
-        self._outputs, self._defaults = tuple(outputs), dict(defaults or {})
+        self._outputs, self.defaults = tuple(outputs), dict(defaults or {})
 
     def check(self, overwrite: bool) -> None:
         """Raises FileExistsError for a file, or for a directory with contents that are not a run's."""
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"the output must be a directory, but {self.path} is a file")
-        if not overwrite and self.path.is_dir() and any(self.path.iterdir()) and not self.holds_a_run:
+        if overwrite or not self.path.is_dir() or self.holds_a_run:
+            return
+        if any(path.name != LOCK for path in self.path.iterdir()):
             raise FileExistsError(
                 f"{self.path} is not empty, and holds no run to go on with: give another directory, or overwrite it "
                 f"(--overwrite)"
             )
+
+    @contextmanager
+    def locked(self, world: World) -> Iterator[None]:
+        """Keeps other runs out of the directory, which is made; the first process has the lock (`lock.locked`).
+
+        Raises:
+            BlockingIOError: another run has it; in all processes.
+        """
+        with ExitStack() as stack:
+            error = None
+            if world.is_main:
+                try:
+                    stack.enter_context(locked(self.path))
+                except OSError as found:
+                    error = found
+            if (error := world.shared(error)) is not None:
+                raise error
+            yield
 
     @property
     def holds_a_run(self) -> bool:
@@ -66,13 +93,13 @@ class RunDirectory:
         with written(self._settings) as file:
             file.write(json.dumps(settings, indent=2) + "\n")
 
+    def settings(self) -> dict[str, Any]:
+        """The settings of the run that is here; raises ValueError if run.json is damaged."""
+        return read_object(self._settings)
+
     def check_settings(self, settings: dict[str, Any]) -> None:
         """Raises ValueError, naming the differences, if the run here was begun with other settings."""
-        found = _flat(self._defaults) | _flat(json.loads(self._settings.read_text(encoding="utf-8")))
-        expected = _flat(settings)
-        names = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
-        if names:
-            changes = "; ".join(f"{name}: {found.get(name)} then, {expected.get(name)} now" for name in names)
+        if changes := differences(self.settings(), settings, self.defaults):
             raise ValueError(
                 f"{self.path} holds a run with other settings ({changes}): repeat its command to go on with it, give "
                 f"another directory, or overwrite it (--overwrite)"
@@ -86,12 +113,3 @@ class RunDirectory:
         """Removes the log's records after the checkpoint that the run resumes from."""
         if self.log.is_file():
             rewind_records(self.log, step)
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings as a flat dict with names such as recipe.seq_length, and values as JSON has them."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        inner = {f"{name}.{key}": x for key, x in value.items()} if isinstance(value, Mapping) else {name: value}
-        flat |= inner
-    return json.loads(json.dumps(flat))

@@ -2,14 +2,17 @@
 
 import json
 import signal
+import time
 
 import pytest
 import torch
 import transformers
-from finetuning_runs import curve, interrupted_in, launch, predictions, run, weights, write_folder
+from finetuning_runs import curve, interrupted_in, launch, predictions, run, start, weights, write_folder
 
 from electra_fast.finetuning import failure
 from electra_fast.finetuning.loop import FinetuningLoop
+from electra_fast.training.lock import NAME as LOCK
+from electra_fast.training.manifest import NAME as MANIFEST
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,9 @@ def test_a_run_that_is_done_is_not_repeated(whole, folder, capsys):
 
 @pytest.mark.parametrize("step", [3, 6, 8, 17])
 def test_a_run_that_was_told_to_stop_goes_on_bit_for_bit(whole, folder, tmp_path, step, capsys):
-    assert run(folder, tmp_path / "run", stop_after=step) == {"interrupted": True}
+    with pytest.raises(SystemExit) as stop:
+        run(folder, tmp_path / "run", stop_after=step)
+    assert stop.value.code == 143
     assert f"stopped after step {step} of seed 0" in capsys.readouterr().out
     assert not (tmp_path / "run" / "model").exists()
     run(folder, tmp_path / "run")
@@ -85,6 +90,63 @@ def test_ctrl_c_is_a_keyboard_interrupt(folder, tmp_path):
     with pytest.raises(KeyboardInterrupt), interrupted_in(5, signal.SIGINT):
         run(folder, tmp_path / "run")
     assert (tmp_path / "run" / "seed-0" / "checkpoints" / "step-5").is_dir()
+
+
+HANG = """
+import time
+from electra_fast.finetuning.loop import FinetuningLoop
+update = FinetuningLoop._update
+FinetuningLoop._update = lambda loop: time.sleep(600) if loop.step == 5 else update(loop)
+"""
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"seed": 1}])
+def test_a_second_run_in_the_directory_is_refused(folder, tmp_path, options):
+    process = start(folder, [(tmp_path / "run", {})], before=HANG)
+    try:
+        while not (tmp_path / "run" / "seed-0" / "checkpoints" / "step-4").is_dir():
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.05)
+        with pytest.raises(BlockingIOError, match=rf"at work in .*run \(host .*, process {process.pid}, since "):
+            run(folder, tmp_path / "run", **options)
+    finally:
+        process.kill()
+        process.communicate()
+    if not options:
+        run(folder, tmp_path / "run")
+        assert not list((tmp_path / "run").rglob(LOCK))
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(whole, folder, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(folder, tmp_path / "run", stop_after=7)
+    (data,) = (tmp_path / "run").rglob("step-7/*.distcp")
+    data.write_bytes(data.read_bytes()[::-1])
+    run(folder, tmp_path / "run")
+    assert_same(tmp_path / "run", whole)
+    line = f"{data.parent} does not fit: {data.name} is damaged: its checksum is another; the run goes on from step 4"
+    assert f"warning: {line} instead\n" in capsys.readouterr().out
+
+
+def test_a_signal_in_the_last_update_of_a_seed_ends_the_run_before_the_next(folder, tmp_path, capsys):
+    options = {"n_trials": 2, "n_epochs": 1.0}
+    with pytest.raises(SystemExit) as stop:
+        run(folder, tmp_path / "run", stop_after=6, **options)
+    assert stop.value.code == 143
+    assert (tmp_path / "run" / "seed-0" / "result.json").is_file() and not (tmp_path / "run" / "seed-1").exists()
+    assert "stopped after seed 0: the same command goes on from there" in capsys.readouterr().out
+    assert len(run(folder, tmp_path / "run", **options)["results"]) == 2
+
+
+def test_a_signal_in_the_last_update_of_all_does_not_spoil_a_complete_run(whole, folder, tmp_path):
+    assert run(folder, tmp_path / "run", stop_after=18)["best"] == 0
+    assert_same(tmp_path / "run", whole)
+
+
+def test_sigterm_to_one_of_two_processes_ends_both(folder, tmp_path):
+    code, printed = launch(folder, [(tmp_path / "run", {"stop_after": 5, "batch_size": 20})], n_processes=2)
+    assert code != 0 and "exitcode  : 143" in printed, printed
+    assert (tmp_path / "run" / "seed-0" / "checkpoints" / "step-5" / MANIFEST).is_file()
 
 
 @pytest.mark.parametrize("options", [{}, {"accumulate": 2}])

@@ -6,18 +6,28 @@ import lzma
 import os
 import re
 import resource
-import shutil
+import socket
 from dataclasses import asdict
 
 import pytest
 import zstandard
-from runs import RECIPE, checkpoints, curve, launch, sigterm_in, steps_done
+from runs import RECIPE, checkpoints, curve, launch, sigterm_in, start, steps_done, wait_for
 from texts import text
 
 from electra_fast.cli.main import main
+from electra_fast.pretraining import Corpus
 from electra_fast.pretraining.loop import TrainingLoop
+from electra_fast.training.lock import NAME as LOCK
+from electra_fast.training.manifest import NAME as MANIFEST
 from electra_fast.training.progress import read_records
 
+# A process hangs after step 5.
+HANG = """
+import time
+from electra_fast.pretraining.loop import TrainingLoop
+update = TrainingLoop._update
+TrainingLoop._update = lambda loop: time.sleep(600) if loop.step == 5 else update(loop)
+"""
 # The recipe, on the command line.
 CHANGES = [f"{name}={value!r}" for name, value in asdict(RECIPE).items() if name != "name"]
 SETTINGS = ["--preset", "tiny", "--set", *CHANGES, "--steps", "12", "--log-every", "1", "--checkpoint-every", "4"]
@@ -53,8 +63,9 @@ def files(directory):
 
 def stop_after(step, *options):
     """A run that was stopped after a step."""
-    with sigterm_in(step):
-        assert pretrain("--data", "text.txt", *options) == 0
+    with sigterm_in(step), pytest.raises(SystemExit) as stop:
+        pretrain("--data", "text.txt", *options)
+    assert stop.value.code == 143
 
 
 @pytest.fixture(scope="module")
@@ -181,20 +192,135 @@ def test_a_checkpoint_of_another_shape_is_refused(folder, capsys):
     checkpoint.rename(folder / "other" / "checkpoints" / "moved")
     (folder / "other" / "checkpoints").rename(checkpoint)
     error = mistake(capsys, "--data", "text.txt", "--set", *CHANGES, "hidden_size=64")
+    assert "no checkpoint fits this run: " in error
+    assert "step-5 does not fit: it is that of a run with other settings (recipe.hidden_size: 32 then, 64 now)" in error
+    for manifest in (folder / "out").rglob(MANIFEST):  # as if an earlier version had written them
+        manifest.unlink()
+    error = mistake(capsys, "--data", "text.txt", "--set", *CHANGES, "hidden_size=64")
     assert "step-5 must fit this model: expected exp_avg." in error and "64" in error and "32" in error
 
 
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
-def test_a_damaged_checkpoint_is_named_and_without_it_the_one_before_is_used(folder, whole, capsys, name):
+@pytest.mark.parametrize("has_manifest", [True, False])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(folder, whole, capsys, name, has_manifest):
     stop_after(9)
     file = folder / "out" / "checkpoints" / "step-9" / name
     os.truncate(file, file.stat().st_size // 2)
-    error = mistake(capsys, "--data", "text.txt")
-    assert "step-9 must be a complete checkpoint" in error and "from the one before" in error
-    shutil.rmtree(file.parent)
+    if not has_manifest:
+        for manifest in (folder / "out").rglob(MANIFEST):
+            manifest.unlink()
+    capsys.readouterr()
     assert pretrain("--data", "text.txt") == 0
-    assert read_records(folder / "out" / "log.jsonl", "resume")[-1]["step"] == 8
+    log = folder / "out" / "log.jsonl"
+    first, *others = [record["advice"] for record in read_records(log, "warning")]
+    assert "step-9" in first and first.endswith("; the run goes on from step 8 instead")
+    assert len(others) == (0 if has_manifest else 1) and all(f"step-8 has no {MANIFEST}" in line for line in others)
+    assert f"warning: {first}\n" in capsys.readouterr().out
+    assert read_records(log, "resume")[-1]["step"] == 8
+    assert checkpoints(folder / "out") == ["step-8", "step-12"]
     assert curve(folder / "out") == curve(whole)
+
+
+def test_where_no_checkpoint_fits_nothing_is_changed(folder, capsys):
+    stop_after(5)
+    for path in (folder / "out" / "checkpoints").rglob("*.distcp"):
+        path.write_bytes(path.read_bytes()[::-1])
+    before = files(folder / "out")
+    error = mistake(capsys, "--data", "text.txt")
+    assert "no checkpoint fits this run: " in error and "step-5 " in error and "step-4 " in error
+    assert files(folder / "out") == before
+
+
+@pytest.mark.parametrize("name", ["run.json", "log.jsonl"])
+def test_a_damaged_file_of_the_run_is_named(folder, capsys, name):
+    stop_after(5)
+    path = folder / "out" / name
+    path.write_bytes(path.read_bytes()[1:])
+    before = files(folder / "out")
+    assert os.path.join("out", name) in mistake(capsys, "--data", "text.txt")
+    assert files(folder / "out") == before
+
+
+# A corpus that is another one
+
+
+def test_text_that_changed_in_its_middle_is_noticed(folder, capsys):
+    """More than 64 KB from both ends, to another text of the same size."""
+    path = folder / "text.txt"
+    path.write_text("\n\n".join(text(seed=seed) for seed in range(60)), encoding="utf-8")
+    content = path.read_bytes()
+    place = content.index(b"a", len(content) // 2)
+    assert 1 << 16 < place < len(content) - (1 << 16)
+    stop_after(5)
+    before = files(folder / "out")
+    path.write_bytes(content[:place] + b"b" + content[place + 1 :])
+    assert "out holds a run with other settings (text: " in mistake(capsys, "--data", "text.txt")
+    assert files(folder / "out") == before
+    path.write_bytes(content)
+    assert pretrain("--data", "text.txt") == 0
+
+
+def test_a_run_of_an_earlier_version_knows_its_text_by_its_edges(folder, whole, capsys):
+    stop_after(5)
+    edges = Corpus([folder / "text.txt"]).fingerprint_of_edges()
+    for path in [folder / "out" / "run.json", *(folder / "out").rglob(MANIFEST)]:
+        found = json.loads(path.read_text())
+        (found if path.name == "run.json" else found["settings"])["text"] = edges
+        path.write_text(json.dumps(found))
+    assert pretrain("--data", "text.txt") == 0
+    assert curve(folder / "out") == curve(whole)
+    assert json.loads((folder / "out" / "run.json").read_text())["text"] == edges
+
+
+def test_shards_that_changed_are_named(folder, capsys):
+    assert main(["train-vocab", "--data", "text.txt", "--size", "300", "--out", "vocab.txt"]) == 0
+    assert main(["prepare", "--data", "text.txt", "--vocab", "vocab.txt", "--out", "shards"]) == 0
+    path = folder / "shards" / "shard-00000.ids.npy"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    error = mistake(capsys, "--data", "shards", "--vocab", "vocab.txt")
+    assert "shards/shard-00000.ids.npy is damaged: its checksum is another" in error
+    assert not (folder / "out").exists()
+
+
+# Two runs in one directory
+
+
+@pytest.fixture
+def hanging(folder):
+    """A run in the directory `run` that hangs after step 5; dead after the test."""
+    process = start([("run", {})], before=HANG)
+    try:
+        wait_for(lambda: steps_done(folder / "run") == 5 and checkpoints(folder / "run") == ["step-4"], process)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}])
+def test_a_second_run_in_the_directory_is_refused(folder, hanging, options):
+    before = files(folder / "run")
+    code, printed = launch([("run", options)])
+    assert code != 0
+    message = rf"another run is at work in run \(host {socket.gethostname()}, process {hanging.pid}, since "
+    assert re.search(message, printed), printed
+    assert files(folder / "run") == before
+
+
+def test_the_lock_of_a_killed_run_is_free(folder, hanging):
+    hanging.kill()
+    hanging.wait()
+    assert (folder / "run" / LOCK).exists()
+    code, printed = launch([("run", {})])
+    assert code == 0, printed
+    assert not (folder / "run" / LOCK).exists()
+
+
+def test_two_processes_of_a_second_run_are_refused_together(folder, hanging):
+    code, printed = launch([("run", {})], n_processes=2)
+    assert code != 0 and printed.count("BlockingIOError: another run is at work in run") == 2, printed
 
 
 # A disk that fills up

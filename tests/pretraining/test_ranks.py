@@ -65,6 +65,24 @@ def test_one_process_goes_on_where_two_stopped(runs, tmp_path, name, options):
     assert_same_run(copy, runs / "alone")
 
 
+@pytest.mark.parametrize("name", ["chain", "shards"])
+def test_two_processes_agree_on_the_checkpoint_that_fits(runs, tmp_path, name):
+    """The newest has a damaged file, that of one of the processes."""
+    shutil.copytree(runs / name, tmp_path / "run")
+    newest = max((tmp_path / "run" / "checkpoints").iterdir(), key=lambda path: int(path.name.removeprefix("step-")))
+    file = newest / "__1_0.distcp"
+    file.write_bytes(file.read_bytes()[::-1])
+    log = tmp_path / "run" / "log.jsonl"
+    log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if '"end"' not in line))
+    code, printed = launch([(tmp_path / "run", FSDP if name == "shards" else {})], n_processes=2)
+    assert code == 0, printed
+    line = (
+        f"warning: {newest} does not fit: {file.name} is damaged: its checksum is another; the run goes on from step 4"
+    )
+    assert printed.count(line) == 1, printed
+    assert_same_run(tmp_path / "run", runs / "alone")
+
+
 @pytest.mark.slow
 def test_three_processes_too(runs, tmp_path):
     """Alone, after one and two, and under FSDP after two: shards of another size than those that were saved."""

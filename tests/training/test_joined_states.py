@@ -122,7 +122,7 @@ def test_a_runs_checkpoint(dtype, tmp_path):
     optimizer = AdamW(decay_groups(old, 0.1), lr=1e-2)
     steps(old, optimizer)
     with join("cpu"):
-        checkpoints = Checkpoints(tmp_path)
+        checkpoints = Checkpoints(tmp_path, {})
         checkpoints.save(3, training_state(old, [optimizer]))
         checkpoints.finish()
         loaded = AdamW(decay_groups(new.to(dtype), 0.1), lr=1e-2)
@@ -143,7 +143,7 @@ def test_a_checkpoint_of_a_larger_model_of_old_is_refused_by_name(tmp_path):
         ElectraConfig(**SHAPE | {"hidden_size": 6}, intermediate_size=16, max_position_embeddings=6)
     )
     with join("cpu"):
-        checkpoints = Checkpoints(tmp_path)
+        checkpoints = Checkpoints(tmp_path, {})
         checkpoints.save(1, training_state(old, [optimizer]))
         checkpoints.finish()
         with pytest.raises(ValueError, match=r"must fit this model: expected .* of shape"):

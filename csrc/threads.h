@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstddef>
-#include <system_error>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -16,8 +16,8 @@ std::vector<std::thread> begin_threads(std::size_t n_threads, const Work& work) 
     threads.reserve(n_threads);
     try {
         for (std::size_t rank = 1; rank < n_threads; ++rank) threads.emplace_back([&work, rank] { work(rank); });
-    } catch (const std::system_error&) {
-        // The system gives no more threads: those that run, and this one, do the work.
+    } catch (const std::exception&) {
+        // The system gives no more threads, or no memory for one: those that run, and this one, do the work.
     }
     return threads;
 }

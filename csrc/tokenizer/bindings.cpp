@@ -82,6 +82,22 @@ private:
     std::vector<PyObject*> owned_;
 };
 
+constexpr std::size_t kTexts = std::size_t{1} << 12;  // texts between two checks whether a call must end
+
+// As text.h's, in pieces that end where a character does, between which the call may stop.
+std::size_t find_ill_formed(std::string_view bytes, Stop& stop) {
+    constexpr std::size_t kPiece = 256 * Stop::kStep;
+    for (std::size_t from = 0; from < bytes.size();) {
+        stop.check();
+        std::size_t to = std::min(from + kPiece, bytes.size());
+        while (to < bytes.size() && (bytes[to] & 0xc0) == 0x80) ++to;
+        const std::size_t ill_formed = from + electra_fast::find_ill_formed(bytes.substr(from, to - from));
+        if (ill_formed != to) return ill_formed;
+        from = to;
+    }
+    return bytes.size();
+}
+
 std::string indexed(const std::string& name, std::size_t index) { return name + "[" + std::to_string(index) + "]"; }
 
 // Calls encode, and puts the text's name before the message of a TextError.
@@ -91,6 +107,22 @@ auto with_named_errors(const Encode& encode, const Name& name) {
         return encode();
     } catch (const TextError& error) {
         throw std::invalid_argument(name(error.index) + " " + error.what());
+    }
+}
+
+// Calls work(stop) without the GIL. The call ends early if a signal's handler raises, as that of Ctrl-C does; Python runs
+// handlers in its main thread alone, and only when it is asked for.
+template <typename Work>
+auto without_gil(const Work& work) {
+    try {
+        py::gil_scoped_release release;
+        Stop stop([] {
+            py::gil_scoped_acquire acquire;
+            return PyErr_CheckSignals() != 0;
+        });
+        return work(stop);
+    } catch (const Stopped&) {
+        throw py::error_already_set();
     }
 }
 
@@ -137,18 +169,18 @@ public:
         const py::buffer_info info = buffer.request();
         const std::string_view bytes{static_cast<const char*>(info.ptr), static_cast<std::size_t>(info.size)};
         std::vector<SourceText> texts;
-        {
-            py::gil_scoped_release release;
-            const std::size_t ill_formed = find_ill_formed(bytes);
+        without_gil([&](Stop& stop) {
+            const std::size_t ill_formed = find_ill_formed(bytes, stop);
             if (ill_formed != bytes.size()) {
                 throw std::invalid_argument("must be UTF-8, but byte " + std::to_string(ill_formed) + " cannot be there");
             }
             for (std::size_t from = 0; from < bytes.size();) {
+                if (texts.size() % kTexts == 0) stop.check();
                 const std::size_t to = std::min(bytes.find(separator, from), bytes.size());
                 texts.push_back({bytes.data() + from, to - from, SourceText::Form::kUtf8});
                 from = to + separator.size();
             }
-        }
+        });
         return encode_views(texts, {prefix, suffix, spans, word_starts, n_threads}, [](std::size_t) { return std::string(); });
     }
 
@@ -173,7 +205,6 @@ public:
             n_sequences.push_back(is_pair ? 2 : 1);
         }
         Frame frame{to_frame(single), to_frame(pair)};
-        py::gil_scoped_release release;
         // The name of the text, or the word, of this index.
         const auto name = [&](std::size_t index) {
             std::size_t sequence = 0;
@@ -186,19 +217,21 @@ public:
                 }
             }
         };
-        TokenRows rows = with_named_errors([&] { return encode_tokens(encoder_, pool_, texts.views(), n_threads); }, name);
-        if (split_into_words) rows = join_words(std::move(rows), n_words);
-        return Batch(std::move(rows), n_sequences, std::move(frame), truncation);
+        return without_gil([&](Stop& stop) {
+            const auto encode = [&] { return encode_tokens(encoder_, pool_, texts.views(), n_threads, stop); };
+            TokenRows rows = with_named_errors(encode, name);
+            if (split_into_words) rows = join_words(std::move(rows), n_words);
+            return Batch(std::move(rows), n_sequences, std::move(frame), truncation);
+        });
     }
 
 private:
     template <typename Name>
     py::tuple encode_views(std::span<const SourceText> texts, const BulkOptions& options, const Name& name) {
-        BulkRows rows;
-        {
-            py::gil_scoped_release release;
-            rows = with_named_errors([&] { return electra_fast::encode_bulk(encoder_, pool_, texts, options); }, name);
-        }
+        BulkRows rows = without_gil([&](Stop& stop) {
+            const auto encode = [&] { return electra_fast::encode_bulk(encoder_, pool_, texts, options, stop); };
+            return with_named_errors(encode, name);
+        });
         py::object starts = py::none(), spans = py::none();
         if (options.word_starts) starts = to_array(std::move(rows.word_starts));
         if (options.spans) {

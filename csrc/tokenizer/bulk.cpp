@@ -173,7 +173,8 @@ private:
 };
 
 template <typename Output>
-Output encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, const BulkOptions& options) {
+Output encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, const BulkOptions& options,
+                    Stop& stop) {
     const std::vector<Place> places = borders(texts, options.n_threads, Output::may_cut(encoder, options));
     const std::size_t n_tasks = places.size() - 1;
     std::size_t n_bytes = 0;
@@ -183,11 +184,17 @@ Output encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const So
     std::fill_n(offsets.data(), offsets.size(), 0);
     const auto encode_task = [&](std::size_t task, Worker& worker, Output& output) {
         const Place first = places[task], last = places[task + 1];
+        std::size_t unchecked = 0;  // bytes
         for (std::size_t row = first.row; row < last.row + (last.unit > 0); ++row) {
             const SourceText& text = texts[row];
             if (row + kAhead < texts.size()) prefetch(texts[row + kAhead]);
             const std::size_t from = row == first.row ? first.unit : 0, to = row == last.row ? last.unit : text.n_units;
             const std::size_t begin = output.size();
+            unchecked += (to - from) * text.unit_size();
+            if (unchecked >= Stop::kStep) {
+                worker.check();
+                unchecked = 0;
+            }
             if (from == 0) output.add_specials(options.prefix, options);
             try {
                 output.add_text(encoder, to_utf8(text.slice(from, to), worker.utf8), worker, options);
@@ -204,14 +211,12 @@ Output encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const So
     Output output;
     if (n_tasks == 1) {
         output.reserve(n_bytes / kBytesPerToken, options);
-        std::unique_ptr<Worker> worker = take_worker(pool);
-        encode_task(0, *worker, output);
-        pool.give_back(std::move(worker));
+        run_with_worker(pool, stop, [&](Worker& worker) { encode_task(0, worker, output); });
     } else {
         Joined<Output> joined(n_bytes / kBytesPerToken, options);
         std::atomic<std::size_t> next{0};
         std::vector<std::exception_ptr> errors(n_tasks);
-        run_on_threads(std::min(options.n_threads, n_tasks), pool, [&](Worker& worker) {
+        run_on_threads(std::min(options.n_threads, n_tasks), pool, stop, [&](Worker& worker) {
             struct Done {
                 std::size_t task, begin, n;
             };
@@ -229,13 +234,17 @@ Output encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const So
                 const std::size_t begin = outputs.size();
                 try {
                     encode_task(task, worker, outputs);
-                } catch (...) {
+                } catch (const TextError&) {
+                    // The first of the texts in error is named, so the tasks before it go on.
                     errors[task] = std::current_exception();
                 }
                 waiting.push_back({task, begin, outputs.size() - begin});
                 place_ready();
             }
-            for (; !waiting.empty(); place_ready()) std::this_thread::yield();
+            for (; !waiting.empty(); place_ready()) {
+                worker.check();
+                std::this_thread::yield();
+            }
         });
         for (const std::exception_ptr& error : errors) {
             if (error) std::rethrow_exception(error);
@@ -249,14 +258,16 @@ Output encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const So
 
 }  // namespace
 
-BulkRows encode_bulk(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, const BulkOptions& options) {
-    return encode_texts<BulkOutput>(encoder, pool, texts, options).rows;
+BulkRows encode_bulk(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, const BulkOptions& options,
+                     Stop& stop) {
+    return encode_texts<BulkOutput>(encoder, pool, texts, options, stop).rows;
 }
 
-TokenRows encode_tokens(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, std::size_t n_threads) {
+TokenRows encode_tokens(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, std::size_t n_threads,
+                        Stop& stop) {
     BulkOptions options;
     options.n_threads = n_threads;
-    return encode_texts<TokenOutput>(encoder, pool, texts, options).rows;
+    return encode_texts<TokenOutput>(encoder, pool, texts, options, stop).rows;
 }
 
 }  // namespace electra_fast

@@ -44,8 +44,10 @@ struct BulkOptions {
     std::size_t n_threads = 1;
 };
 
-// Both functions throw TextError.
-BulkRows encode_bulk(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, const BulkOptions& options);
-TokenRows encode_tokens(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, std::size_t n_threads);
+// Both functions throw TextError, and Stopped if the caller wishes so.
+BulkRows encode_bulk(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, const BulkOptions& options,
+                     Stop& stop);
+TokenRows encode_tokens(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, std::size_t n_threads,
+                        Stop& stop);
 
 }  // namespace electra_fast

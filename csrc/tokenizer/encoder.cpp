@@ -103,7 +103,7 @@ void Encoder::encode(std::string_view text, Worker& worker, Buffer<T>& output) c
             encode_chunks(part, first, n_words, worker, output);
         } else {
             const NormalizedText& normalized = worker.normalized;
-            normalize(part, worker.normalized);
+            normalize(part, worker);
             normalized_tokens_.split(normalized.bytes, worker.normalized_parts);
             worker.pieces.clear();
             for (const auto& [inner, inner_id] : worker.normalized_parts) {
@@ -111,7 +111,7 @@ void Encoder::encode(std::string_view text, Worker& worker, Buffer<T>& output) c
                 if (inner_id != Trie::kNoValue) {
                     worker.pieces.push_back({inner_id, sources[0], sources[inner.size() - 1] + 1, n_words++});
                 } else {
-                    encode_normalized(inner, sources, n_words, worker.pieces);
+                    encode_normalized(inner, sources, n_words, worker);
                 }
             }
             for (const auto& [piece, begin, end, word] : worker.pieces) put({piece, first + begin, first + end, word});
@@ -149,6 +149,7 @@ void Encoder::encode_chunks(std::string_view text, std::uint32_t first_character
     std::uint64_t after_space = 1;
     bool done = false;
     for (std::size_t block = 0; !done; block += kWindow) {
+        if (block % (Stop::kStep / kBlock) == Stop::kStep / kBlock - kWindow) worker.check();
         std::size_t n_blocks = std::min(kWindow, n_full - block);
         scan_(text.data() + block * kBlock, n_blocks, masks.data());
         if (n_blocks < kWindow) {
@@ -207,8 +208,8 @@ void Encoder::encode_chunks(std::string_view text, std::uint32_t first_character
                     const auto length = static_cast<std::size_t>(edges[2 * (first + i) + 1] - chunk);
                     std::uint32_t n_new_words = 0;
                     worker.pieces.clear();
-                    normalize({chunk, length}, worker.normalized);
-                    encode_normalized(worker.normalized.bytes, worker.normalized.sources.data(), n_new_words, worker.pieces);
+                    normalize({chunk, length}, worker);
+                    encode_normalized(worker.normalized.bytes, worker.normalized.sources.data(), n_new_words, worker);
                     if (length <= ChunkKey::kLongest) worker.cache.insert(lines[i], keys[i], worker.pieces);
                     for (const Token& piece : worker.pieces) put(piece, character, n_words);
                     n_words += n_new_words;
@@ -227,11 +228,20 @@ void Encoder::encode_chunks(std::string_view text, std::uint32_t first_character
 template void Encoder::encode(std::string_view, Worker&, Buffer<std::int32_t>&) const;
 template void Encoder::encode(std::string_view, Worker&, Buffer<Token>&) const;
 
-void Encoder::normalize(std::string_view text, NormalizedText& normalized) const {
-    normalized.resize(text.size() * kMostBytes);
+// Normalizes a text into the worker's memory.
+void Encoder::normalize(std::string_view text, Worker& worker) const {
+    NormalizedText& normalized = worker.normalized;
     char* bytes = normalized.bytes.data();
     std::uint32_t* sources = normalized.sources.data();
     std::uint32_t source = 0;
+    // Makes room for what the next characters become, at most Stop::kStep of them.
+    const auto make_room = [&](std::size_t n_left) {
+        const auto n_done = static_cast<std::size_t>(bytes - normalized.bytes.data());
+        normalized.resize(n_done + std::min(n_left, 4 * Stop::kStep) * kMostBytes);
+        bytes = normalized.bytes.data() + n_done;
+        sources = normalized.sources.data() + n_done;
+    };
+    make_room(text.size());
     const auto put = [&](std::string_view part) {
         for (const char byte : part) {
             *bytes++ = byte;
@@ -240,6 +250,10 @@ void Encoder::normalize(std::string_view text, NormalizedText& normalized) const
     };
     const char* const end = text.data() + text.size();
     for (const char* at = text.data(); at != end; ++source) {
+        if (source % Stop::kStep == Stop::kStep - 1) {
+            worker.check();
+            make_room(static_cast<std::size_t>(end - at));
+        }
         const char* const begin = at;
         const Characters::Entry& entry = characters_[read_utf8(at)];
         const std::string_view same{begin, static_cast<std::size_t>(at - begin)};
@@ -275,21 +289,23 @@ void Encoder::normalize_in_context(std::string_view text, NormalizedText& normal
     }
 }
 
-// Splits normalized text into words and those into pieces. sources: the characters that the text's bytes come from.
+// Splits normalized text into words and those into the worker's pieces. sources: the characters that the text's bytes
+// come from.
 void Encoder::encode_normalized(std::string_view text, const std::uint32_t* sources, std::uint32_t& n_words,
-                                std::vector<Token>& pieces) const {
+                                Worker& worker) const {
     const char* word = text.data();
-    std::size_t n_characters = 0;  // characters of the word
+    std::size_t n_characters = 0, n_read = 0;  // characters of the word, and of the text
     const auto end_word = [&](const char* end) {
         if (end != word) {
             const std::string_view bytes{word, static_cast<std::size_t>(end - word)};
-            encode_word(bytes, sources + (word - text.data()), n_characters, n_words++, pieces);
+            encode_word(bytes, sources + (word - text.data()), n_characters, n_words++, worker.pieces);
         }
         word = end;
         n_characters = 0;
     };
     const char* const end = text.data() + text.size();
     for (const char* at = text.data(); at != end;) {
+        if (++n_read % Stop::kStep == 0) worker.check();
         const char* const begin = at;
         const Split split = characters_[read_utf8(at)].split;
         if (split != Split::kNone) end_word(begin);

@@ -19,6 +19,7 @@
 #include "tokenizer/buffer.h"
 #include "tokenizer/characters.h"
 #include "tokenizer/scan.h"
+#include "tokenizer/stop.h"
 #include "tokenizer/token.h"
 #include "tokenizer/trie.h"
 #include "tokenizer/word_cache.h"
@@ -56,6 +57,12 @@ struct Worker {
     std::vector<AddedTokens::Part> raw_parts, normalized_parts;
     std::string utf8;
     Buffer<Token> tokens;
+    Stop* stop = nullptr;  // of the call that uses this worker, if that may end early
+
+    // Throws Stopped if the call must end. To be called after Stop::kStep bytes or so.
+    void check() const {
+        if (stop) stop->check();
+    }
 };
 
 class Encoder {
@@ -63,7 +70,7 @@ public:
     explicit Encoder(EncoderOptions options);
 
     // Appends a text's tokens, or their ids alone, which takes less time. text: well-formed UTF-8. Spans and words are
-    // numbers of its characters and words.
+    // numbers of its characters and words. Throws Stopped if the worker's call must end.
     template <typename T>
     void encode(std::string_view text, Worker& worker, Buffer<T>& output) const;
 
@@ -76,10 +83,9 @@ private:
                        Buffer<T>& output) const;
 
     BlockMasks scan_tail(std::string_view text) const;
-    void normalize(std::string_view text, NormalizedText& normalized) const;
+    void normalize(std::string_view text, Worker& worker) const;
     void normalize_in_context(std::string_view text, NormalizedText& normalized) const;
-    void encode_normalized(std::string_view text, const std::uint32_t* sources, std::uint32_t& n_words,
-                           std::vector<Token>& pieces) const;
+    void encode_normalized(std::string_view text, const std::uint32_t* sources, std::uint32_t& n_words, Worker& worker) const;
     void encode_word(std::string_view word, const std::uint32_t* sources, std::size_t n_characters, std::uint32_t index,
                      std::vector<Token>& pieces) const;
 

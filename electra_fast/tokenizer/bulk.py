@@ -70,11 +70,12 @@ class BulkEncoding:
     ) -> Bulk:
         """Encodes the texts between the separators of UTF-8 files, as `encode_bulk` encodes those of a list.
 
-        The files are mapped into memory, not read. No text follows a separator at a file's end.
+        One file after the other is read whole; a pipe is read to its end. No text follows a separator at a file's end.
 
         Raises:
             FileNotFoundError: a file that does not exist.
-            ValueError: a file that is not UTF-8; the message has its name and the byte.
+            ValueError: a file that is not UTF-8, with its name and the byte in the message; a file that was truncated
+                while it was read.
         """
         _check_flags(add_special_tokens, word_starts, spans)
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths

@@ -8,8 +8,8 @@ A ragged batch is (ids [N], row_offsets [rows + 1]): row i is ids[row_offsets[i]
 
 from __future__ import annotations
 
-import mmap
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ FramePiece = tuple[int, int, int]  # sequence 0 or 1, or -1 for a special token;
 _ENDLESS = 1 << 62  # tokens that no row has, in the C++ code's range
 _MOST_THREADS = 1024
 _SLAB = 1 << 24  # characters that are encoded at once, where texts come from an iterator
+_PIECE = 1 << 24  # bytes that are read from a file at once
 
 
 def _instruction_set() -> str:
@@ -151,11 +152,11 @@ class NativeEncoder:
         threads = _check_threads(num_threads)
         parts = []
         for path in paths:
-            with _mapped(path) as content:
-                try:
-                    part = self._encoder.encode_utf8(content, separator, prefix, suffix, threads, word_starts, spans)
-                except ValueError as error:
-                    raise ValueError(f"{path} {error}") from None
+            content = _content(path)
+            try:
+                part = self._encoder.encode_utf8(content, separator, prefix, suffix, threads, word_starts, spans)
+            except ValueError as error:
+                raise ValueError(f"{path} {error}") from None
             parts.append(part)
         return _join(parts, dtype)
 
@@ -204,12 +205,26 @@ def _slabs(texts: Iterable[str]) -> Iterator[list[str]]:
     yield slab
 
 
-def _mapped(path: str | os.PathLike) -> Any:
-    """Maps a file's bytes into memory; the result is a context manager."""
-    with Path(path).open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:  # an empty file cannot be mapped
-            return memoryview(b"")
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+def _content(path: str | os.PathLike) -> np.ndarray:
+    """Reads a file's bytes. Mapped bytes would take less time, but a file that is truncated meanwhile kills its reader.
+
+    Raises:
+        ValueError: a file that was truncated while it was read.
+    """
+    with Path(path).open("rb", buffering=0) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):  # a pipe has no size
+            return np.frombuffer(file.readall(), np.uint8)
+        content = np.empty(status.st_size, np.uint8)
+        done = 0
+        while done < len(content):
+            n = file.readinto(content[done : done + _PIECE])  # a signal is noticed between two pieces
+            if n == 0:
+                raise ValueError(
+                    f"{path} must not change while it is read: it had {len(content):,} bytes, and ended after {done:,}"
+                )
+            done += n
+    return content
 
 
 def _join(parts: list[tuple[np.ndarray | None, ...]], dtype: Any) -> Bulk:

@@ -5,8 +5,10 @@ A name is a local directory if there is one, and a repository of the Hub otherwi
 
 from __future__ import annotations
 
+import glob
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import huggingface_hub
@@ -20,8 +22,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-# Name of the directory that a save writes into first, inside its target; only a killed process leaves one behind.
-SAVING_PREFIX = ".saving-"
 # By endpoint: when it was last asked whether it answers at all, and why it did not.
 _heard: dict[str, tuple[float, str | None]] = {}
 _SECONDS_HEARD, _SECONDS_TO_ANSWER = 60.0, 4.0
@@ -131,9 +131,13 @@ def push_directory(
     revision: str | None = None,
     commit_message: str = "Upload ELECTRA",
     create_pr: bool = False,
-    files: list[str] | None = None,
+    files: Iterable[str],
 ) -> huggingface_hub.CommitInfo:
-    """Uploads a directory, or some of its files, to a repository of the Hub in one commit; creates it if need be."""
+    """Uploads some files of a directory to a repository of the Hub in one commit; creates it if need be.
+
+    Args:
+        files: their names. A directory is never uploaded as a whole: it may hold what is not meant for others.
+    """
     api = huggingface_hub.HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if revision is not None and not revision.startswith("refs/pr"):
@@ -144,8 +148,7 @@ def push_directory(
         revision=revision,
         commit_message=commit_message,
         create_pr=create_pr,
-        allow_patterns=files,
-        ignore_patterns=[f"{SAVING_PREFIX}*"],
+        allow_patterns=[glob.escape(name) for name in files],
     )
 
 

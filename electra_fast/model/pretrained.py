@@ -233,6 +233,7 @@ class HubMixin:
                 revision=revision,
                 commit_message=commit_message,
                 create_pr=create_pr,
+                files=os.listdir(directory),
             )
 
 

@@ -18,6 +18,7 @@ from tiny_models import TINY, assert_same_weights, random_model
 from electra_fast import ElectraConfig, ElectraForPreTraining, ElectraModel
 from electra_fast.hub import files
 from electra_fast.hub.files import find_file, push_directory
+from electra_fast.tokenizer import ElectraTokenizer
 
 
 class Hub:
@@ -263,11 +264,39 @@ def test_save_and_push_uploads_what_it_saved_only(hub, tmp_path, model):
     assert hub.repos["us/other"]["main"].keys() == {"config.json", "model.safetensors"}
 
 
-def test_push_directory_leaves_an_unfinished_save_out(hub, tmp_path):
+def test_everything_that_is_saved_and_pushed_leaves_the_rest_at_home(hub, tmp_path, model):
+    """A directory may hold anything: keys, data, the weights of another network."""
+    tokenizer = ElectraTokenizer(
+        {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"])}
+    )
+    config = {"config.json"}
+    text = {"tokenizer.json", "tokenizer_config.json", "vocab.txt"}
+    for name, saved, expected in (
+        ("model", model, config | {"model.safetensors"}),
+        ("tokenizer", tokenizer, text),
+        ("config", model.config, config),
+    ):
+        directory = tmp_path / name
+        (directory / "data").mkdir(parents=True)
+        for private in (".env", "data/train.csv", "data/config.json", "optimizer.pt", "vocab.txt.old"):
+            (directory / private).write_text("private")
+        saved.save_pretrained(directory, push_to_hub=True, token="secret")
+        assert hub.repos[f"me/{name}"]["main"].keys() == expected
+        saved.save_pretrained(directory, push_to_hub=True, token="secret", repo_id="us/other")
+    tokenizer.save_pretrained(tmp_path / "tokenizer", filename_prefix="[a]*", push_to_hub=True, token="secret")
+    assert hub.repos["me/tokenizer"]["main"].keys() == text | {f"[a]*-{name}" for name in text}
+    tokenizer.push_to_hub("me/alone", token="secret")
+    assert hub.repos["me/alone"]["main"].keys() == text
+
+
+def test_push_directory_uploads_what_it_is_told_only(hub, tmp_path):
     ElectraConfig(**TINY).save_pretrained(tmp_path / "c")
     (tmp_path / "c" / ".saving-x").mkdir()
     (tmp_path / "c" / ".saving-x" / "model.safetensors").write_bytes(b"half")
-    push_directory(tmp_path / "c", "me/config", token="secret")
+    (tmp_path / "c" / ".env").write_text("secret")
+    (tmp_path / "c" / "config[j].json").write_text("{}")
+    push_directory(tmp_path / "c", "me/config", token="secret", files=["config.json", "config[j].json"])
+    assert hub.repos["me/config"]["main"].pop("config[j].json")
     assert hub.repos["me/config"]["main"].keys() == {"config.json"}
     assert ElectraConfig.from_pretrained("me/config").hidden_size == TINY["hidden_size"]
 

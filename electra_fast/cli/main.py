@@ -17,7 +17,7 @@ from typing import Any
 import tyro
 
 from ..versions import __version__
-from .console import exit_code, fail
+from .console import exit_code
 
 # name: (module and name of its dataclass, or the table of its own subcommands; its line in the overview)
 Commands = dict[str, tuple["str | Commands", str]]
@@ -54,33 +54,33 @@ _HELP = ("-h", "--help")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one subcommand and returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in _HELP:
-        print(_overview("electra-fast", COMMANDS))
-        return 0 if argv else 2
-    if argv[0] == "--version":
-        print(f"electra-fast {__version__}")
-        return 0
-    return _run("electra-fast", COMMANDS, *argv)
+    """Runs one subcommand and returns the exit code, that of `exit_code`."""
+    return _run("electra-fast", COMMANDS, *(sys.argv[1:] if argv is None else argv))
 
 
-def _run(parent: str, commands: Commands, name: str, *arguments: str) -> int:
-    if name not in commands:
-        return fail(parent, f"unknown subcommand {name!r}; the subcommands are {', '.join(commands)}")
-    program, target = f"{parent} {name}", commands[name][0]
-    if isinstance(target, dict):
-        if not arguments or arguments[0] in _HELP:
-            print(_overview(program, target))
-            sys.exit(0 if arguments else 2)  # tyro exits too after the help of a command
-        return _run(program, target, *arguments)
+def _run(program: str, target: str | Commands, *arguments: str) -> int:
+    if isinstance(target, dict) and arguments and arguments[0] in target:
+        return _run(f"{program} {arguments[0]}", target[arguments[0]][0], *arguments[1:])
 
     def run() -> None:
+        if isinstance(target, dict):
+            return _show(program, target, *arguments)
         module, attribute = target.split(":")
         command = getattr(importlib.import_module(module), attribute)
-        _parse(command, program, arguments).run()
+        return _parse(command, program, arguments).run()
 
     return exit_code(program, run)
+
+
+def _show(program: str, commands: Commands, *arguments: str) -> None:
+    """Prints the version, or the overview; exits with 2 if nothing was asked for."""
+    if arguments and arguments[0] == "--version" and commands is COMMANDS:
+        print(f"{program} {__version__}")
+    elif arguments and arguments[0] not in _HELP:
+        raise ValueError(f"unknown subcommand {arguments[0]!r}; the subcommands are {', '.join(commands)}")
+    else:
+        print(_overview(program, commands))
+        sys.exit(0 if arguments else 2)  # tyro exits too after the help of a command
 
 
 def _parse(command: type, program: str, arguments: Sequence[str]) -> Any:

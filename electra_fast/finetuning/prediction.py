@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from typing import Any, TypeVar
@@ -57,7 +58,8 @@ def predict(
 
     total = len(examples) if isinstance(examples, Sized) else None
     unknown = UnknownTokens(finetuned.tokenizer, "the examples")
-    with tqdm(total=total, unit=" examples", unit_scale=True, disable=not progress or rank > 0) as bar:
+    shows_bar = progress and rank == 0 and sys.stderr is not None
+    with tqdm(total=total, unit=" examples", unit_scale=True, disable=not shows_bar) as bar:
         for chunk, features in one_ahead(tokenise, _own_chunks(examples, rank, size)):
             done: tuple[list[dict], int] = ([], 0)
             if features is not None:

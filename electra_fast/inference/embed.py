@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -197,7 +198,8 @@ class Embedder:
     def _portions(self, texts: Iterable[str], progress: bool, counts: Counts) -> Iterator[np.ndarray]:
         total = len(texts) if isinstance(texts, Sized) else None
         unknown = UnknownTokens(self.tokenizer, "the texts")
-        with tqdm(total=total, unit=" texts", unit_scale=True, disable=not progress) as bar:
+        shows_bar = progress and sys.stderr is not None
+        with tqdm(total=total, unit=" texts", unit_scale=True, disable=not shows_bar) as bar:
             for rows in one_ahead(self._tokenise, chunks(_checked(texts), len)):
                 unknown.count(rows.ids)
                 vectors = self._compute(rows, bar)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -70,7 +71,7 @@ class ProgressLine:
     """One line that is rewritten in place on a terminal, and repeated every 15 seconds elsewhere."""
 
     def __init__(self, stream: IO[str] | None = None):
-        self._stream = sys.stdout if stream is None else stream
+        self._stream = stream or sys.stdout or io.StringIO()  # a process may have no standard output
         self._is_live = self._stream.isatty()
         self._width = 0
         self._last = -math.inf

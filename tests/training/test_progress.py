@@ -34,6 +34,13 @@ def test_the_line_is_rewritten_on_a_terminal():
     assert len(second) == len(first)
 
 
+def test_a_process_may_have_no_standard_output(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    line = ProgressLine()
+    line.show(50, 0.25, 30.0, {"gen": "12345"})
+    line.end()
+
+
 def test_elsewhere_a_line_now_and_then_and_the_last():
     stream = io.StringIO()
     line = ProgressLine(stream)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import reprlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ def write_shards(
     with replaced(out) as temporary:
         held_out = _save(temporary, _HELD_OUT, corpus.held_out_window(tokenizer, threads), dtype)
         shards, unknown = [], UnknownTokens(tokenizer, "the corpus")
-        with tqdm(desc="tokens", unit="", unit_scale=True) as bar:
+        with tqdm(desc="tokens", unit="", unit_scale=True, disable=sys.stderr is None) as bar:
             for window in corpus.training_windows(tokenizer, None, window_chars, threads):
                 unknown.count(window.ids)
                 shards.append(_save(temporary, f"shard-{len(shards):05}", window, dtype))

@@ -16,15 +16,18 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from ..disk import check_apart
+from .. import disk
 from ..processor import default_threads
 from ..versions import installed_version
 from . import OURS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 T = TypeVar("T")
 
@@ -181,23 +184,17 @@ def check_writable(*paths: Path | None, reads: Iterable[str | Path | None] = ())
     """Refuses a file that cannot be written, or is among what the bench reads, before hours are spent on it."""
     for path in paths:
         if path is not None:
-            _check_parent(path)
-            if path.is_dir():
-                raise FileExistsError(f"the output must be a file, but {path} is a directory")
-            check_apart(path, *reads)
+            disk.check_writable(path)
+            disk.check_apart(path, *reads)
 
 
 def check_directory(path: Path | None) -> None:
     """Refuses a directory of outputs that cannot be made."""
     if path is not None:
-        _check_parent(path)
+        if not path.absolute().parent.is_dir():
+            raise FileNotFoundError(f"the directory of the output does not exist: {path.parent}")
         if path.exists() and not path.is_dir():
             raise FileExistsError(f"the output must be a directory, but {path} is a file")
-
-
-def _check_parent(path: Path) -> None:
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"the directory of the output does not exist: {path.parent}")
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -263,4 +260,10 @@ def plot_bars(
     panels[0][0].invert_yaxis()
     names = [Patch(color=f"C{k}", label=name) for k, name in enumerate(bars)]
     figure.legend(handles=names, loc="outside lower center", ncols=len(bars))
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a drawing in the form that the file's name ends with, by default PNG."""
+    with disk.written(path, "wb") as file:
+        figure.savefig(file, format=path.suffix.removeprefix(".") or "png", dpi=150)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import lzma
@@ -75,6 +76,8 @@ def numbered_lines(path: Path | None) -> Iterator[tuple[int, str]]:
 
 
 def _standard_input() -> Iterator[str]:
+    if sys.stdin is None or sys.stdin.closed:
+        raise FileNotFoundError(f"the {STANDARD_INPUT} must be open, got a closed one")
     for number, line in enumerate(sys.stdin.buffer, start=1):
         text = line.decode("utf-8-sig" if number == 1 else "utf-8", errors="surrogateescape")
         _check_utf8(text, f"{STANDARD_INPUT}, line {number}")
@@ -157,23 +160,70 @@ def written(path: str | os.PathLike, mode: Literal["w", "wb"] = "w") -> Iterator
 
     What was there before stays until then, and after an error. A link is followed, as `open` does. A process that is
     killed leaves `.NAME.PID.tmp`, which the next one removes. Of two processes that write at once, the last one wins.
+    Only a file is ever replaced: a stream is written into, and has what was written before an error.
 
     Raises:
-        FileNotFoundError, FileExistsError: from `check_writable`.
+        FileNotFoundError, FileExistsError, OSError: from `check_writable`.
     """
     check_writable(path)
-    path = Path(os.path.realpath(path))
-    temporary = _beside(path)
+    encoding, place = None if mode == "wb" else "utf-8", _followed(path)
+    with _named_if_full(path):
+        if is_stream(path):
+            # A descriptor keeps its place in what it is open for, which another opening would not know.
+            with open(os.dup(place) if isinstance(place, int) else place, mode, encoding=encoding) as file:
+                yield file
+            return
+        temporary = _beside(place)
+        try:
+            with open(temporary, mode, encoding=encoding) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if place.exists():
+                shutil.copymode(place, temporary)
+            os.replace(temporary, place)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named_if_full(path: str | os.PathLike) -> Iterator[None]:
+    """Names the file in the error of a disk or a device that takes no more."""
     try:
-        with open(temporary, mode, encoding=None if mode == "wb" else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+def is_stream(path: str | os.PathLike) -> bool:
+    """Whether a name leads to a device, a pipe, or what a descriptor of this process is open for (/dev/stdout)."""
+    place = _followed(path)
+    return isinstance(place, int) or (place.exists() and not place.is_file() and not place.is_dir())
+
+
+_MOST_LINKS = 40  # as in Linux
+
+
+def _followed(path: str | os.PathLike) -> Path | int:
+    """Where a name leads, whether something is there or not: a path without links, or the number of a descriptor.
+
+    Raises:
+        FileExistsError: links that lead in a circle.
+    """
+    end = os.fspath(path)
+    for _ in range(_MOST_LINKS):
+        parent, name = os.path.split(end)
+        parent = os.path.realpath(parent or ".")
+        # The system shows descriptors as links to files, which may have other names now, or none.
+        if parent == os.path.realpath("/proc/self/fd") and name.isdecimal():
+            return int(name)
+        end = os.path.join(parent, name)
+        if not os.path.islink(end):
+            return Path(os.path.realpath(end))
+        end = os.path.join(parent, os.readlink(end))
+    raise FileExistsError(f"the output must not be a link that leads in a circle, got {path}")
 
 
 def check_writable(path: str | os.PathLike) -> None:
@@ -181,15 +231,18 @@ def check_writable(path: str | os.PathLike) -> None:
 
     Raises:
         FileNotFoundError: the directory does not exist.
-        FileExistsError: a directory or a device has that name.
+        FileExistsError: a directory or a socket has that name, or links lead in a circle.
+        OSError: a descriptor that is not open.
     """
-    parent = Path(os.path.realpath(path)).parent
-    # A pipe that /dev/stdout leads to has no directory.
-    if os.path.exists(path) and not os.path.isfile(path):
-        is_directory = " (it is a directory)" if os.path.isdir(path) else ""
-        raise FileExistsError(f"the output must be a file, but {path} is there and is none{is_directory}")
-    if not parent.is_dir():
-        raise FileNotFoundError(f"the directory of the output does not exist: {parent}")
+    place = _followed(path)
+    if isinstance(place, int):
+        os.fstat(place)
+        return
+    if place.is_dir() or place.is_socket():
+        kind = "directory" if place.is_dir() else "socket"
+        raise FileExistsError(f"the output must be a file, but {path} is there and is none (it is a {kind})")
+    if not place.parent.is_dir():
+        raise FileNotFoundError(f"the directory of the output does not exist: {place.parent}")
 
 
 def check_apart(output: str | os.PathLike | int, *inputs: str | os.PathLike | int | None) -> None:
@@ -238,9 +291,10 @@ def replaced(directory: str | os.PathLike) -> Iterator[Path]:
     Raises:
         FileExistsError: a file has that name, or a process works in the directory: it would go on in the old one.
     """
-    directory = Path(os.path.realpath(directory))
-    if directory.exists() and not directory.is_dir():
+    place = _followed(directory)
+    if isinstance(place, int) or (place.exists() and not place.is_dir()):
         raise FileExistsError(f"the output must be a directory, but {directory} is a file")
+    directory = place
     if Path.cwd().is_relative_to(directory):
         raise FileExistsError(f"the output must be another directory than the working one, got {directory}")
     temporary, old = _beside(directory), directory.with_name(f".{directory.name}.old.tmp")
@@ -254,6 +308,48 @@ def replaced(directory: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, directory)
     finally:
         _clean(directory, temporary, old)
+
+
+def made(directory: str | os.PathLike) -> Path:
+    """Makes a directory to write into, and its parents, if need be; follows a link, also one that leads nowhere yet."""
+    place = _followed(directory)
+    if isinstance(place, int):
+        raise FileExistsError(f"the output must be a directory, but {directory} is a file")
+    place.mkdir(parents=True, exist_ok=True)
+    return Path(directory)
+
+
+def copied(source: Path, target: Path) -> None:
+    """Copies a file or a directory, as `written` and `replaced` do."""
+    if source.is_dir():
+        with replaced(target) as directory:
+            shutil.copytree(source, directory, dirs_exist_ok=True)
+    else:
+        with source.open("rb") as file, written(target, "wb") as copy:
+            shutil.copyfileobj(file, copy)
+
+
+def moved(source: Path, target: Path) -> None:
+    """Gives a file, or a directory in the place of none or an empty one, another name, as `copied` would."""
+    if target.is_symlink() or is_stream(target):
+        copied(source, target)
+        removed(source)
+    else:
+        os.replace(source, target)
+
+
+def removed(path: Path) -> None:
+    """Removes a file or a directory, if it is there. A link stays: what it leads to is removed, or emptied."""
+    place = _followed(path)
+    if isinstance(place, int) or is_stream(place):
+        return
+    if not place.is_dir():
+        place.unlink(missing_ok=True)
+    elif path.is_symlink():
+        for inner in place.iterdir():
+            shutil.rmtree(inner) if inner.is_dir() and not inner.is_symlink() else inner.unlink()
+    else:
+        shutil.rmtree(place)
 
 
 def _beside(path: Path) -> Path:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .disk import made, moved
 from .model.base import ElectraPreTrainedModel
 from .model.config import ElectraConfig
 from .model.pretrained import load_complete
@@ -297,7 +298,7 @@ def _write_companions(exportable: Exportable, tokenizer: ElectraTokenizer | None
 @contextmanager
 def _written_beside(directory: str | os.PathLike, last: str, overwrite: bool) -> Iterator[Path]:
     """A temporary directory whose files move to `directory` if no error occurs, the one called `last` at the end."""
-    directory = Path(directory).absolute()
+    directory = Path(os.path.realpath(directory))
     if not directory.parent.is_dir():
         raise FileNotFoundError(f"the parent of the output directory does not exist: {directory.parent}")
     if directory.exists() and not (overwrite and directory.is_dir()):
@@ -305,9 +306,9 @@ def _written_beside(directory: str | os.PathLike, last: str, overwrite: bool) ->
         raise FileExistsError(f"the output directory exists: {directory}{hint}")
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
         yield Path(temporary)
-        directory.mkdir(exist_ok=True)
+        made(directory)
         for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name == last):
-            os.replace(file, directory / file.name)
+            moved(file, directory / file.name)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from ...processor import cpu_threads
 from ...tokenizer import ElectraTokenizer
 from .. import OURS
 from ..gpu import Ceilings, check_device, device_names
-from ..measure import append_rows, check_writable, import_error, machine, require
+from ..measure import append_rows, check_writable, import_error, machine, require, save_figure
 from .cold_start import cold_start, write_batches
 from .cost import ceilings, forward_flops
 from .files import SHAPES, WRITERS, write_weights
@@ -246,7 +246,7 @@ class ModelBench:
         figure = plot_ratios(rows)
         if figure is None:
             raise ValueError(f"{self.plot} is not written: no row has a ratio")
-        figure.savefig(self.plot, dpi=150)
+        save_figure(figure, self.plot)
 
 
 def choose(against: Sequence[str], dtype: str, device: str) -> tuple[list[Entry], list[str]]:

@@ -36,6 +36,7 @@ from triton.runtime.jit import JITFunction
 
 from ... import kernels
 from ...cli.console import exit_code
+from ...disk import written
 from ...kernels import attention_tiles
 from ...model.config import ElectraConfig
 from ...ops.contracts import library
@@ -240,7 +241,8 @@ def replace_table(path: Path, text: str) -> None:
     _, end, after = rest.partition(END)
     if not end:
         raise ValueError(f"{path} must hold the markers {BEGIN} and {END}, one after the other")
-    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    with written(path) as file:
+        file.write(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...disk import written
+from ...disk import made, written
 from ..measure import check_directory, check_writable, require
 from .figures import rewrite
 from .history import history_tables
@@ -68,7 +68,7 @@ class ReportCommand:
         clean = {name: [row for row in some if is_clean(row)] for name, some in chosen.items()}
         if self.plots is not None:
             require("matplotlib", "bench")
-            self.plots.mkdir(exist_ok=True)
+            made(self.plots)
             for path in (path for name, some in clean.items() for path in self._draw(name, some, self.plots)):
                 print(path)
         if self.readme is not None:

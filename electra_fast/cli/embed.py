@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO, Literal
 
 import numpy as np
 
-from ..disk import check_apart, check_readable, check_writable, numbered_lines, written
+from ..disk import check_apart, check_readable, check_writable, is_stream, numbered_lines, written
 from ..inference.batching import BATCH_TOKENS, Counts
 from .options import Device, ImplOption
 
@@ -30,7 +32,7 @@ class EmbedCommand:
     input: Path
     """A file of UTF-8 lines, which may be compressed: .gz, .xz, .zst. A blank line counts as an empty text."""
     output: Path
-    """The .npy file to write, fp32 [lines, hidden size], whole or not at all."""
+    """The .npy file to write, fp32 [lines, hidden size], whole or not at all; or a pipe or a device."""
     pooling: Literal["mean", "cls"] = "mean"
     """Vector of a text: the mean of its tokens' last hidden states, or the first token's state."""
     normalize: bool = False
@@ -48,7 +50,7 @@ class EmbedCommand:
         from ..bundled import bundled
         from ..inference.embed import Embedder, load_encoder
 
-        if self.output.suffix != ".npy":
+        if self.output.suffix != ".npy" and not is_stream(self.output):
             raise ValueError(f"the output must be a .npy file, got {self.output}")
         check_writable(self.output)
         check_readable(self.input)
@@ -90,7 +92,7 @@ def written_rows(path: Path, size: int) -> Iterator[Callable[[np.ndarray], None]
         file.write(np.ascontiguousarray(rows, np.float32).data)
         n_rows += len(rows)
 
-    with written(path, "wb") as file:
+    with written(path, "wb") as target, TemporaryFile() if is_stream(path) else nullcontext(target) as file:
         _write_header(file, (0, size))
         begin = file.tell()
         yield write
@@ -98,6 +100,9 @@ def written_rows(path: Path, size: int) -> Iterator[Callable[[np.ndarray], None]
         file.seek(0)
         _write_header(file, (n_rows, size))
         assert file.tell() == begin
+        if file is not target:  # a stream cannot go back to the header
+            file.seek(0)
+            shutil.copyfileobj(file, target)
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:

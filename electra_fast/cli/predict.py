@@ -48,7 +48,7 @@ class PredictCommand:
     no_header: bool = False
     """Read the first line of a table as an example; columns are then numbers."""
     output: Path | None = None
-    """The file to write, whole or not at all. Default: the standard output."""
+    """The file to write, whole or not at all; or a pipe or a device. Default: the standard output."""
     batch_tokens: int = BATCH_TOKENS
     """Number of tokens to compute together."""
     device: Device = "auto"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from ..disk import written
+from ..disk import copied, moved, written
 from ..model.config import ElectraConfig
 from ..model.precision import default_precision
 from ..tokenizer import ElectraTokenizer
@@ -166,10 +165,9 @@ def _keep_best(directory: RunDirectory, summary: dict[str, Any], keep_all: bool)
             continue
         directory.remove(source.name)
         if keep_all:
-            copy = shutil.copytree if source.is_dir() else shutil.copyfile
-            copy(source, directory.path / source.name)
+            copied(source, directory.path / source.name)
         else:
-            os.replace(source, directory.path / source.name)
+            moved(source, directory.path / source.name)
     if not keep_all:
         for result in summary["results"]:
             _seed_directory(directory, result["seed"]).remove("model")

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ..disk import written
+from ..disk import made, written
 
 # The range of STS-B's scores.
 _SCORES = (0.0, 5.0)
@@ -31,7 +31,7 @@ def write_glue(path: str | os.PathLike, predictions: Sequence[Mapping[str, Any]]
         if prediction["id"] != str(index):
             raise ValueError(f"{path}: ids must be the numbers of examples, {index} here, got {prediction['id']!r}")
         lines.append(f"{index}\t{_prediction(prediction)}")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    made(Path(path).parent)
     with written(path) as file:
         file.write("\n".join(lines) + "\n")
 
@@ -52,7 +52,7 @@ def write_squad(directory: str | os.PathLike, predictions: Sequence[Mapping[str,
         name: json.dumps({p["id"]: p[field] for p in predictions}, indent=2, allow_nan=False) + "\n"
         for name, field in fields.items()
     }
-    directory.mkdir(parents=True, exist_ok=True)
+    made(directory)
     with ExitStack() as files:
         for name, content in contents.items():
             file = files.enter_context(written(directory / name))

@@ -22,8 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .files import SAVING_PREFIX
+from ..disk import is_stream, made, moved, removed
 
+# Name of the directory that a save writes into first, inside its target; only a killed process leaves one behind.
+_SAVING_PREFIX = ".saving-"
 # (name of a single file, name of the index of its shards).
 _FORMATS = {
     "safetensors": ("model.safetensors", "model.safetensors.index.json"),
@@ -250,8 +252,8 @@ def write_checkpoint(
         max_shard_size=max_shard_size,
     )
     names = [*split.filename_to_tensors, "config.json"]
-    directory.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=SAVING_PREFIX, dir=directory) as aside:
+    made(directory)
+    with TemporaryDirectory(prefix=_SAVING_PREFIX, dir=directory) as aside:
         for name, keys in split.filename_to_tensors.items():
             _write_tensors(Path(aside, name), {key: state[key] for key in keys})
         Path(aside, "config.json").write_text(config_json, encoding="utf-8")
@@ -260,13 +262,13 @@ def write_checkpoint(
             index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
             Path(aside, index_name).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             names.append(index_name)
-            (directory / index_name).unlink(missing_ok=True)
+            removed(directory / index_name)
         for name in names:
             # safetensors writes files that only their owner can read; the config has the mode of the user's umask.
             os.chmod(Path(aside, name), mode)
             with open(Path(aside, name), "rb") as file:
                 os.fsync(file.fileno())
-            os.replace(Path(aside, name), directory / name)
+            moved(Path(aside, name), directory / name)
     _remove_stale(directory, variant, keep=names)
     return names
 
@@ -290,5 +292,6 @@ def _remove_stale(directory: Path, variant: str | None, keep: Collection[str]) -
         stem, suffix = names[0].rsplit(".", 1)
         shard = re.compile(rf"{re.escape(stem)}-\d{{5}}-of-\d{{5}}\.{suffix}")
         for path in directory.iterdir():
-            if (path.name in names or shard.fullmatch(path.name)) and path.name not in keep:
+            is_stale = (path.name in names or shard.fullmatch(path.name)) and path.name not in keep
+            if is_stale and not is_stream(path):
                 path.unlink()

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..disk import made, written
 from ..ops.reference import ACTIVATIONS
 from .fields import as_dtype, check_field, json_value
 
@@ -239,16 +240,18 @@ class ElectraConfig:
         return json.dumps(self.to_diff_dict() if use_diff else self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = True) -> None:
-        Path(json_file_path).write_text(self.to_json_string(use_diff), encoding="utf-8")
+        with written(json_file_path) as file:
+            file.write(self.to_json_string(use_diff))
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Writes config.json into a directory, and creates it if need be."""
         from ..hub.files import push_directory
 
-        os.makedirs(save_directory, exist_ok=True)
+        made(save_directory)
         self.to_json_file(Path(save_directory) / "config.json")
         if push_to_hub:
-            push_directory(save_directory, files=["config.json"], **kwargs)
+            repo_id = kwargs.pop("repo_id", Path(save_directory).name)
+            push_directory(save_directory, repo_id, files=["config.json"], **kwargs)
 
     def update(self, config_dict: dict[str, Any]) -> None:
         for key, value in config_dict.items():

@@ -24,6 +24,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
+from ..disk import made, written
 from .arguments import check_flag
 from .components import simplify
 from .vocabulary import SPECIAL_TOKENS, is_own_token
@@ -84,7 +85,8 @@ def write_vocab(vocab: dict[str, int], path: str | os.PathLike) -> None:
         raise ValueError(
             f"{path} needs the ids 0 to {len(tokens) - 1} in use without gaps; keep {TOKENIZER_FILE} instead"
         )
-    Path(path).write_bytes("".join(f"{token}\n" for token in tokens).encode("utf-8"))
+    with written(path, "wb") as file:
+        file.write("".join(f"{token}\n" for token in tokens).encode("utf-8"))
 
 
 def build_backend(
@@ -281,8 +283,9 @@ def write_directory(
     content |= {name: getattr(normalizer, attribute) for name, attribute in NORMALIZER_SETTINGS.items()}
     content["tokenizer_class"] = "ElectraTokenizer"
     text = json.dumps(_as_json(content), indent=2, sort_keys=True, ensure_ascii=False)
-    paths[0].write_text(text + "\n", encoding="utf-8")
-    backend.save(str(paths[1]))
+    for path, content in zip(paths, (text + "\n", backend.to_str(pretty=True)), strict=False):
+        with written(path) as file:
+            file.write(content)
     try:
         write_vocab(backend.get_vocab(with_added_tokens=False), paths[2])
     except ValueError:  # tokenizer.json holds the vocabulary too, and readers prefer it
@@ -292,8 +295,7 @@ def write_directory(
 
 def path_in(directory: str | os.PathLike, name: str, prefix: str | None) -> Path:
     """Path of a file in a directory; creates the directory if need be."""
-    Path(directory).mkdir(parents=True, exist_ok=True)
-    return Path(directory, f"{prefix}-{name}" if prefix else name)
+    return Path(made(directory), f"{prefix}-{name}" if prefix else name)
 
 
 def _read_json(path: Path | None) -> dict[str, Any]:
@@ -365,7 +367,7 @@ class Files:
         paths = write_directory(self._tokenizer, self._settings(), save_directory, filename_prefix)
         if push_to_hub:
             repo_id = kwargs.pop("repo_id", Path(save_directory).name)
-            push_directory(save_directory, repo_id, **kwargs)
+            push_directory(save_directory, repo_id, files=[Path(path).name for path in paths], **kwargs)
         return paths
 
     def save_vocabulary(self, save_directory: str | os.PathLike, filename_prefix: str | None = None) -> tuple[str, ...]:
@@ -379,8 +381,8 @@ class Files:
         from ..hub.files import push_directory
 
         with TemporaryDirectory() as directory:
-            self.save_pretrained(directory)
-            return push_directory(directory, repo_id, **kwargs)
+            paths = self.save_pretrained(directory)
+            return push_directory(directory, repo_id, files=[Path(path).name for path in paths], **kwargs)
 
     def train_new_from_iterator(
         self,

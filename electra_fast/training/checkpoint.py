@@ -21,6 +21,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed import checkpoint
 from torch.distributed.checkpoint import SavePlan, SavePlanner
 
+from ..disk import made
 from .joined_states import joined_tensors
 from .manifest import NAME as MANIFEST
 from .manifest import check_manifest, write_manifest
@@ -105,11 +106,11 @@ class Checkpoints:
         self.finish()
         temporary = self._directory / f".step-{step}"
         if self._is_main:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            made(self._directory)
             for leftover in self._directory.glob(".step-*"):
-                shutil.rmtree(leftover)
+                _remove(leftover)
             if step in self._unfit:
-                self._remove(step)
+                self._drop(step)
         distributed.barrier(self._group)
         written = checkpoint.async_save(state, storage_writer=_Writer(temporary), process_group=self._group)
         self._pending = self._background.submit(self._complete, step, written), step
@@ -145,12 +146,12 @@ class Checkpoints:
             kept = [old for old in done if old not in self._unfit][-self._keep :]
             for old in done:
                 if old not in kept:
-                    self._remove(old)
+                    self._drop(old)
 
-    def _remove(self, step: int) -> None:
-        removed = self._directory / f".step-{step}"
-        os.replace(self._directory / f"step-{step}", removed)
-        shutil.rmtree(removed)
+    def _drop(self, step: int) -> None:
+        dropped = self._directory / f".step-{step}"
+        os.replace(self._directory / f"step-{step}", dropped)
+        _remove(dropped)
         self._unfit.discard(step)
 
     def resume(self, state: State) -> tuple[int, list[str]]:
@@ -262,6 +263,11 @@ class _Writer(checkpoint.FileSystemWriter):
             while first.__context__ is not None:
                 first = first.__context__
             raise OSError(str(first)) from error
+
+
+def _remove(directory: Path) -> None:
+    """Removes a checkpoint; of one that lies elsewhere, only the link to it."""
+    directory.unlink() if directory.is_symlink() else shutil.rmtree(directory)
 
 
 def _cause(error: BaseException) -> str:

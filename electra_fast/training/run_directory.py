@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..disk import written
+from ..disk import made, removed, written
 from .json_files import differences, read_object
 from .lock import NAME as LOCK
 from .lock import locked
@@ -79,14 +78,13 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Removes what an earlier run left; makes the directory."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        made(self.path)
         for name in (self._settings.name, self.log.name, self.plot.name, *self._outputs):
             self.remove(name)
 
     def remove(self, name: str) -> None:
         """Removes a file or a directory, if it is there."""
-        path = self.path / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        removed(self.path / name)
 
     def write_settings(self, settings: dict[str, Any]) -> None:
         """Writes the run's settings; from now on the directory `holds_a_run`."""

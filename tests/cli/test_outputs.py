@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -80,7 +82,7 @@ OVER = "must not be written over what is read: "
         ("bench model --texts a.txt --json link.txt", OVER + "link.txt is a.txt"),
         ("bench tokenizer --data data --json data/text.txt", OVER + "data/text.txt is a file of data"),
         ("bench finetune --data data --json data/train.csv", OVER + "data/train.csv is a file of data"),
-        ("bench pretrain --json data", "must be a file, but data is a directory"),
+        ("bench pretrain --json data", "must be a file, but data is there and is none .it is a directory"),
         ("bench report --results data --markdown data/text.txt", OVER + "data/text.txt is a file of data"),
         ("bench report --results data --plots a.txt", "must be a directory, but a.txt is a file"),
         ("bench report --results data --plots no/plots", "the directory of the output does not exist: no"),
@@ -101,3 +103,61 @@ def test_neither_do_the_demo_and_the_maker_of_the_bundled_model(refused, monkeyp
     refused(Demo(data=(Path("same"),), out=Path("data")).run, OVER + "data is same")
     monkeypatch.setattr(bundle, "DIRECTORY", Path("run"))
     refused(bundle.MakeBundled(run_directory=Path("run/model")).run, OVER + "run holds run/model")
+
+
+# Links, pipes and devices
+
+
+def run(capsys, command):
+    code = main(command.split())
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return captured
+
+
+EMBED = "embed --model model --device cpu --input data/text.txt --output"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train-vocab --data data --size 10 --out",
+        EMBED,
+        "convert model",
+        "export model --format torch",
+    ],
+)
+def test_links_are_followed_by_all_commands(made, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(shutil.copytree(made, tmp_path / "here", symlinks=True))
+    Path("disk").mkdir()
+    Path("out.npy").symlink_to("between")
+    Path("between").symlink_to("disk/out.npy")
+    run(capsys, f"{command} out.npy")
+    assert Path("out.npy").is_symlink() and Path("between").is_symlink()
+    assert [path.name for path in Path("disk").iterdir()] == ["out.npy"]
+    assert not [path.name for path in Path().iterdir() if path.name.startswith(".")]
+    Path("a").symlink_to("b")
+    Path("b").symlink_to("a")
+    code = main([*command.split(), "a"])
+    error = capsys.readouterr().err
+    assert code == 2 and ("a link that leads in a circle" in error or "must be a .npy file" in error)
+    assert error.count("\n") == 1
+
+
+def test_pipes_and_devices_are_written_into(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(shutil.copytree(made, tmp_path / "here", symlinks=True))
+    os.mkfifo("pipe")
+    vocabulary = "train-vocab --data data --size 10 --out"
+    for command in (EMBED, vocabulary):
+        run(capsys, f"{command} out.npy")
+        found = []
+        reader = threading.Thread(target=lambda: found.append(Path("pipe").read_bytes()), daemon=True)  # noqa: B023
+        reader.start()
+        run(capsys, f"{command} pipe")
+        reader.join(60)
+        assert found[0] == Path("out.npy").read_bytes() and Path("pipe").is_fifo()
+    for command in (EMBED, vocabulary):
+        run(capsys, f"{command} /dev/null")
+        assert main([*command.split(), "/dev/full"]) == 2
+        assert capsys.readouterr().err.endswith("No space left on device: '/dev/full'\n")
+    assert all(Path(path).is_char_device() for path in ("/dev/null", "/dev/full"))

@@ -88,3 +88,22 @@ def test_a_lock_that_was_left_is_no_content(tmp_path):
     (tmp_path / "notes").touch()
     with pytest.raises(FileExistsError, match="is not empty, and holds no run"):
         RunDirectory(tmp_path, ()).check(overwrite=False)
+
+
+def test_a_new_run_empties_what_links_lead_to(tmp_path):
+    (tmp_path / "out").symlink_to("disk/out")
+    (tmp_path / "disk").mkdir()
+    directory = RunDirectory(tmp_path / "out", ["checkpoints", "results.json"])
+    directory.clear()
+    for name in ("checkpoints", "results.json", "log.jsonl"):
+        (tmp_path / "out" / name).symlink_to(tmp_path / "disk" / name)
+    (tmp_path / "disk" / "checkpoints" / "step-1").mkdir(parents=True)
+    for name in ("results.json", "log.jsonl"):
+        (tmp_path / "disk" / name).write_text("old")
+    directory.clear()
+    assert (tmp_path / "out").is_symlink() and all(path.is_symlink() for path in (tmp_path / "out").iterdir())
+    assert [path.name for path in (tmp_path / "disk" / "checkpoints").iterdir()] == []
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["checkpoints", "out"]
+    with directory.writer([]) as log:
+        log.write("run", seed=1)
+    assert (tmp_path / "disk" / "log.jsonl").read_text() == '{"kind": "run", "seed": 1}\n'

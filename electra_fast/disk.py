@@ -1,12 +1,14 @@
-"""Text files, plain or packed, line by line; and files and directories that appear whole or not at all."""
+"""Text files, plain or packed, line by line; JSON; files and directories that appear whole or not at all."""
 
 from __future__ import annotations
 
 import errno
 import gzip
 import io
+import json
 import lzma
 import os
+import re
 import shutil
 import sys
 import zlib
@@ -22,6 +24,9 @@ STANDARD_INPUT = "standard input"
 
 _DAMAGE = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError)
 _CHUNK = 1 << 20
+_DEEPEST = 100  # far more than any file of ours or of the Hub, far less than Python can copy or print
+# Half of a surrogate pair as JSON can spell it; the other half may stand beside it.
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 # Reading
@@ -149,6 +154,53 @@ def plain_name(path: Path) -> str:
 def plain_suffix(path: Path) -> str:
     """How that name ends, in lower case: ".jsonl"."""
     return Path(plain_name(path)).suffix.lower()
+
+
+# JSON
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; the last of equal keys counts, and NaN and Infinity are numbers, as in transformers.
+
+    Raises:
+        json.JSONDecodeError: a text that is no JSON.
+        ValueError: lists and objects that are nested too deep, a number of too many digits.
+    """
+    try:
+        value = json.loads(text)
+        level = [value] if isinstance(value, dict | list) else []
+        for _ in range(_DEEPEST):
+            parts = [x for part in level for x in (part.values() if isinstance(part, dict) else part)]
+            level = [part for part in parts if isinstance(part, dict | list)]
+            if not level:
+                return value
+    except RecursionError:
+        pass
+    raise ValueError(f"lists and objects must be nested at most {_DEEPEST} deep, got more")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        ValueError: what is no JSON that `parse_json` takes, or holds half of a surrogate pair; names the file.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        value = parse_json(text)
+        if _HALF_CHARACTER.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except ValueError as error:
+        raise ValueError(f"{path} must hold JSON, got: {error}") from error
+
+
+def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
+    """The object of a JSON file; raises ValueError, with its name, for another value and from `read_json`."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
 
 
 # Writing

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..disk import written
+from ..disk import read_json, written
 from ..hub.files import find_file
 from ..model.base import ElectraPreTrainedModel
 from ..model.config import ElectraConfig
@@ -120,8 +120,8 @@ def load_finetuned(
         )
     longest = config.max_position_embeddings
     max_length = min(tokenizer.model_max_length, longest) if saved is None else saved["max_length"]
-    if max_length > longest:
-        raise ValueError(f"{path}: max_length in {FILE_NAME} must be at most {longest}, got {max_length}")
+    if not 0 < max_length <= longest:
+        raise ValueError(f"{path}: max_length in {FILE_NAME} must be from 1 to {longest}, got {max_length}")
 
     model = load_complete(
         model_class,
@@ -169,12 +169,9 @@ def _read_saved(path: str | os.PathLike) -> dict[str, Any] | None:
     file = find_file(path, FILE_NAME, required=False)
     if file is None:
         return None
-    try:
-        saved = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} must hold JSON, got: {error}") from error
+    saved = read_json(file)
     types = {"kind": str, "options": dict, "max_length": int}
     is_right = isinstance(saved, dict) and all(isinstance(saved.get(key), type_) for key, type_ in types.items())
     if not is_right:
-        raise ValueError(f"{file} must hold an object with the keys kind, options and max_length, got {saved!r}")
+        raise ValueError(f"{file} must hold an object with the keys kind, options and max_length, got {saved!r:.200}")
     return saved

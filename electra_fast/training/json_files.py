@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..disk import parse_json
+
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
@@ -20,8 +22,8 @@ def read_object(path: Path) -> dict[str, Any]:
 def parsed_object(text: bytes | str, place: str) -> dict[str, Any]:
     """The JSON object of a text; `place` names the text in the ValueError for anything else."""
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(text.decode() if isinstance(text, bytes) else text)
+    except ValueError as error:
         raise ValueError(f"{place} must be a JSON object, got: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{place} must be a JSON object, got: {type(found).__name__}")

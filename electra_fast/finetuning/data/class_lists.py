@@ -8,11 +8,11 @@ What looks like a list but cannot be read as one is refused: half a list would b
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from ...disk import parse_json
 from .lines import shown
 
 # Separators of classes in plain text, and their full-width forms.
@@ -68,7 +68,7 @@ def _bracketed(text: str) -> list[Any] | None:
     """The items of a list that is written out; None if it is not clear what they are."""
     if text[0] == "[":
         try:
-            return json.loads(text)
+            return parse_json(text)
         except ValueError:
             pass
     inner = text[1:-1].strip()
@@ -101,7 +101,12 @@ def _items(text: str) -> list[tuple[bool, str]] | None:
 
 
 def _unquoted(text: str) -> str:
-    return ast.literal_eval(text) if "\\" in text else text[1:-1]
+    if "\\" not in text:
+        return text[1:-1]
+    try:
+        return ast.literal_eval(text)
+    except SyntaxError as error:
+        raise ValueError(f"a class in quotes must have the escapes of Python or JSON, got {shown(text)}") from error
 
 
 def _parts(text: str) -> list[str] | None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal
 
+from ...disk import parse_json
+
 # What a row may lack: one of its texts, or its label. None of it may lack in training; both may in inference.
 Lack = Literal["text", "label"]
 
@@ -62,7 +64,7 @@ def without_end(line: str) -> str:
 def json_object(line: str) -> dict[str, Any]:
     """Parses a line that must be a JSON object; raises ValueError."""
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError as error:
         raise ValueError(f"must be a JSON object, got: {error}") from error
     if not isinstance(record, dict):

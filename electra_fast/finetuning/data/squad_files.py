@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from ...disk import numbered_lines, plain_suffix
+from ...disk import numbered_lines, parse_json, plain_suffix
 from .examples import QuestionExample
 from .lines import (
     Lack,
@@ -99,12 +99,14 @@ def _whole(path: Path) -> Iterator[_Found]:
     if not text.strip():
         return
     try:
-        whole = json.loads(text)
+        whole = parse_json(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
             yield from _by_lines(path)
             return
         raise ValueError(f"{path}, line {error.lineno}: must be JSON, got: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: must be JSON, got: {error}") from error
     lines = _lines_of_ids(text)
     for article_name, article in _parts(
         path, "", {"data": whole} if whole and isinstance(whole, list) else whole, "data"

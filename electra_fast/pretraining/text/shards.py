@@ -166,6 +166,8 @@ class ShardedCorpus:
         _check_fields(path, self.meta, _META)
         for shard in (self.meta["held_out"], *self.meta["shards"]):
             _check_fields(path, shard, _SHARD)
+            if Path(shard["name"]).name != shard["name"]:
+                raise ValueError(f"{path} must name files of its own directory, got {shard['name']!r}")
 
     def training_windows(
         self,
@@ -216,8 +218,10 @@ class ShardedCorpus:
                 arrays[field] = np.load(path, mmap_mode="r", allow_pickle=False)
             except (ValueError, EOFError, FileNotFoundError) as error:
                 raise ValueError(f"{path} must be an array of a token shard, got: {error}") from error
-            if arrays[field].ndim != 1 or arrays[field].dtype.kind not in "iu":
-                raise ValueError(f"{path} must be a row of integers, got {arrays[field].dtype} {arrays[field].shape}")
+            array, dtypes = arrays[field], ("uint16", "uint32") if field == "ids" else ("int64",)
+            if array.ndim != 1 or array.dtype not in dtypes:
+                got = f"{array.dtype} of shape {list(array.shape)}"
+                raise ValueError(f"{path} must be a row of {' or '.join(dtypes)}, got {got}")
         window = TokenWindow(**arrays, verify=lambda: self._verify(shard, arrays))
         if (window.n_tokens, window.n_documents) != (shard["tokens"], shard["documents"]):
             raise ValueError(

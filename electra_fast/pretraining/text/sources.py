@@ -7,7 +7,6 @@ text without blank ones.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import get_args
 
-from ...disk import COMPRESSIONS, lines, plain_suffix
+from ...disk import COMPRESSIONS, lines, parse_json, plain_suffix
 from ...processor import default_threads
 from .documents import DocumentsBy, Source, cut_documents
 
@@ -73,8 +72,8 @@ class JsonLinesFile:
 
     def _text(self, line: str, number: int) -> str:
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            record = parse_json(line)
+        except ValueError as error:
             raise ValueError(f"{self.path}, line {number} must be a JSON object, got: {error}") from error
         text = record.get(self.text_key) if isinstance(record, dict) else None
         if not isinstance(text, str):

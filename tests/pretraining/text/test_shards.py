@@ -237,3 +237,35 @@ def test_the_command_writes_what_a_run_opens(tmp_path, capsys, monkeypatch):
         open_corpus([tmp_path / "a.txt", tmp_path / "out"])
     with pytest.raises(FileExistsError):
         command.run()
+
+
+HOSTILE = [
+    ({"shards": 3}, "must have list as shards, got 3"),
+    ({"shards": [3]}, "must have str as name, got None"),
+    ({"shards": [{"name": "x"}]}, "must have int as tokens, got None"),
+    ({"shards": [{"name": "../x", "tokens": 1, "documents": 1}]}, r"files of its own directory, got '\.\./x'"),
+    ({"held_out": None}, "must have dict as held_out, got None"),
+    ({"vocabulary": 3}, "must have str as vocabulary, got 3"),
+    ({"data": None}, "must have str as data, got None"),
+    ({"tokens": "9"}, "must have int as tokens, got '9'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), HOSTILE, ids=str)
+def test_a_meta_json_of_another_kind_is_refused(tokenizer, tmp_path, changes, message):
+    write_shards(Corpus.from_texts(TEXTS), tokenizer, tmp_path / "out")
+    path = tmp_path / "out" / "meta.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=message):
+        ShardedCorpus(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((2, 2), np.int64), np.zeros(3, np.float32), np.zeros((), np.int64)], ids=str
+)
+@pytest.mark.parametrize("field", ["ids", "line_offsets", "document_offsets"])
+def test_an_array_of_another_kind_is_refused(tokenizer, tmp_path, field, array):
+    write_shards(Corpus.from_texts(TEXTS), tokenizer, tmp_path / "out")
+    np.save(tmp_path / "out" / f"shard-00000.{field}.npy", array)
+    with pytest.raises(ValueError, match=rf"shard-00000\.{field}\.npy must be a row of u?int"):
+        list(ShardedCorpus(tmp_path / "out").training_windows(tokenizer, None))

@@ -1,4 +1,4 @@
-"""Limits on the use of the processor: cores, torch's threads, instruction sets of the C++ extensions."""
+"""Limits on the use of the machine: cores, torch's threads, instruction sets of the C++ extensions, memory."""
 
 from __future__ import annotations
 
@@ -40,3 +40,12 @@ def cpu_threads(n_threads: int | None) -> Iterator[None]:
 def default_threads() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory() -> int:
+    """The bytes of this machine's memory; where the system does not tell, more than any machine has."""
+    names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
+    if not all(name in getattr(os, "sysconf_names", ()) for name in names):
+        return 1 << 60
+    n_pages, page_size = map(os.sysconf, names)
+    return n_pages * page_size

@@ -12,7 +12,7 @@ https://github.com/google/flax/blob/main/flax/serialization.py
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..hub.weights import origins
 
 TF_FILE, FLAX_FILE = "tf_model.h5", "flax_model.msgpack"
 _LEAVES = {
@@ -34,6 +36,8 @@ _LEAVES = {
     "kernel": "weight",
 }
 _FLAX_ARRAY = 1  # number of the msgpack extension that Flax writes arrays with
+_DEEPEST = 32  # dictionaries within dictionaries
+_DEFLATE = 1032  # the largest ratio at which the compression of HDF5 packs
 
 
 def read_keras(path: Path) -> dict[str, Tensor]:
@@ -44,20 +48,23 @@ def read_keras(path: Path) -> dict[str, Tensor]:
         ValueError: a damaged file, or another kind of file.
     """
     h5py = _import("h5py", path)
-    tensors: dict[str, Tensor] = {}
+    arrays: list[tuple[str, list[str], Tensor]] = []
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
+            # A dataset may have any shape, and values that are nowhere in the file.
+            if item.nbytes > _DEFLATE * max(item.id.get_storage_size(), 1):
+                raise ValueError(f"{name} of shape {list(item.shape)} in {item.id.get_storage_size():,} bytes")
             # The name has the layer's group, then the variable's own name; the latter begins with the model's.
             parts = name.removesuffix(":0").replace("_._", "/").split("/")[2:]
-            tensors.update([_torch_tensor(path, parts, torch.from_numpy(np.asarray(item)))])
+            arrays.append((name, parts, torch.from_numpy(np.asarray(item))))
 
     try:
         with h5py.File(path, "r") as file:
             file.visititems(visit)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise ValueError(f"{path} must be a whole HDF5 file of transformers, got: {error}") from error
-    return tensors
+    return _torch_tensors(path, arrays)
 
 
 def read_flax(path: Path) -> dict[str, Tensor]:
@@ -73,6 +80,9 @@ def read_flax(path: Path) -> dict[str, Tensor]:
         if code != _FLAX_ARRAY:
             raise ValueError(f"an extension of type {code}, where only arrays are expected")
         shape, dtype_name, content = msgpack.unpackb(data, raw=True)
+        # Without these checks, an integer is a number of zeros, and -1 is whatever fits.
+        if not isinstance(content, bytes) or min(shape, default=0) < 0:
+            raise ValueError(f"an array of shape {shape} with {type(content).__name__}")
         dtype = getattr(torch, dtype_name.decode(), None)
         if not isinstance(dtype, torch.dtype):
             raise ValueError(f"an array of {dtype_name.decode()}")
@@ -82,29 +92,40 @@ def read_flax(path: Path) -> dict[str, Tensor]:
         tree = msgpack.unpackb(path.read_bytes(), ext_hook=array, raw=False)
         if not isinstance(tree, Mapping):
             raise ValueError(f"a {type(tree).__name__}, where a dictionary is expected")
-    except (ValueError, RuntimeError, msgpack.UnpackException) as error:
+    except (ValueError, RuntimeError, TypeError, AttributeError, msgpack.UnpackException) as error:
         raise ValueError(f"{path} must be a whole file of Flax, got: {str(error) or type(error).__name__}") from error
-    return dict(_torch_tensor(path, parts, tensor) for parts, tensor in _leaves(path, tree.get("params", tree)))
+    return _torch_tensors(path, _leaves(path, tree.get("params", tree)))
 
 
-def _leaves(path: Path, tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[list[str], Tensor]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(path, value, (*above, name))
-        elif isinstance(value, Tensor):
-            yield [*above, name], value
-        else:
-            raise ValueError(f"{path} must hold arrays, got {type(value).__name__} at {'/'.join((*above, name))}")
+def _leaves(path: Path, tree: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str], Tensor]]:
+    """The tensors of dictionaries within dictionaries, each with its name and the parts of that."""
+    name = "/".join(above)
+    if isinstance(tree, Tensor):
+        yield name, list(above), tree
+        return
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"{path} must hold arrays, got {type(tree).__name__} at {name}")
+    if len(above) > _DEEPEST:
+        raise ValueError(f"{path} must hold dictionaries at most {_DEEPEST} deep, got more at {name}")
+    for key, value in tree.items():
+        if not isinstance(key, str):
+            raise ValueError(f"{path} must hold arrays by their names, got {key!r:.80} at {name or 'the top'}")
+        yield from _leaves(path, value, (*above, key))
 
 
-def _torch_tensor(path: Path, parts: list[str], tensor: Tensor) -> tuple[str, Tensor]:
-    """torch's name and layout of a tensor, from the parts of its name in Keras or Flax."""
-    if not parts:
-        raise ValueError(f"{path} must hold weights of transformers, got an array without a model's name")
-    *above, leaf = parts
-    if leaf == "kernel":
-        tensor = tensor.t()
-    return ".".join([*above, _LEAVES.get(leaf, leaf)]), tensor.contiguous()
+def _torch_tensors(path: Path, arrays: Iterable[tuple[str, list[str], Tensor]]) -> dict[str, Tensor]:
+    """Tensors with torch's names and layout, from their names and the parts of these in Keras or Flax."""
+    found = {}
+    for name, parts, tensor in arrays:
+        if not parts:
+            raise ValueError(f"{path} must hold weights of transformers, got an array without a model's name")
+        *above, leaf = parts
+        if leaf == "kernel" and tensor.ndim != 2:
+            raise ValueError(f"{path} must hold {name} with 2 dimensions, got {list(tensor.shape)}")
+        tensor = tensor.t() if leaf == "kernel" else tensor
+        found[name] = ".".join([*above, _LEAVES.get(leaf, leaf)]), tensor.contiguous()
+    origin = origins((ours, name) for name, (ours, _) in found.items())
+    return {ours: found[name][1] for ours, name in origin.items()}
 
 
 def _import(name: str, path: Path) -> ModuleType:

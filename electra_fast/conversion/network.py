@@ -22,6 +22,7 @@ from ..model.modeling import (
     ElectraForSequenceClassification,
     ElectraForTokenClassification,
 )
+from ..model.pretrained import refuse_quantized
 
 # Names of a tensor that only this class's head has; the first that a checkpoint holds decides.
 _CLASS_OF_HEAD: dict[str, type[ElectraPreTrainedModel]] = {
@@ -96,7 +97,11 @@ def build_network(
         raise ValueError(f"{config_source} contradicts {source}: {'; '.join(wrong)}")
     known = {name: value for name, value in config.items() if name not in ("model_type", "architectures", "dtype")}
     heads = {"num_attention_heads": max(1, sizes["hidden_size"] // 64)}
-    full = ElectraConfig(**{**heads, **known, **sizes})
+    try:
+        full = ElectraConfig(**{**heads, **known, **sizes})
+    except ValueError as error:
+        raise ValueError(f"{config_source or source}: {error}") from error
+    refuse_quantized(full, config_source)
 
     with torch.device("meta"):
         model = model_class(full, impl="torch")
@@ -139,13 +144,18 @@ def _sizes(source: Any, tensors: Mapping[str, Tensor], their_name: Callable[[str
             raise ValueError(f"{their_name(name)} of {source} must have 2 dimensions, got {list(tensors[name].shape)}")
         return tensors[name].shape
 
+    # Names may hold any number, and a network has as many layers as the highest says.
+    layers = {match[1] for name in tensors if (match := _LAYER.match(name))}
+    if absent := next((number for number in map(str, range(len(layers))) if number not in layers), None):
+        lacks = their_name(f"electra.encoder.layer.{absent}.intermediate.dense.weight")
+        raise ValueError(f"{source} must hold layers from 0 on without gaps, got {len(layers)}, and lacks {lacks}")
     vocab_size, embedding_size = shape("electra.embeddings.word_embeddings.weight")
     intermediate_size, hidden_size = shape("electra.encoder.layer.0.intermediate.dense.weight")
     return {
         "vocab_size": vocab_size,
         "embedding_size": embedding_size,
         "hidden_size": hidden_size,
-        "num_hidden_layers": 1 + max(int(match[1]) for name in tensors if (match := _LAYER.match(name))),
+        "num_hidden_layers": len(layers),
         "intermediate_size": intermediate_size,
         "max_position_embeddings": shape("electra.embeddings.position_embeddings.weight")[0],
         "type_vocab_size": shape("electra.embeddings.token_type_embeddings.weight")[0],

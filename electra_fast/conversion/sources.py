@@ -8,7 +8,6 @@ a repository with config.json and weights of torch, Keras or Flax, of an ELECTRA
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..disk import read_json_object
 from ..hub.files import find_file
-from ..hub.weights import file_names, modern_names, read_state_dict
+from ..hub.weights import file_names, modern_names, origins, read_state_dict
 from ..tokenizer import ElectraTokenizer
 from ..tokenizer.files import TOKENIZER_FILE, VOCAB_FILE, read_vocab
 from . import tf1_names
@@ -119,14 +119,21 @@ def _read_tf1(
         result[0].notes.append(f"no part of pre-training's networks, left out: {', '.join(left[:5])}{more}")
     beside = bundle.prefix.parent / VOCAB_FILE
     tokenizer = tokenizer_of(beside, result[0].config.max_position_embeddings) if beside.is_file() else None
-    step = int(bundle.read("global_step")) if "global_step" in names else None
-    return Checkpoint(result, tokenizer, step)
+    return Checkpoint(result, tokenizer, _step(bundle) if "global_step" in names else None)
+
+
+def _step(bundle: Tf1Bundle) -> int:
+    step = bundle.read("global_step")
+    if step.numel() != 1 or step.is_floating_point():
+        raise ValueError(f"{bundle.prefix} must hold a whole number as global_step, got {step.dtype} of shape "
+                         f"{list(step.shape)}")  # fmt: skip
+    return int(step)
 
 
 def _tf1_network(bundle: Tf1Bundle, network: NetworkName, config_source: Any, config: dict[str, Any]) -> Network:
     names = bundle.entries.keys()
     scopes = tf1_names.scopes(names, network)
-    origin = {hub: tf1 for tf1 in names if (hub := tf1_names.to_hub(tf1, scopes))}
+    origin = origins((hub, tf1) for tf1 in names if (hub := tf1_names.to_hub(tf1, scopes)))
     tensors = {hub: tf1_names.transposed(tf1, bundle.read(tf1)) for hub, tf1 in origin.items()}
     return build_network(bundle.prefix, tensors, config, config_source, lambda hub: tf1_names.to_tf1(hub, scopes))
 
@@ -153,7 +160,7 @@ def _read_hub(
 
 def _hub_network(source: str | os.PathLike) -> Network:
     config_path = find_file(source, "config.json")
-    config = _read_json(config_path)
+    config = read_json_object(config_path)
     model_type = config.get("model_type", "electra")
     if model_type not in ("electra", "bert"):
         raise ValueError(f"{config_path} must be of an ELECTRA or a BERT, got model_type {model_type!r}")
@@ -161,7 +168,8 @@ def _hub_network(source: str | os.PathLike) -> Network:
     tensors = modern_names({name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)})
     left: list[str] = []
     if model_type == "bert":
-        tensors = {f"electra.{name.removeprefix('bert.')}": tensor for name, tensor in tensors.items()}
+        origin = origins((f"electra.{name.removeprefix('bert.')}", name) for name in tensors)
+        tensors = {ours: tensors[name] for ours, name in origin.items()}
         left = [name.removeprefix("electra.") for name in tensors if not name.startswith(_BERT_ENCODER)]
         tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(_BERT_ENCODER)}
     elif not any(name.startswith("electra.") for name in tensors):
@@ -198,14 +206,4 @@ def _read_configs(
 ) -> dict[NetworkName, tuple[str | os.PathLike, dict[str, Any]]]:
     if configs and len(configs) != len(networks):
         raise ValueError(f"a config must be given for each of {', '.join(networks)}, got {len(configs)}")
-    return {name: (path, _read_json(Path(path))) for name, path in zip(networks, configs, strict=False)}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} must hold JSON, got: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content
+    return {name: (path, read_json_object(path)) for name, path in zip(networks, configs, strict=False)}

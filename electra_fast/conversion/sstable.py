@@ -20,6 +20,7 @@ _FOOTER_SIZE = 48  # two handles, zeros up to 40 bytes, the magic number
 _TRAILER_SIZE = 5  # compression, checksum
 _BLOCK_SIZE = 4096
 _RESTART_INTERVAL = 16
+_LONGEST_KEY = 1 << 12  # a key may repeat the one before at the price of a byte
 _COMPRESSIONS = {1: "snappy", 2: "zstd"}
 
 
@@ -40,12 +41,18 @@ def masked_crc32c(data: bytes | np.ndarray) -> int:
 
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Reads (number, next position): 7 bits per byte, the lowest first; raises ValueError at the end of the data."""
+    """Reads (number, next position): 7 bits per byte, the lowest first.
+
+    Raises:
+        ValueError: the end of the data, or a number of more than 64 bits.
+    """
     value = shift = 0
     while position < len(data):
         byte = data[position]
         value |= (byte & 0x7F) << shift
         position, shift = position + 1, shift + 7
+        if value >= 1 << 64 or shift > 70:
+            raise ValueError("a number has more than 64 bits")
         if byte < 0x80:
             return value, position
     raise ValueError("a number goes beyond the end")
@@ -81,8 +88,12 @@ def read_table(path: Path) -> dict[bytes, bytes]:
         _, position = _read_handle(footer, 0)  # the metaindex, which TensorFlow leaves empty
         index, _ = _read_handle(footer, position)
         table: dict[bytes, bytes] = {}
+        last = None
         for _, handle in _entries(_read_block(content, *index)):
-            table.update(_entries(_read_block(content, *_read_handle(handle, 0)[0])))
+            for key, value in _entries(_read_block(content, *_read_handle(handle, 0)[0])):
+                if last is not None and key <= last:
+                    raise ValueError(f"keys must be in order, each once, got {key!r:.80} after {last!r:.80}")
+                table[key], last = value, key
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     return table
@@ -113,12 +124,18 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise ValueError("a block without a list of restarts")
     (n_restarts,) = struct.unpack_from("<I", block, len(block) - 4)
     end = len(block) - 4 - 4 * n_restarts
+    if end < 0:
+        raise ValueError(f"a block of {len(block)} bytes with {n_restarts} restarts")
     position, key = 0, b""
     while position < end:
         n_shared, position = read_varint(block, position)
         n_new, position = read_varint(block, position)
         n_value, position = read_varint(block, position)
         value_at = position + n_new
+        if n_shared > len(key) or value_at + n_value > end or n_shared + n_new > _LONGEST_KEY:
+            raise ValueError(
+                f"an entry whose key of {n_shared} + {n_new} bytes or value of {n_value} bytes is too long"
+            )
         key = key[:n_shared] + block[position:value_at]
         position = value_at + n_value
         yield key, block[value_at:position]

@@ -15,8 +15,10 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +40,7 @@ _DTYPES = {
 _DTYPE_NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
 _KNOWN = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPE_NUMBERS)
 _FILE = re.compile(r"(.+)\.(?:index|data-\d{5}-of-\d{5})")
+_MOST_DIMENSIONS = 254  # TensorFlow's own limit
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # ways in which protocol buffers write a field
 
 
@@ -72,18 +75,23 @@ class Tf1Bundle:
 
     def __init__(self, source: str | os.PathLike):
         self.prefix = find_prefix(source)
-        table = read_table(_index_of(self.prefix))
+        index = _index_of(self.prefix)
+        table = read_table(index)
         if _HEADER_KEY not in table:
-            raise ValueError(
-                f"{_index_of(self.prefix)} must be the index of a TensorFlow checkpoint, got another table"
-            )
-        header = dict(_fields(table.pop(_HEADER_KEY)))
-        if header.get(2):
-            raise ValueError(f"{_index_of(self.prefix)} must be little-endian, got big-endian")
-        self._shards = [_shard_of(self.prefix, index, header[1]) for index in range(header[1])]
-        self.entries = {key.decode(): _read_entry(value) for key, value in table.items()}
-        """Entries of the index by the tensors' names."""
-        self._check_sizes()
+            raise ValueError(f"{index} must be the index of a TensorFlow checkpoint, got another table")
+        try:
+            header = _Message(table.pop(_HEADER_KEY))
+            n_shards, is_big_endian = header.integer(1), header.integer(2)
+            self.entries = {key.decode(): _read_entry(value) for key, value in table.items()}
+            """Entries of the index by the tensors' names."""
+        except ValueError as error:
+            raise ValueError(f"{index} must be the index of a TensorFlow checkpoint, got: {error}") from error
+        if is_big_endian:
+            raise ValueError(f"{index} must be little-endian, got big-endian")
+        if n_shards < 1:
+            raise ValueError(f"{index} must name at least one data file, got {n_shards}")
+        self._shards = list(self._find_shards(n_shards))
+        self._check_places()
 
     def read(self, name: str) -> Tensor:
         """A tensor, on the CPU, in the dtype of the file.
@@ -98,7 +106,9 @@ class Tf1Bundle:
         if entry.dtype not in _DTYPES:
             raise ValueError(f"{name} of {self.prefix} must be of {_KNOWN}, got TensorFlow's type {entry.dtype}")
         dtype = _DTYPES[entry.dtype]
-        if entry.size != prod(entry.shape) * dtype.itemsize:
+        # A tensor without values may have sizes whose product torch cannot count.
+        at_least = prod(max(1, size) for size in entry.shape) * dtype.itemsize
+        if entry.size != prod(entry.shape) * dtype.itemsize or at_least >= 1 << 63:
             raise ValueError(
                 f"{_index_of(self.prefix)} contradicts itself: {name} is {dtype} of shape {list(entry.shape)}, and of "
                 f"{entry.size} bytes"
@@ -111,17 +121,39 @@ class Tf1Bundle:
             raise ValueError(f"{path} is damaged: wrong checksum of {name}")
         return torch.from_numpy(np.array(data)).view(dtype).reshape(entry.shape)
 
-    def _check_sizes(self) -> None:
-        """Checks that all shards are there and as long as the index says."""
-        for path in self._shards:
+    def _find_shards(self, n_shards: int) -> Iterator[Path]:
+        for number in range(n_shards):
+            path = _shard_of(self.prefix, number, n_shards)
             if not path.is_file():
                 raise FileNotFoundError(f"{_index_of(self.prefix)} names the data file {path.name}, which is missing")
-        sizes = [path.stat().st_size for path in self._shards]
-        for name, entry in self.entries.items():
-            if not entry.is_sliced and entry.offset + entry.size > sizes[entry.shard]:
+            yield path
+
+    def _check_places(self) -> None:
+        """Checks that each tensor has a place of its own in a shard, so that the files' sizes bound the tensors'."""
+        index, sizes = _index_of(self.prefix), [path.stat().st_size for path in self._shards]
+        whole = {name: entry for name, entry in self.entries.items() if not entry.is_sliced}
+        for name, entry in whole.items():
+            if not 0 <= entry.shard < len(sizes):
+                raise ValueError(
+                    f"{index} must place {name} in one of {len(sizes)} data files, got number {entry.shard}"
+                )
+            if min(entry.offset, entry.size, *entry.shape) < 0:
+                raise ValueError(
+                    f"{index} must give {name} a place, a size and a shape of at least 0, got {entry.offset}, "
+                    f"{entry.size} and {list(entry.shape)}"
+                )
+            if entry.offset + entry.size > sizes[entry.shard]:
                 raise ValueError(
                     f"{self._shards[entry.shard]} is truncated: {name} ends at byte {entry.offset + entry.size}, the "
                     f"file at {sizes[entry.shard]}"
+                )
+        ordered = sorted((name for name in whole if whole[name].size), key=lambda name: _place(whole[name]))
+        for name, after in pairwise(ordered):
+            end = whole[name].offset + whole[name].size
+            if whole[name].shard == whole[after].shard and whole[after].offset < end:
+                raise ValueError(
+                    f"{index} must give each tensor bytes of its own, got {after} at byte {whole[after].offset} and "
+                    f"{name} until {end}"
                 )
 
 
@@ -200,18 +232,51 @@ def _shard_of(prefix: Path, shard: int, n_shards: int) -> Path:
 
 
 def _read_entry(data: bytes) -> Entry:
-    """Reads a BundleEntryProto; fields that hold 0 are absent from it."""
-    fields = dict(_fields(data))
-    dimensions = [value for number, value in _fields(fields.get(2, b"")) if number == 2]
+    """Reads a BundleEntryProto."""
+    entry = _Message(data)
+    dimensions = [_Message(dimension) for shape in entry.messages(2)[-1:] for dimension in _Message(shape).messages(2)]
+    if len(dimensions) > _MOST_DIMENSIONS:
+        raise ValueError(f"a tensor of {len(dimensions)} dimensions")
     return Entry(
-        dtype=fields.get(1, 0),
-        shape=tuple(dict(_fields(dimension)).get(1, 0) for dimension in dimensions),
-        shard=fields.get(3, 0),
-        offset=fields.get(4, 0),
-        size=fields.get(5, 0),
-        checksum=fields.get(6, 0),
-        is_sliced=7 in fields,
+        dtype=entry.integer(1),
+        shape=tuple(dimension.integer(1) for dimension in dimensions),
+        shard=entry.integer(3),
+        offset=entry.integer(4),
+        size=entry.integer(5),
+        checksum=entry.integer(6),
+        is_sliced=bool(entry.messages(7)),
     )
+
+
+def _place(entry: Entry) -> tuple[int, int]:
+    return entry.shard, entry.offset
+
+
+class _Message:
+    """The fields of a protocol buffer by number. Those that hold 0 are absent, and the last of equal ones counts.
+
+    Raises:
+        ValueError: a message that is cut off, a field of another kind than is asked for.
+    """
+
+    def __init__(self, data: bytes):
+        self._values: dict[int, list[int | bytes]] = {}
+        for number, value in _fields(data):
+            self._values.setdefault(number, []).append(value)
+
+    def integer(self, number: int) -> int:
+        """A signed integer of 64 bits."""
+        value = self._of_kind(number, int)[-1] if number in self._values else 0
+        return value - (1 << 64) if value >= 1 << 63 else value
+
+    def messages(self, number: int) -> list[bytes]:
+        return self._of_kind(number, bytes)
+
+    def _of_kind(self, number: int, kind: type) -> list[Any]:
+        values = self._values.get(number, [])
+        if not all(isinstance(value, kind) for value in values):
+            raise ValueError(f"a protocol buffer whose field {number} is not of {kind.__name__}")
+        return values
 
 
 def _entry_bytes(tensor: Tensor, shard: int, offset: int, data: np.ndarray) -> bytes:
@@ -246,3 +311,5 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             position += size
         else:
             raise ValueError(f"a protocol buffer must have fields of known kinds, got kind {kind}")
+        if position > len(data):
+            raise ValueError(f"a protocol buffer must hold all of its field {number}, got {len(data)} bytes")

@@ -114,8 +114,16 @@ def to_tf1(name: str, scopes: Mapping[str, str]) -> str:
 
 
 def transposed(tf1_name: str, tensor: Tensor) -> Tensor:
-    """A tensor in the other side's layout: matrices of dense layers are transposed, in both directions."""
-    return tensor.t().contiguous() if tf1_name.endswith("/kernel") else tensor
+    """A tensor in the other side's layout: matrices of dense layers are transposed, in both directions.
+
+    Raises:
+        ValueError: the name of a matrix, and a tensor that is none.
+    """
+    if not tf1_name.endswith("/kernel"):
+        return tensor
+    if tensor.ndim != 2:
+        raise ValueError(f"{tf1_name} must have 2 dimensions, got {list(tensor.shape)}")
+    return tensor.t().contiguous()
 
 
 def others(names: Collection[str], used: Collection[str]) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..disk import is_stream, made, moved, removed
+from ..disk import is_stream, made, moved, read_json, removed
 
 # Name of the directory that a save writes into first, inside its target; only a killed process leaves one behind.
 _SAVING_PREFIX = ".saving-"
@@ -32,6 +32,8 @@ _FORMATS = {
     "bin": ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 }
 _OLD_NAMES = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
+FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+"""The dtypes that weights may have."""
 _OLD_BUFFERS = re.compile(r"(^|\.)(embeddings\.token_type_ids|position_ids)$")
 
 
@@ -84,7 +86,7 @@ def read_tensors(path: Path, weights_only: bool = True) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} must be a whole safetensors file, got: {error}") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=weights_only)
@@ -100,7 +102,7 @@ def read_tensors(path: Path, weights_only: bool = True) -> dict[str, Any]:
 
 def _read_shards(index: Path, find: Callable[[str], Path | None], weights_only: bool) -> dict[str, Any]:
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = read_json(index)["weight_map"]
         shards = sorted(set(weight_map.values()))
         outside = [shard for shard in shards if Path(shard).name != shard]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -112,7 +114,10 @@ def _read_shards(index: Path, find: Callable[[str], Path | None], weights_only: 
         path = find(shard)
         if path is None:
             raise ValueError(f"{index} names the shard {shard}, which is missing")
-        state.update(read_tensors(path, weights_only))
+        tensors = read_tensors(path, weights_only)
+        if twice := sorted(state.keys() & tensors.keys()):
+            raise ValueError(f"{index} must name files with tensors of their own, got {twice[0]} in two of them")
+        state |= tensors
     if absent := sorted(set(weight_map) - set(state)):
         raise ValueError(f"{index} promises {absent[0]}, but {weight_map[absent[0]]} does not hold it")
     return state
@@ -167,23 +172,38 @@ def modern_names(state: Mapping[str, Tensor], key_mapping: Mapping[str, str] | N
         ValueError: two tensors would have the same name.
     """
     rules = (*(key_mapping or {}).items(), *_OLD_NAMES)
-    result, origin = {}, {}
-    for name, tensor in state.items():
-        key = name
+
+    def modern(name: str) -> str:
         for pattern, replacement in rules:
-            key = re.sub(pattern, replacement, key)
-        if _OLD_BUFFERS.search(key):
-            continue
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    names = {name: modern(name) for name in state}
+    origin = origins((key, name) for name, key in names.items() if not _OLD_BUFFERS.search(key))
+    return {key: state[name] for key, name in origin.items()}
+
+
+def origins(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Names of tensors in a file by the names that they get; raises ValueError where two would have the same."""
+    origin: dict[str, str] = {}
+    for key, name in pairs:
         if key in origin:
             raise ValueError(f"the checkpoint holds {key} twice: as {origin[key]} and as {name}")
-        result[key], origin[key] = tensor, name
-    return result
+        origin[key] = name
+    return origin
 
 
 def differing_ties(state: Mapping[str, Tensor], ties: Mapping[str, str]) -> list[str]:
     """Names whose tensors should be equal by `ties` ({name: the name it shares its tensor with}), but differ."""
-    pairs = ((tied, origin) for tied, origin in ties.items() if tied in state and origin in state)
+    pairs = (
+        (tied, origin) for tied, origin in ties.items() if is_weight(state.get(tied)) and is_weight(state.get(origin))
+    )
     return [tied for tied, origin in pairs if not torch.equal(state[tied].to(state[origin].dtype), state[origin])]
+
+
+def is_weight(value: Any) -> bool:
+    """Whether a value of a checkpoint is a tensor that can be a weight; `fit` refuses others under a weight's name."""
+    return isinstance(value, Tensor) and value.dtype in FLOATING
 
 
 def merge_ties(state: Mapping[str, Tensor], ties: Mapping[str, str]) -> dict[str, Tensor]:
@@ -203,14 +223,22 @@ def fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str
         state: the checkpoint's tensors, by their modern names, and what it holds beside them.
         expected: the model's tensors; only names and shapes are used.
         prefix: `electra.`, added to or removed from a name where that makes it one of the model's.
+
+    Raises:
+        ValueError: what is no tensor of floating type under the name of one, two tensors for one of the model's.
     """
     result = Fit()
+    keys = {
+        name: next((k for k in (name, prefix + name, name.removeprefix(prefix)) if k in expected), None)
+        for name in state
+    }
+    origins((key, name) for name, key in keys.items() if key is not None)
     for name, tensor in state.items():
-        key = next((k for k in (name, prefix + name, name.removeprefix(prefix)) if k in expected), None)
+        key = keys[name]
         if key is None:
             result.unexpected.append(name)
-        elif not isinstance(tensor, Tensor):
-            raise ValueError(f"the checkpoint must hold a tensor called {name}, got {type(tensor).__name__}")
+        elif obstacle := _why_no_weight(tensor):
+            raise ValueError(f"the checkpoint must hold a tensor called {name}, {obstacle}")
         elif tensor.shape != expected[key].shape:
             result.mismatched.append((key, tuple(tensor.shape), tuple(expected[key].shape)))
         else:
@@ -218,6 +246,21 @@ def fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str
     found = {*result.tensors, *(key for key, _, _ in result.mismatched)}
     result.missing = [key for key in expected if key not in found]
     return result
+
+
+def _why_no_weight(value: Any) -> str | None:
+    """The reason why a value of a checkpoint cannot be loaded as a weight; None if it can."""
+    if not isinstance(value, Tensor):
+        return f"got {type(value).__name__}"
+    if value.dtype not in FLOATING:
+        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATING)
+        got = str(value.dtype).removeprefix("torch.")
+        return f"one of {known}, got {got}: weights that are quantized in the file are not supported"
+    if value.layout != torch.strided or value.is_meta:
+        return f"one with all its values, got {value.layout} on {value.device}"
+    if value.nbytes > value.untyped_storage().nbytes():  # a pickle may repeat one value along a size of any length
+        return f"one with all its values, got {value.untyped_storage().nbytes():,} bytes for {value.nbytes:,}"
+    return None
 
 
 def _has_head(keys: Collection[str], network: str) -> bool:

@@ -37,6 +37,7 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
         if not isinstance(config, ElectraConfig):
             raise TypeError(f"config must be an electra_fast.ElectraConfig, got {type(config).__name__}")
         config.validate()
+        config.check_memory()
         self.config = config
         self.ops = ops.select(impl)
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from ..disk import made, written
+from ..disk import made, read_json_object, written
 from ..ops.reference import ACTIVATIONS
+from ..processor import memory
 from .fields import as_dtype, check_field, json_value
 
 # Read and written by every config of the transformers family; left out of the file while they hold these values.
@@ -29,6 +30,16 @@ _COMMON_DEFAULTS: dict[str, Any] = {
     "architectures": None,
     "dtype": None,
 }
+# Fields that decide how many weights a model has.
+_SIZES = (
+    "vocab_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "embedding_size",
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+)
 
 
 class ElectraConfig:
@@ -51,13 +62,15 @@ class ElectraConfig:
         **kwargs: any other key of a config.json; kept as an attribute and written back.
 
     Raises:
-        ValueError: a field of a wrong kind, a size that is not positive, a hidden size that the heads do not divide.
+        ValueError: a field of a wrong kind, a size that is not positive or out of all reason, a hidden size that the
+            heads do not divide, a key that is the name of a method.
     """
 
     model_type = "electra"
 
     def __init__(
         self,
+        /,
         vocab_size: int = 30522,
         embedding_size: int = 128,
         hidden_size: int = 256,
@@ -134,6 +147,16 @@ class ElectraConfig:
 
     def __setattr__(self, name: str, value: Any) -> None:
         check_field(name, value)
+        own = getattr(type(self), name, None)
+        if callable(own) or name.startswith("__"):
+            raise ValueError(f"{name} must be no field of a config, since {type(self).__name__} has a method of that "
+                             f"name, got {value!r:.80}")  # fmt: skip
+        if isinstance(own, property) and own.fset is None:
+            if value != getattr(self, name):
+                raise ValueError(
+                    f"{name} must be {getattr(self, name)}, which follows from the other fields, got {value!r:.80}"
+                )
+            return
         super().__setattr__(name, as_dtype(value) if name == "dtype" else value)
 
     def validate(self) -> None:
@@ -159,6 +182,18 @@ class ElectraConfig:
         if position not in (None, "absolute"):
             raise ValueError(f"position_embedding_type must be 'absolute', got {position!r}: relative positions of "
                              "transformers 4 are not supported")  # fmt: skip
+
+    def check_memory(self) -> None:
+        """Raises ValueError where the weights of any model of this config are larger than the machine's memory."""
+        tables = (self.vocab_size + self.max_position_embeddings + self.type_vocab_size) * self.embedding_size
+        layers = self.num_hidden_layers * self.hidden_size * (4 * self.hidden_size + 2 * self.intermediate_size)
+        needed = (tables + layers) * torch.get_default_dtype().itemsize
+        if needed > memory():
+            sizes = ", ".join(f"{name} {getattr(self, name):,}" for name in _SIZES)
+            raise ValueError(
+                f"a model must fit into this machine's memory of {memory() / 2**30:,.0f} GiB, one of this config needs "
+                f"{needed / 2**30:,.0f} GiB: {sizes}"
+            )
 
     @property
     def torch_dtype(self) -> torch.dtype | None:
@@ -204,7 +239,7 @@ class ElectraConfig:
         for name in ("dtype", "torch_dtype"):
             if kwargs.get(name) == "auto":  # the file's own
                 del kwargs[name]
-        return cls.from_dict({**_read_json(path), **kwargs})
+        return cls.from_dict({**read_json_object(path), **kwargs})
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> ElectraConfig:
@@ -219,7 +254,7 @@ class ElectraConfig:
 
     @classmethod
     def from_json_file(cls, json_file: str | os.PathLike) -> ElectraConfig:
-        return cls.from_dict(_read_json(json_file))
+        return cls.from_dict(read_json_object(json_file))
 
     # Writing
 
@@ -266,13 +301,3 @@ class ElectraConfig:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
-
-
-def _read_json(path: str | os.PathLike) -> dict[str, Any]:
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must hold JSON, got: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content

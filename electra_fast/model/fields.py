@@ -12,6 +12,8 @@ import torch
 
 # Torch and C++ count in 64 bits, products of two sizes included.
 _LIMIT = 2**31
+# Modules and labels are objects of Python, which take far more memory and time than numbers in a tensor.
+_LARGEST = {"num_hidden_layers": 1000, "num_labels": 2**22}
 
 
 def _is_integer(value: Any) -> bool:
@@ -23,7 +25,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_label_number(key: Any) -> bool:
-    return isinstance(key, Integral) or (isinstance(key, str) and key.removeprefix("-").isdecimal())
+    return isinstance(key, Integral) or (isinstance(key, str) and key.removeprefix("-").isdecimal() and len(key) < 20)
+
+
+def _is_label(value: Any) -> bool:
+    return not isinstance(value, list | dict)
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ NAME = Kind("a name", lambda value: isinstance(value, str))
 NAMES = Kind("a list of names", lambda value: isinstance(value, list) and all(isinstance(x, str) for x in value))
 ACTIVATION = Kind("the name of an activation or a function", lambda value: isinstance(value, str) or callable(value))
 LABELS_BY_NUMBER = Kind(
-    "an object from integers to labels", lambda value: isinstance(value, dict) and all(map(_is_label_number, value))
+    "an object from integers to labels",
+    lambda value: isinstance(value, dict) and all(map(_is_label_number, value)) and all(map(_is_label, value.values())),
 )
 NUMBERS_BY_LABEL = Kind("an object from labels to integers", lambda value: isinstance(value, dict))
 DTYPE = Kind("a torch dtype or the name of one", lambda value: _dtype_of(value) is not None)
@@ -114,9 +121,11 @@ def check_field(name: str, value: Any) -> None:
     if kind is None:
         return
     if _is_integer(value) and abs(value) >= _LIMIT:
-        raise ValueError(f"{name} must be below 2**31, got {value}")
+        raise ValueError(f"{name} must be below 2**31, got {value!r:.40}")
     if not kind.fits(value):
-        raise ValueError(f"{name} must be {kind.description}, got {value!r}")
+        raise ValueError(f"{name} must be {kind.description}, got {value!r:.200}")
+    if name in _LARGEST and value > _LARGEST[name]:
+        raise ValueError(f"{name} must be at most {_LARGEST[name]:,}, got {value:,}")
 
 
 def _dtype_of(value: Any) -> torch.dtype | None:

@@ -16,7 +16,17 @@ import torch
 from torch import Tensor
 
 from ..hub.files import find_file, push_directory
-from ..hub.weights import differing_ties, file_names, fit, merge_ties, modern_names, read_state_dict, write_checkpoint
+from ..hub.weights import (
+    FLOATING,
+    differing_ties,
+    file_names,
+    fit,
+    is_weight,
+    merge_ties,
+    modern_names,
+    read_state_dict,
+    write_checkpoint,
+)
 from .config import ElectraConfig
 
 _PUSH_OPTIONS = ("repo_id", "private", "revision", "commit_message", "create_pr")
@@ -53,6 +63,17 @@ def load_complete(model_class: type[HubMixin], path: str | os.PathLike, what: st
     if loaded["missing_keys"]:
         raise ValueError(f"{path} must be {what}, but lacks {', '.join(sorted(loaded['missing_keys']))}")
     return model
+
+
+def refuse_quantized(config: ElectraConfig, what: str) -> None:
+    """Raises ValueError for a config whose weights are to be read by the rules of a library for quantization."""
+    quantization = getattr(config, "quantization_config", None)
+    if quantization is not None:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        raise ValueError(
+            f"{what} must have no quantization_config, got {method!r:.80}: weights that are quantized in the file are "
+            f"not supported; dtype='int8' quantizes plain ones"
+        )
 
 
 class HubMixin:
@@ -121,6 +142,7 @@ class HubMixin:
         device = _resolve_device(device_map)
         _warn_without_effect(kwargs, _NO_EFFECT_ON_LOADING)
         config = _resolve_config(config, pretrained_model_name_or_path, options, kwargs)
+        refuse_quantized(config, "the config")
 
         source = "state_dict"
         if state_dict is None:
@@ -287,14 +309,16 @@ def _read_weights(
 
 def _resolve_dtype(dtype: str | torch.dtype | None, config: ElectraConfig, state: Mapping[str, Tensor]) -> torch.dtype:
     if dtype == "auto":
-        own = next((x.dtype for x in state.values() if isinstance(x, Tensor) and x.is_floating_point()), None)
+        own = next((x.dtype for x in state.values() if is_weight(x)), None)
         dtype = config.dtype if config.dtype is not None else own
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype.removeprefix("torch."), dtype)
     if dtype is None:
         dtype = torch.float32
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f"dtype must be 'auto', 'int8' or a floating type such as 'bfloat16', got {dtype!r}")
+    if dtype not in FLOATING:
+        raise ValueError(
+            f"dtype must be 'auto', 'int8' or a floating type of at least 16 bits such as 'bfloat16', got {dtype!r}"
+        )
     return dtype
 
 

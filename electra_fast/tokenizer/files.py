@@ -24,7 +24,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
-from ..disk import made, written
+from ..disk import made, read_json_object, written
 from .arguments import check_flag
 from .components import simplify
 from .vocabulary import SPECIAL_TOKENS, is_own_token
@@ -38,6 +38,8 @@ NORMALIZER_SETTINGS = {
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
 _NO_EFFECT_ON_LOADING = ("use_fast", "trust_remote_code", "_commit_hash", "resume_download", "proxies")
+# Tables of ids have a row for each id below the largest, also where ids have gaps.
+_MOST_IDS = 1 << 24
 # Unicode's White_Space.
 _SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 # Keys that describe the file or the class that wrote it. Paths in a downloaded file must never be followed.
@@ -117,8 +119,8 @@ def check_ids(backend: Tokenizer) -> None:
     for token, index in backend.get_vocab(with_added_tokens=False).items():
         if tokens.setdefault(index, token) != token:
             raise ValueError(f"each token must have an id of its own, but {tokens[index]!r} and {token!r} have {index}")
-    if max(tokens, default=0) >= 1 << 31:
-        raise ValueError(f"ids must be below {1 << 31}, got {max(tokens)} for {tokens[max(tokens)]!r}")
+    if max(tokens, default=0) >= _MOST_IDS:
+        raise ValueError(f"ids must be below {_MOST_IDS}, got {max(tokens)} for {tokens[max(tokens)]!r:.80}")
 
 
 def frame_with(backend: Tokenizer, cls_token: str | None, sep_token: str | None) -> None:
@@ -184,8 +186,9 @@ def apply_settings(backend: Tokenizer, settings: Mapping[str, Any]) -> None:
     normalizer = backend.normalizer
     for name, attribute in NORMALIZER_SETTINGS.items():
         if name in settings:
-            check_flag(name, settings[name], or_none=name == "strip_accents")
-            setattr(normalizer, attribute, settings[name])
+            value = settings[name]
+            check_flag(name, value, or_none=name == "strip_accents")
+            setattr(normalizer, attribute, None if value is None else bool(value))
     backend.normalizer = normalizer
 
 
@@ -246,16 +249,25 @@ def _part_named(settings: dict[str, Any]) -> None:
 
 
 def _read_added(path: Path | None, settings: Mapping[str, Any]) -> dict[int, AddedToken]:
-    extra = settings.get("extra_special_tokens") or ()
+    extra = settings.get("extra_special_tokens")
+    extra = extra if isinstance(extra, (list, tuple)) else ()  # the constructor refuses what is neither
     special = {str(settings.get(name)) for name in SPECIAL_TOKENS} | {str(token) for token in extra}
-    tokens = _read_json(path).items()
-    return {index: AddedToken(t, normalized=t not in special, special=t in special) for t, index in tokens}
+    tokens = _read_json(path)
+    for token, index in tokens.items():
+        if not isinstance(index, int):
+            raise ValueError(f"{path} must map tokens to ids, got {index!r:.80} for {token!r:.80}")
+    return {index: AddedToken(t, normalized=t not in special, special=t in special) for t, index in tokens.items()}
 
 
 def _with_added_tokens(value: Any) -> Any:
     """Turns {"content": ...} into AddedToken, at any depth."""
     if isinstance(value, dict) and "content" in value:
-        return AddedToken(**{k: v for k, v in value.items() if k not in ("__type", "id")})
+        try:
+            return AddedToken(**{k: v for k, v in value.items() if k not in ("__type", "id")})
+        except TypeError as error:
+            raise ValueError(
+                f"an added token must have text as content, True or False as the rest, got: {error}"
+            ) from error
     if isinstance(value, dict):
         return {k: _with_added_tokens(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -299,15 +311,7 @@ def path_in(directory: str | os.PathLike, name: str, prefix: str | None) -> Path
 
 
 def _read_json(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must hold JSON, got: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content
+    return {} if path is None else read_json_object(path)
 
 
 class Files:

@@ -57,6 +57,7 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
 
     def __init__(
         self,
+        /,
         vocab: str | os.PathLike | dict[str, int] | None = None,
         do_lower_case: bool = True,
         unk_token: str | AddedToken = "[UNK]",
@@ -114,11 +115,10 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
                 strip_accents,
             )
             files.check_ids(backend)
-        if str(unk_token) not in backend.get_vocab():
-            raise ValueError(
-                f"the vocabulary must hold unk_token {str(unk_token)!r}; "
-                f"none of its {backend.get_vocab_size()} tokens is that"
-            )
+        for token in (str(unk_token), backend.model.unk_token):
+            if token not in backend.get_vocab():
+                size = backend.get_vocab_size()
+                raise ValueError(f"the vocabulary must hold unk_token {token!r}; none of its {size} tokens is that")
         simplify(backend)
         if max_input_chars_per_word is not None:
             longest = as_int("max_input_chars_per_word", max_input_chars_per_word, 0)
@@ -137,6 +137,8 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
         self.model_max_length = VERY_LARGE_INTEGER if model_max_length is None else model_max_length
         as_model_length(self.model_max_length)
         self.padding_side, self.truncation_side = padding_side, truncation_side
+        if not isinstance(model_input_names, (list, tuple)):
+            raise TypeError(f"model_input_names must be a list of names, got {model_input_names!r:.80}")
         self.model_input_names = list(model_input_names)
         self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
         self.split_special_tokens = split_special_tokens

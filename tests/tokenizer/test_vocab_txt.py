@@ -81,7 +81,7 @@ def test_tables_have_a_row_for_every_id(tmp_path):
         ({"[UNK]": -1}, ValueError, "vocab must map tokens, each a str, to ids of at least 0"),
         ({"[UNK]": "0"}, ValueError, r"to ids of at least 0, got \('\[UNK\]', '0'\)"),
         ({1: 0}, ValueError, "to ids of at least 0"),
-        ({"[UNK]": 1 << 31}, ValueError, "ids must be below 2147483648"),
+        ({"[UNK]": 1 << 31}, ValueError, "ids must be below 16777216"),
         ({"[UNK]": 0, "a": 1, "b": 1}, ValueError, "each token must have an id of its own, but .* have 1"),
         ([("[UNK]", 0)], TypeError, "vocab must be a path or a mapping"),
         ("", ValueError, "must be a vocab.txt, got a directory"),

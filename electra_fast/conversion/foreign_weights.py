@@ -52,7 +52,9 @@ def read_keras(path: Path) -> dict[str, Tensor]:
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            # A dataset may have any shape, and values that are nowhere in the file.
+            # A dataset may have any shape, and values that are nowhere in the file or in any other file.
+            if item.external:
+                raise ValueError(f"{name} in other files, {item.external[0][0]!r:.80} first")
             if item.nbytes > _DEFLATE * max(item.id.get_storage_size(), 1):
                 raise ValueError(f"{name} of shape {list(item.shape)} in {item.id.get_storage_size():,} bytes")
             # The name has the layer's group, then the variable's own name; the latter begins with the model's.

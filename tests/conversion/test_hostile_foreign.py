@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import h5py
 import msgpack
 import numpy as np
@@ -74,6 +76,11 @@ def one_chunk_of_many(file):
     file.create_dataset(f"{PLACE}/kernel:0", (10**6, 10**6), "f4", chunks=(100, 100))[:100, :100] = 1
 
 
+def in_another_file(file):
+    place = str(Path(file.filename).with_name("secret"))
+    file.create_dataset(f"{PLACE}/bias:0", (1,), "f4", external=[(place, 0, 4)])[:] = 1
+
+
 def text(file):
     file.create_dataset(f"{PLACE}/bias:0", data=["a"], dtype=h5py.string_dtype())
 
@@ -103,6 +110,7 @@ def twice_by_another_group(file):
 KERAS = {
     never_written: r"of shape \[1000000, 1000000\] in 0 bytes",
     one_chunk_of_many: r"of shape \[1000000, 1000000\] in 40,000 bytes",
+    in_another_file: "bias:0 in other files, b?'.*secret",
     text: "must be a whole HDF5 file of transformers, got: ",
     a_record: "must be a whole HDF5 file of transformers, got: ",
     another_order_of_bytes: "must be a whole HDF5 file of transformers, got: .*byte order",

@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 
-from ..disk import written
+from ..disk import read_json_object, written
 from ..model.layers import checkpoint_activations
 from ..tokenizer import ElectraTokenizer
 from ..training.checkpoint import Checkpoints
 from ..training.distributed import World
-from ..training.json_files import read_object
 from ..training.loop import stopped_by_signals
 from ..training.progress import read_records
 from ..training.report import RunReport
@@ -68,7 +67,7 @@ class SeedDirectory(RunDirectory):
         """The result, or None if the run is not complete yet; raises ValueError if it is damaged."""
         if not self._result.is_file():
             return None
-        result = read_object(self._result)
+        result = read_json_object(self._result)
         if missing := {"seed", *(() if "failure" in result else ("metrics", "score"))} - result.keys():
             raise ValueError(f"{self._result} must be the result of a run, but has no {', '.join(sorted(missing))}")
         return result

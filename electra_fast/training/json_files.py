@@ -1,22 +1,12 @@
-"""JSON objects that a run left in files; errors name the file."""
+"""What a run left in files of JSON: lines of its log, and settings beside those of today."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ..disk import parse_json
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        ValueError: another content, or a damaged one.
-    """
-    return parsed_object(path.read_bytes(), str(path))
 
 
 def parsed_object(text: bytes | str, place: str) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..disk import written
-from .json_files import differences, read_object
+from ..disk import read_json_object
+from .json_files import differences
 
 NAME = "manifest.json"
 _VERSION = 1
@@ -35,7 +36,7 @@ def check_manifest(directory: Path, step: int, settings: Mapping[str, Any], defa
         ValueError: what does not fit.
         OSError: a file that cannot be read.
     """
-    manifest = read_object(directory / NAME)
+    manifest = read_json_object(directory / NAME)
     try:
         version, found_step, found_settings = manifest["version"], manifest["step"], dict(manifest["settings"])
         files = {name: (facts["size"], facts["sha256"]) for name, facts in manifest["files"].items()}

@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..disk import made, removed, written
-from .json_files import differences, read_object
+from ..disk import made, read_json_object, removed, written
+from .json_files import differences
 from .lock import NAME as LOCK
 from .lock import locked
 from .progress import JsonLines, read_records, rewind_records
@@ -93,7 +93,7 @@ class RunDirectory:
 
     def settings(self) -> dict[str, Any]:
         """The settings of the run that is here; raises ValueError if run.json is damaged."""
-        return read_object(self._settings)
+        return read_json_object(self._settings)
 
     def check_settings(self, settings: dict[str, Any]) -> None:
         """Raises ValueError, naming the differences, if the run here was begun with other settings."""

@@ -23,7 +23,7 @@ NO_OBJECTS = {
 @pytest.mark.parametrize("name", NO_OBJECTS)
 def test_damaged_settings_are_named(tmp_path, name):
     (tmp_path / "run.json").write_bytes(NO_OBJECTS[name])
-    with pytest.raises(ValueError, match=r"run\.json must be a JSON object, got: ") as error:
+    with pytest.raises(ValueError, match=r"run\.json must hold (a )?JSON.*, got") as error:
         RunDirectory(tmp_path, ()).check_settings({"seed": 1})
     assert "\n" not in str(error.value)
 
@@ -68,7 +68,7 @@ def test_a_damaged_result_is_named(tmp_path, name):
     directory = SeedDirectory(tmp_path)
     assert directory.result() is None
     (tmp_path / "result.json").write_bytes(NO_OBJECTS[name])
-    with pytest.raises(ValueError, match=r"result\.json must be a JSON object, got: "):
+    with pytest.raises(ValueError, match=r"result\.json must hold (a )?JSON.*, got"):
         directory.result()
 
 

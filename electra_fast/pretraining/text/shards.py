@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from ...disk import replaced
+from ...disk import read_json_object, replaced
 from ...tokenizer.unknown import UnknownTokens
-from ...training.json_files import read_object
 from .builtin import builtin_documents
 from .corpus import Corpus
 from .documents import DocumentsBy
@@ -160,7 +159,7 @@ class ShardedCorpus:
         path = self.directory / META_NAME
         if not path.is_file():
             raise FileNotFoundError(f"{self.directory} must be a directory of token shards, but has no {META_NAME}")
-        self.meta = read_object(path)
+        self.meta = read_json_object(path)
         if (version := self.meta.get("version")) != FORMAT_VERSION:
             raise ValueError(f"{path} must have format version {FORMAT_VERSION}, got {version!r}")
         _check_fields(path, self.meta, _META)

@@ -158,7 +158,7 @@ def test_damage_is_named(tokenizer, tmp_path):
     meta = tmp_path / "out" / "meta.json"
     for content, message in (
         ('{"version": 9}', "version 1, got 9"),
-        ("{", "must be a JSON object"),
+        ("{", "must hold JSON"),
         ("[]", "got: list"),
     ):
         meta.write_text(content, encoding="utf-8")
@@ -203,14 +203,6 @@ def test_fields_of_another_type_are_named(shards, tmp_path, change, message):
         ShardedCorpus(tmp_path)
 
 
-@pytest.mark.parametrize("array", [np.zeros(3), np.zeros((3, 1), np.int64), np.array(3)])
-def test_an_array_of_another_kind_is_named(tokenizer, tmp_path, array):
-    write_shards(Corpus.from_texts(TEXTS), tokenizer, tmp_path)
-    np.save(tmp_path / "held-out.ids.npy", array)
-    with pytest.raises(ValueError, match=r"held-out\.ids\.npy must be a row of integers, got "):
-        ShardedCorpus(tmp_path).held_out_window(tokenizer)
-
-
 def test_without_text_nothing_is_written(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="held out; got none"):
         write_shards(Corpus.from_texts([]), tokenizer, tmp_path / "out")
@@ -240,14 +232,14 @@ def test_the_command_writes_what_a_run_opens(tmp_path, capsys, monkeypatch):
 
 
 HOSTILE = [
-    ({"shards": 3}, "must have list as shards, got 3"),
-    ({"shards": [3]}, "must have str as name, got None"),
-    ({"shards": [{"name": "x"}]}, "must have int as tokens, got None"),
+    ({"shards": 3}, "must have shards as list, got 3"),
+    ({"shards": [3]}, "must have name as str, got 3"),
+    ({"shards": [{"name": "x"}]}, "must have tokens as int, got None"),
     ({"shards": [{"name": "../x", "tokens": 1, "documents": 1}]}, r"files of its own directory, got '\.\./x'"),
-    ({"held_out": None}, "must have dict as held_out, got None"),
-    ({"vocabulary": 3}, "must have str as vocabulary, got 3"),
-    ({"data": None}, "must have str as data, got None"),
-    ({"tokens": "9"}, "must have int as tokens, got '9'"),
+    ({"held_out": None}, "must have held_out as dict, got None"),
+    ({"vocabulary": 3}, "must have vocabulary as str, got 3"),
+    ({"data": None}, "must have data as str, got None"),
+    ({"tokens": "9"}, "must have tokens as int, got '9'"),
 ]
 
 

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..disk import written
-from ..disk import read_json_object
+from ..disk import read_json_object, written
 from .json_files import differences
 
 NAME = "manifest.json"

@@ -159,7 +159,7 @@ def test_damage_is_named(tokenizer, tmp_path):
     for content, message in (
         ('{"version": 9}', "version 1, got 9"),
         ("{", "must hold JSON"),
-        ("[]", "got: list"),
+        ("[]", "got list"),
     ):
         meta.write_text(content, encoding="utf-8")
         with pytest.raises(ValueError, match=message):

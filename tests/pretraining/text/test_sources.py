@@ -9,8 +9,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_fast.pretraining.text.documents import MAX_DOCUMENT_CHARS, cut_documents
 from electra_fast.pretraining.text import sources
+from electra_fast.pretraining.text.documents import MAX_DOCUMENT_CHARS, cut_documents
 from electra_fast.pretraining.text.sources import TextList, find_sources, fingerprint
 
 PACK = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import Impl, resolve
-from .arguments import Arguments, Encoded, Reads, packed_context
+from .arguments import Arguments, Encoded, Reads, choose_packing, packed_context
 from .base import ElectraPreTrainedModel
 from .captured import CapturedEncoder
 from .config import ElectraConfig
 from .cpu_encoder import CpuEncoder
+from .hooks import has_global_hooks, is_hooked
 from .layers import ElectraEmbeddings, ElectraEncoder, EncoderOutput, KeyValueCache
 from .outputs import BaseModelOutputWithPastAndCrossAttentions
-from .packing import PackedBatch
+from .packing import PackedBatch, is_recorded
 
 
 class ElectraModel(ElectraPreTrainedModel):
@@ -61,7 +62,7 @@ class ElectraModel(ElectraPreTrainedModel):
             ValueError: ids out of range, shapes that do not fit, sequences over max_position_embeddings.
             TypeError: an unknown keyword, or an argument that is no tensor.
         """
-        encoded = self.encode(
+        encoded = self._encode(
             input_ids,
             attention_mask,
             token_type_ids,
@@ -83,7 +84,25 @@ class ElectraModel(ElectraPreTrainedModel):
         )
 
     def encode(self, *inputs: Tensor | None, reads: Reads = "tokens", **options: Any) -> Encoded:
-        """`forward` without unpacking: heads compute on the tokens they read (`reads`) and unpack their results."""
+        """`forward` without unpacking: heads compute on the tokens they read (`reads`) and unpack their results.
+
+        A model that somebody listens to is called, and its result packed again.
+        """
+        if not is_hooked(self) and not has_global_hooks():
+            return self._encode(*inputs, reads=reads, **options)
+        output = self(*inputs, **options | {"return_dict": True})
+        last, mask = output.last_hidden_state, inputs[1]
+        packed = None if is_recorded() else choose_packing(last.shape[:2], last.device, mask, reads)
+        return Encoded(
+            last if packed is None else packed.pack(last),
+            packed,
+            output.past_key_values,
+            output.hidden_states,
+            output.attentions,
+            output.cross_attentions,
+        )
+
+    def _encode(self, *inputs: Tensor | None, reads: Reads = "tokens", **options: Any) -> Encoded:
         caches = self.config.use_cache and not (self.training and self.is_gradient_checkpointing)
         call = Arguments.of(self.config, *inputs, reads=reads, caches_by_default=caches, **options)
         self._check_dtype(call.inputs_embeds)
@@ -121,7 +140,7 @@ class ElectraModel(ElectraPreTrainedModel):
         if self.cpu_encoder is not None:
             self.cpu_encoder.refuse("it needs the padded form: attentions, head masks, masks of pairs, a cache")
         embedding_seed, seeds = self._draw_seeds(call.position_ids.device)
-        hidden = self.embeddings(*tokens, self._project, embedding_seed)
+        hidden = self._embed(*tokens, embedding_seed)
         return self.encoder(hidden, call.padded_context(self.config, hidden, seeds))
 
     def _encode_tokens(
@@ -139,7 +158,7 @@ class ElectraModel(ElectraPreTrainedModel):
         if serves and inputs_embeds is None:
             return EncoderOutput(*on_cpu(packed, input_ids, token_type_ids, position_ids, None, keep_states))
         embedding_seed, seeds = self._draw_seeds(position_ids.device)
-        hidden = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, self._project, embedding_seed)
+        hidden = self._embed(input_ids, token_type_ids, position_ids, inputs_embeds, embedding_seed)
         if serves:
             return EncoderOutput(*on_cpu(packed, None, token_type_ids, position_ids, hidden, keep_states))
         return self.encoder(hidden, packed_context(self.config, packed, seeds))
@@ -168,6 +187,10 @@ class ElectraModel(ElectraPreTrainedModel):
             and not (self.training or torch.is_grad_enabled() or call.output_hidden_states)
         )
 
-    @property
-    def _project(self) -> nn.Linear | None:
-        return getattr(self, "embeddings_project", None)
+    def _embed(self, *tokens: Tensor | None) -> Tensor:
+        """Computes tokens, `inputs_embeds` and a seed -> [..., H]."""
+        *tokens, seed = tokens
+        project = getattr(self, "embeddings_project", None)
+        if project is not None and is_hooked(self.embeddings):  # who listens expects what comes before the projection
+            return project(self.embeddings(*tokens, None, seed))
+        return self.embeddings(*tokens, project, seed)

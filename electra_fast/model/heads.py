@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
 from ..ops import Impl, reference
 from .config import ElectraConfig
+from .hooks import is_plain
 
 
 class ElectraDiscriminatorPredictions(nn.Module):
@@ -18,10 +20,14 @@ class ElectraDiscriminatorPredictions(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.dense_prediction = nn.Linear(config.hidden_size, 1)
         self.rtd_head = ops.select(impl, activation=config.hidden_act).rtd_head
+        self.activation = reference.activation_of(config.hidden_act)
 
     def forward(self, hidden: Tensor, labels: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
         """Computes hidden [..., H], labels [...] -> (mean loss or None, logits [...])."""
         dense, prediction = self.dense, self.dense_prediction
+        if not (is_plain(dense, nn.Linear) and is_plain(prediction, nn.Linear)):
+            logits = prediction(self.activation(dense(hidden))).squeeze(-1)
+            return None if labels is None else reference.rtd_loss(logits, labels), logits
         return self.rtd_head(hidden, dense.weight, dense.bias, prediction.weight, prediction.bias, labels)
 
 
@@ -36,6 +42,8 @@ class ElectraGeneratorPredictions(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Computes hidden [..., H] -> [..., E]."""
+        if not is_plain(self.dense, nn.Linear):
+            return self.LayerNorm(F.gelu(self.dense(hidden)))
         return self.LayerNorm(self.linear_gelu(hidden, self.dense.weight, self.dense.bias))
 
 
@@ -55,8 +63,7 @@ class ElectraClassificationHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Computes features [B, S, H] -> logits [B, num_labels]."""
-        x = reference.linear_gelu(self.dropout(features[:, 0]), self.dense.weight, self.dense.bias)
-        return self.out_proj(self.dropout(x))
+        return self.out_proj(self.dropout(F.gelu(self.dense(self.dropout(features[:, 0])))))
 
 
 class ElectraSequenceSummary(nn.Module):

@@ -1,9 +1,13 @@
-"""Hooks of modules: who computes a module's result without calling it must know that nobody listens."""
+"""Modules that are not called: an op reads their parameters, as long as nobody can tell the difference.
+
+A module that somebody replaced, derived from or listens to is called, as in any other model.
+"""
 
 from __future__ import annotations
 
 from torch import nn
 from torch.nn.modules import module as all_modules
+from torch.nn.utils.parametrize import is_parametrized
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -23,3 +27,26 @@ def is_hooked(module: nn.Module) -> bool:
 def has_global_hooks() -> bool:
     """Tells whether all modules have forward hooks."""
     return bool(all_modules._global_forward_hooks or all_modules._global_forward_pre_hooks)
+
+
+def is_plain(module: nn.Module | None, kind: type[nn.Module]) -> bool:
+    """Tells whether a module is what our models are made of: of a class of torch's, with its usual options, unheard.
+
+    A module with parametrized weights is plain: its formula is its class's.
+    """
+    if type(module) is not kind and not (
+        module is not None and is_parametrized(module) and type(module).__bases__ == (kind,)
+    ):
+        return False
+    if is_hooked(module) or has_global_hooks():
+        return False
+    if kind is nn.Embedding:
+        return module.max_norm is None and not module.scale_grad_by_freq and not module.sparse
+    return kind is nn.Dropout or module.bias is not None
+
+
+def dropout_rate(dropout: nn.Module) -> float | None:
+    """The rate that an op takes for a dropout, by the dropout's own mode; None for a module that has to be called."""
+    if is_plain(dropout, nn.Dropout):
+        return dropout.p if dropout.training else 0.0
+    return 0.0 if type(dropout) is nn.Identity and not is_hooked(dropout) else None

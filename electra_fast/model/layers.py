@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from .. import ops
 from ..ops import Impl, reference
 from .config import ElectraConfig
+from .hooks import dropout_rate, is_plain
 from .qkv import QueriesKeysValues, project
 
 
@@ -63,8 +64,7 @@ class PackedContext(_Context):
     causal: bool = False
 
     def attend(self, module: ElectraSelfAttention, qkv: Tensor, seed: Tensor | None) -> tuple[Tensor, None]:
-        dropout_p = module.dropout.p if module.training else 0.0
-        return module.ops.attention(qkv, self.cu_seqlens, self.max_seqlen, dropout_p, self.causal, seed), None
+        return module.ops.attention(qkv, self.cu_seqlens, self.max_seqlen, _rate(module), self.causal, seed), None
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,18 @@ class PaddedContext(_Context):
     def _attend(
         self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        dropout_p = module.dropout.p if module.training else 0.0
         if not self.explicit:
-            return reference.padded_attention(q, k, v, mask, dropout_p), None
+            return reference.padded_attention(q, k, v, mask, _rate(module)), None
         head_mask = None if self.head_mask is None else self.head_mask[module.layer_idx]
-        return reference.explicit_attention(q, k, v, mask, dropout_p, head_mask)
+        return reference.explicit_attention(q, k, v, mask, _rate(module), head_mask)
+
+
+def _rate(attention: nn.Module) -> float:
+    rate = dropout_rate(attention.dropout)
+    if rate is None:
+        kind = type(attention.dropout).__name__
+        raise TypeError(f"the dropout of attention must be torch's nn.Dropout, without hooks, got {kind}")
+    return rate
 
 
 Context = PackedContext | PaddedContext
@@ -137,23 +144,36 @@ class ElectraEmbeddings(nn.Module):
         seed: Tensor | None = None,
     ) -> Tensor:
         """Computes ids [...] (or `inputs_embeds [..., E]`) -> [..., H]."""
-        return self.ops.embed_norm_project(
+        if inputs_embeds is None and not is_plain(self.word_embeddings, nn.Embedding):
+            inputs_embeds, input_ids = self.word_embeddings(input_ids), None
+        rate = dropout_rate(self.dropout)
+        tables = self.position_embeddings, self.token_type_embeddings
+        is_fused = rate is not None and all(is_plain(x, nn.Embedding) for x in tables)
+        if not is_fused or not is_plain(self.LayerNorm, nn.LayerNorm):
+            words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+            summed = words + self.token_type_embeddings(token_type_ids) + self.position_embeddings(position_ids)
+            embedded = self.dropout(self.LayerNorm(summed))
+            return embedded if project is None else project(embedded)
+        fused = project if is_plain(project, nn.Linear) else None
+        embedded = self.ops.embed_norm_project(
             input_ids,
             token_type_ids,
             position_ids,
-            self.word_embeddings.weight,
+            # With `inputs_embeds` only the table's width is read.
+            (self.word_embeddings if inputs_embeds is None else self.position_embeddings).weight,
             self.position_embeddings.weight,
             self.token_type_embeddings.weight,
             self.LayerNorm.weight,
             self.LayerNorm.bias,
             self.LayerNorm.eps,
-            None if project is None else project.weight,
-            None if project is None else project.bias,
+            None if fused is None else fused.weight,
+            None if fused is None else fused.bias,
             inputs_embeds,
-            self.word_embeddings.padding_idx,
-            self.dropout.p if self.training else 0.0,
+            self.word_embeddings.padding_idx if inputs_embeds is None else None,
+            rate,
             seed,
         )
+        return embedded if project is fused else project(embedded)
 
 
 class ElectraSelfAttention(QueriesKeysValues):
@@ -203,8 +223,10 @@ class _ResidualNorm(nn.Module):
         self.ops = ops.select(impl)
 
     def forward(self, x: Tensor, residual: Tensor, seed: Tensor | None = None) -> Tensor:
-        norm, dropout_p = self.LayerNorm, self.dropout.p if self.training else 0.0
-        return self.ops.dropout_add_norm(self.dense(x), residual, norm.weight, norm.bias, norm.eps, dropout_p, seed)
+        norm, rate = self.LayerNorm, dropout_rate(self.dropout)
+        if rate is None or not is_plain(norm, nn.LayerNorm):
+            return norm(self.dropout(self.dense(x)) + residual)
+        return self.ops.dropout_add_norm(self.dense(x), residual, norm.weight, norm.bias, norm.eps, rate, seed)
 
 
 class ElectraSelfOutput(_ResidualNorm):
@@ -241,8 +263,11 @@ class ElectraIntermediate(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
         self.linear_gelu = ops.select(impl, activation=config.hidden_act).linear_gelu
+        self.activation = reference.activation_of(config.hidden_act)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        if not is_plain(self.dense, nn.Linear):
+            return self.activation(self.dense(hidden))
         return self.linear_gelu(hidden, self.dense.weight, self.dense.bias)
 
 

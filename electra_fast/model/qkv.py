@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .hooks import has_global_hooks, is_hooked
+from .hooks import is_plain
 from .packing import is_recorded
 
 NAMES = ("query", "key", "value")
@@ -66,13 +66,9 @@ def project(linears: Sequence[nn.Module], hidden: Tensor) -> Tensor:
     Plain layers share one product. Others, and those that somebody listens to, are called; so are all where a graph is
     recorded, since other programs know three products by three weights.
     """
-    if has_global_hooks() or is_recorded() or not all(map(_is_plain, linears)):
+    if is_recorded() or not all(is_plain(linear, nn.Linear) for linear in linears):
         return torch.cat([linear(hidden) for linear in linears], dim=-1)
     return F.linear(hidden, *_joined([linear.weight for linear in linears], [linear.bias for linear in linears]))
-
-
-def _is_plain(linear: nn.Module) -> bool:
-    return type(linear) is nn.Linear and linear.bias is not None and not is_hooked(linear)
 
 
 def _joined(weights: list[Tensor], biases: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -250,12 +250,15 @@ def rtd_head_with(
     """`rtd_head` with another activation."""
     gate = activation(F.linear(hidden, dense_weight, dense_bias))
     logits = F.linear(gate, prediction_weight, prediction_bias).squeeze(-1)
-    if labels is None:
-        return None, logits
+    return None if labels is None else rtd_loss(logits, labels), logits
+
+
+def rtd_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean binary cross-entropy of the tokens that count; logits: [...]; labels as in `rtd_head`."""
     scores = logits if logits.dtype == torch.float64 else logits.float()
     losses = F.binary_cross_entropy_with_logits(scores, (labels > 0).to(scores.dtype), reduction="none")
     counts = labels >= 0
-    return (losses * counts).sum() / counts.sum(), logits
+    return (losses * counts).sum() / counts.sum()
 
 
 def mlm_head(

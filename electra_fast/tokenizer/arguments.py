@@ -135,10 +135,8 @@ def resolve_lengths(options: Options, model_max_length: Any, padding_side: str, 
         "do_not_truncate",
         ("longest_first", "only_first", "only_second", "do_not_truncate"),
     )
-    padding_side = padding_side if options.padding_side is None else options.padding_side
-    for name, side in (("padding_side", padding_side), ("truncation_side", truncation_side)):
-        if not isinstance(side, str) or side not in ("right", "left"):
-            raise ValueError(f"{name} must be 'right' or 'left', got {side!r}")
+    padding_side = as_side("padding_side", options.padding_side, padding_side)
+    truncation_side = as_side("truncation_side", None, truncation_side)
     if options.verbose and max_length is not None and options.padding is True and truncation == "do_not_truncate":
         warnings.warn("max_length has no effect with padding=True and no truncation; padding='max_length' pads to it")
     if max_length is None:
@@ -153,6 +151,18 @@ def resolve_lengths(options: Options, model_max_length: Any, padding_side: str, 
             f"got {max_length} and {multiple}"
         )
     return Lengths(padding, truncation, max_length, stride, multiple, padding_side, truncation_side)
+
+
+def as_side(name: str, side: Any, default: Any) -> str:
+    """A side, or the default where it is None.
+
+    Raises:
+        ValueError: neither "right" nor "left".
+    """
+    side = default if side is None else side
+    if not isinstance(side, str) or side not in ("right", "left"):
+        raise ValueError(f"{name} must be 'right' or 'left', got {side!r:.80}")
+    return side
 
 
 def _strategy(name: str, value: Any, if_true: str, if_false: str, names: tuple[str, ...]) -> str:

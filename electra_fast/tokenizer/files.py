@@ -346,8 +346,6 @@ class Files:
                 backend = _copy_with(backend, added_tokens=[])
             tell_own_rules(path, backend, settings)
             apply_settings(backend, settings)
-            if backend.padding is not None:
-                settings.setdefault("padding_side", backend.padding["direction"])
             settings.setdefault("unk_token", backend.model.unk_token)
             settings["tokenizer_object"] = backend
         else:

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import WordPiece as WordPieceDecoder
 
 from . import files
-from .arguments import Lengths, Options, as_batch, as_int, as_model_length, check_flag, resolve_lengths
+from .arguments import Lengths, Options, as_batch, as_int, as_model_length, as_side, check_flag, resolve_lengths
 from .batch_encoding import BatchEncoding
 from .bulk import BulkEncoding
 from .components import simplify
@@ -26,6 +26,7 @@ from .rows import Padding, Rows
 from .vocabulary import SPECIAL_TOKENS, Vocabulary, is_own_token
 
 VERY_LARGE_INTEGER = int(1e30)  # transformers' model_max_length where none is known
+_RIGHT = {"direction": "right"}
 
 
 class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
@@ -41,7 +42,7 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
         tokenizer_file: a tokenizer.json, which also settles the normalization; instead of `vocab`.
         tokenizer_object: a `tokenizers.Tokenizer`, instead of `vocab`.
         model_max_length: the longest sequence that the model takes.
-        padding_side, truncation_side: "right" or "left".
+        padding_side, truncation_side: "right" or "left". Default: those of tokenizer.json, or "right".
         model_input_names: the columns that a call returns by default.
         extra_special_tokens: special tokens without a name, or a mapping name -> token, which become attributes.
         model_specific_special_tokens: such a mapping too; so does any other keyword like image_token="<image>".
@@ -74,8 +75,8 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
         tokenizer_file: str | os.PathLike | None = None,
         tokenizer_object: Tokenizer | None = None,
         model_max_length: int | None = None,
-        padding_side: str = "right",
-        truncation_side: str = "right",
+        padding_side: str | None = None,
+        truncation_side: str | None = None,
         model_input_names: Iterable[str] = ("input_ids", "token_type_ids", "attention_mask"),
         clean_up_tokenization_spaces: bool = False,
         bos_token: str | AddedToken | None = None,
@@ -90,9 +91,6 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
         name_or_path: str = "",
         **kwargs: Any,
     ):
-        for name, side in (("padding_side", padding_side), ("truncation_side", truncation_side)):
-            if side not in ("right", "left"):
-                raise ValueError(f"{name} must be 'right' or 'left', got {side!r}")
         vocab = vocab_file if vocab is None else vocab
         if not isinstance(tokenizer_object, (Tokenizer, type(None))):
             raise TypeError(f"tokenizer_object must be a tokenizers.Tokenizer, got {type(tokenizer_object).__name__}")
@@ -125,6 +123,8 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
             backend.model.max_input_chars_per_word = min(longest, 1 << 62)
         if backend.decoder is None:
             backend.decoder = WordPieceDecoder(prefix="##")
+        self.padding_side = as_side("padding_side", padding_side, (backend.padding or _RIGHT)["direction"])
+        self.truncation_side = as_side("truncation_side", truncation_side, (backend.truncation or _RIGHT)["direction"])
         backend.no_truncation()
         backend.no_padding()
         self._tokenizer = backend
@@ -136,7 +136,6 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
         model_max_length = max_len if model_max_length is None else model_max_length
         self.model_max_length = VERY_LARGE_INTEGER if model_max_length is None else model_max_length
         as_model_length(self.model_max_length)
-        self.padding_side, self.truncation_side = padding_side, truncation_side
         if not isinstance(model_input_names, (list, tuple)):
             raise TypeError(f"model_input_names must be a list of names, got {model_input_names!r:.80}")
         self.model_input_names = list(model_input_names)

@@ -144,6 +144,29 @@ def test_the_rules_of_a_tokenizer_json_hold_and_a_difference_is_told(tmp_path):
     assert settled(text)["input_ids"] == theirs(text)["input_ids"]
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("given", [{}, {"truncation_side": "right", "padding_side": "right"}])
+def test_sides_of_a_tokenizer_json_hold_where_nothing_else_names_them(tmp_path, side, given):
+    made = backend(small_vocab())
+    made.enable_truncation(6, direction=side)
+    made.enable_padding(direction=side)
+    path = tmp_path / "tokenizer.json"
+    made.save(str(path))
+    texts = ["the dog jumps over the fox", "a"]
+    for make in (
+        lambda cls: cls.from_pretrained(tmp_path, **given),
+        lambda cls: cls.from_pretrained(path, **given),
+        lambda cls: cls(tokenizer_file=str(path), **given),
+        lambda cls: cls(tokenizer_object=made, **given),
+    ):
+        ours, theirs = make(ElectraTokenizer), make(BertTokenizer)
+        for options in ({"truncation": True, "max_length": 5}, {"padding": True}, {}):
+            assert dict(ours(texts, **options)) == dict(theirs(texts, **options))
+        ours.save_pretrained(tmp_path / "again")
+        again = ElectraTokenizer.from_pretrained(tmp_path / "again")
+        assert again.truncation_side == theirs.truncation_side and again.padding_side == theirs.padding_side
+
+
 def test_without_a_decoder_ids_are_joined_to_words(tmp_path):
     made = backend(small_vocab())
     made.decoder = None

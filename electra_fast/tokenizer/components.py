@@ -8,6 +8,7 @@ post-processor may be a TemplateProcessing or BertProcessing, or a Sequence of o
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -16,6 +17,8 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 State = dict[str, Any]
+FramePiece = tuple[int, int | None, int]  # sequence 0 or 1, or -1 for a special token; its id; type id
+Frames = tuple[list[FramePiece], list[FramePiece]]  # of a single text, and of a pair
 
 # The steps of BertNormalizer, in the order in which it takes them.
 _STEPS = ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase")
@@ -53,6 +56,32 @@ def post_processor(backend: Tokenizer) -> State:
     if len(parts) != 1 or parts[0]["type"] not in _POST_PROCESSORS:
         raise _refusal("post_processor", " or ".join(_POST_PROCESSORS), state["type"], _strangers(parts))
     return parts[0]
+
+
+def frames(backend: Tokenizer) -> Frames:
+    """The frames of a single text and of a pair."""
+    processor = post_processor(backend)
+    if processor["type"] == "none":
+        return [(0, 0, 0)], [(0, 0, 0), (1, 0, 1)]
+    if processor["type"] == "BertProcessing":
+        return bert_frames(processor["cls"][1], processor["sep"][1])
+
+    def pieces(template: list[dict[str, Any]]) -> Iterator[FramePiece]:
+        for piece in template:
+            ((kind, content),) = piece.items()
+            if kind == "Sequence":
+                yield "AB".index(content["id"]), 0, content["type_id"]
+            else:
+                for index in processor["special_tokens"][content["id"]]["ids"]:
+                    yield -1, index, content["type_id"]
+
+    return list(pieces(processor["single"])), list(pieces(processor["pair"]))
+
+
+def bert_frames(cls_id: int | None, sep_id: int | None) -> Frames:
+    """BERT's frames of a single text and of a pair: [CLS] A [SEP] and [CLS] A [SEP] B [SEP]."""
+    single = [(-1, cls_id, 0), (0, 0, 0), (-1, sep_id, 0)]
+    return single, [*single, (1, 0, 1), (-1, sep_id, 1)]
 
 
 def _bert_normalizer(state: State) -> BertNormalizer:

@@ -26,7 +26,7 @@ from tokenizers.trainers import WordPieceTrainer
 
 from ..disk import made, read_json_object, written
 from .arguments import check_flag
-from .components import simplify
+from .components import bert_frames, frames, simplify
 from .vocabulary import SPECIAL_TOKENS, is_own_token
 
 VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
@@ -37,6 +37,7 @@ NORMALIZER_SETTINGS = {
     "strip_accents": "strip_accents",
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
+_FRAME_TOKENS = (("cls_token", "[CLS]"), ("sep_token", "[SEP]"))
 _NO_EFFECT_ON_LOADING = ("use_fast", "trust_remote_code", "_commit_hash", "resume_download", "proxies")
 # Tables of ids have a row for each id below the largest, also where ids have gaps.
 _MOST_IDS = 1 << 24
@@ -193,16 +194,29 @@ def apply_settings(backend: Tokenizer, settings: Mapping[str, Any]) -> None:
 
 
 def tell_own_rules(path: Path, backend: Tokenizer, settings: Mapping[str, Any]) -> None:
-    """Warns of rules in a tokenizer.json that transformers' class, which does not read them there, replaces."""
-    default = BertNormalizer()
-    for name, attribute in NORMALIZER_SETTINGS.items():
-        value, theirs = getattr(backend.normalizer, attribute), getattr(default, attribute)
-        if name not in settings and value != theirs:
-            warnings.warn(
-                f"{path} has {attribute}={value}, which holds here, and {CONFIG_FILE} has no {name}, so transformers' "
-                f"ElectraTokenizer takes {name}={theirs}; give {name} to settle it",
-                stacklevel=3,
-            )
+    """Warns of rules in a tokenizer.json that transformers' class, which does not read them there, replaces.
+
+    One warning names them all, but none that tokenizer_config.json or a keyword settles.
+    """
+    normalizer, model = BertNormalizer(), WordPiece(unk_token=str(settings.get("unk_token", "[UNK]")))
+    rules = [(backend.normalizer, normalizer, attribute, name) for name, attribute in NORMALIZER_SETTINGS.items()]
+    rules.append((backend.normalizer, normalizer, "clean_text", None))
+    rules.append((backend.model, model, "max_input_chars_per_word", "max_input_chars_per_word"))
+    rules += [(backend.model, model, attribute, None) for attribute in ("unk_token", "continuing_subword_prefix")]
+    own = []
+    for ours, theirs, attribute, name in rules:
+        if getattr(ours, attribute) != getattr(theirs, attribute) and name not in settings:
+            way = f"; {name} settles it" if name else ""
+            own.append(f"{attribute}={getattr(ours, attribute)} (there {getattr(theirs, attribute)}{way})")
+    cls_token, sep_token = (settings.get(name, default) for name, default in _FRAME_TOKENS)
+    ends = [backend.token_to_id(str(token)) for token in (cls_token, sep_token)]
+    if backend.post_processor is not None and frames(backend) != bert_frames(*ends):
+        own.append(f"tokens around texts (there {cls_token} A {sep_token} and {cls_token} A {sep_token} B {sep_token})")
+    if own:
+        warnings.warn(
+            f"{path} has rules that hold here, where transformers' ElectraTokenizer takes others: {', '.join(own)}",
+            stacklevel=3,
+        )
 
 
 def read_settings(find: Callable[[str], Path | None], given: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -324,7 +338,7 @@ class Files:
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
         """Reads a directory or a repository on the Hub: tokenizer.json or else vocab.txt, and tokenizer_config.json.
 
-        The path of one of the two files alone is read as by the constructor.
+        The path of tokenizer.json or vocab.txt itself stands for a directory with that file alone.
 
         Accepts the Hub options of `electra_fast.hub.files.find_file` (revision, token, cache_dir, subfolder, ...);
         other keyword arguments are the constructor's and override the files.
@@ -335,10 +349,9 @@ class Files:
         for name in _NO_EFFECT_ON_LOADING:
             kwargs.pop(name, None)
         name = os.fspath(pretrained_model_name_or_path)
+        find: Callable[[str], Path | None] = partial(find_file, name, required=False, **options)
         if os.path.isfile(name):
-            kind = "tokenizer_file" if name.endswith(TOKENIZER_FILE) else "vocab"
-            return cls(name_or_path=name, **{kind: name}, **kwargs)
-        find = partial(find_file, name, required=False, **options)
+            find = {TOKENIZER_FILE if name.endswith(TOKENIZER_FILE) else VOCAB_FILE: Path(name)}.get
         settings, is_whole = read_settings(find, kwargs)
         if (path := find(TOKENIZER_FILE)) is not None:
             backend = read_backend(path)
@@ -349,8 +362,8 @@ class Files:
             settings.setdefault("unk_token", backend.model.unk_token)
             settings["tokenizer_object"] = backend
         else:
-            settings["vocab"] = find_file(name, VOCAB_FILE, **options)
-        return cls(name_or_path=name, **settings)
+            settings["vocab"] = find(VOCAB_FILE) or find_file(name, VOCAB_FILE, **options)
+        return cls(**settings | {"name_or_path": name})
 
     def save_pretrained(
         self,

@@ -21,10 +21,9 @@ from .._tokenizer import INSTRUCTION_SETS as AVAILABLE_SETS
 from .._tokenizer import Batch, Encoder, Rules, Side, Strategy, Truncation
 from ..processor import INSTRUCTION_SETS, default_threads, fastest_allowed
 from .arguments import Lengths, as_int
-from .components import post_processor, simplify
+from .components import frames, simplify
 
 Bulk = tuple[np.ndarray, ...]  # ids, row offsets, and further columns that were asked for
-FramePiece = tuple[int, int, int]  # sequence 0 or 1, or -1 for a special token; its id; type id
 
 _ENDLESS = 1 << 62  # tokens that no row has, in the C++ code's range
 _MOST_THREADS = 1024
@@ -95,7 +94,7 @@ class NativeEncoder:
             split_special=split_special,
             instruction_set=_instruction_set(),
         )
-        self._single, self._pair = _frames(backend)
+        self._single, self._pair = frames(backend)
 
     def encode_batch(
         self, firsts: list, seconds: list | None, is_split_into_words: bool, add_special_tokens: bool, lengths: Lengths
@@ -166,28 +165,6 @@ class NativeEncoder:
             return [], []
         place = next(index for index, piece in enumerate(self._single) if piece[0] == 0)
         return [piece[1] for piece in self._single[:place]], [piece[1] for piece in self._single[place + 1 :]]
-
-
-def _frames(backend: Tokenizer) -> tuple[list[FramePiece], list[FramePiece]]:
-    """The frames of a single text and of a pair."""
-    processor = post_processor(backend)
-    if processor["type"] == "none":
-        return [(0, 0, 0)], [(0, 0, 0), (1, 0, 1)]
-    if processor["type"] == "BertProcessing":
-        cls, sep = processor["cls"][1], processor["sep"][1]
-        single = [(-1, cls, 0), (0, 0, 0), (-1, sep, 0)]
-        return single, [*single, (1, 0, 1), (-1, sep, 1)]
-
-    def pieces(template: list[dict[str, Any]]) -> Iterator[FramePiece]:
-        for piece in template:
-            ((kind, content),) = piece.items()
-            if kind == "Sequence":
-                yield "AB".index(content["id"]), 0, content["type_id"]
-            else:
-                for index in processor["special_tokens"][content["id"]]["ids"]:
-                    yield -1, index, content["type_id"]
-
-    return list(pieces(processor["single"])), list(pieces(processor["pair"]))
 
 
 def _check_threads(num_threads: int | None) -> int:

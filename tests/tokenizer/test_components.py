@@ -132,7 +132,7 @@ def test_a_normalizer_in_a_sequence_takes_the_settings_of_the_config(tmp_path):
 def test_the_rules_of_a_tokenizer_json_hold_and_a_difference_is_told(tmp_path):
     """docs/drop-in.md lists it: transformers' from_pretrained does not read these rules, its constructor does."""
     backend(small_vocab(), BERT(lowercase=False)).save(str(tmp_path / "tokenizer.json"))
-    with pytest.warns(UserWarning, match="lowercase=False, which holds here, and .* takes do_lower_case=True"):
+    with pytest.warns(UserWarning, match=r"lowercase=False \(there True; do_lower_case settles it\)$"):
         ours = ElectraTokenizer.from_pretrained(tmp_path)
     text = "The Dog"
     assert ours(text)["input_ids"] == BertTokenizer(tokenizer_file=str(tmp_path / "tokenizer.json"))(text)["input_ids"]
@@ -142,6 +142,63 @@ def test_the_rules_of_a_tokenizer_json_hold_and_a_difference_is_told(tmp_path):
         warnings.simplefilter("error")
         settled = ElectraTokenizer.from_pretrained(tmp_path, do_lower_case=True)
     assert settled(text)["input_ids"] == theirs(text)["input_ids"]
+
+
+OWN_RULES = {
+    "clean_text=False (there True)": {"normalizer": BERT(clean_text=False)},
+    "max_input_chars_per_word=3 (there 100; max_input_chars_per_word settles it)": {"max_input_chars_per_word": 3},
+    "unk_token=[MASK] (there [UNK])": {"unk_token": "[MASK]"},
+    "continuing_subword_prefix=@ (there ##)": {"continuing_subword_prefix": "@"},
+    "tokens around texts (there [CLS] A [SEP] and [CLS] A [SEP] B [SEP])": {
+        "post_processor": processors.BertProcessing(("[CLS]", 2), ("[SEP]", 3))
+    },
+}
+
+
+@pytest.mark.parametrize("messages", [[message] for message in OWN_RULES] + [list(OWN_RULES)])
+def test_one_warning_names_every_rule_that_transformers_replaces(tmp_path, messages):
+    parts = {name: part for message in messages for name, part in OWN_RULES[message].items()}
+    made = backend(small_vocab(), parts.pop("normalizer", None), None, parts.pop("post_processor", None))
+    for name, value in parts.items():
+        setattr(made.model, name, value)
+    path = tmp_path / "tokenizer.json"
+    made.save(str(path))
+    for name in (tmp_path, path):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ours = ElectraTokenizer.from_pretrained(name)
+        assert len(caught) == 1 and str(caught[0].message).endswith(f"takes others: {', '.join(messages)}")
+        assert caught[0].filename == __file__
+    theirs = BertTokenizer.from_pretrained(tmp_path)
+    texts = ["jumping", "\x00dog the", "\u20ac", "overs"]
+    assert ours(texts)["input_ids"] != theirs(texts)["input_ids"]
+    assert ours(texts)["input_ids"] == [row.ids for row in made.encode_batch(texts)]
+
+
+def test_what_settles_a_rule_silences_the_warning(tmp_path):
+    made = backend(small_vocab())
+    made.model.max_input_chars_per_word, made.model.unk_token = 3, "[MASK]"
+    path = tmp_path / "tokenizer.json"
+    made.save(str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ElectraTokenizer.from_pretrained(tmp_path, max_input_chars_per_word=3, unk_token="[MASK]")
+
+
+def test_a_file_by_its_path_takes_the_settings_given(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    backend(small_vocab()).save(str(path))
+    for settings in ({"do_lower_case": False}, {"strip_accents": False}, {"name_or_path": "x"}):
+        ours, theirs = (cls.from_pretrained(path, **settings) for cls in (ElectraTokenizer, BertTokenizer))
+        assert ours(SENTENCES)["input_ids"] == theirs(SENTENCES)["input_ids"], settings
+        assert ours.name_or_path == theirs.name_or_path == str(path)
+
+
+def test_the_name_is_where_the_files_were_found(tmp_path):
+    ElectraTokenizer(small_vocab()).save_pretrained(tmp_path)
+    for place in (tmp_path, tmp_path / "vocab.txt"):
+        ours, theirs = (cls.from_pretrained(place, name_or_path="x") for cls in (ElectraTokenizer, BertTokenizer))
+        assert ours.name_or_path == theirs.name_or_path == str(place)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -170,8 +170,10 @@ class BatchEncoding(UserDict):
     def convert_to_tensors(self, tensor_type: str | None = None, prepend_batch_axis: bool = False) -> BatchEncoding:
         """Turns the columns into int64 arrays ("np") or tensors ("pt") in place.
 
+        Rows of unequal length become an array of arrays.
+
         Raises:
-            ValueError: an unknown type, or rows of unequal length.
+            ValueError: an unknown type, or rows of unequal length for "pt".
         """
         if tensor_type is None:
             return self
@@ -196,6 +198,10 @@ def _as_tensor(key: str, value: Any, tensor_type: str) -> Any:
     try:
         array = np.asarray(value)
     except ValueError:
+        if tensor_type == "np" and all(isinstance(row, (list, tuple, np.ndarray)) for row in value):
+            array = np.empty(len(value), object)  # as transformers has it
+            array[:] = [np.asarray(row) for row in value]
+            return array
         raise ValueError(
             f"{key} must have rows of one length to become a tensor: ask for padding=True, truncation=True, or both"
         ) from None

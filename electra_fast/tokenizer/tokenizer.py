@@ -211,6 +211,7 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
         tokenizer_kwargs: dict[str, Any] | None = None,
         max_target_length: int | None = None,
         split_special_tokens: bool | None = None,
+        **unknown: Any,
     ) -> BatchEncoding:
         """Encodes a text, a pair, or a batch of either.
 
@@ -230,9 +231,11 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
             tokenizer_kwargs: more of these arguments, which win over those given here.
 
         Raises:
-            TypeError: a text that is no str.
-            ValueError: an option that makes no sense, or rows of unequal length with `return_tensors`.
+            TypeError: a text that is no str, or a keyword that a call does not have.
+            ValueError: an option that makes no sense, or rows of unequal length with `return_tensors="pt"`.
         """
+        if unknown:
+            raise TypeError(f"{', '.join(unknown)} must be left out: no keyword of a call of {type(self).__name__}")
         if not isinstance(tokenizer_kwargs, (Mapping, type(None))):
             raise TypeError(f"tokenizer_kwargs must be a mapping or None, got {tokenizer_kwargs!r:.80}")
         keywords: dict[str, Any] = dict(
@@ -243,8 +246,8 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
             return_special_tokens_mask=return_special_tokens_mask, return_offsets_mapping=return_offsets_mapping,
             return_length=return_length, split_special_tokens=split_special_tokens, verbose=verbose,
         )  # fmt: skip
-        if unknown := [name for name in tokenizer_kwargs or () if name not in keywords]:
-            raise TypeError(f"tokenizer_kwargs must hold keywords of a call, got {unknown[0]!r:.80}")
+        if others := [name for name in tokenizer_kwargs or () if name not in keywords]:
+            raise TypeError(f"tokenizer_kwargs must hold keywords of a call, got {others[0]!r:.80}")
         keywords |= tokenizer_kwargs or {}
         if text is None and text_target is None:
             raise ValueError("text must be given, or text_target, or both; got neither")

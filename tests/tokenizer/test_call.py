@@ -56,6 +56,32 @@ def test_stride_words_targets_and_columns(both):
     assert_same(*both, (SENTENCES,), tokenizer_kwargs={"max_length": 9, "truncation": True})
 
 
+@pytest.mark.parametrize("name", ["pad_to_max_length", "is_pretokenized", "add_prefix_space"])
+def test_keywords_that_a_call_does_not_have_are_named(both, name):
+    """docs/drop-in.md lists it: transformers ignores them."""
+    ours, theirs = both
+    assert theirs("a b", **{name: True}) == theirs("a b")
+    for call in (ours, ours.encode, ours.tokenize, ours.encode_plus, ours.batch_encode_plus):
+        with pytest.raises(TypeError, match=f"^{name} must be left out: no keyword of a call of ElectraTokenizer"):
+            call("a b", **{name: True})
+
+
+@pytest.mark.parametrize("options", [{}, {"return_offsets_mapping": True, "return_length": True}])
+def test_arrays_of_rows_of_unequal_length(both, options):
+    for texts in (["a b c", "a"], ["a b", "a c"]):
+        actual, expected = (tokenizer(texts, return_tensors="np", **options) for tokenizer in both)
+        assert list(actual) == list(expected)
+        for name, column in expected.items():
+            assert actual[name].dtype == column.dtype and actual[name].shape == column.shape
+            for row, other in zip(actual[name], column, strict=True):
+                assert np.array_equal(row, other) and np.asarray(row).dtype == np.asarray(other).dtype
+    rows = {"input_ids": [[1, 2], [3]]}
+    actual, expected = (t.pad(rows, padding=False, return_tensors="np")["input_ids"] for t in both)
+    assert actual.dtype == expected.dtype == object and [row.tolist() for row in actual] == rows["input_ids"]
+    with pytest.raises(ValueError, match="must have rows of one length"):
+        both[0](["a b c", "a"], return_tensors="pt")
+
+
 def test_model_max_length(both):
     vocab = small_vocab()
     ours, theirs = ElectraTokenizer(vocab, model_max_length=16), BertTokenizer(vocab, model_max_length=16)

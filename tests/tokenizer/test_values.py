@@ -36,6 +36,8 @@ BASES = [{}, {"truncation": True, "max_length": 5}, {"padding": "max_length"}, {
 def plain(value):
     if hasattr(value, "items"):
         return {name: plain(column) for name, column in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype == object:  # rows of unequal length
+        return [plain(row) for row in value]
     return value.tolist() if hasattr(value, "tolist") else value
 
 

@@ -3,20 +3,24 @@
 Lists of JSON; lists, tuples, sets and arrays as Python and NumPy print them, which is what pandas saves; arrays of
 PostgreSQL; text with | , ; or a line feed between the classes; and vectors of zeros and ones in all of these forms.
 What looks like a list but cannot be read as one is refused: half a list would become classes that nobody has named.
+Commas separate only where no other separator does, which a whole column says: names in surveys may have commas.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ...disk import parse_json
 from .lines import shown
 
-# Separators of classes in plain text, and their full-width forms.
-_SEPARATORS = re.compile("[|,;\n\uff5c\uff0c\uff1b\u3001]")
+# Separators of classes in plain text, and their full-width forms: those of names with commas, and commas too.
+_MARKS = "|;\n\uff5c\uff1b"
+_MARK = re.compile(f"[{_MARKS}]")
+_MARK_OR_COMMA = re.compile(f"[{_MARKS},\uff0c\u3001]")
 _WRAPPED = re.compile(
     r"(?:array|tensor|Index|list|tuple|set|frozenset)\((?P<inner>.*?)(?:,\s*dtype\s*=[^()]*)?\)", re.DOTALL
 )
@@ -32,7 +36,57 @@ _NOTHING = {"None", "nan", "NULL", "<NA>"}
 _BARE_VECTOR = re.compile(r"[01](?:\.0*)?(?:\s+[01](?:\.0*)?)+")
 
 
-def class_list(value: Any, name: str) -> list[Any]:
+@dataclass(frozen=True, slots=True)
+class Undivided:
+    """A field of plain text, whose column says what separates its classes.
+
+    Attributes:
+        name: the field, as an error message calls it.
+    """
+
+    text: str
+    name: str
+
+    def has_mark(self) -> bool:
+        """Whether another separator than a comma is in the text."""
+        return _MARK.search(self.text) is not None
+
+    def classes(self, with_commas: bool) -> tuple[str, ...]:
+        """The classes between separators, commas included or not.
+
+        Raises:
+            ValueError: the text is part of something printed, a separator is within brackets, or both ; and | occur.
+        """
+        separators = _MARK_OR_COMMA if with_commas else _MARK
+        parts = _stripped(separators.split(self.text))
+        is_cut = self.text.count("(") == self.text.count(")") and any(p.count("(") != p.count(")") for p in parts)
+        if is_cut or _is_printed(self.text):
+            raise ValueError(_no_list(self.name, self.text))
+        if re.search("[;\uff1b]", self.text) and re.search("[|\uff5c]", self.text):
+            raise ValueError(
+                f"{self.name} must have one separator between the labels, got ; and | in {shown(self.text)}"
+            )
+        return tuple(parts)
+
+
+def are_commas_separators(fields: Collection[Undivided]) -> bool:
+    """Whether commas separate the classes in these fields of a column: not where another separator does."""
+    return not any(field.has_mark() for field in fields)
+
+
+def is_written_list(text: str) -> bool:
+    """Whether text is a list or an object, as JSON, Python or NumPy print it; `[a]` may be a name."""
+    text = _field(text)
+    if not text or text[-1] != _BRACKETS.get(text[0]):
+        return False
+    try:
+        return isinstance(parse_json(text), list | dict)
+    except ValueError:
+        items = _items(text[1:-1].strip())
+    return items is not None and all(quoted or (text[0] == "[" and _is_number(item)) for quoted, item in items)
+
+
+def class_list(value: Any, name: str) -> list[Any] | Undivided:
     """The classes in a field, as the values of a list in JSON would be; [] for empty text.
 
     Raises:
@@ -42,29 +96,36 @@ def class_list(value: Any, name: str) -> list[Any]:
         return value
     if not isinstance(value, str):
         raise ValueError(f"{name} must be a list, or text with | or , between the labels, got {shown(value)}")
-    text = value.strip()
-    # Tab-separated values that were written by a data frame quote a field that has quotes in it.
-    if re.fullmatch(r'"[\[({].*[\])}]"', text, re.DOTALL):
-        text = text[1:-1].replace('""', '"')
+    text = _field(value)
     while wrapped := _WRAPPED.fullmatch(text):
         text = wrapped["inner"].strip()
     if not text:
         return []
     items = _items(text)
     if text[0] in _BRACKETS and text[-1] == _BRACKETS[text[0]]:
-        found = _bracketed(text)
+        found = _bracketed(text, name)
     elif text[0] in "[{" or (text[-1] == "]" and "[" not in text):
         found = None
     elif items is not None and all(quoted for quoted, _ in items):
         found = [item for _, item in items]
     else:
-        found = text.split() if _BARE_VECTOR.fullmatch(text) else _parts(text)
+        found = text.split() if _BARE_VECTOR.fullmatch(text) else Undivided(text, name)
     if found is None:
-        raise ValueError(f"{name} must be a whole list, such as ['a', 'b'], got {shown(value)}")
+        raise ValueError(_no_list(name, value))
     return found
 
 
-def _bracketed(text: str) -> list[Any] | None:
+def _field(text: str) -> str:
+    """The text of a field without the quotes that data frames put around it in tab-separated values."""
+    text = text.strip()
+    return text[1:-1].replace('""', '"') if re.fullmatch(r'"[\[({].*[\])}]"', text, re.DOTALL) else text
+
+
+def _no_list(name: str, value: Any) -> str:
+    return f"{name} must be a whole list, such as ['a', 'b'], got {shown(value)}"
+
+
+def _bracketed(text: str, name: str) -> list[Any] | Undivided | None:
     """The items of a list that is written out; None if it is not clear what they are."""
     if text[0] == "[":
         try:
@@ -76,15 +137,19 @@ def _bracketed(text: str) -> list[Any] | None:
     if items is not None:
         if all(quoted for quoted, _ in items):
             return [item for _, item in items]
-        if all(not quoted and (item in _NAMED or _NUMBER.fullmatch(item)) for quoted, item in items):
+        if all(not quoted and _is_number(item) for quoted, item in items):
             return [_NAMED[item] if item in _NAMED else float(item) for _, item in items]
     if text[0] == "(":
-        return _parts(text)
+        return Undivided(text, name)
     # Classes without quotes: blanks are part of them, so they need commas. PostgreSQL quotes some and not others.
     parts = [part.strip().strip('"') for part in inner.split(",")]
     is_list = len(parts) > 1 or not re.search(r"\s", inner)
     is_clear = is_list and all(parts) and not re.search(r"[\[\](){}:']|\.\.\.", inner)
     return parts if is_clear and not set(parts) & _NOTHING else None
+
+
+def _is_number(item: str) -> bool:
+    return item in _NAMED or _NUMBER.fullmatch(item) is not None
 
 
 def _items(text: str) -> list[tuple[bool, str]] | None:
@@ -109,12 +174,14 @@ def _unquoted(text: str) -> str:
         raise ValueError(f"a class in quotes must have the escapes of Python or JSON, got {shown(text)}") from error
 
 
-def _parts(text: str) -> list[str] | None:
-    """The classes of plain text; None where they are parts of something printed, or a separator is within brackets."""
-    parts = [part.strip() for part in _SEPARATORS.split(text) if part.strip()]
-    is_printed = re.search(r"\bdtype\s*[:=]", text) or any(part[0] in "[{" or part[-1] in "]}" for part in parts)
-    is_cut = text.count("(") == text.count(")") and any(part.count("(") != part.count(")") for part in parts)
-    return None if is_printed or is_cut else parts
+def _stripped(parts: Sequence[str]) -> list[str]:
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _is_printed(text: str) -> bool:
+    """Whether text is part of a list or of a data frame that was printed."""
+    parts = _stripped(_MARK_OR_COMMA.split(text))
+    return bool(re.search(r"\bdtype\s*[:=]", text)) or any(part[0] in "[{" or part[-1] in "]}" for part in parts)
 
 
 def vector_width(lists: Sequence[tuple[int, Sequence[str]]]) -> int | None:

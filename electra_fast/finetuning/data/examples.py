@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .class_lists import Undivided
+
 
 @dataclass(frozen=True, slots=True)
 class _Example:
@@ -23,12 +25,13 @@ class TextExample(_Example):
     """A text, or a pair of texts.
 
     Attributes:
-        label: a class, a number (regression) or a tuple of classes (several labels).
+        label: a class, a number (regression) or a tuple of classes (several labels; plain text is `Undivided` until all
+            files are read).
     """
 
     text: str
     pair: str | None = None
-    label: str | float | tuple[str, ...] | None = None
+    label: str | float | tuple[str, ...] | Undivided | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...disk import plain_suffix
-from .class_lists import classes_of, vector_width
+from .class_lists import Undivided, are_commas_separators, classes_of, vector_width
 from .conll import read_conll
 from .examples import Example, QuestionExample, RowCounts, Split, TextExample, answer_of, classes_in, lacks_text
 from .lines import Lack, Missing, MissingLabel, placed
@@ -58,11 +58,13 @@ def read_split(task: Task, name: str, path: Path) -> Split:
 
 
 def with_classes(task: Task, splits: Mapping[str, Split]) -> dict[str, Split]:
-    """The splits with names of classes in place of vectors, where the file to train on has vectors.
+    """The splits with the classes of plain text, and names in place of vectors where the file to train on has vectors.
 
     Raises:
-        ValueError: a label is not the task's, or no vector although others are; the message names file and line.
+        ValueError: text cannot be divided, a label is not the task's, or no vector although others are; the message
+            names file and line.
     """
+    splits = _divided(splits)
     first = splits.get("train") or next(iter(splits.values()))
     if isinstance(task.columns.label, tuple):
         width: int | None = len(task.columns.label)
@@ -129,6 +131,24 @@ def _without_placeholders(task: Task, examples: list[Example]) -> list[Example]:
 
 def _without_answer(example: Example) -> Example:
     return replace(example, **{"answers" if isinstance(example, QuestionExample) else "label": None})
+
+
+def _divided(splits: Mapping[str, Split]) -> dict[str, Split]:
+    """The splits with classes in place of plain text: one rule for all files, since they have the same classes."""
+    labels = (example.label for split in splits.values() for example in split.examples)
+    with_commas = are_commas_separators([label for label in labels if isinstance(label, Undivided)])
+
+    def divided(split: Split, example: TextExample) -> TextExample:
+        if not isinstance(example.label, Undivided):
+            return example
+        with placed(split.path, example.line):
+            return replace(example, label=example.label.classes(with_commas))
+
+    found = {}
+    for name, split in splits.items():
+        examples = [divided(split, example) for example in split.examples]
+        found[name] = replace(split, examples=examples, labels=frozenset(c for e in examples for c in classes_in(e)))
+    return found
 
 
 def _named(split: Split, names: Sequence[str]) -> Split:

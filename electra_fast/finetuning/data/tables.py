@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...disk import numbered_lines, plain_suffix
-from .class_lists import class_list
+from .class_lists import Undivided, class_list, is_written_list
 from .examples import ChoiceExample, Example, TaggedExample, TextExample
 from .lines import (
     Lack,
@@ -64,8 +64,8 @@ def read_table(
     """The examples of a table, one by one, in order.
 
     A class is text, an integer, or JSON's true or false; all become text. Several classes are a list of classes in any
-    form that `class_lists` reads, which may be empty; or, where `columns.label` is a tuple, they are "0" or "1" for
-    each of its columns. A choice's label is the number of an ending, from 0.
+    form that `class_lists` reads, which may be empty, or `Undivided` text; or, where `columns.label` is a tuple, they
+    are "0" or "1" for each of its columns. A choice's label is the number of an ending, from 0.
 
     Args:
         kind: any kind but "qa"; "tagging" takes lists of words and tags, which only JSON has.
@@ -314,10 +314,22 @@ def _number(value: Any, name: str, _labels: None) -> float:
     return number
 
 
-def _classes(value: Any, name: str, labels: Collection[str] | None) -> tuple[str, ...]:
+def _one_class(value: Any, name: str, labels: Collection[str] | None) -> str:
+    # Where labels are named, one of them may look like a list.
+    is_written = labels is None and isinstance(value, str) and is_written_list(value)
+    if is_written or isinstance(value, list | dict):
+        raise ValueError(f"{name} must be one class (lists are for the kind multilabel), got {shown(value)}")
+    return _class(value, name, labels)
+
+
+def _classes(value: Any, name: str, labels: Collection[str] | None) -> tuple[str, ...] | Undivided:
     if is_null(value):
         raise Missing(f"{name} must be a list, got {shown(value)}")
-    return tuple(_class(part, name, labels) for part in class_list(value, name))
+    found = class_list(value, name)
+    if isinstance(found, Undivided):
+        checked_text(found.text, name)
+        return found
+    return tuple(_class(part, name, labels) for part in found)
 
 
 def _flag(value: Any, name: str) -> str:
@@ -350,7 +362,7 @@ _NO_NUMBER = ("null", "none", "na", "n/a", "#n/a", "<na>")
 _FLAGS = {"0": "0", "0.0": "0", "false": "0", "1": "1", "1.0": "1", "true": "1"}
 
 _PARSERS: dict[KindName, Callable[[Any, str, Any], Any]] = {
-    "classification": _class,
+    "classification": _one_class,
     "regression": _number,
     "multilabel": _classes,
     "tagging": _tags,

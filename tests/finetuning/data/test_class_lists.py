@@ -9,7 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electra_fast.finetuning.data.class_lists import class_list, classes_of, vector_width
+from electra_fast.finetuning.data.class_lists import (
+    Undivided,
+    are_commas_separators,
+    class_list,
+    classes_of,
+    is_written_list,
+    vector_width,
+)
+
+
+def classes_in(text):
+    """The classes of a column of one field."""
+    found = class_list(text, "it")
+    return list(found.classes(are_commas_separators([found]))) if isinstance(found, Undivided) else found
+
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=("C",)), min_size=1).filter(lambda s: s == s.strip())
 
@@ -27,7 +41,10 @@ def test_lists_are_read_as_python_numpy_and_json_print_them(classes):
     "text, classes",
     [
         ("a|b", ["a", "b"]),
-        ("a, b; c\nd", ["a", "b", "c", "d"]),
+        ("a, b; c\nd", ["a, b", "c", "d"]),
+        ("Smith, John; Doe, Jane", ["Smith, John", "Doe, Jane"]),
+        ("Smith, John\uff5cDoe, Jane", ["Smith, John", "Doe, Jane"]),
+        ("a (b, c); d", ["a (b, c)", "d"]),
         ("动作，喜剧、爱情", ["动作", "喜剧", "爱情"]),
         ("a,b,", ["a", "b"]),
         ("'a', 'b'", ["a", "b"]),
@@ -53,7 +70,7 @@ def test_lists_are_read_as_python_numpy_and_json_print_them(classes):
     ],
 )
 def test_what_people_have(text, classes):
-    assert class_list(text, "it") == classes
+    assert classes_in(text) == classes
 
 
 @pytest.mark.parametrize(
@@ -79,9 +96,31 @@ def test_what_people_have(text, classes):
 )
 def test_what_is_no_clear_list_is_refused(text):
     with pytest.raises(ValueError, match=r"it must be a whole list, such as \['a', 'b'\], got "):
-        class_list(text, "it")
+        classes_in(text)
     with pytest.raises(ValueError, match="it must be a list, or text"):
         class_list({"a": 1}, "it")
+
+
+def test_a_comma_separates_where_no_other_separator_is_in_the_column():
+    fields = [class_list(text, "it") for text in ("Smith, John", "Doe, Jane|Roe, Jo")]
+    assert are_commas_separators(fields[:1]) and not are_commas_separators(fields)
+    assert fields[0].classes(True) == ("Smith", "John")
+    assert fields[0].classes(False) == ("Smith, John",)
+    for text in ("a;b|c", "a\uff1bb\uff5cc"):
+        with pytest.raises(ValueError, match=r"it must have one separator between the labels, got ; and \| in \"a"):
+            classes_in(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["['a']", '["a"]', "[]", "('a', 'b')", "{'a'}", "['a' 'b']", "[0 1 0]", "[1]", '{"a": 1}', "[null]"]
+)
+def test_text_that_is_a_list(text):
+    assert is_written_list(text) and is_written_list(f" {text}\n")
+
+
+@pytest.mark.parametrize("text", ["", "a", "[a]", "(unknown)", "(1)", "[a, b]", "{a}", "['a'", "-LRB-", "[UNK] ['a']x"])
+def test_names_that_are_no_lists(text):
+    assert not is_written_list(text)
 
 
 def lists(*rows):

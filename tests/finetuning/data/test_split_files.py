@@ -253,6 +253,58 @@ def test_several_labels(tmp_path, suffix, form):
     assert labels_of(GENRES, splits) == ("a", "b c")
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_comma_belongs_to_a_name_where_another_separator_is_in_the_files(tmp_path, suffix):
+    def file(name, *values):
+        quote = '"' if suffix == ".csv" else ""
+        return write(tmp_path / f"{name}{suffix}", [{"a": "x", "y": f"{quote}{value}{quote}"} for value in values])
+
+    files = {"train": file("a", "Smith, John; Doe, Jane", "Doe, Jane"), "dev": file("b", "Smith, John")}
+    splits = open_splits(GENRES, None, files)
+    assert [example.label for example in splits["train"].examples] == [("Smith, John", "Doe, Jane"), ("Doe, Jane",)]
+    assert splits["dev"].examples[0].label == ("Smith, John",)
+    assert labels_of(GENRES, splits) == ("Doe, Jane", "Smith, John")
+    files["train"] = file("a", "Doe, Jane", "a; b|c")
+    with pytest.raises(
+        ValueError,
+        match=rf"a\{suffix}, line {3 if suffix == '.csv' else 2}: the label in column 'y' must"
+        " have one separator between the labels, got ; and",
+    ):
+        open_splits(GENRES, None, files)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_labels_with_separators_that_are_not_read_are_told(tmp_path, suffix):
+    path = write(tmp_path / f"a{suffix}", [{"a": "x", "y": y} for y in ("a b", "a", "b c", "c")])
+    with pytest.warns(UserWarning, match=rf"a\{suffix}: 'a b', 'b c' may each be several labels, and 2 labels look so"):
+        assert labels_of(GENRES, open_splits(GENRES, None, {"train": path, "dev": path})) == ("a", "a b", "b c", "c")
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("a.csv", "['b']"), ("a.csv", '"[""b""]"'), ("a.tsv", '"[""b""]"'), ("a.tsv", "['b']")]
+    + [("a.jsonl", value) for value in (["b"], "['b']", '["b"]')],
+)
+def test_a_list_is_no_class_in_any_file(tmp_path, name, value):
+    path = write(tmp_path / name, [{"a": "x", "y": value}])
+    with pytest.raises(
+        ValueError, match=r"the label in column 'y' must be one class \(lists are for the kind multilabel"
+    ):
+        open_splits(CLASSES, None, {"train": path, "dev": path})
+
+
+def test_a_label_that_is_named_may_look_like_a_list(tmp_path):
+    path = write(tmp_path / "a.csv", [{"a": "x", "y": "['b']"}])
+    named = custom_task("classification", text="a", label="y", labels=("['b']", "c"))
+    assert open_splits(named, None, {"train": path, "dev": path})["dev"].examples[0].label == "['b']"
+
+
+def test_truth_beside_numbers_is_told(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"a": "x", "y": y} for y in (0, 1, True, "0")])
+    with pytest.warns(UserWarning, match=r"a\.jsonl: '1', 'true' differ by a slip alone"):
+        assert labels_of(CLASSES, open_splits(CLASSES, None, {"train": path, "dev": path})) == ("0", "1", "true")
+
+
 @pytest.mark.parametrize("form", [list, str, lambda v: f"[{' '.join(map(str, v))}]", lambda v: " ".join(map(str, v))])
 def test_vectors(tmp_path, form):
     def file(name, *vectors):

@@ -90,10 +90,13 @@ def test_kinds_of_labels(tmp_path):
 
     assert of("classification", "a", 1, True, False) == ["a", "1", "true", "false"]
     assert of("regression", "2.5", 3, -1e-3) == [2.5, 3.0, -1e-3]
-    assert of("multilabel", ["a", 1], "a|b", "3, 27", [], "") == [("a", "1"), ("a", "b"), ("3", "27"), (), ()]
+    assert of("multilabel", ["a", 1], [], "") == [("a", "1"), (), ()]
+    assert [text.classes(True) for text in of("multilabel", "a|b", "3, 27")] == [("a", "b"), ("3", "27")]
     for kind, value, message in [
         ("classification", "", "must not be empty"),
         ("classification", None, "must be text, got null"),
+        ("classification", ["a"], "must be one class"),
+        ("classification", {"a": 1}, "must be one class"),
         ("classification", "2", "must be one of 0, 1, got '2'"),
         ("regression", "high", 'must be a number, got "high"'),
         ("regression", True, "must be a number, got true"),

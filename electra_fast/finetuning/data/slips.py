@@ -57,8 +57,8 @@ def doubts_about(labels: Collection[str], kind: str) -> list[str]:
     joint = joint_among(labels) if kind == "multilabel" else []
     if joint:
         doubts.append(
-            f"{_quoted(joint[:2])} may each be several labels, and {len(joint)} labels look so: text is separated at "
-            "| ; and line feeds, or at commas where the column has none of these"
+            f"{_quoted(joint[:2])} may each be several labels ({len(joint)} of {len(labels)} look so): text is "
+            "separated at | ; and line feeds, or at commas where the column has none of these"
         )
     lists = [label for label in sorted(labels) if label[0] in "[({" and label[-1] in "])}"]
     if kind == "classification" and lists:

@@ -21,11 +21,18 @@ inline void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std:
 #endif
 }
 
+// a b, for sizes of memory; throws std::bad_alloc where no memory could be that large.
+inline std::size_t size_product(std::size_t a, std::size_t b) {
+    std::size_t product;
+    if (__builtin_mul_overflow(a, b, &product) || product > PTRDIFF_MAX / 2) throw std::bad_alloc();
+    return product;
+}
+
 // An array of zeros that takes memory only where it is touched. All bytes zero must be a valid T.
 template <typename T>
 class ZeroedPages {
 public:
-    explicit ZeroedPages(std::size_t n) : n_bytes_(n * sizeof(T) + kHugePage) {
+    explicit ZeroedPages(std::size_t n) : n_bytes_(size_product(n, sizeof(T)) + kHugePage) {
         memory_ = mmap(nullptr, n_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory_ == MAP_FAILED) throw std::bad_alloc();
         advise_huge_pages(memory_, n_bytes_);

@@ -14,10 +14,11 @@ template <typename Work>
 std::vector<std::thread> begin_threads(std::size_t n_threads, const Work& work) {
     std::vector<std::thread> threads;
     threads.reserve(n_threads);
+    // Where the system gives no more threads, or no memory for them, those that run and this one do the work. No
+    // exception may leave: the threads that run would end the process when nobody has joined them.
     try {
         for (std::size_t rank = 1; rank < n_threads; ++rank) threads.emplace_back([&work, rank] { work(rank); });
     } catch (const std::exception&) {
-        // The system gives no more threads, or no memory for one: those that run, and this one, do the work.
     }
     return threads;
 }

@@ -1,9 +1,18 @@
-// electra_fast._cpu: the encoder for Python. Tensors come as addresses; the caller vouches for their sizes and types.
+// electra_fast._cpu: the encoder for Python. The caller vouches for sizes, strides, types and device of tensors.
+//
+// Other threads may give a parameter new memory at any time, so parameters are read with the GIL held, where they lie
+// then; the layers run without it, on copies.
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
+#include <memory>
+#include <stdexcept>
 #include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "cpu/encoder.h"
 
@@ -14,30 +23,40 @@ namespace {
 
 using Address = std::uintptr_t;
 
+Address address_of(py::handle tensor) { return py::cast<Address>(tensor.attr("data_ptr")()); }
+
+// The memory of a tensor, which may be empty; null for None.
 template <typename T>
-const T* at(Address address) {
-    return reinterpret_cast<const T*>(address);
+T* at(py::handle tensor) {
+    return tensor.is_none() ? nullptr : reinterpret_cast<T*>(address_of(tensor));
 }
 
-Norm norm_of(const std::pair<Address, Address>& addresses) {
-    return {at<float>(addresses.first), at<float>(addresses.second)};
+// The memory of a parameter; throws if it has none any more.
+const float* values_of(py::handle parameter) {
+    const auto* const values = at<const float>(parameter);
+    if (!values) throw std::runtime_error("a parameter lost its memory while it was read");
+    return values;
 }
 
-// Makes LinearParts from (weight, bias, rows) of each part.
-LinearParts parts_of(long k, const std::vector<std::tuple<Address, Address, long>>& parts) {
+using Pair = std::pair<py::object, py::object>;
+// (weight, bias, rows) of each part of a linear layer.
+using Parts = std::vector<std::tuple<py::object, py::object, long>>;
+
+// The embedding's tables and their numbers of rows: words, types, positions.
+using Tables = std::array<std::pair<py::object, long>, 3>;
+
+NormParts norm_of(const Pair& parameters) { return {values_of(parameters.first), values_of(parameters.second)}; }
+
+LinearParts parts_of(long k, const Parts& parts) {
     LinearParts found;
     found.k = k;
     for (const auto& [weight, bias, rows] : parts) {
-        found.weights.push_back(at<float>(weight));
-        found.biases.push_back(at<float>(bias));
+        found.weights.push_back(values_of(weight));
+        found.biases.push_back(values_of(bias));
         found.rows.push_back(rows);
     }
     return found;
 }
-
-using Parts = std::vector<std::tuple<Address, Address, long>>;
-using Pair = std::pair<Address, Address>;
-using Table = std::pair<Address, long>;
 
 const Kernels& needed_kernels(const std::string& limit) {
     const Kernels* const kernels = kernels_of(limit);
@@ -50,41 +69,63 @@ public:
     PyEncoder(long hidden, long heads, long intermediate, long embedding, float eps, bool in_bytes, const std::string& limit)
         : sizes_{hidden, heads, intermediate, embedding, eps}, encoder_(needed_kernels(limit), sizes_, in_bytes) {}
 
-    void set_embedding(Table words, Table positions, Table types, Pair norm, const Parts& projection) {
-        const auto table = [](const Table& from) -> EmbeddingWeights::Table {
-            return {at<float>(from.first), from.second};
-        };
-        encoder_.set_embedding(
-            {table(words), table(positions), table(types), norm_of(norm), parts_of(sizes_.embedding, projection)});
+    void set_embedding(const Pair& norm, const Parts& projection) {
+        encoder_.set_embedding({norm_of(norm), parts_of(sizes_.embedding, projection)});
     }
 
-    void add_layer(const Parts& qkv, const Parts& attended, Pair attended_norm, const Parts& inner, const Parts& outer,
-                   Pair outer_norm) {
-        const LayerWeights weights{parts_of(sizes_.hidden, qkv),   parts_of(sizes_.hidden, attended),
-                                   parts_of(sizes_.hidden, inner), parts_of(sizes_.intermediate, outer),
-                                   norm_of(attended_norm),         norm_of(outer_norm)};
-        const py::gil_scoped_release released;
-        encoder_.add_layer(weights);
+    void add_layer(const Parts& qkv, const Parts& attended, const Pair& attended_norm, const Parts& inner,
+                   const Parts& outer, const Pair& outer_norm) {
+        encoder_.add_layer({parts_of(sizes_.hidden, qkv), parts_of(sizes_.hidden, attended),
+                            parts_of(sizes_.hidden, inner), parts_of(sizes_.intermediate, outer),
+                            norm_of(attended_norm), norm_of(outer_norm)});
     }
 
-    bool is_current() const { return encoder_.is_current(); }
+    // Remembers where the parameters lie; before they are copied.
+    void watch(const py::tuple& parameters) {
+        for (const py::handle parameter : parameters) addresses_.push_back(address_of(parameter));
+    }
 
-    void run(Address starts, long n_sequences, Address ids, Address types, Address positions, Address embedded, bool causal,
-             int n_threads, Address out, Address states) const {
-        const Batch batch{n_sequences,
-                          at<std::int32_t>(starts),
-                          at<std::int64_t>(ids),
-                          at<std::int64_t>(types),
-                          at<std::int64_t>(positions),
-                          at<float>(embedded),
+    // Looks at addresses first: only then is it sure that the memory which was copied is still there.
+    bool is_current(const py::tuple& parameters) const {
+        for (std::size_t i = 0; i < addresses_.size(); ++i)
+            if (address_of(parameters[i]) != addresses_[i]) return false;
+        return encoder_.is_current();
+    }
+
+    void run(const Tables& tables, py::handle starts, long n_sequences, const py::tuple& ids, py::handle embedded,
+             long n_tokens, bool causal, int n_threads, py::handle out, py::handle states) const {
+        std::unique_ptr<float[]> sums;
+        if (embedded.is_none()) {
+            const auto table = [&](std::size_t i) -> Table {
+                const auto& [tensor, rows] = tables[i];
+                return {values_of(tensor), rows};
+            };
+            const auto column = [&](std::size_t i) { return at<const std::int64_t>(ids[i]); };
+            sums = encoder_.look_up({n_tokens, table(0), table(1), table(2), column(0), column(1), column(2)});
+        }
+        const auto* const first = at<const std::int32_t>(starts);
+        const Batch batch{{first, first + n_sequences + 1},
+                          n_tokens,
+                          sums ? sums.get() : at<const float>(embedded),
+                          !sums,
                           causal};
-        const py::gil_scoped_release released;
-        encoder_.run(batch, n_threads, reinterpret_cast<float*>(out), reinterpret_cast<float*>(states));
+        auto* const to = at<float>(out);
+        auto* const states_to = at<float>(states);
+        const auto has_signal = [] {
+            const py::gil_scoped_acquire acquired;
+            return PyErr_CheckSignals() != 0;  // where Python's handler raised: the exception waits in this thread
+        };
+        const bool is_done = [&] {
+            const py::gil_scoped_release released;
+            return encoder_.run(batch, n_threads, to, states_to, has_signal);
+        }();
+        if (!is_done) throw py::error_already_set();
     }
 
 private:
     const Sizes sizes_;
     Encoder encoder_;
+    std::vector<Address> addresses_;
 };
 
 }  // namespace
@@ -114,6 +155,7 @@ PYBIND11_MODULE(_cpu, module) {
              py::arg("limit"))
         .def("set_embedding", &PyEncoder::set_embedding)
         .def("add_layer", &PyEncoder::add_layer)
+        .def("watch", &PyEncoder::watch)
         .def("is_current", &PyEncoder::is_current)
         .def("run", &PyEncoder::run);
 }

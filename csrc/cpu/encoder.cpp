@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <memory>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -23,6 +24,15 @@ constexpr long kChunkTokens = 256;
 // Multiplications below which another thread is not worth starting; they take some tens of microseconds.
 constexpr long kThreadProducts = 4 << 20;
 
+// Multiplications of attention after which a thread looks whether the call is to stop: some hundredths of a second.
+constexpr long kTaskProducts = 1L << 28;
+// Tiles of a product after which it does.
+constexpr long kTilesPerLook = 64;
+// The largest size of a model: products of two sizes, and of one and a number of tokens, are far from overflowing.
+constexpr long kMostSize = 1L << 20;
+// Terms of a sum of products of two bytes that 32 bits can hold.
+constexpr long kMostByteTerms = (1L << 31) / (255 * 127);
+
 long round_up(long n, long step) { return (n + step - 1) / step * step; }
 
 // Floats from row to row of a matrix of n columns. Rows a multiple of 4 KB apart would compete for a few cache sets.
@@ -33,6 +43,15 @@ struct Share {
     Share(long n, int rank, int n_threads) : first(n * rank / n_threads), last(n * (rank + 1) / n_threads) {}
     long first, last;
 };
+
+// Throws unless the parts are a weight [n, k] together.
+void check_parts(const char* name, const LinearParts& parts, long n, long k) {
+    const long rows = std::accumulate(parts.rows.begin(), parts.rows.end(), 0L);
+    if (rows != n || parts.k != k)
+        throw std::invalid_argument(std::string(name) + " must have the shape [" + std::to_string(n) + ", " +
+                                    std::to_string(k) + "], got [" + std::to_string(rows) + ", " +
+                                    std::to_string(parts.k) + "]");
+}
 
 }  // namespace
 
@@ -48,9 +67,10 @@ public:
           inner_stride(row_size(sizes.intermediate, kernels.panel)),
           bytes_stride(round_up(std::max(sizes.hidden, sizes.intermediate), 16) + 64),
           scratch_size(round_up(kernels.attention_scratch(longest, sizes.hidden / sizes.heads), 16)),
-          memory_(static_cast<std::size_t>(
-              n_tokens * (3 * hidden_stride + qkv_stride + inner_stride + bytes_stride / 4 + 2) +
-              n_threads * scratch_size + 64)) {
+          memory_(size_product(static_cast<std::size_t>(n_tokens),
+                               static_cast<std::size_t>(
+                                   3 * hidden_stride + qkv_stride + inner_stride + bytes_stride / 4 + 2)) +
+                  size_product(static_cast<std::size_t>(n_threads), static_cast<std::size_t>(scratch_size)) + 64) {
         float* next = memory_.data();
         const auto take = [&](long n) { return std::exchange(next, next + n); };
         hidden = take(n_tokens * hidden_stride);
@@ -82,60 +102,114 @@ struct Encoder::Step {
     Workspace& space;
     std::atomic<long>& next_head;
     Barrier& barrier;
+    Stop& stop;
     int rank, n_threads;
 
-    void wait_for_all() const { barrier.wait(n_threads); }
+    // Tells whether the work of this step may be left undone, since the call is to stop.
+    bool looks_at_stop() const {
+        if (rank == 0) stop.ask();
+        return stop.is_set();
+    }
+    // Tells whether to go on; all threads get the same answer.
+    bool wait_for_all() const {
+        if (rank == 0) stop.ask();
+        return barrier.wait(n_threads, stop);
+    }
 };
 
 Encoder::Encoder(const Kernels& kernels, const Sizes& sizes, bool in_bytes)
-    : kernels_(kernels), sizes_(sizes), in_bytes_(in_bytes) {}
+    : kernels_(kernels), sizes_(sizes), in_bytes_(in_bytes) {
+    for (const auto& [name, size] : {std::pair("hidden_size", sizes.hidden), {"num_attention_heads", sizes.heads},
+                                     {"intermediate_size", sizes.intermediate}, {"embedding_size", sizes.embedding}})
+        if (size < 1 || size > kMostSize)
+            throw std::invalid_argument(std::string(name) + " must be from 1 to " + std::to_string(kMostSize) + ", got " +
+                                        std::to_string(size));
+    if (sizes.hidden % sizes.heads != 0)
+        throw std::invalid_argument("hidden_size " + std::to_string(sizes.hidden) + " is no multiple of " +
+                                    std::to_string(sizes.heads) + " heads");
+    if (in_bytes && std::max(sizes.hidden, sizes.intermediate) > kMostByteTerms)
+        throw std::invalid_argument("int8 takes sizes up to " + std::to_string(kMostByteTerms) + ", got " +
+                                    std::to_string(std::max(sizes.hidden, sizes.intermediate)));
+}
 
 Encoder::~Encoder() = default;
 
 void Encoder::set_embedding(const EmbeddingWeights& weights) {
-    embedding_ = weights;
+    embedding_norm_ = std::make_unique<PackedNorm>(weights.norm, sizes_.embedding);
+    if (weights.projection.weights.empty()) {
+        if (sizes_.embedding != sizes_.hidden) throw std::invalid_argument("a projection to the hidden size is missing");
+        return;
+    }
+    check_parts("the projection", weights.projection, sizes_.hidden, sizes_.embedding);
     // The projection stays in 32 bits: it is small, and everything after it depends on its accuracy.
-    if (!weights.projection.weights.empty())
-        projection_ = std::make_unique<PackedLinear>(weights.projection, kernels_, false);
+    projection_ = std::make_unique<PackedLinear>(weights.projection, kernels_, false);
 }
 
 void Encoder::add_layer(const LayerWeights& weights) {
+    check_parts("queries, keys and values", weights.qkv, 3 * sizes_.hidden, sizes_.hidden);
+    check_parts("the layer after attention", weights.attended, sizes_.hidden, sizes_.hidden);
+    check_parts("the intermediate layer", weights.inner, sizes_.intermediate, sizes_.hidden);
+    check_parts("the output layer", weights.outer, sizes_.hidden, sizes_.intermediate);
     const auto pack = [&](const LinearParts& parts) { return PackedLinear(parts, kernels_, in_bytes_); };
+    const auto pack_norm = [&](const NormParts& parts) { return PackedNorm(parts, sizes_.hidden); };
     layers_.push_back({pack(weights.qkv), pack(weights.attended), pack(weights.inner), pack(weights.outer),
-                       weights.attended_norm, weights.outer_norm});
+                       pack_norm(weights.attended_norm), pack_norm(weights.outer_norm)});
 }
 
 bool Encoder::is_current() const {
     return std::all_of(layers_.begin(), layers_.end(), [](const Layer& layer) {
                return layer.qkv.is_current() && layer.attended.is_current() && layer.inner.is_current() &&
-                      layer.outer.is_current();
+                      layer.outer.is_current() && layer.attended_norm.is_current() && layer.outer_norm.is_current();
            }) &&
+           (!embedding_norm_ || embedding_norm_->is_current()) &&
            (!projection_ || projection_->is_current());
 }
 
 void Encoder::check(const Batch& batch) const {
-    const auto check_all = [&](const char* name, const std::int64_t* ids, long n_rows) {
-        for (long i = 0; i < batch.starts[batch.n_sequences]; ++i)
-            if (ids[i] < 0 || ids[i] >= n_rows)
-                throw std::out_of_range(std::string(name) + " must be in [0, " + std::to_string(n_rows) + "), got " +
-                                        std::to_string(ids[i]));
+    const std::vector<std::int32_t>& starts = batch.starts;
+    if (!starts.empty() && starts.front() == 0 && starts.back() == batch.n_tokens &&
+        std::is_sorted(starts.begin(), starts.end()))
+        return;
+    throw std::invalid_argument(
+        "cu_seqlens must rise from 0 to " + std::to_string(batch.n_tokens) + " tokens, got " +
+        (starts.empty() ? std::string("no entry")
+                        : std::to_string(starts.size()) + " entries from " + std::to_string(starts.front()) + " to " +
+                              std::to_string(starts.back()) +
+                              (std::is_sorted(starts.begin(), starts.end()) ? "" : ", not in order")));
+}
+
+std::unique_ptr<float[]> Encoder::look_up(const Tokens& tokens) const {
+    const auto width = static_cast<std::size_t>(sizes_.embedding);
+    // Not set to zero: every number is written.
+    std::unique_ptr<float[]> sums(new float[size_product(static_cast<std::size_t>(tokens.n_tokens), width)]);
+    const auto row_of = [&](const char* name, const Table& table, std::int64_t id) {
+        if (id < 0 || id >= table.rows)
+            throw std::out_of_range(std::string(name) + " must be in [0, " + std::to_string(table.rows) + "), got " +
+                                    std::to_string(id));
+        return table.values + static_cast<std::size_t>(id) * width;
     };
-    check_all("input_ids", batch.ids, embedding_.words.rows);
-    check_all("token_type_ids", batch.types, embedding_.types.rows);
-    check_all("position_ids", batch.positions, embedding_.positions.rows);
+    float* sum = sums.get();
+    for (long token = 0; token < tokens.n_tokens; ++token, sum += width) {
+        const float* const word = row_of("input_ids", tokens.words, tokens.ids[token]);
+        const float* const type = row_of("token_type_ids", tokens.types, tokens.type_ids[token]);
+        const float* const position = row_of("position_ids", tokens.positions, tokens.position_ids[token]);
+        for (std::size_t i = 0; i < width; ++i) sum[i] = word[i] + type[i] + position[i];
+    }
+    return sums;
 }
 
 std::vector<Encoder::Chunk> Encoder::chunks_of(const Batch& batch, int n_threads) const {
     std::vector<Chunk> chunks;
     const long most = kChunkTokens * std::max(n_threads, 2);
-    const long n_chunks = std::max(1L, (batch.starts[batch.n_sequences] + most - 1) / most);
-    const long size = (batch.starts[batch.n_sequences] + n_chunks - 1) / n_chunks;
-    for (long i = 0; i < batch.n_sequences; ++i) {
+    const long n_chunks = std::max(1L, (batch.n_tokens + most - 1) / most);
+    const long size = (batch.n_tokens + n_chunks - 1) / n_chunks;
+    for (std::size_t i = 0; i + 1 < batch.starts.size(); ++i) {
         const long length = batch.starts[i + 1] - batch.starts[i];
+        if (length == 0) continue;  // between two chunks, or in one that has tokens: no chunk is empty
         if (chunks.empty() || chunks.back().n_tokens + length / 2 > size)
-            chunks.push_back({i, 0, batch.starts[i], 0, 0});
+            chunks.push_back({static_cast<long>(i), 0, batch.starts[i], 0, 0});
         Chunk& chunk = chunks.back();
-        chunk.n_sequences += 1;
+        chunk.n_sequences = static_cast<long>(i) + 1 - chunk.first_sequence;
         chunk.n_tokens += length;
         chunk.longest = std::max(chunk.longest, length);
     }
@@ -156,49 +230,48 @@ std::unique_ptr<Workspace> Encoder::take_workspace(long n_tokens, long longest, 
     return std::make_unique<Workspace>(kernels_, sizes_, n_tokens, longest, n_threads);
 }
 
-void Encoder::run(const Batch& batch, int n_threads, float* out, float* states) const {
-    if (batch.ids) check(batch);
-    const long products = batch.starts[batch.n_sequences] * sizes_.hidden * (4 * sizes_.hidden + 2 * sizes_.intermediate);
-    n_threads = static_cast<int>(std::min<long>(n_threads, 1 + n_layers() * products / kThreadProducts));
+bool Encoder::run(
+    const Batch& batch, int n_threads, float* out, float* states, const std::function<bool()>& wants_stop) const {
+    check(batch);
+    if (batch.n_tokens == 0) return true;
+    const double products = static_cast<double>(n_layers()) * static_cast<double>(batch.n_tokens) *
+                            static_cast<double>(sizes_.hidden * (4 * sizes_.hidden + 2 * sizes_.intermediate));
+    n_threads = static_cast<int>(std::clamp(1 + products / kThreadProducts, 1.0, std::max(1.0, n_threads * 1.0)));
     const std::vector<Chunk> chunks = chunks_of(batch, n_threads);
     long n_tokens = 0, longest = 1;
     for (const Chunk& chunk : chunks) {
         n_tokens = std::max(n_tokens, chunk.n_tokens);
         longest = std::max(longest, chunk.longest);
     }
-    if (n_tokens == 0) return;
     std::unique_ptr<Workspace> space = take_workspace(n_tokens, longest, n_threads);
     std::atomic<long> next_head{0};
-    const long n_all = batch.starts[batch.n_sequences];
     Barrier barrier;
+    Stop stop(wants_stop);
     run_team(n_threads, [&](int rank, int size) {
         for (const Chunk& chunk : chunks)
-            run_chunk({batch, chunk, *space, next_head, barrier, rank, size}, out, states, n_all);
+            if (!run_chunk({batch, chunk, *space, next_head, barrier, stop, rank, size}, out, states)) return;
     });
     spare_.give_back(std::move(space));
+    return !stop.is_set();
 }
 
-void Encoder::embed(const Step& step) const {
+bool Encoder::embed(const Step& step) const {
     Workspace& space = step.space;
     const Batch& batch = step.batch;
     const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
-    const long width = sizes_.embedding;
-    float* const to = projection_ && batch.ids ? space.summed : space.hidden;
+    const long width = batch.is_embedded ? sizes_.hidden : sizes_.embedding;
+    float* const to = projection_ && !batch.is_embedded ? space.summed : space.hidden;
     for (long row = rows.first; row < rows.last; ++row) {
-        const long token = step.chunk.first_token + row;
+        const float* const from = batch.values + (step.chunk.first_token + row) * width;
         float* const x = to + row * space.hidden_stride;
-        if (!batch.ids) {
-            std::copy_n(batch.embedded + token * sizes_.hidden, sizes_.hidden, x);
-            continue;
+        if (batch.is_embedded) {
+            std::copy_n(from, width, x);
+        } else {
+            kernels_.norm(from, embedding_norm_->weight(), embedding_norm_->bias(), sizes_.eps, width, x);
         }
-        const float* const word = embedding_.words.values + batch.ids[token] * width;
-        const float* const type = embedding_.types.values + batch.types[token] * width;
-        const float* const position = embedding_.positions.values + batch.positions[token] * width;
-        for (long i = 0; i < width; ++i) x[i] = word[i] + type[i] + position[i];
-        kernels_.norm(x, embedding_.norm.weight, embedding_.norm.bias, sizes_.eps, width, x);
     }
-    if (to == space.hidden) return;
-    step.wait_for_all();
+    if (to == space.hidden) return step.wait_for_all();
+    if (!step.wait_for_all()) return false;
     Product product;
     product.c = space.hidden;
     product.c_stride = space.hidden_stride;
@@ -207,6 +280,7 @@ void Encoder::embed(const Step& step) const {
     projection_->complete(product);
     const Share tiles(projection_->n_panels(), step.rank, step.n_threads);
     for (long panel = tiles.first; panel < tiles.last; ++panel) kernels_.multiply(product, 0, step.chunk.n_tokens, panel);
+    return step.wait_for_all();
 }
 
 void Encoder::attend(const Step& step) const {
@@ -220,16 +294,19 @@ void Encoder::attend(const Step& step) const {
     head.head_size = head_size;
     head.scale = 1.0f / std::sqrt(static_cast<float>(head_size));
     head.causal = step.batch.causal;
-    // A task is one head of a sequence, or a part of one if there are too few heads to keep all threads busy.
-    const long n_heads = step.chunk.n_sequences * sizes_.heads;
-    const long n_parts = std::max(1L, std::min(4L * step.n_threads / n_heads, step.chunk.longest / 32));
+    // A task is one head of a sequence, or a part of one if there are too few heads to keep all threads busy, or if a
+    // head takes long.
+    const long n_heads = step.chunk.n_sequences * sizes_.heads, longest = step.chunk.longest;
+    const long n_parts = std::max({1L, std::min(4L * step.n_threads / n_heads, longest / 32),
+                                   std::min(longest, longest * longest / (kTaskProducts / head_size + 1))});
     for (;;) {
         const long task = step.next_head.fetch_add(1, std::memory_order_relaxed);
-        if (task >= n_heads * n_parts) return;
+        if (task >= n_heads * n_parts || step.looks_at_stop()) return;
         const long part = task % n_parts, number = task / n_parts;
         const long sequence = step.chunk.first_sequence + number / sizes_.heads, column = number % sizes_.heads * head_size;
-        const long start = step.batch.starts[sequence] - step.chunk.first_token;
-        head.length = step.batch.starts[sequence + 1] - step.batch.starts[sequence];
+        const std::int32_t* const starts = step.batch.starts.data() + sequence;
+        const long start = starts[0] - step.chunk.first_token;
+        head.length = starts[1] - starts[0];
         head.first_query = head.length * part / n_parts;
         head.last_query = head.length * (part + 1) / n_parts;
         if (head.first_query == head.last_query) continue;
@@ -240,7 +317,7 @@ void Encoder::attend(const Step& step) const {
 }
 
 // product.c = ending(a W' + bias) for all rows of the chunk.
-void Encoder::multiply(
+bool Encoder::multiply(
     const Step& step, const PackedLinear& linear, Product product, const float* a, long a_stride, long k) const {
     Workspace& space = step.space;
     const long n_rows = step.chunk.n_tokens;
@@ -252,7 +329,7 @@ void Encoder::multiply(
         for (long row = rows.first; row < rows.last; ++row)
             kernels_.quantize(a + row * a_stride, k, space.bytes + row * space.bytes_stride, space.row_scale + row,
                               space.row_zero + row);
-        step.wait_for_all();
+        if (!step.wait_for_all()) return false;
         product.bytes = space.bytes;
         product.a_stride = space.bytes_stride;
         product.row_scale = space.row_scale;
@@ -270,25 +347,22 @@ void Encoder::multiply(
     for (long tile = tiles.first; tile < tiles.last; ++tile) {
         const long first = tile % n_blocks * block, last = std::min(first + block, n_rows);
         if (first < last) run(product, first, last, tile / n_blocks);
+        if ((tile - tiles.first) % kTilesPerLook == kTilesPerLook - 1 && step.looks_at_stop()) break;
     }
+    return step.wait_for_all();
 }
 
-void Encoder::norm(const Step& step, const Norm& norm, float* to, long to_stride) const {
+void Encoder::norm(const Step& step, const PackedNorm& norm, float* to, long to_stride) const {
     Workspace& space = step.space;
     const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
     for (long row = rows.first; row < rows.last; ++row)
-        kernels_.norm(space.summed + row * space.hidden_stride, norm.weight, norm.bias, sizes_.eps, sizes_.hidden,
+        kernels_.norm(space.summed + row * space.hidden_stride, norm.weight(), norm.bias(), sizes_.eps, sizes_.hidden,
                       to + row * to_stride);
 }
 
-void Encoder::run_chunk(const Step& step, float* out, float* states, long n_tokens) const {
+// One layer, from space.hidden to `out`.
+bool Encoder::run_layer(const Step& step, const Layer& layer, float* out, long out_stride) const {
     Workspace& space = step.space;
-    const long width = sizes_.hidden, first = step.chunk.first_token;
-    const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
-    const auto copy_hidden = [&](float* to) {
-        for (long row = rows.first; row < rows.last; ++row)
-            std::copy_n(space.hidden + row * space.hidden_stride, width, to + (first + row) * width);
-    };
     Product to_qkv, to_sum, to_inner;
     to_qkv.c = space.qkv;
     to_qkv.c_stride = space.qkv_stride;
@@ -300,34 +374,41 @@ void Encoder::run_chunk(const Step& step, float* out, float* states, long n_toke
     to_inner.c_stride = space.inner_stride;
     to_inner.ending = Ending::kGelu;
 
-    embed(step);
-    step.wait_for_all();
+    if (!multiply(step, layer.qkv, to_qkv, space.hidden, space.hidden_stride, sizes_.hidden)) return false;
+    attend(step);
+    if (!step.wait_for_all()) return false;
+    if (!multiply(step, layer.attended, to_sum, space.attended, space.hidden_stride, sizes_.hidden)) return false;
+    if (step.rank == 0) step.next_head.store(0, std::memory_order_relaxed);
+    norm(step, layer.attended_norm, space.hidden, space.hidden_stride);
+    if (!step.wait_for_all()) return false;
+    if (!multiply(step, layer.inner, to_inner, space.hidden, space.hidden_stride, sizes_.hidden)) return false;
+    if (!multiply(step, layer.outer, to_sum, space.inner, space.inner_stride, sizes_.intermediate)) return false;
+    norm(step, layer.outer_norm, out, out_stride);
+    return step.wait_for_all();
+}
+
+bool Encoder::run_chunk(const Step& step, float* out, float* states) const {
+    Workspace& space = step.space;
+    const long width = sizes_.hidden, first = step.chunk.first_token, state_size = step.batch.n_tokens * width;
+    const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
+    const auto copy_hidden = [&](float* to) {
+        for (long row = rows.first; row < rows.last; ++row)
+            std::copy_n(space.hidden + row * space.hidden_stride, width, to + (first + row) * width);
+    };
+    if (!embed(step)) return false;
     if (states) copy_hidden(states);
+    if (layers_.empty()) copy_hidden(out);
     for (std::size_t i = 0; i < layers_.size(); ++i) {
-        const Layer& layer = layers_[i];
-        multiply(step, layer.qkv, to_qkv, space.hidden, space.hidden_stride, width);
-        step.wait_for_all();
-        attend(step);
-        step.wait_for_all();
-        multiply(step, layer.attended, to_sum, space.attended, space.hidden_stride, width);
-        step.wait_for_all();
-        if (step.rank == 0) step.next_head.store(0, std::memory_order_relaxed);
-        norm(step, layer.attended_norm, space.hidden, space.hidden_stride);
-        step.wait_for_all();
-        multiply(step, layer.inner, to_inner, space.hidden, space.hidden_stride, width);
-        step.wait_for_all();
-        multiply(step, layer.outer, to_sum, space.inner, space.inner_stride, sizes_.intermediate);
-        step.wait_for_all();
         const bool is_last = i + 1 == layers_.size();
-        norm(step, layer.outer_norm, is_last ? out + first * width : space.hidden,
-             is_last ? width : space.hidden_stride);
-        step.wait_for_all();
-        if (states && !is_last) copy_hidden(states + static_cast<long>(i + 1) * n_tokens * width);
+        if (!run_layer(step, layers_[i], is_last ? out + first * width : space.hidden,
+                       is_last ? width : space.hidden_stride))
+            return false;
+        if (states && !is_last) copy_hidden(states + static_cast<long>(i + 1) * state_size);
     }
     if (states)
         for (long row = rows.first; row < rows.last; ++row)
-            std::copy_n(out + (first + row) * width, width,
-                        states + (static_cast<long>(layers_.size()) * n_tokens + first + row) * width);
+            std::copy_n(out + (first + row) * width, width, states + n_layers() * state_size + (first + row) * width);
+    return true;
 }
 
 }  // namespace electra_fast::cpu

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -18,33 +19,37 @@ struct Sizes {
     float eps;
 };
 
-struct Norm {
-    const float *weight, *bias;
-};
-
 struct LayerWeights {
     LinearParts qkv, attended, inner, outer;
-    Norm attended_norm, outer_norm;
+    NormParts attended_norm, outer_norm;
 };
 
-// The tables of the embedding, [rows, embedding] each, and the projection to the hidden size; it has no parts if the
-// two sizes are equal.
+// The LayerNorm of the embedding, and the projection to the hidden size; it has no parts if the two sizes are equal.
 struct EmbeddingWeights {
-    struct Table {
-        const float* values;
-        long rows;
-    };
-    Table words, positions, types;
-    Norm norm;
+    NormParts norm;
     LinearParts projection;
 };
 
-// T tokens in B sequences from `starts` [B + 1] on: ids, types and positions, [T] each, or `embedded`, [T, hidden].
+// A table of the embedding, [rows, embedding].
+struct Table {
+    const float* values;
+    long rows;
+};
+
+// What each of T tokens is: ids, types and positions, [T] each, and the tables that they point into.
+struct Tokens {
+    long n_tokens;
+    Table words, types, positions;
+    const std::int64_t *ids, *type_ids, *position_ids;
+};
+
+// T tokens in sequences that begin at `starts`, whose last entry is T. They are sums of rows of the tables
+// [T, embedding], or embedded already [T, hidden].
 struct Batch {
-    long n_sequences;
-    const std::int32_t* starts;
-    const std::int64_t *ids, *types, *positions;
-    const float* embedded;
+    std::vector<std::int32_t> starts;
+    long n_tokens;
+    const float* values;
+    bool is_embedded;
     bool causal;
 };
 
@@ -52,26 +57,33 @@ class Workspace;
 
 class Encoder {
 public:
+    // Throws std::invalid_argument for sizes that cannot be.
     Encoder(const Kernels& kernels, const Sizes& sizes, bool in_bytes);
     ~Encoder();
     Encoder(const Encoder&) = delete;
     Encoder& operator=(const Encoder&) = delete;
 
-    // Both copy the weights of linear layers. All other weights are read where they are, so they must live on.
+    // Both copy all weights, and throw std::invalid_argument if those do not fit the sizes.
     void set_embedding(const EmbeddingWeights& weights);
     void add_layer(const LayerWeights& weights);
-    // Whether all weights that were copied are unchanged; see PackedLinear.
+    // Whether all weights that were copied, which must still exist, are unchanged; see PackedLinear.
     bool is_current() const;
     long n_layers() const { return static_cast<long>(layers_.size()); }
 
+    // Adds up each token's rows of the three tables: [T, embedding]. This is all that is read of the tables, so they may
+    // change once it has returned. Throws std::out_of_range for a token that is not in a table.
+    std::unique_ptr<float[]> look_up(const Tokens& tokens) const;
+
     // Writes the last hidden states to out [T, hidden] and, unless `states` is null, those of the embedding and of
-    // every layer to states [layers + 1, T, hidden]. Throws std::out_of_range for a token that is not in a table.
-    void run(const Batch& batch, int n_threads, float* out, float* states) const;
+    // every layer to states [layers + 1, T, hidden]. Throws std::invalid_argument for starts that are none. Returns
+    // false, with the results undone, once `wants_stop` returned true; it is asked in this thread, now and then.
+    bool run(
+        const Batch& batch, int n_threads, float* out, float* states, const std::function<bool()>& wants_stop) const;
 
 private:
     struct Layer {
         PackedLinear qkv, attended, inner, outer;
-        Norm attended_norm, outer_norm;
+        PackedNorm attended_norm, outer_norm;
     };
     // Some whole sequences of a batch that go through all layers before the next chunk does.
     struct Chunk {
@@ -82,17 +94,19 @@ private:
     void check(const Batch& batch) const;
     std::vector<Chunk> chunks_of(const Batch& batch, int n_threads) const;
     std::unique_ptr<Workspace> take_workspace(long n_tokens, long longest, int n_threads) const;
-    void embed(const Step& step) const;
+    // The steps of a thread. Those that return bool wait for all threads, and return false where the call is to stop.
+    bool embed(const Step& step) const;
     void attend(const Step& step) const;
-    void multiply(
+    bool multiply(
         const Step& step, const PackedLinear& linear, Product product, const float* a, long a_stride, long k) const;
-    void norm(const Step& step, const Norm& norm, float* to, long to_stride) const;
-    void run_chunk(const Step& step, float* out, float* states, long n_tokens) const;
+    void norm(const Step& step, const PackedNorm& norm, float* to, long to_stride) const;
+    bool run_layer(const Step& step, const Layer& layer, float* out, long out_stride) const;
+    bool run_chunk(const Step& step, float* out, float* states) const;
 
     const Kernels& kernels_;
     const Sizes sizes_;
     const bool in_bytes_;
-    EmbeddingWeights embedding_{};
+    std::unique_ptr<PackedNorm> embedding_norm_;
     std::unique_ptr<PackedLinear> projection_;
     std::vector<Layer> layers_;
     mutable Spare<Workspace, 16> spare_;

@@ -56,7 +56,8 @@ struct Kernels {
     void (*multiply_bytes)(const Product&, long first_row, long last_row, long panel);
     // LayerNorm of n numbers; out may be x.
     void (*norm)(const float* x, const float* weight, const float* bias, float eps, long n, float* out);
-    // Converts x to bytes as in Product and fills them up to a multiple of 4 with the byte that stands for 0.
+    // Converts x to bytes as in Product and fills them up to a multiple of 4 with the byte that stands for 0. The scale
+    // is NaN where x holds NaN or an infinite number.
     void (*quantize)(const float* x, long n, std::uint8_t* bytes, float* scale, std::int32_t* zero);
     // Computes attention; `scratch` has room for attention_scratch(length, head_size) floats.
     void (*attend)(const AttentionHead&, float* scratch);

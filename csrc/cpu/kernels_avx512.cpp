@@ -32,17 +32,23 @@ INLINE Vector load_some(const float* x, long n) {
 // Finds the least and the largest number first. A byte stands for 0 exactly, so that padding costs no accuracy.
 void quantize(const float* x, long n, std::uint8_t* bytes, float* scale, std::int32_t* zero_byte) {
     const long whole = n / kLanes * kLanes;
-    Vector low = zero(), high = zero();
-    for (long i = 0; i < whole; i += kLanes) {
-        low = min(low, load(x + i));
-        high = max(high, load(x + i));
-    }
-    if (whole < n) {
-        low = min(low, load_some(x + whole, n - whole));
-        high = max(high, load_some(x + whole, n - whole));
-    }
+    Vector low = zero(), high = zero(), broken = zero();  // `broken` becomes NaN, which low and high may lose
+    const auto look_at = [&](Vector some) INLINE_LAMBDA {
+        low = min(low, some);
+        high = max(high, some);
+        broken = fma(some, zero(), broken);
+    };
+    for (long i = 0; i < whole; i += kLanes) look_at(load(x + i));
+    if (whole < n) look_at(load_some(x + whole, n - whole));
     const float least = smallest(low), range = largest(high) - least;
-    const float step = range > 0 ? range / 255 : 1;
+    if (!std::isfinite(range + sum(broken))) {
+        *scale = std::numeric_limits<float>::quiet_NaN();
+        *zero_byte = 0;
+        __builtin_memset(bytes, 0, static_cast<std::size_t>(round_up(n, 4)));
+        return;
+    }
+    // A row of numbers so small that their step is none is a row of zeros.
+    const float step = range >= 255 * std::numeric_limits<float>::min() ? range / 255 : 1;
     *scale = step;
     *zero_byte = static_cast<std::int32_t>(std::nearbyint(-least / step));
     const Vector factor = all(1 / step);

@@ -25,4 +25,19 @@ void use_openmp(const OpenMp& given) {
     if (!runtime().parallel) runtime() = given;
 }
 
+bool can_start(int most) {
+    thread_local int known = 1;
+    if (most <= known) return true;
+    std::atomic<bool> are_all_here{false};
+    const auto stay = [&](std::size_t) {
+        while (!are_all_here.load(std::memory_order_acquire)) std::this_thread::yield();
+    };
+    std::vector<std::thread> threads = begin_threads(static_cast<std::size_t>(most), stay);
+    are_all_here.store(true, std::memory_order_release);
+    for (std::thread& thread : threads) thread.join();
+    if (static_cast<int>(threads.size()) + 1 < most) return false;
+    known = most;
+    return true;
+}
+
 }  // namespace electra_fast::cpu

@@ -3,8 +3,31 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace electra_fast::cpu {
+
+namespace {
+
+bool are_same(const float* a, const float* b, std::size_t n) {
+    return std::memcmp(a, b, n * sizeof(float)) == 0;  // NaN equals itself
+}
+
+// The number that stands for 1 where the largest number is `most`. A row of numbers so small that their scale is none is
+// a row of zeros.
+float scale_of(float most, bool is_finite) {
+    if (!is_finite) return std::numeric_limits<float>::quiet_NaN();
+    return most >= 127 * std::numeric_limits<float>::min() ? most / 127 : 1;
+}
+
+}  // namespace
+
+PackedNorm::PackedNorm(const NormParts& parts, long n)
+    : parts_(parts), weight_(parts.weight, parts.weight + n), bias_(parts.bias, parts.bias + n) {}
+
+bool PackedNorm::is_current() const {
+    return are_same(parts_.weight, weight(), weight_.size()) && are_same(parts_.bias, bias(), bias_.size());
+}
 
 PackedLinear::PackedLinear(const LinearParts& parts, const Kernels& kernels, bool in_bytes) : k_(parts.k) {
     for (const long rows : parts.rows) n_ += rows;
@@ -30,7 +53,7 @@ static void for_each_column(const LinearParts& parts, const F& f) {
 }
 
 void PackedLinear::pack(const LinearParts& parts, long panel) {
-    weight_ = std::make_unique<ZeroedPages<float>>(static_cast<std::size_t>(n_panels_ * panel * k_));
+    weight_ = std::make_unique<ZeroedPages<float>>(size_product(bias_.size(), static_cast<std::size_t>(k_)));
     float* const packed = weight_->data();
     for_each_column(parts, [&](long column, const float* row) {
         float* const to = packed + column / panel * panel * k_ + column % panel;
@@ -40,17 +63,18 @@ void PackedLinear::pack(const LinearParts& parts, long panel) {
 
 void PackedLinear::pack_bytes(const LinearParts& parts, long panel) {
     const long k4 = (k_ + 3) / 4 * 4;
-    bytes_ = std::make_unique<ZeroedPages<std::int8_t>>(static_cast<std::size_t>(n_panels_ * panel * k4));
+    bytes_ = std::make_unique<ZeroedPages<std::int8_t>>(size_product(bias_.size(), static_cast<std::size_t>(k4)));
     column_scale_.resize(bias_.size());
     column_sum_.resize(bias_.size());
     std::int8_t* const packed = bytes_->data();
     for_each_column(parts, [&](long column, const float* row) {
         float most = 0;
         for (long i = 0; i < k_; ++i) most = std::max(most, std::fabs(row[i]));
-        const float scale = most > 0 ? most / 127 : 1;
+        const bool is_finite = std::all_of(row, row + k_, [](float x) { return std::isfinite(x); });
+        const float scale = scale_of(most, is_finite);
         std::int8_t* const to = packed + column / panel * panel * k4 + column % panel * 4;
         std::int32_t sum = 0;
-        for (long i = 0; i < k_; ++i) {
+        for (long i = 0; is_finite && i < k_; ++i) {
             const auto whole = static_cast<std::int8_t>(std::nearbyint(row[i] / scale));
             to[i / 4 * 4 * panel + i % 4] = whole;
             sum += whole;
@@ -63,7 +87,7 @@ void PackedLinear::pack_bytes(const LinearParts& parts, long panel) {
 
 bool PackedLinear::is_current() const {
     return std::all_of(samples_.begin(), samples_.end(), [](const Sample& sample) {
-        return std::memcmp(sample.place, &sample.value, sizeof(float)) == 0;  // NaN equals itself
+        return are_same(sample.place, &sample.value, 1);
     });
 }
 

@@ -18,10 +18,29 @@ struct LinearParts {
     std::vector<long> rows;
 };
 
+// A LayerNorm's weight and bias, [n] each.
+struct NormParts {
+    const float *weight, *bias;
+};
+
+class PackedNorm {
+public:
+    PackedNorm(const NormParts& parts, long n);
+
+    // Whether the parts, which must still exist, hold what was copied. Compares all of them: they are small.
+    bool is_current() const;
+    const float* weight() const { return weight_.data(); }
+    const float* bias() const { return bias_.data(); }
+
+private:
+    NormParts parts_;
+    std::vector<float> weight_, bias_;
+};
+
 class PackedLinear {
 public:
     // Copies the parts, in eight bits if `in_bytes`. Each row of the weight is then a scale times whole numbers, and
-    // the largest of them is 127 or -127.
+    // the largest of them is 127 or -127; the scale of a row with NaN or an infinite number is NaN.
     PackedLinear(const LinearParts& parts, const Kernels& kernels, bool in_bytes);
 
     long n_panels() const { return n_panels_; }

@@ -1,15 +1,20 @@
 """The C++ encoder for inference on a CPU (csrc/cpu): when it can serve a call, and its copy of the weights.
 
 One call computes all layers on packed tokens, with torch's number of threads. Linear layers are copied into the order
-in which they are read; all else is read where the parameters are. Before each call the copy is compared with the model
-by the versions and addresses of the parameters, and by a few of their values, since `parameter.data` changes them
-behind torch's back; a model that has changed is copied again.
+in which they are read, and so are LayerNorms; tables are read where the parameters are, before the GIL is released.
+Before each call the copy is compared with the model by the versions and addresses of the parameters, and by a few of
+their values, since `parameter.data` changes them behind torch's back; a model that has changed is copied again.
+
+Threads may call a model, change it and find its copy outdated at the same time. So a call keeps the copy that it began
+with, a copy is made of tensors that share the parameters' memory and keep it alive, and one thread at a time makes one.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+import threading
 import warnings
 from contextlib import suppress
 from functools import cache
@@ -46,6 +51,18 @@ def _share_threads() -> None:
 
 
 _version = attrgetter("_version")
+
+# Held while a copy is made: threads that find the same copy outdated make one, not one each.
+_copying = threading.RLock()
+
+
+def _forget_other_threads() -> None:
+    global _copying
+    _copying = threading.RLock()  # another thread may have held it when this process was forked
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_other_threads)
 
 
 def obstacle(precision: Precision = "fp32") -> str | None:
@@ -104,6 +121,7 @@ class CpuEncoder:
             raise ValueError(f"{precision} cannot run here: {reason}")
         self.precision = precision
         self._copy: _Copy | None = None
+        self._served = threading.local()  # `copy`: the copy for this thread's next call
 
     def __reduce__(self) -> tuple:
         return CpuEncoder, (self.precision,)
@@ -136,11 +154,17 @@ class CpuEncoder:
             return "autocast is on"
         if reason := obstacle(self.precision):
             return reason
-        if self._copy is None or not self._copy.is_current():
-            self._copy = None
-            if reason := _why_not_copied(model):
-                return reason
-            self._copy = _Copy(model, self.precision)
+        copy = self._copy
+        if copy is None or not copy.is_current():
+            with _copying:
+                copy = self._copy  # perhaps another thread's by now
+                if copy is None or not copy.is_current():
+                    self._copy = copy = None  # its memory serves the next one
+                    parameters = _Parameters(model)
+                    if reason := _why_not_copied(model.config, parameters):
+                        return reason
+                    self._copy = copy = _Copy(model.config, parameters, self.precision)
+        self._served.copy = copy
         return None
 
     def __call__(
@@ -159,24 +183,52 @@ class CpuEncoder:
 
         Raises:
             IndexError: an id that is not in its table.
+            ValueError: tensors that do not fit each other, or `cu_seqlens` that do not mark sequences.
+            MemoryError: there is no room for the states.
         """
-        copy, starts = self._copy, packed.cu_seqlens
+        copy = self._served.__dict__.pop("copy")
         n_tokens = len(position_ids)
-        given = [None, None, None] if embedded is not None else [input_ids, token_type_ids, position_ids]
-        tensors = [None if x is None else x.long().contiguous() for x in given]
-        tensors.append(None if embedded is None else embedded.contiguous())
-        out = torch.empty(n_tokens, copy.width)
-        states = torch.empty(copy.n_states, n_tokens, copy.width) if keep_states else None
+        starts = _checked("cu_seqlens", packed.cu_seqlens.contiguous(), torch.int32, (packed.cu_seqlens.numel(),))
+        if embedded is None:
+            given = {"input_ids": input_ids, "token_type_ids": token_type_ids, "position_ids": position_ids}
+            ids = tuple(_checked(name, x.long().contiguous(), torch.int64, (n_tokens,)) for name, x in given.items())
+        else:
+            ids = ()
+            embedded = _checked("embedded", embedded.contiguous(), torch.float32, (n_tokens, copy.width))
+        out = _room_for(n_tokens, copy.width)
+        states = _room_for(copy.n_states, n_tokens, copy.width) if keep_states else None
+        threads = torch.get_num_threads()
         copy.encoder.run(
-            starts.data_ptr(),
-            len(starts) - 1,
-            *(0 if x is None else x.data_ptr() for x in tensors),
-            copy.causal,
-            torch.get_num_threads(),
-            out.data_ptr(),
-            0 if states is None else states.data_ptr(),
+            copy.tables, starts, len(starts) - 1, ids, embedded, n_tokens, copy.causal, threads, out, states
         )
         return out, [] if states is None else list(states)
+
+
+def _unfit(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> str | None:
+    """What is wrong with a tensor that C++ is to read by its address, as numbers of `dtype` in a row; or None."""
+    if tensor.dtype != dtype or not tensor.is_cpu or tensor.layout != torch.strided:
+        name = {torch.float32: "fp32"}.get(dtype, str(dtype))
+        return f"must be in {name} on the CPU, got {tensor.dtype} on {tensor.device}"
+    if tensor.shape != shape:
+        return f"must have shape {tuple(shape)}, got {tuple(tensor.shape)}"
+    if not tensor.is_contiguous() or tensor.is_neg():
+        return "is not contiguous"
+    if tensor.untyped_storage().nbytes() < (tensor.storage_offset() + tensor.numel()) * tensor.itemsize:
+        return "has less memory than its shape takes"
+    return None
+
+
+def _checked(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    if reason := _unfit(tensor, dtype, shape):
+        raise ValueError(f"{name} {reason}")
+    return tensor
+
+
+def _room_for(*shape: int) -> Tensor:
+    try:
+        return torch.empty(shape)
+    except RuntimeError as error:  # what torch raises where there is no memory
+        raise MemoryError(f"no memory for hidden states {list(shape)}: {error}") from None
 
 
 @cache
@@ -190,65 +242,83 @@ def _warn_if_slow(dtype: torch.dtype) -> None:
         )
 
 
+class _Parameters:
+    """The parts and parameters of a model, as they are at one time."""
+
+    def __init__(self, model: nn.Module):
+        self.edges = _edges(model)
+        # Where each parameter is: its owner, the name there, and itself.
+        self.places = {
+            f"{path}.{name}": (part, name, parameter)
+            for path, (_, _, part) in self.edges.items()
+            for name, parameter in list(part._parameters.items())
+            if parameter is not None
+        }
+        # Parameters made in inference mode have no version.
+        self.versioned = [parameter for _, _, parameter in self.places.values() if not parameter.is_inference()]
+        self.versions = list(map(_version, self.versioned))
+        # Tensors of our own: they keep dtype, shape and memory whatever becomes of the parameters.
+        self.tensors = {path: parameter.data for path, (_, _, parameter) in self.places.items()}
+        self.n_layers = sum(path.startswith("encoder.layer.") and path.count(".") == 2 for path in self.edges)
+
+
 class _Copy:
     """The C++ encoder of a model's present weights."""
 
-    def __init__(self, model: nn.Module, precision: Precision):
-        config = model.config
-        # Sizes are those of the modules: a config may be changed after they were made.
-        tables, first = model.embeddings, model.encoder.layer[0]
-        self.n_states, self.width = len(model.encoder.layer) + 1, first.output.dense.out_features
+    def __init__(self, config: Any, parameters: _Parameters, precision: Precision):
+        self.n_states, self.width = parameters.n_layers + 1, config.hidden_size
         self._config, self.causal = config, getattr(config, "is_decoder", False)
-        self._watch(model)
+        modules = {path: child for path, (_, _, child) in parameters.edges.items()}
+        # A config may be changed after the modules were made. Its sizes are held against the weights before.
+        attention = modules.get("encoder.layer.0.attention.self", config)
         _share_threads()
         self.encoder = _cpu.Encoder(
             self.width,
-            first.attention.self.num_attention_heads,
-            first.intermediate.dense.out_features,
-            tables.word_embeddings.embedding_dim,
-            tables.LayerNorm.eps,
+            attention.num_attention_heads,
+            config.intermediate_size,
+            config.embedding_size,
+            modules["embeddings.LayerNorm"].eps,
             precision == "int8",
             fastest_allowed(),
         )
-        self.encoder.set_embedding(
-            *(
-                (table.weight.data_ptr(), table.num_embeddings)
-                for table in (tables.word_embeddings, tables.position_embeddings, tables.token_type_embeddings)
-            ),
-            _pair(tables.LayerNorm),
-            _linear(model.embeddings_project) if hasattr(model, "embeddings_project") else [],
-        )
-        for layer in model.encoder.layer:
-            attended, outer = layer.attention.output, layer.output
+        self._watch(parameters)
+        tensors = self._tensors
+
+        def linears(*paths: str) -> list[tuple[Tensor, Tensor, int]]:
+            pairs = ((tensors[f"{path}.weight"], tensors[f"{path}.bias"]) for path in paths)
+            return [(weight, bias, len(weight)) for weight, bias in pairs]
+
+        def norm(path: str) -> tuple[Tensor, Tensor]:
+            return tensors[f"{path}.weight"], tensors[f"{path}.bias"]
+
+        tables = (tensors[f"embeddings.{kind}_embeddings.weight"] for kind in ("word", "token_type", "position"))
+        self.tables = [(table, len(table)) for table in tables]
+        self.encoder.set_embedding(norm("embeddings.LayerNorm"), linears(*_projections(parameters)))
+        for i in range(parameters.n_layers):
+            layer = f"encoder.layer.{i}"
             self.encoder.add_layer(
-                [part for name in NAMES for part in _linear(getattr(layer.attention.self, name))],
-                _linear(attended.dense),
-                _pair(attended.LayerNorm),
-                _linear(layer.intermediate.dense),
-                _linear(outer.dense),
-                _pair(outer.LayerNorm),
+                linears(*(f"{layer}.attention.self.{name}" for name in NAMES)),
+                linears(f"{layer}.attention.output.dense"),
+                norm(f"{layer}.attention.output.LayerNorm"),
+                linears(f"{layer}.intermediate.dense"),
+                linears(f"{layer}.output.dense"),
+                norm(f"{layer}.output.LayerNorm"),
             )
 
-    def _watch(self, model: nn.Module) -> None:
+    def _watch(self, parameters: _Parameters) -> None:
         """Remembers everything that the copy depends on, in columns for `is_current`."""
-        edges = _edges(model)
         self._children_of, self._names, self._children = zip(
-            *((parent._modules, name, child) for parent, name, child in edges), strict=True
+            *((parent._modules, name, child) for parent, name, child in parameters.edges.values()), strict=True
         )
         self._attributes = [child.__dict__ for child in self._children]
         self._hooks = [attributes[name] for attributes in self._attributes for name in HOOKS]
         self._parameters_of, self._parameter_names, self._parameters = zip(
-            *(
-                (child._parameters, name, parameter)
-                for child in self._children
-                for name, parameter in child._parameters.items()
-            ),
+            *((part._parameters, name, parameter) for part, name, parameter in parameters.places.values()),
             strict=True,
         )
-        # Parameters made in inference mode have no version.
-        self._versioned = [parameter for parameter in self._parameters if not parameter.is_inference()]
-        self._versions = list(map(_version, self._versioned))
-        self._addresses = list(map(Tensor.data_ptr, self._parameters))
+        self._versioned, self._versions = parameters.versioned, parameters.versions
+        self._tensors = parameters.tensors
+        self.encoder.watch(tuple(self._tensors.values()))
 
     def is_current(self) -> bool:
         # This runs before every call, so the loops are map's: several times faster than Python's own.
@@ -259,50 +329,69 @@ class _Copy:
             and not any(map(itemgetter("training"), self._attributes))
             and not any(map(contains, self._attributes, repeat("forward")))
             and list(map(_version, self._versioned)) == self._versions
-            and list(map(Tensor.data_ptr, self._parameters)) == self._addresses
+            and all(map(Tensor.is_contiguous, self._parameters))
             and not has_global_hooks()
             and getattr(self._config, "is_decoder", False) == self.causal
-            and self.encoder.is_current()
+            and self.encoder.is_current(self._parameters)
         )
 
 
-def _linear(linear: nn.Linear) -> list[tuple[int, int, int]]:
-    return [(linear.weight.data_ptr(), linear.bias.data_ptr(), linear.out_features)]
+def _projections(parameters: _Parameters) -> list[str]:
+    return [name for name in ("embeddings_project",) if name in parameters.edges]
 
 
-def _pair(norm: nn.LayerNorm) -> tuple[int, int]:
-    return norm.weight.data_ptr(), norm.bias.data_ptr()
-
-
-def _edges(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
-    """(parent, name, child) of every module below."""
-    parts: list[nn.Module] = [model]
-    edges = []
-    for part in parts:  # grows while we walk it: breadth first
-        below = [(part, name, child) for name, child in part._modules.items() if child is not None]
-        parts.extend(child for _, _, child in below)
-        edges += below
+def _edges(model: nn.Module) -> dict[str, tuple[nn.Module, str, nn.Module]]:
+    """(parent, name, child) of every module below, by its path."""
+    parts: list[tuple[str, nn.Module]] = [("", model)]
+    edges = {}
+    for path, part in parts:  # grows while we walk it: breadth first
+        below = {path + name: (part, name, child) for name, child in list(part._modules.items()) if child is not None}
+        parts.extend((f"{path}.", child) for path, (_, _, child) in below.items())
+        edges |= below
     return edges
 
 
-def _why_not_copied(model: nn.Module) -> str | None:
-    if reason := why_not_for(model.config):
+def _why_not_copied(config: Any, parameters: _Parameters) -> str | None:
+    if reason := why_not_for(config):
         return reason
     if has_global_hooks():
         return "all modules have hooks"
-    if len({tuple(parameter.shape for parameter in layer.parameters()) for layer in model.encoder.layer}) != 1:
-        return "the model has no layers, or layers of different shapes"
-    for _, _, part in _edges(model):
+    for _, _, part in parameters.edges.values():
         if part.training or is_hooked(part):
             return f"a {type(part).__name__} is in training mode, has hooks or a forward of its own"
         if type(part).__module__ not in _KNOWN_MODULES:
             return f"a part is a {type(part).__module__}.{type(part).__name__}"
-        for parameter in part._parameters.values():
-            if type(parameter) is not nn.Parameter or parameter.dtype != torch.float32 or not parameter.is_cpu:
-                return f"a {type(part).__name__} has no parameters in fp32 on the CPU"
-            if not parameter.is_contiguous():
-                return f"parameters of a {type(part).__name__} are not contiguous"
+    for path, shape in _shapes(config, parameters).items():
+        if path not in parameters.places:
+            return f"{path} is missing"
+        if type(parameters.places[path][2]) is not nn.Parameter:
+            return f"{path} is a {type(parameters.places[path][2]).__name__}"
+        if reason := _unfit(parameters.tensors[path], torch.float32, shape):
+            return f"{path} {reason}"
     return None
+
+
+def _shapes(config: Any, parameters: _Parameters) -> dict[str, tuple[int, ...]]:
+    """The shapes that the copied parameters must have, by path. Tables have any number of rows."""
+    width, inner, narrow = config.hidden_size, config.intermediate_size, config.embedding_size
+    shapes: dict[str, tuple[int, ...]] = {}
+    for kind in ("word", "token_type", "position"):
+        path = f"embeddings.{kind}_embeddings.weight"
+        shapes[path] = (*parameters.tensors[path].shape[:1], narrow) if path in parameters.tensors else ()
+    linears = {path: (width, narrow) for path in _projections(parameters)}
+    norms = {"embeddings.LayerNorm": narrow}
+    for i in range(parameters.n_layers):
+        layer = f"encoder.layer.{i}"
+        linears |= {f"{layer}.attention.self.{name}": (width, width) for name in NAMES}
+        linears[f"{layer}.attention.output.dense"] = width, width
+        linears[f"{layer}.intermediate.dense"] = inner, width
+        linears[f"{layer}.output.dense"] = width, inner
+        norms |= {f"{layer}.attention.output.LayerNorm": width, f"{layer}.output.LayerNorm": width}
+    for path, shape in linears.items():
+        shapes |= {f"{path}.weight": shape, f"{path}.bias": shape[:1]}
+    for path, size in norms.items():
+        shapes |= {f"{path}.weight": (size,), f"{path}.bias": (size,)}
+    return shapes
 
 
 # Modules of the classes with formulas that we know. transformers' classes have parts of the same names as ours.

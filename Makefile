@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := demo
-.PHONY: bundled demo test test-slow gpu sanitize fuzz lint bench resources clean
+.PHONY: bundled demo test test-slow gpu sanitize fuzz fuzz_cpu random lint bench resources clean
 
 # One environment, installed anew when the requirements or the C++ sources change. The demo needs only a part of it.
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inc)
@@ -50,10 +50,11 @@ gpu:
 		$(PYTHON) -m electra_fast.benchmarks.gpu_suite $(OUT) $(LOGS) || status=1; \
 	exit $$status
 
-# The tests of the tokenizer on an extension that gcc's sanitizers watch, built with a copy of the package. PYTHONPATH
+# The tests of the C++ on extensions that gcc's sanitizers watch, built with a copy of the package. PYTHONPATH
 # puts the copy before the installed package, and PYTHONSAFEPATH keeps this folder's from coming first; processes that
 # tests start inherit both. Reports go to files, because pytest captures the rest. Leaks are not looked for: Python itself
-# leaks. One test is left out: a child that is forked while threads allocate hangs in the sanitizer's own allocator.
+# leaks. Left out are a test whose child, forked while threads allocate, hangs in the sanitizer's own allocator, and tests
+# that limit a process's memory: the sanitizer reserves terabytes.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -O1 -g
 SANITIZED := $(CURDIR)/build/sanitize
 RUN_SANITIZED = env PYTHONPATH=$(SANITIZED)/lib PYTHONSAFEPATH=1 \
@@ -67,8 +68,8 @@ sanitize: .venv/installed
 	CC=gcc CXX=g++ CFLAGS="$(SANITIZE)" CXXFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" \
 		$(BIN)/python setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
 	$(RUN_SANITIZED) -c "import electra_fast._tokenizer as m; print(m.__file__); assert m.__file__.startswith('$(SANITIZED)/')"
-	$(RUN_SANITIZED) -m pytest -n auto tests/tokenizer -m "not slow" -p no:cacheprovider \
-		--deselect tests/tokenizer/test_concurrency.py::test_fork_in_the_middle_of_work; \
+	$(RUN_SANITIZED) -m pytest -n auto tests/tokenizer tests/model/test_cpu_encoder*.py -m "not slow" -p no:cacheprovider \
+		--deselect tests/tokenizer/test_concurrency.py::test_fork_in_the_middle_of_work -k "not no_memory"; \
 		status=$$?; if cat $(SANITIZED)/report.* 2>/dev/null; then exit 1; fi; exit $$status
 
 # Random texts through the tokenizer's C++, checked by csrc/tokenizer/fuzz. Fuzzing needs clang and its runtime (Debian:
@@ -76,6 +77,7 @@ sanitize: .venv/installed
 # with a constant.
 FUZZ_CXX ?= $(shell command -v clang++-14 || command -v clang++)
 FUZZ_SECONDS ?= 600
+FUZZ_FLAGS := -std=c++20 -O2 -g -pthread -Wall -Wextra -fno-sanitize-recover=all -Icsrc
 FUZZ_SOURCES := csrc/tokenizer/fuzz/fuzz_encoder.cpp $(filter-out %/bindings.cpp,$(wildcard csrc/tokenizer/*.cpp))
 
 build/fuzz/fuzz_encoder: $(FUZZ_SOURCES) $(wildcard csrc/*.h csrc/tokenizer/*.h csrc/tokenizer/*.inc)
@@ -84,7 +86,30 @@ build/fuzz/fuzz_encoder: $(FUZZ_SOURCES) $(wildcard csrc/*.h csrc/tokenizer/*.h 
 	$(FUZZ_CXX) -std=c++20 -O2 -g -pthread -Wall -Wextra -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 		-fno-sanitize-coverage=trace-cmp -Icsrc $(FUZZ_SOURCES) -o $@
 
-fuzz: build/fuzz/fuzz_encoder
+# Random sizes, batches and weights through the encoder on a CPU, checked by csrc/cpu/fuzz. The kernels are watched for
+# wrong addresses alone: with the checks of undefined behaviour their unrolled loops take gigabytes to compile.
+FUZZ_KERNELS := $(patsubst csrc/cpu/%.cpp,build/fuzz/%.o,$(wildcard csrc/cpu/kernels_*.cpp))
+FUZZ_CPU_SOURCES := csrc/cpu/fuzz/fuzz_cpu_encoder.cpp $(filter-out csrc/cpu/kernels_% %/bindings.cpp,$(wildcard csrc/cpu/*.cpp))
+
+build/fuzz/kernels_%.o: csrc/cpu/kernels_%.cpp $(wildcard csrc/*.h csrc/cpu/*.h csrc/cpu/*.inc)
+	mkdir -p build/fuzz
+	$(FUZZ_CXX) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link,address -c $< -o $@
+
+build/fuzz/fuzz_cpu_encoder: $(FUZZ_CPU_SOURCES) $(FUZZ_KERNELS) $(wildcard csrc/*.h csrc/cpu/*.h)
+	mkdir -p build/fuzz/cpu_corpus
+	$(FUZZ_CXX) $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined $(FUZZ_CPU_SOURCES) $(FUZZ_KERNELS) -o $@
+
+fuzz_cpu: build/fuzz/fuzz_cpu_encoder
+	build/fuzz/fuzz_cpu_encoder -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/ \
+		build/fuzz/cpu_corpus
+
+# Random models and arguments beside the reference in torch.
+RANDOM_SECONDS ?= 1200
+
+random: .venv/installed
+	RANDOM_SECONDS=$(RANDOM_SECONDS) $(BIN)/python -m pytest -n 0 -m slow tests/model/test_cpu_encoder_random.py
+
+fuzz: fuzz_cpu build/fuzz/fuzz_encoder
 	build/fuzz/fuzz_encoder -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/ \
 		build/fuzz/corpus csrc/tokenizer/fuzz/corpus
 

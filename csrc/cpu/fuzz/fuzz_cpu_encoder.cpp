@@ -1,0 +1,206 @@
+// A libFuzzer target (`make fuzz`) that gives the encoder on a CPU arguments of all kinds: sizes, starts of sequences,
+// ids, weights and numbers of threads. Wrong ones must be refused with an exception of the kind that is promised. With
+// right ones each sequence of a batch must have the bits that it has alone, on one thread.
+//
+// All memory ends where its tensor does, so that the address sanitizer guards it.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <stdexcept>
+#include <vector>
+
+#include "cpu/encoder.h"
+
+using namespace electra_fast::cpu;
+
+namespace {
+
+[[noreturn]] void fail(const char* what) {
+    std::fprintf(stderr, "fuzz_cpu_encoder: %s\n", what);
+    std::abort();
+}
+
+// Reads choices from the input; zeros after its end.
+class Choices {
+public:
+    Choices(const std::uint8_t* data, std::size_t size) : data_(data), size_(size) {}
+
+    unsigned byte() { return size_ ? (--size_, *data_++) : 0; }
+    long upto(long most) { return static_cast<long>(byte()) % (most + 1); }
+    bool one_in(unsigned n) { return byte() % n == n - 1; }
+    // A number that seldom is as it should be.
+    std::int64_t any_number() {
+        static constexpr std::int64_t kTelling[] = {-1, 0, 1, 255, 65536, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN};
+        return kTelling[byte() % std::size(kTelling)];
+    }
+
+private:
+    const std::uint8_t* data_;
+    std::size_t size_;
+};
+
+float number(Choices& choices, bool is_telling) {
+    static constexpr float kTelling[] = {0, -0.0f, 1e-42f, 1e30f, -1e30f, 3e38f, std::numeric_limits<float>::infinity(),
+                                         -std::numeric_limits<float>::infinity(),
+                                         std::numeric_limits<float>::quiet_NaN()};
+    const unsigned byte = choices.byte();
+    return is_telling && byte >= 250 ? kTelling[choices.byte() % std::size(kTelling)]
+                                     : (static_cast<float>(byte % 200) - 100) / 150;
+}
+
+// The parameters of a model, in vectors of their exact sizes.
+class Model {
+public:
+    Model(Choices& choices, const Sizes& sizes, long n_layers, bool is_telling)
+        : choices_(choices), is_telling_(is_telling), sizes_(sizes), n_layers_(n_layers) {}
+
+    // Makes the encoder; it may read the parameters in it later (`is_current`).
+    void copy_to(Encoder& encoder) {
+        const long hidden = sizes_.hidden;
+        LinearParts projection;
+        if (sizes_.embedding != hidden) projection = linear(hidden, sizes_.embedding, 1);
+        encoder.set_embedding({norm(sizes_.embedding), projection});
+        for (long i = 0; i < n_layers_; ++i)
+            encoder.add_layer({linear(3 * hidden, hidden, 3), linear(hidden, hidden, 1),
+                               linear(sizes_.intermediate, hidden, 1), linear(hidden, sizes_.intermediate, 1),
+                               norm(hidden), norm(hidden)});
+    }
+    Table table(long rows) { return {numbers(rows * sizes_.embedding), rows}; }
+    const float* numbers(long n) {
+        std::vector<float> values(static_cast<std::size_t>(n));
+        // Few bytes make many numbers: the input would be too long.
+        float seed = number(choices_, is_telling_);
+        for (std::size_t i = 0; i < values.size(); ++i)
+            values[i] = i % 37 == 5 ? seed : static_cast<float>(static_cast<int>(i * 7919 % 41) - 20) / 40;
+        memory_.push_back(std::move(values));
+        return memory_.back().data();
+    }
+
+private:
+    NormParts norm(long n) { return {numbers(n), numbers(n)}; }
+    LinearParts linear(long n, long k, long n_parts) {
+        LinearParts parts;
+        parts.k = k;
+        for (long i = 0; i < n_parts; ++i) {
+            parts.weights.push_back(numbers(n / n_parts * k));
+            parts.biases.push_back(numbers(n / n_parts));
+            parts.rows.push_back(n / n_parts);
+        }
+        return parts;
+    }
+
+    Choices& choices_;
+    bool is_telling_;
+    Sizes sizes_;
+    long n_layers_;
+    std::vector<std::vector<float>> memory_;
+};
+
+bool never() { return false; }
+
+bool is_same(const std::vector<float>& a, const std::vector<float>& b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](float x, float y) {
+        return (std::isnan(x) && std::isnan(y)) || std::bit_cast<std::uint32_t>(x) == std::bit_cast<std::uint32_t>(y);
+    });
+}
+
+void check_sizes(Choices& choices, const Kernels& kernels) {
+    const Sizes sizes{choices.any_number(), choices.any_number(), choices.any_number(), choices.any_number(), 1e-12f};
+    try {
+        const Encoder encoder(kernels, sizes, choices.one_in(2));
+    } catch (const std::invalid_argument&) {
+    }
+}
+
+std::vector<std::int64_t> column(Choices& choices, long n, long n_rows, bool& is_right) {
+    std::vector<std::int64_t> ids(static_cast<std::size_t>(n));
+    for (std::int64_t& id : ids) id = choices.upto(n_rows - 1);
+    if (n && choices.one_in(16)) {
+        std::int64_t& id = ids[static_cast<std::size_t>(choices.upto(n - 1))];
+        id = choices.one_in(2) ? n_rows : choices.any_number();
+        is_right = is_right && id >= 0 && id < n_rows;
+    }
+    return ids;
+}
+
+// Runs a batch and, if it is right, each of its sequences alone.
+void check_run(Choices& choices, const Kernels& kernels) {
+    const long head_size = 1 + choices.upto(40), heads = 1 + choices.upto(3), hidden = head_size * heads;
+    const Sizes sizes{hidden, heads, 1 + choices.upto(100), choices.one_in(3) ? hidden : 1 + choices.upto(60), 1e-12f};
+    const bool in_bytes = kernels.multiply_bytes && choices.one_in(2), is_telling = choices.one_in(4);
+    const long n_layers = choices.upto(2);
+    Encoder encoder(kernels, sizes, in_bytes);
+    Model model(choices, sizes, n_layers, is_telling);
+    model.copy_to(encoder);
+    if (!encoder.is_current()) fail("a new copy is not current");
+
+    Batch batch{{0}, 0, nullptr, choices.one_in(4), choices.one_in(4)};
+    for (long n = choices.upto(6); n; --n) {
+        batch.n_tokens += choices.one_in(8) ? 3 * choices.upto(255) : choices.upto(40);
+        batch.starts.push_back(static_cast<std::int32_t>(batch.n_tokens));
+    }
+    bool is_right = true, are_ids_right = true;
+    if (choices.one_in(8)) {
+        batch.starts[static_cast<std::size_t>(choices.upto(static_cast<long>(batch.starts.size()) - 1))] =
+            static_cast<std::int32_t>(choices.any_number());
+        if (choices.one_in(8)) batch.starts.clear();
+        is_right = !batch.starts.empty() && batch.starts.front() == 0 && batch.starts.back() == batch.n_tokens &&
+                   std::is_sorted(batch.starts.begin(), batch.starts.end());
+    }
+    std::unique_ptr<float[]> sums;
+    if (batch.is_embedded) {
+        batch.values = model.numbers(batch.n_tokens * hidden);
+    } else {
+        const long n_words = 1 + choices.upto(20), n_types = 1 + choices.upto(3), n_positions = 1 + choices.upto(50);
+        const auto ids = column(choices, batch.n_tokens, n_words, are_ids_right);
+        const auto types = column(choices, batch.n_tokens, n_types, are_ids_right);
+        const auto positions = column(choices, batch.n_tokens, n_positions, are_ids_right);
+        try {
+            sums = encoder.look_up({batch.n_tokens, model.table(n_words), model.table(n_types), model.table(n_positions),
+                                    ids.data(), types.data(), positions.data()});
+            if (!are_ids_right) fail("an id that is in no table was taken");
+        } catch (const std::out_of_range&) {
+            if (are_ids_right) fail("ids that are in their tables were refused");
+            return;
+        }
+        batch.values = sums.get();
+    }
+    const auto n_numbers = static_cast<std::size_t>(batch.n_tokens * hidden);
+    std::vector<float> out(n_numbers), states(n_numbers * static_cast<std::size_t>(n_layers + 1));
+    const int n_threads = static_cast<int>(choices.upto(4));
+    try {
+        if (!encoder.run(batch, n_threads, out.data(), states.data(), never)) fail("a call ended before its time");
+        if (!is_right) fail("starts that are none were taken");
+    } catch (const std::invalid_argument&) {
+        if (is_right) fail("starts were refused");
+        return;
+    }
+    if (!is_same(out, {states.end() - static_cast<std::ptrdiff_t>(n_numbers), states.end()}))
+        fail("the last state is not the result");
+    const long width = batch.is_embedded ? hidden : sizes.embedding;
+    for (std::size_t i = 0; i + 1 < batch.starts.size(); ++i) {
+        const long begin = batch.starts[i], n = batch.starts[i + 1] - begin;
+        const std::vector<float> values(batch.values + begin * width, batch.values + (begin + n) * width);
+        std::vector<float> alone(static_cast<std::size_t>(n * hidden));
+        encoder.run({{0, static_cast<std::int32_t>(n)}, n, values.data(), batch.is_embedded, batch.causal}, 1,
+                    alone.data(), nullptr, never);
+        if (!is_same(alone, {out.begin() + begin * hidden, out.begin() + (begin + n) * hidden}))
+            fail("a sequence alone has other states");
+    }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    Choices choices(data, size);
+    const Kernels* const kernels = kernels_of(choices.one_in(2) ? "avx2" : "avx512");
+    if (!kernels) return 0;
+    choices.one_in(16) ? check_sizes(choices, *kernels) : check_run(choices, *kernels);
+    return 0;
+}

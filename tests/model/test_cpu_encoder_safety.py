@@ -321,15 +321,14 @@ def call():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS")
-@pytest.mark.parametrize("start", ["call()", "thread = threading.Thread(target=call); thread.start(); thread.join()"])
-@pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize(
     ("tokens", "is_copied", "keep_states", "megabytes"),
     [(50000, True, False, 20), (50000, True, False, 150), (50000, True, True, 70), (40, False, False, 1)],
     ids=["embedded", "workspace", "states", "copy"],
 )
-def test_no_memory_is_an_error_and_the_next_call_is_served(tokens, is_copied, keep_states, megabytes, threads, start):
-    code = NO_MEMORY.format(**{name: value for name, value in locals().items()})
+def test_no_memory_is_an_error_and_the_next_call_is_served(tokens, is_copied, keep_states, megabytes):
+    start = "thread = threading.Thread(target=call); thread.start(); thread.join()" if keep_states else "call()"
+    code = NO_MEMORY.format(threads=4, **{name: value for name, value in locals().items()})
     found = run(code)
     assert (found.returncode, found.stdout.split()) == (0, ["MemoryError", "True", "True"]), found
 
@@ -371,8 +370,7 @@ with torch.inference_mode():
 """
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(("n", "length"), [(60, 512), (1, 30000)])
+@pytest.mark.parametrize(("threads", "n", "length"), [(1, 60, 512), (2, 1, 30000)])
 def test_ctrl_c_is_noticed_within_a_call(threads, n, length):
     found = run(CTRL_C.format(threads=threads, n=n, length=length))
     seconds, is_same = found.stdout.split()

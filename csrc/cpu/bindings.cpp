@@ -23,7 +23,8 @@ namespace {
 
 using Address = std::uintptr_t;
 
-// This runs for every parameter before every call, so it is Python's own interface: pybind11's takes three times as long.
+// Python's own interface serves here, because this runs for every parameter before every call: pybind11's takes three
+// times as long.
 Address address_of(py::handle tensor) {
     static PyObject* const name = PyUnicode_InternFromString("data_ptr");
     PyObject* const arguments[] = {tensor.ptr()};
@@ -97,8 +98,9 @@ public:
 
     // Looks at addresses first: only then is it sure that the memory which was copied is still there.
     bool is_current(const py::tuple& parameters) const {
-        for (std::size_t i = 0; i < addresses_.size(); ++i)
-            if (address_of(PyTuple_GetItem(parameters.ptr(), static_cast<Py_ssize_t>(i))) != addresses_[i]) return false;
+        auto address = addresses_.begin();
+        for (const py::handle parameter : parameters)
+            if (address_of(parameter) != *address++) return false;
         return encoder_.is_current();
     }
 

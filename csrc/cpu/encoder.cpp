@@ -122,8 +122,8 @@ Encoder::Encoder(const Kernels& kernels, const Sizes& sizes, bool in_bytes)
     for (const auto& [name, size] : {std::pair("hidden_size", sizes.hidden), {"num_attention_heads", sizes.heads},
                                      {"intermediate_size", sizes.intermediate}, {"embedding_size", sizes.embedding}})
         if (size < 1 || size > kMostSize)
-            throw std::invalid_argument(std::string(name) + " must be from 1 to " + std::to_string(kMostSize) + ", got " +
-                                        std::to_string(size));
+            throw std::invalid_argument(std::string(name) + " must be from 1 to " + std::to_string(kMostSize) +
+                                        ", got " + std::to_string(size));
     if (sizes.hidden % sizes.heads != 0)
         throw std::invalid_argument("hidden_size " + std::to_string(sizes.hidden) + " is no multiple of " +
                                     std::to_string(sizes.heads) + " heads");
@@ -137,7 +137,8 @@ Encoder::~Encoder() = default;
 void Encoder::set_embedding(const EmbeddingWeights& weights) {
     embedding_norm_ = std::make_unique<PackedNorm>(weights.norm, sizes_.embedding);
     if (weights.projection.weights.empty()) {
-        if (sizes_.embedding != sizes_.hidden) throw std::invalid_argument("a projection to the hidden size is missing");
+        if (sizes_.embedding != sizes_.hidden)
+            throw std::invalid_argument("a projection to the hidden size is missing");
         return;
     }
     check_parts("the projection", weights.projection, sizes_.hidden, sizes_.embedding);

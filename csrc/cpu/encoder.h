@@ -70,8 +70,8 @@ public:
     bool is_current() const;
     long n_layers() const { return static_cast<long>(layers_.size()); }
 
-    // Adds up each token's rows of the three tables: [T, embedding]. This is all that is read of the tables, so they may
-    // change once it has returned. Throws std::out_of_range for a token that is not in a table.
+    // Adds up each token's rows of the three tables: [T, embedding]. Nothing else reads the tables, so they may change
+    // once it has returned. Throws std::out_of_range for a token that is not in a table.
     std::unique_ptr<float[]> look_up(const Tokens& tokens) const;
 
     // Writes the last hidden states to out [T, hidden] and, unless `states` is null, those of the embedding and of

@@ -47,7 +47,7 @@ void quantize(const float* x, long n, std::uint8_t* bytes, float* scale, std::in
         __builtin_memset(bytes, 0, static_cast<std::size_t>(round_up(n, 4)));
         return;
     }
-    // A row of numbers so small that their step is none is a row of zeros.
+    // Numbers so small that a float cannot hold their step count as zeros.
     const float step = range >= 255 * std::numeric_limits<float>::min() ? range / 255 : 1;
     *scale = step;
     *zero_byte = static_cast<std::int32_t>(std::nearbyint(-least / step));

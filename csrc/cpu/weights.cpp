@@ -13,8 +13,8 @@ bool are_same(const float* a, const float* b, std::size_t n) {
     return std::memcmp(a, b, n * sizeof(float)) == 0;  // NaN equals itself
 }
 
-// The number that stands for 1 where the largest number is `most`. A row of numbers so small that their scale is none is
-// a row of zeros.
+// The number that stands for 1 where the largest number is `most`. Numbers so small that a float cannot hold their scale
+// count as zeros.
 float scale_of(float most, bool is_finite) {
     if (!is_finite) return std::numeric_limits<float>::quiet_NaN();
     return most >= 127 * std::numeric_limits<float>::min() ? most / 127 : 1;

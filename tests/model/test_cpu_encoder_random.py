@@ -60,6 +60,7 @@ def draw_arguments(draw: random.Random, config) -> dict:
     if draw.random() < 0.3:
         arguments["position_ids"] = torch.randint(config.max_position_embeddings, (draw.choice([1, rows]), length))
     arguments["output_hidden_states"] = draw.random() < 0.3
+    arguments["use_cache"] = False  # a decoder's cache takes the padded form, which torch computes
     return arguments
 
 

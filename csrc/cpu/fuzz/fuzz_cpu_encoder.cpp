@@ -162,8 +162,8 @@ void check_run(Choices& choices, const Kernels& kernels) {
         const auto types = column(choices, batch.n_tokens, n_types, are_ids_right);
         const auto positions = column(choices, batch.n_tokens, n_positions, are_ids_right);
         try {
-            sums = encoder.look_up({batch.n_tokens, model.table(n_words), model.table(n_types), model.table(n_positions),
-                                    ids.data(), types.data(), positions.data()});
+            const Table words = model.table(n_words), kinds = model.table(n_types), places = model.table(n_positions);
+            sums = encoder.look_up({batch.n_tokens, words, kinds, places, ids.data(), types.data(), positions.data()});
             if (!are_ids_right) fail("an id that is in no table was taken");
         } catch (const std::out_of_range&) {
             if (are_ids_right) fail("ids that are in their tables were refused");

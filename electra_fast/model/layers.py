@@ -111,11 +111,8 @@ class PaddedContext(_Context):
 
 
 def _rate(attention: nn.Module) -> float:
-    rate = dropout_rate(attention.dropout)
-    if rate is None:
-        kind = type(attention.dropout).__name__
-        raise TypeError(f"the dropout of attention must be torch's nn.Dropout, without hooks, got {kind}")
-    return rate
+    # By the attention's own mode, as in transformers: an attention interface takes the rate, and calls no dropout.
+    return attention.dropout.p if attention.training and isinstance(attention.dropout, nn.Dropout) else 0.0
 
 
 Context = PackedContext | PaddedContext

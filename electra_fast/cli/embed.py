@@ -10,29 +10,37 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 
-from ..disk import check_apart, check_readable, check_writable, is_stream, numbered_lines, written
+from ..disk import check_apart, check_readable, check_writable, is_stream, written
 from ..inference.batching import BATCH_TOKENS, Counts
 from .options import Device, ImplOption
+
+if TYPE_CHECKING:
+    from ..finetuning.data.tasks import Columns
 
 
 @dataclass(kw_only=True)
 class EmbedCommand:
-    """Turn texts into vectors: a NumPy file with a row for each line, in order.
+    """Turn texts into vectors: a NumPy file with a row for each line or row of a table, in order.
 
-    A few thousand lines at a time are sorted by length and computed without padding, in constant memory. At the end the
+    A few thousand texts at a time are sorted by length and computed without padding, in constant memory. At the end the
     command prints its speed on stderr.
     """
 
     model: str | None = None
     """A directory, or a model on the Hub. Default: the small English one that comes with the package."""
     input: Path
-    """A file of UTF-8 lines, which may be compressed: .gz, .xz, .zst. A blank line counts as an empty text."""
+    """A file of UTF-8 lines, or of columns: .tsv, .csv or .jsonl. It may be compressed: .gz, .xz, .zst. A blank line
+    counts as an empty text."""
     output: Path
-    """The .npy file to write, fp32 [lines, hidden size], whole or not at all; or a pipe or a device."""
+    """The .npy file to write, fp32 [texts, hidden size], whole or not at all; or a pipe or a device."""
+    text: str | None = None
+    """The column of the text, as for `predict`: a name, or a number from 0 with --no-header."""
+    no_header: bool = False
+    """Read the first line of a table as a text; the column is then a number."""
     pooling: Literal["mean", "cls"] = "mean"
     """Vector of a text: the mean of its tokens' last hidden states, or the first token's state."""
     normalize: bool = False
@@ -48,6 +56,7 @@ class EmbedCommand:
 
     def run(self) -> None:
         from ..bundled import bundled
+        from ..finetuning.data.predict_inputs import read_texts
         from ..inference.embed import Embedder, load_encoder
 
         if self.output.suffix != ".npy" and not is_stream(self.output):
@@ -55,6 +64,7 @@ class EmbedCommand:
         check_writable(self.output)
         check_readable(self.input)
         check_apart(self.output, self.input, self.model)
+        texts = read_texts(self.input, self._columns())
         encoder, tokenizer = load_encoder(
             self.model or bundled("discriminator"), device=self.device, dtype=self.dtype, impl=self.impl
         )
@@ -66,7 +76,6 @@ class EmbedCommand:
             max_length=self.max_length,
             batch_tokens=self.batch_tokens,
         )
-        texts = (line for _, line in numbered_lines(self.input))  # line ends are white space to the tokenizer
         counts, begun = Counts(), time.perf_counter()
         with written_rows(self.output, embedder.size) as write:
             for vectors in embedder.stream(texts, progress=sys.stderr.isatty(), counts=counts):
@@ -77,6 +86,12 @@ class EmbedCommand:
             f"{counts.examples / seconds:,.0f} texts/s, {counts.tokens / seconds:,.0f} tokens/s",
             file=sys.stderr,
         )
+
+    def _columns(self) -> Columns:
+        from ..finetuning.data.tasks import Columns, number_or_name
+
+        text = number_or_name(self.text) if self.no_header and self.text is not None else self.text
+        return Columns(text=text, has_header=not self.no_header)
 
 
 @contextmanager

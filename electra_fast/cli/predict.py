@@ -96,19 +96,15 @@ class PredictCommand:
                 )
 
     def _columns(self) -> Columns:
-        from ..finetuning.data.tasks import Columns
+        from ..finetuning.data.tasks import Columns, number_or_name
 
         names = {name: getattr(self, name) for name in ("text", "pair", "id", "start")}
         endings = self.endings
         if self.no_header:
-            names = {name: None if column is None else _number(column) for name, column in names.items()}
-            endings = tuple(map(_number, endings))
-        words = None if self.words is None else _number(self.words)
+            names = {name: None if column is None else number_or_name(column) for name, column in names.items()}
+            endings = tuple(map(number_or_name, endings))
+        words = None if self.words is None else number_or_name(self.words)
         return Columns(**names, words=words, endings=endings, has_header=not self.no_header)
-
-
-def _number(column: str) -> int | str:
-    return int(column) if column.removeprefix("-").isdecimal() else column
 
 
 def _opened(path: Path | None) -> AbstractContextManager[IO[str]]:

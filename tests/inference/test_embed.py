@@ -3,6 +3,8 @@
 import gc
 import gzip
 import itertools
+import json
+import lzma
 import random
 import re
 import shutil
@@ -302,6 +304,54 @@ def test_the_command_writes_a_row_for_each_line(run, directory, tmp_path, capsys
     assert_close(run("--input", tmp_path / "in.txt.gz", *arguments), embed(texts, directory, **options))
     (tmp_path / "in.txt.gz").write_bytes(gzip.compress(b""))
     assert run("--input", tmp_path / "in.txt.gz").shape == (0, MODEL.config.hidden_size)
+
+
+def csv_of(texts):
+    return "n,t\n" + "".join(f'1,"{text}"\n' for text in texts)
+
+
+def jsonl_of(texts):
+    return "".join(json.dumps({"n": 1, "t": text}) + "\n" for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("a.csv", csv_of(["a b", "c\nd", "", "e"]), ("--text", "t")),
+        ("a.csv", csv_of(["a b", "c\nd", "", "e"]).removeprefix("n,t\n"), ("--text", "1", "--no-header")),
+        ("a.tsv", "n\tt\n1\ta b\n1\tc d\n\n1\te\n", ("--text", "t")),
+        ("a.jsonl", jsonl_of(["a b", "c\nd", None, "e"]), ("--text", "t")),
+        ("a.json", jsonl_of(["a b", "c\nd", "", "e"]), ("--text", "t")),
+        ("a.txt", "n\tt\n1\ta b\n1\tc d\n\n1\te\n", ("--text", "t")),
+    ],
+)
+@pytest.mark.parametrize(("ending", "packed"), [("", bytes), (".gz", gzip.compress), (".xz", lzma.compress)])
+def test_the_command_reads_a_column_and_refuses_a_table_without(
+    run, directory, tmp_path, name, content, options, ending, packed
+):
+    path = tmp_path / (name + ending)
+    path.write_bytes(packed(content.encode()))
+    assert_close(run("--input", path, *options), embed(["a b", "c d", "", "e"], directory))
+    for others in [()] * (not name.endswith(".txt")) + [("--no-header",)]:
+        with pytest.raises(ValueError, match=f"{re.escape(str(path))} is a table: --text must name the column to read"):
+            run("--input", path, *others)
+
+
+def test_lines_of_text_may_hold_tabs(run, directory, tmp_path):
+    (tmp_path / "in.txt").write_text("a\tb\nc\n")
+    assert_close(run("--input", tmp_path / "in.txt"), embed(["a b", "c"], directory))
+
+
+def test_a_bad_row_of_the_table_is_named_and_leaves_no_file(run, tmp_path):
+    for content, options, message in (
+        ("t,u\na,b\na,b,c\n", ("--text", "t"), r"a\.csv, line 3: must have 2 fields"),
+        ("t,u\na,b\n", ("--text", "v"), r"a\.csv, line 1: the header must have one 'v', got t, u"),
+        ("t\n", ("--text", "t"), "there must be examples, got none"),
+    ):
+        (tmp_path / "a.csv").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            run("--input", tmp_path / "a.csv", *options)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
 def test_the_command_has_a_model_of_its_own(run, tmp_path):

@@ -1,4 +1,4 @@
-"""Inputs of `predict`: files of examples, and lines of the standard input. Labels are not read.
+"""Inputs of `predict` and `embed`: files of examples, and lines of the standard input. Labels are not read.
 
 Every line, and every row of a table, is an example, so that predictions line up with the input. What a row lacks, a
 blank line included, is the empty text.
@@ -66,9 +66,20 @@ def read_examples(kind: KindName, path: Path | None, columns: Columns) -> Iterat
     needed = "words" if kind == "tagging" else "text"
     if getattr(columns, needed) is not None:
         return _of_table(kind, path, columns)
-    if columns != Columns() or kind not in _OF_TEXTS or (suffix in TABLE_SUFFIXES and suffix != ".txt"):
+    if columns != Columns() or kind not in _OF_TEXTS or _is_named_as_table(path):
         raise ValueError(f"{path} is a table: --{needed} must name the column to read")
     return _of_lines(kind, path)
+
+
+def read_texts(path: Path, columns: Columns) -> Iterator[str]:
+    """The texts of a file, one by one: those of the column `text` of a table, or whole lines if there are no columns.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_examples` does.
+    """
+    if columns == Columns() and not _is_named_as_table(path):
+        return (line for _, line in numbered_lines(path))  # line ends are white space to the tokenizer
+    return (example.text for example in read_examples("classification", path, columns))
 
 
 _OF_TEXTS = ("classification", "regression", "multilabel")
@@ -86,6 +97,11 @@ def _check_columns(kind: KindName, columns: Columns) -> None:
     if wrong:
         known = ", ".join(_COLUMNS[kind]) or "none"
         raise ValueError(f"the columns to name for {kind} are {known}, got {', '.join(wrong)}")
+
+
+def _is_named_as_table(path: Path) -> bool:
+    """Whether the file's name says that it has columns; .txt leaves that open."""
+    return plain_suffix(path) in TABLE_SUFFIXES and plain_suffix(path) != ".txt"
 
 
 def _is_mrqa(path: Path) -> bool:

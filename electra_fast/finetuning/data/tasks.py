@@ -12,6 +12,9 @@ from typing import Any, Literal, get_args
 
 KindName = Literal["classification", "regression", "multilabel", "tagging", "qa", "choice"]
 
+# The ends of names that mean CoNLL; a file .txt may be CoNLL, too.
+CONLL_SUFFIXES = (".conll", ".bio", ".iob", ".iob2", ".tsv")
+
 # A column: its name in the header, or its number from 0; in CoNLL files also from the end, as -1.
 Column = str | int
 
@@ -134,7 +137,7 @@ def custom_task(
     if labels is not None and kind not in _LABELLED:
         raise ValueError(f"labels are for {', '.join(_LABELLED)}, got a {kind} task")
     if kind == "tagging":
-        given = {column: _number_or_name(where) for column, where in given.items()}
+        given = {column: number_or_name(where) for column, where in given.items()}
     elif not has_header:
         given = {column: _numbers(where) for column, where in given.items()}
     if isinstance(label, tuple) and (kind != "multilabel" or len(label) != len(labels or ())):
@@ -168,14 +171,15 @@ _COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 _LABELLED = ("classification", "multilabel", "tagging")
 
 
-def _number_or_name(column: Column) -> Column:
+def number_or_name(column: Column) -> Column:
+    """The column's number if it is text of digits, and the column as it is otherwise."""
     return int(column) if isinstance(column, str) and column.removeprefix("-").isdecimal() else column
 
 
 def _numbers(columns: Column | tuple[Column, ...]) -> Any:
     if isinstance(columns, tuple):
         return tuple(_numbers(column) for column in columns)
-    number = _number_or_name(columns)
+    number = number_or_name(columns)
     if not isinstance(number, int) or number < 0:
         raise ValueError(f"a column of a table without a header must be a number from 0, got {columns!r}")
     return number
@@ -191,7 +195,7 @@ def _splits(suffixes: str) -> dict[str, tuple[str, ...]]:
 
 
 _TABLES = _splits(".tsv .csv .jsonl .json .txt")
-_CONLL = _splits(".txt .conll .bio .iob .iob2 .tsv")
+_CONLL = _splits(" ".join((".txt", *CONLL_SUFFIXES)))
 _CONLL_2003 = {
     "train": (*_CONLL["train"], "eng.train"),
     "dev": (*_CONLL["dev"], "testa.txt", "eng.testa"),

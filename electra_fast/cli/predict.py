@@ -30,15 +30,17 @@ class PredictCommand:
     model: str
     """A directory written by `finetune` or transformers, or a model on the Hub."""
     input: Path | None = None
-    """A file of lines of text (a tab separates a pair), or of columns: .tsv, .csv or .jsonl. For tagging also CoNLL or
-    CoNLL-U; for questions SQuAD's JSON. Files may be compressed: .gz, .xz, .zst. Default: lines of the standard input:
-    texts, sentences with white space between words, or {"question": ..., "context": ...}."""
+    """A file of lines of text (a tab separates a pair), or of columns: .tsv, .csv or .jsonl. For tagging also CoNLL
+    (.conll, .bio, .iob, .iob2, .tsv, and any name with --words) or CoNLL-U (.conllu); for questions SQuAD's JSON. Files
+    may be compressed: .gz, .xz, .zst. Default: lines of the standard input: texts, sentences with white space between
+    words, or {"question": ..., "context": ...}."""
     text: str | None = None
     """The column of the text: a name, or a number from 0 with --no-header."""
     pair: str | None = None
     """The column of the second text of a pair."""
     words: str | None = None
-    """The column of the words to tag: in CoNLL a number (default: 0), in JSONL the name of the lists."""
+    """The column of the words to tag: in CoNLL a number (default: 0), in JSONL the name of the lists. With it, a .txt
+    file is CoNLL."""
     start: str | None = None
     """The column of the text before every ending, for choices."""
     endings: tuple[str, ...] = ()

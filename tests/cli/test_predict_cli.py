@@ -157,6 +157,55 @@ def test_words_are_read_from_lines_conll_and_json(run, tmp_path):
     assert run("tagging", "--input", tmp_path / "a.jsonl", "--words", "w") == expected
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a", "a.txt.gz", "a.text"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a b c\nd e f\n",
+        "a b\n\nc\n",
+        "a b c\nd e f\n\n",
+        "a b\n\n\nc d e\n \n",
+        "a\n",
+        "\n\na b\nc d",
+        "a\tb\nc d\te f\tg\n",
+    ],
+)
+def test_sentences_are_taken_alike_from_a_file_and_the_standard_input(run, tmp_path, name, content):
+    n = len(content.splitlines())
+    expected = run("tagging", stdin=content.encode(), n=n)
+    assert [prediction["words"] for prediction in expected] == [line.split() for line in content.splitlines()]
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content.encode()) if name.endswith(".gz") else content.encode())
+    assert run("tagging", "--input", path, n=n) == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a X\nb O\n\nc O\n",
+        "a\nb\n\nc\n",
+        "a b\tX\nc\tO\n",
+        "-DOCSTART- -X-\n\na X\n",
+        "# text = a\n" + "1\ta" + "\t_" * 8 + "\n",
+        "a X\n\nb O\n\n" * 600,
+    ],
+)
+def test_conll_without_its_name_needs_the_column_of_words(run, refused, tmp_path, content):
+    for name in ("a.txt", "eng.testa"):
+        (tmp_path / name).write_text(content)
+        refused(f"{name} looks like CoNLL, .*: --words must name the column", "tagging", "--input", tmp_path / name)
+    if content == "a X\nb O\n\nc O\n":
+        found = run("tagging", "--input", tmp_path / "a.txt", "--words", "0", n=2)
+        assert [prediction["words"] for prediction in found] == [["a", "b"], ["c"]]
+
+
+@pytest.mark.parametrize("ending", [".conll", ".bio", ".iob", ".iob2", ".tsv", ".TSV"])
+def test_conll_is_told_by_its_name(run, tmp_path, ending):
+    (tmp_path / f"a{ending}").write_text("a X\nb O\n")
+    (found,) = run("tagging", "--input", tmp_path / f"a{ending}", n=1)
+    assert found["words"] == ["a", "b"]
+
+
 def test_questions_are_read_from_lines_squad_and_mrqa(run, tmp_path):
     records = [{"question": "a b", "context": "c d e f"}, {"question": "b", "context": "x y"}]
     records.append({"question": "c", "context": "x y", "id": "own"})
@@ -243,6 +292,8 @@ def test_a_bad_line_of_the_standard_input_is_named(refused, name, stdin, match):
         ("classification", "a.csv", "t,u\na,b\na,b,c\n", ("--text", "t", "--pair", "u"), r"a\.csv, line 3: "),
         ("tagging", "a.jsonl", '{"w": 3}\n', ("--words", "w"), r"a\.jsonl, line 1: "),
         ("tagging", "a.jsonl", '{"w": 3}\n', (), r"a\.jsonl is a table: --words must name"),
+        ("tagging", "a.csv", "w\na b\n", (), r"words to tag are read from lines of text, .* got .*a\.csv"),
+        ("tagging", "a.csv", "w\na b\n", ("--words", "0"), r"words to tag are read from lines of text, .*a\.csv"),
         ("tagging", "a.conll", "a b\nc\n", (), r"a\.conll, line 2: "),
         ("tagging", "a.conll", "a b\n", ("--words", "2"), r"a\.conll, line 1: "),
         ("qa", "a.json", '{"data": [}', (), r"a\.json, line 1: "),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from ...disk import numbered_lines, plain_suffix
@@ -25,6 +25,8 @@ _UNFILLED = ("upos", "xpos", "deprel")
 
 _BLANKS = re.compile("[ \t]+")
 _NO_WORD = re.compile(r"\d+[-.]\d+")  # the ids of words of several tokens and of empty nodes
+
+_LINES_TO_LOOK_AT = 1000
 
 # The words of a sentence, each with the number of its line and its columns.
 _Sentence = list[tuple[int, list[str]]]
@@ -57,7 +59,7 @@ def read_conll(
     is_conllu = plain_suffix(path) == ".conllu" or isinstance(words, str) or isinstance(tags, str)
     if words is None:
         words = "form" if is_conllu else 0
-    sentences = _conllu_sentences(path) if is_conllu else _sentences(path)
+    sentences = _conllu_sentences(path) if is_conllu else _sentences(path, _texts(path))
     first = next(sentences, None)
     if first is None:
         raise ValueError(f"{path}, line 1: the file must hold sentences, got none")
@@ -77,6 +79,17 @@ def read_conll(
             bad_row(error)
         else:
             yield example
+
+
+def looks_like_conll(path: Path) -> bool:
+    """Whether the first lines are those of CoNLL: as many columns in each, and tabs, blank lines or a -DOCSTART-."""
+    first = list(islice(_texts(path), _LINES_TO_LOOK_AT))
+    filled = [text for _, text in first if text is not None]
+    try:
+        sentences = list(_sentences(path, iter(first)))
+    except ValueError:
+        return False
+    return len(sentences) > 1 or any("\t" in text or text.startswith("-DOCSTART-") for text in filled)
 
 
 def _place(column: Column, n_columns: int) -> int | None:
@@ -115,11 +128,11 @@ def _tags(
     return tuple(row[place] for _, row in sentence)
 
 
-def _sentences(path: Path) -> Iterator[_Sentence]:
+def _sentences(path: Path, texts: Iterator[tuple[int, str | None]]) -> Iterator[_Sentence]:
     has_tabs: bool | None = None
     n_columns = 0
     sentence: _Sentence = []
-    for line, text in _texts(path):
+    for line, text in texts:
         if text is None:
             if sentence:
                 yield sentence

@@ -5,9 +5,12 @@ blank line included, is the empty text.
 
 kind          lines                                        files by column             files of their own form
 texts         a text; a tab separates a pair               .tsv .csv .jsonl .txt
-tagging       a sentence, white space between words        .jsonl                      CoNLL, CoNLL-U
+tagging       a sentence, white space between words        .jsonl                      CoNLL, CoNLL-U (*)
 qa            {"question": ..., "context": ...}                                        SQuAD's JSON, MRQA's JSONL
 choice                                                     .tsv .csv .jsonl .txt
+
+(*) The same text is taken alike in a file and in the standard input: a file to tag is CoNLL if its name says so
+(.conll, .bio, .iob, .iob2, .tsv) or if the column of its words is named, and has a sentence on each line otherwise.
 """
 
 from __future__ import annotations
@@ -19,12 +22,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...disk import STANDARD_INPUT, numbered_lines, plain_suffix
-from .conll import read_conll
+from .conll import looks_like_conll, read_conll
 from .examples import Example, QuestionExample, TaggedExample, TextExample
 from .lines import Lack, any_text, json_object, placed, without_end
 from .squad_files import read_questions
 from .tables import JSON_SUFFIXES, TABLE_SUFFIXES, Row, example_of, table_rows, with_fields
-from .tasks import TASKS, Columns, KindName
+from .tasks import CONLL_SUFFIXES, TASKS, Columns, KindName
 
 _MAY_LACK: tuple[Lack, ...] = ("text", "label")
 
@@ -37,8 +40,9 @@ def read_examples(kind: KindName, path: Path | None, columns: Columns) -> Iterat
 
     Args:
         path: the file; None is the standard input, which is read by lines only.
-        columns: the columns of a file. Without any, a file of texts is read line by line, unless its name says that it
-            is a table. The default for words is column 0, or CoNLL-U's `form`; the default for choices is SWAG's.
+        columns: the columns of a file. Without any, a file of texts or sentences is read line by line, unless its name
+            says that it is a table or CoNLL. The default for words is column 0, or CoNLL-U's `form`; the default for
+            choices is SWAG's.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -55,7 +59,7 @@ def read_examples(kind: KindName, path: Path | None, columns: Columns) -> Iterat
         if suffix == ".jsonl" and not _is_mrqa(path):
             return _of_lines(kind, path)
         return read_questions(path, may_lack=_MAY_LACK)
-    if kind == "tagging" and suffix not in JSON_SUFFIXES:
+    if kind == "tagging" and _is_conll(path, columns):
         words = "form" if columns.words is None and suffix == ".conllu" else columns.words
         return read_conll(path, replace(columns, words=words), may_lack=_MAY_LACK)
     if kind == "choice" and not columns.endings:
@@ -66,7 +70,7 @@ def read_examples(kind: KindName, path: Path | None, columns: Columns) -> Iterat
     needed = "words" if kind == "tagging" else "text"
     if getattr(columns, needed) is not None:
         return _of_table(kind, path, columns)
-    if columns != Columns() or kind not in _OF_TEXTS or _is_named_as_table(path):
+    if columns != Columns() or kind == "choice" or _is_named_as_table(path):
         raise ValueError(f"{path} is a table: --{needed} must name the column to read")
     return _of_lines(kind, path)
 
@@ -102,6 +106,27 @@ def _check_columns(kind: KindName, columns: Columns) -> None:
 def _is_named_as_table(path: Path) -> bool:
     """Whether the file's name says that it has columns; .txt leaves that open."""
     return plain_suffix(path) in TABLE_SUFFIXES and plain_suffix(path) != ".txt"
+
+
+def _is_conll(path: Path, columns: Columns) -> bool:
+    """Whether a file to tag has a word on each line, by its name or because the column of words is named.
+
+    Any other has a sentence on each line, as the standard input has. One that looks like CoNLL all the same is refused:
+    its words and tags would be taken for sentences.
+    """
+    suffix = plain_suffix(path)
+    if suffix == ".csv":
+        raise ValueError(f"words to tag are read from lines of text, CoNLL, CoNLL-U or .jsonl, got {path}")
+    if suffix in JSON_SUFFIXES:
+        return False
+    if suffix in (".conllu", *CONLL_SUFFIXES) or columns.words is not None:
+        return True
+    if path.is_file() and looks_like_conll(path):  # a pipe can be read once only
+        raise ValueError(
+            f"{path} looks like CoNLL, with a word on each line: --words must name the column to read (0 is the "
+            f"first); sentences, one on each line, may come from the standard input"
+        )
+    return False
 
 
 def _is_mrqa(path: Path) -> bool:

@@ -24,6 +24,7 @@ from .squad_metrics import no_answer_scores, squad_scores
 
 # Special tokens of a row: [CLS], and a [SEP] each behind question and context.
 _N_SPECIAL = 3
+_QUESTION_LENGTH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class QuestionAnswering:
         has_unanswerable: whether a question may have no answer (SQuAD 2.0).
         stride: tokens from the start of a window to the start of the next. This is Google's doc_stride; transformers'
             is the overlap of two windows.
-        max_question_length: tokens of a question that are read.
+        max_question_length: tokens of a question that are read. None takes 64, or half of a row if that is less.
         n_best: answers that a prediction lists.
         max_answer_length: tokens of an answer, at most.
         beam_size: starts that are tried in each window.
@@ -62,7 +63,7 @@ class QuestionAnswering:
 
     has_unanswerable: bool = False
     stride: int = 128
-    max_question_length: int = 64
+    max_question_length: int | None = None
     n_best: int = 20
     max_answer_length: int = 30
     beam_size: int = 20
@@ -70,7 +71,7 @@ class QuestionAnswering:
 
     def __post_init__(self) -> None:
         for name in ("stride", "max_question_length", "n_best", "max_answer_length", "beam_size"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     labels: ClassVar[tuple[str, ...]] = ()
@@ -95,7 +96,7 @@ class QuestionAnswering:
             ValueError: max_length leaves no room for a context, an answer covers no token, or a question has no answer
                 although all must have one.
         """
-        longest_question = self.max_question_length
+        longest_question = self.max_question_length or min(_QUESTION_LENGTH, max_length // 2)
         if max_length <= longest_question + _N_SPECIAL:
             raise ValueError(
                 f"max_length must be over max_question_length + {_N_SPECIAL} = {longest_question + _N_SPECIAL}, "

@@ -168,12 +168,26 @@ def test_targets_are_the_fewest_tokens_that_cover_the_answer(answer, expected):
     assert context[features.spans[start][0] : features.spans[end][1]] == expected
 
 
+@pytest.mark.parametrize(
+    ("max_length", "longest"), [(7, 3), (32, 16), (64, 32), (67, 33), (127, 63), (128, 64), (129, 64), (512, 64)]
+)
+def test_a_short_row_takes_a_short_question(max_length, longest):
+    long = question("0", "where " * 100, GARDEN, GARDEN.split()[0])
+    features = QuestionAnswering().features([long], TOKENIZER, max_length)
+    given = QuestionAnswering(max_question_length=longest).features([long], TOKENIZER, max_length)
+    assert [row.tolist() for row in rows_of(features)] == [row.tolist() for row in rows_of(given)]
+    n_before = int((np.split(features.token_type_ids, features.row_starts[1:-1])[0] == 0).sum())
+    assert n_before == longest + 2
+
+
 # Mistakes
 
 
 def test_mistakes_are_told():
     with pytest.raises(ValueError, match="max_length must be over max_question_length \\+ 3 = 67, got 67"):
-        QuestionAnswering().features(ANSWERABLE, TOKENIZER, 67)
+        QuestionAnswering(max_question_length=64).features(ANSWERABLE, TOKENIZER, 67)
+    with pytest.raises(ValueError, match="max_length must be over max_question_length \\+ 3 = 6, got 6"):
+        QuestionAnswering().features(ANSWERABLE, TOKENIZER, 6)
     with pytest.raises(ValueError, match="line 6: question '5' must have an answer, got none"):
         QuestionAnswering().features(MIXED, TOKENIZER, MAX_LENGTH)
     blank = question("3", "?", "a  b", "  ")

@@ -6,13 +6,14 @@ library has them: {"id", "question", "context", "answers": {"text": [...], "answ
 or as the list "data". Each may end with .gz, .xz or .zst as well.
 
 A question has no answer if `is_impossible` is true, if it has nothing but `plausible_answers`, or, where the task has
-such questions, if its list of answers is empty.
+such questions, if its list of answers is empty. An answer with an empty text that starts at -1 says the same as none.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def read_questions(
     if read is None:
         raise ValueError(f"the name of a file of questions must end with {' or '.join(readers)}, got {path}")
     ids: set[str] = set()
+    unread: list[tuple[int, str]] = []  # questions with answers that a true is_impossible contradicts
     is_said: set[bool] = set()  # of each question, whether its answers are there, or is_impossible
     for line, id, record, context, answers_of in read(path):
         if id in ids:
@@ -82,13 +84,24 @@ def read_questions(
                 answers = _answers(record, texts[1], answers_of, empty_is_unanswerable, may_lack)
                 if answers is None and "label" not in may_lack:
                     raise MissingLabel("must have answers, got none")
+                is_impossible = _is_impossible(record)
+                contradicts = is_impossible and bool(_records(record, _KEYS[answers_of]))
         except ValueError as error:
             bad_row(error)
         else:
-            is_said.add(bool(answers) or _is_impossible(record))
+            if contradicts:
+                unread.append((line, id))
+            is_said.add(bool(answers) or is_impossible)
             yield QuestionExample(id, line, *texts, answers)
     if not ids:
         raise ValueError(f"{path}, line 1: the file must hold questions, got none")
+    if unread:
+        line, id = unread[0]
+        warnings.warn(
+            f"{path}: {len(unread):,} questions have answers that are not read, since is_impossible is true; the "
+            f"first: line {line}: question {id}",
+            stacklevel=2,
+        )
     if "label" not in may_lack and is_said == {False}:
         raise ValueError(f"{path}: there must be answers, got none, and no question with a true is_impossible")
 
@@ -204,7 +217,7 @@ def _mrqa_answers(record: dict, context: str) -> _Answers | None:
                 raise ValueError(f"char_spans must be of text within the {len(context)} of context, got {shown(span)}")
             found.append((text.strip(), span[0] + len(text) - len(text.lstrip())))
     if not found:
-        return () if detected == [] and not record.get("answers") else None
+        return () if detected == [] and all(map(is_missing, record.get("answers") or ())) else None
     texts = [checked_text(text, "an answer") for text in record.get("answers") or ()]
     others = dict.fromkeys(text for text in texts if text not in {text for text, _ in found})
     return (*found, *((text, -1) for text in others))
@@ -221,7 +234,10 @@ def _is_count(value: Any) -> bool:
 
 
 def _records(record: dict, key: str) -> list[dict] | None:
-    """The objects under a key, also where the datasets library has made lists of their fields; None if it is absent."""
+    """The objects under a key, also where the datasets library has made lists of their fields; None if it is absent.
+
+    Those that stand for no answer are left out.
+    """
     found = record.get(key)
     if isinstance(found, dict):
         columns = {name: values if isinstance(values, list) else [values] for name, values in found.items()}
@@ -232,7 +248,7 @@ def _records(record: dict, key: str) -> list[dict] | None:
         return None
     if not isinstance(found, list) or not all(isinstance(part, dict) for part in found):
         raise ValueError(f"{key} must be a list of objects, got {shown(found)}")
-    return found
+    return [part for part in found if not (part.get("answer_start") == -1 and is_missing(part.get("text")))]
 
 
 def _parts(where: Path | str, name: str, whole: Any, key: str) -> Iterator[tuple[str, dict]]:

@@ -185,6 +185,15 @@ ROME = (("London", 25),)
         ({"plausible_answers": [{"text": "1843", "answer_start": 61}]}, ROME),
         *(({"answers": [], "is_impossible": value}, ()) for value in (True, "true", "True", 1, 1.0, "1")),
         *(({"is_impossible": value}, ROME) for value in (False, "false", "False", 0, 0.0, "0", "", None)),
+        # Empty answers that say that there is none, also beside true ones.
+        ({"answers": [{"text": "", "answer_start": -1}]}, ()),
+        ({"answers": [{"text": None, "answer_start": -1}] * 2}, ()),
+        ({"answers": {"text": [""], "answer_start": [-1]}}, ()),
+        ({"answers": {"text": "", "answer_start": -1}}, ()),
+        ({"answers": [{"text": "", "answer_start": -1}], "is_impossible": True}, ()),
+        ({"answers": [{"text": "", "answer_start": -1}], "plausible_answers": [{"text": "Ada"}]}, ()),
+        ({"answers": [{"text": "", "answer_start": -1}, {"text": "London", "answer_start": 25}]}, ROME),
+        ({"answers": [{"text": "", "answer_start": -1}], "is_impossible": False}, None),
         # No list of answers, or one that must not be empty: nothing is known.
         ({"answers": None}, None),
         ({"answers": [], "is_impossible": False}, None),
@@ -202,6 +211,24 @@ def test_questions_without_an_answer(tmp_path, make, others, expected):
             answers(tmp_path / "a.json", content)
     else:
         assert answers(tmp_path / "a.json", content) == [ROME, expected]
+
+
+@pytest.mark.parametrize("make", [question, flat])
+def test_answers_to_impossible_questions_are_counted_in_a_warning(tmp_path, make, recwarn):
+    rows = [make(), make("q2", is_impossible=True), make("q3", is_impossible="true"), make("q4", is_impossible=False)]
+    content = squad(*rows) if make is question else {"data": rows}
+    expected = (
+        r"a\.json: 2 questions have answers that are not read, since is_impossible is true; the first: line \d+: .* q2"
+    )
+    with pytest.warns(UserWarning, match=expected):
+        assert answers(tmp_path / "a.json", content) == [ROME, (), (), ROME]
+    recwarn.clear()
+    wrong = squad(question(answers="London", is_impossible=True))
+    with pytest.raises(ValueError, match="question q1: answers must be a list of objects"):
+        answers(tmp_path / "a.json", wrong, may_lack=BOTH)
+    none = squad(question(), question("q2", answers=[{"text": "", "answer_start": -1}], is_impossible=True))
+    assert answers(tmp_path / "a.json", none) == [ROME, ()]
+    assert not recwarn
 
 
 def test_answers_that_are_absent_are_an_unknown_answer(tmp_path):
@@ -240,5 +267,7 @@ def test_questions_as_the_datasets_library_has_them(tmp_path):
 
 def test_mrqa_without_an_answer(tmp_path):
     content = mrqa(detected(), detected("q2", detected_answers=[], answers=()))
+    assert answers(tmp_path / "a.jsonl", content) == [ROME, ()]
+    content = mrqa(detected(), detected("q2", detected_answers=[], answers=("",)))
     assert answers(tmp_path / "a.jsonl", content) == [ROME, ()]
     assert answers(tmp_path / "a.jsonl", mrqa(detected("q2", detected_answers=[])), may_lack=BOTH) == [None]

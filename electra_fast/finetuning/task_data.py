@@ -65,13 +65,24 @@ class TaskData:
 
     def __init__(self, task: Task, splits: dict, labels: tuple[str, ...], tokenizer: ElectraTokenizer, recipe: Recipe):
         self.task, self.splits = task, splits
-        self.kind: Kind = make_kind(task.kind, labels, task.options)
+        self.kind: Kind = self._made_kind(labels)
         if task.metric is not None and task.metric not in self.kind.metric_names:
             names = ", ".join(self.kind.metric_names)
             raise ValueError(f"the metric of {task.name} must be one of {names}, got {task.metric!r}")
         self.kind.model_class(recipe.head)  # refuses a head that the kind does not have, before any training
         self._tokenizer, self._recipe = tokenizer, recipe
         self._features: dict[str, Features] = {}
+
+    def _made_kind(self, labels: tuple[str, ...]) -> Kind:
+        """Makes the kind; where the file to train on has too few labels, the error names file and column."""
+        task = self.task
+        try:
+            return make_kind(task.kind, labels, task.options)
+        except ValueError as error:
+            column = task.columns.tags if task.kind == "tagging" else task.columns.label
+            if task.labels is not None or column is None:
+                raise
+            raise ValueError(f"{self.splits['train'].path}, column {column!r}: {error}") from error
 
     @cached_property
     def train(self) -> Features:

@@ -95,3 +95,18 @@ def test_a_class_that_only_the_held_out_part_has(checkpoint, tmp_path):
         for seed in range(20):
             labels.append(TaskFiles(own, path).open(tokenizer, recipe, seed).kind.labels)
     assert set(labels) == {("bad", "good", "rare")}
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "message"),
+    [
+        (custom_task("multilabel", text="a", label="y"), {"y": []}, "column 'y': .* must be at least 1, got 0$"),
+        (custom_task("multilabel", text="a", label="y"), {"y": ""}, "column 'y': .* must be at least 1, got 0$"),
+        (custom_task("classification", text="a", label="y"), {"y": "b"}, "column 'y': .* at least 2, got 1: b$"),
+    ],
+)
+def test_too_few_labels_are_told_with_file_and_column(checkpoint, tmp_path, task, row, message):
+    path = write(tmp_path / "a.jsonl", [{"a": TEXT} | row] * 20)
+    tokenizer, recipe = ElectraTokenizer.from_pretrained(checkpoint), Recipe(learning_rate=1e-3, layer_decay=0.8)
+    with pytest.raises(ValueError, match=rf"a\.jsonl, {message}"):
+        TaskFiles(task, path).open(tokenizer, recipe, 0)

@@ -303,7 +303,9 @@ def _class(value: Any, name: str, labels: Collection[str] | None = None) -> str:
 
 def _number(value: Any, name: str, _labels: None) -> float:
     try:
-        number = math.inf if isinstance(value, bool) else float(value)
+        # Python reads 1_000 as 1000, and no other reader of numbers does.
+        is_none = isinstance(value, bool) or (isinstance(value, str) and "_" in value)
+        number = math.inf if is_none else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.inf
     if is_missing(value) or number != number or (isinstance(value, str) and value.strip().lower() in _NO_NUMBER):

@@ -12,7 +12,8 @@ def checked_labels(labels: Sequence[str], least: int) -> tuple[str, ...]:
     """The labels as a tuple; raises ValueError if there are fewer than `least`, or one occurs twice."""
     labels = tuple(labels)
     if len(labels) < least:
-        raise ValueError(f"the number of labels must be at least {least}, got {len(labels)}: {', '.join(labels)}")
+        names = f": {', '.join(labels)}" if labels else ""
+        raise ValueError(f"the number of labels must be at least {least}, got {len(labels)}{names}")
     if len(set(labels)) < len(labels):
         raise ValueError(f"each label must occur once, got {', '.join(labels)}")
     return labels

@@ -99,6 +99,7 @@ def test_kinds_of_labels(tmp_path):
         ("classification", {"a": 1}, "must be one class"),
         ("classification", "2", "must be one of 0, 1, got '2'"),
         ("regression", "high", 'must be a number, got "high"'),
+        *(("regression", text, f'must be a number, got "{text}"') for text in ("1_000", "-1_0.5", "1e1_0", "1,5", "_")),
         ("regression", True, "must be a number, got true"),
         ("regression", "nan", "must be a number"),
         ("regression", float("inf"), "must be a number"),

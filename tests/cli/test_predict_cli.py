@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -228,6 +229,16 @@ def test_questions_are_read_from_lines_squad_and_mrqa(run, tmp_path):
     ]
     (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, [{"header": {"dataset": "own"}}, *mrqa])) + "\n")
     assert run("qa", "--input", tmp_path / "b.jsonl") == expected
+
+
+def test_a_network_of_few_positions_and_without_options_answers(models, run, tmp_path):
+    """Transformers' networks have no finetuning.json, so the length of questions is the default one."""
+    shutil.copytree(models / "qa", tmp_path / "qa")
+    (tmp_path / "qa" / "finetuning.json").unlink()
+    assert json.loads((tmp_path / "qa" / "config.json").read_text())["max_position_embeddings"] == 64
+    line = json.dumps({"question": "a " * 99, "context": "c d e f " * 99}).encode()
+    (found,) = run(tmp_path / "qa", stdin=line, n=1)
+    assert found["answer"]
 
 
 def test_choices_are_read_from_tables(run, tmp_path):

@@ -65,7 +65,7 @@ def test_an_interrupt_is_noticed_within_the_call(tmp_path, name, threads):
     done = run(INTERRUPTED.replace("CALL", CALLS[name].format(threads=threads)), str(path))
     assert done.returncode == 0, done.stderr
     assert done.stdout, "the call had ended before, or did not notice"
-    assert float(done.stdout) < 1  # 0.2 on a machine that is not busy
+    assert float(done.stdout) < 10  # 0.2 on a machine that is not busy
 
 
 WITHOUT_MEMORY = """

@@ -78,11 +78,11 @@ def _tokenise(documents: list[str], tokenizer: ElectraTokenizer, threads: int | 
 
 
 def word_start_table(tokenizer: ElectraTokenizer) -> np.ndarray:
-    """A table of the ids that begin a word: bool [tokenizer.n_ids], False for pieces that continue one (##ing).
+    """A table of the ids that begin a word: bool [largest id + 1], False for pieces that continue one (##ing).
 
-    Special tokens count as words, as in `encode_bulk(word_starts=True)`.
+    Special tokens count as words, as in `encode_bulk(word_starts=True)`. transformers' tokenizers are served too.
     """
-    starts = np.ones(tokenizer.n_ids, bool)
+    starts = np.ones(max(tokenizer.get_vocab().values()) + 1, bool)
     prefix, added = tokenizer.backend_tokenizer.model.continuing_subword_prefix, tokenizer.get_added_vocab()
     for token, index in tokenizer.get_vocab().items():
         starts[index] = token in added or not token.startswith(prefix)

@@ -375,4 +375,4 @@ def test_ctrl_c_is_noticed_within_a_call(threads, n, length):
     found = run(CTRL_C.format(threads=threads, n=n, length=length))
     seconds, is_same = found.stdout.split()
     assert is_same == "True", found
-    assert float(seconds) < 1  # 0.2 where nothing else runs
+    assert float(seconds) < 10  # 0.2 where nothing else runs

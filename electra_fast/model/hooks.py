@@ -34,11 +34,8 @@ def is_plain(module: nn.Module | None, kind: type[nn.Module]) -> bool:
 
     A module with parametrized weights is plain: its formula is its class's.
     """
-    if type(module) is not kind and not (
-        module is not None and is_parametrized(module) and type(module).__bases__ == (kind,)
-    ):
-        return False
-    if is_hooked(module) or has_global_hooks():
+    is_known = type(module) is kind or (type(module).__bases__ == (kind,) and is_parametrized(module))
+    if not is_known or is_hooked(module) or has_global_hooks():
         return False
     if kind is nn.Embedding:
         return module.max_norm is None and not module.scale_grad_by_freq and not module.sparse

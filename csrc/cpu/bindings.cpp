@@ -16,6 +16,8 @@
 
 #include "cpu/encoder.h"
 
+#include "cpu/bindings.h"
+
 namespace py = pybind11;
 using namespace electra_fast::cpu;
 
@@ -170,4 +172,5 @@ PYBIND11_MODULE(_cpu, module) {
         .def("watch", &PyEncoder::watch)
         .def("is_current", &PyEncoder::is_current)
         .def("run", &PyEncoder::run);
+    bind_blocks(module);
 }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 
@@ -19,6 +20,8 @@ namespace electra_fast::cpu {
 namespace {
 
 #include "cpu/simd_avx512.h"
+
+#include "cpu/tiles.inc"
 
 #include "cpu/kernels.inc"
 

@@ -46,3 +46,74 @@ INLINE Vector first(Vector x, int n, Vector y) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_blendv_ps(y, x, _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane)));
 }
+// The first n of the numbers at p, which may be all there are, and zeros; n may be 0 and more than a register holds.
+INLINE __m256i before(long n) {
+    const int most = n >= kLanes ? kLanes : n <= 0 ? 0 : static_cast<int>(n);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(most), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+INLINE Vector load_first(const float* p, long n) { return n >= kLanes ? load(p) : _mm256_maskload_ps(p, before(n)); }
+INLINE void store_first(float* p, Vector x, long n) { n >= kLanes ? store(p, x) : _mm256_maskstore_ps(p, before(n), x); }
+// x where its bit is set, else zero.
+INLINE Vector keep(Vector x, const std::uint8_t* bits) {
+    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i set = _mm256_and_si256(_mm256_set1_epi32(*bits), bit);
+    return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, bit)));
+}
+
+// Whole numbers of 32 bits.
+using Words = __m256i;
+
+INLINE Words all_words(std::uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
+INLINE Words add_words(Words a, Words b) { return _mm256_add_epi32(a, b); }
+INLINE Words xor_words(Words a, Words b, Words c) { return _mm256_xor_si256(_mm256_xor_si256(a, b), c); }
+// The upper and lower halves of products of 32 bits.
+INLINE void multiply_words(Words x, Words by, Words* high, Words* low) {
+    const Words even = _mm256_mul_epu32(x, by), odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), by);
+    *high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+    *low = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+}
+// The order in which lanes take groups, so that write_bits writes groups in theirs.
+INLINE Words group_order() { return _mm256_setr_epi32(0, 1, 4, 5, 2, 3, 6, 7); }
+// Writes a byte per group: a bit for each half of its four words, set where the half is not below the threshold.
+INLINE void write_bits(const Words (&words)[4], std::uint32_t threshold, std::uint8_t* bits) {
+    const Words low01 = _mm256_unpacklo_epi32(words[0], words[1]), high01 = _mm256_unpackhi_epi32(words[0], words[1]);
+    const Words low23 = _mm256_unpacklo_epi32(words[2], words[3]), high23 = _mm256_unpackhi_epi32(words[2], words[3]);
+    const Words least = _mm256_set1_epi16(static_cast<short>(threshold));
+    Words groups[4] = {_mm256_unpacklo_epi64(low01, low23), _mm256_unpackhi_epi64(low01, low23),
+                       _mm256_unpacklo_epi64(high01, high23), _mm256_unpackhi_epi64(high01, high23)};
+    UNROLL
+    for (Words& group : groups) group = _mm256_cmpeq_epi16(_mm256_max_epu16(group, least), group);
+    UNROLL
+    for (int i = 0; i < 2; ++i) {
+        const int mask = _mm256_movemask_epi8(_mm256_packs_epi16(groups[2 * i], groups[2 * i + 1]));
+        std::memcpy(bits + 4 * i, &mask, sizeof mask);
+    }
+}
+INLINE Vector unpack_pairs(Vector a, Vector b, bool high) {
+    const __m256d x = _mm256_castps_pd(a), y = _mm256_castps_pd(b);
+    return _mm256_castpd_ps(high ? _mm256_unpackhi_pd(x, y) : _mm256_unpacklo_pd(x, y));
+}
+// Transposes a square of `kLanes` rows.
+INLINE void transpose(const float* from, long from_stride, float* to, long to_stride) {
+    __m256 r[8], t[8];
+    UNROLL
+    for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(from + i * from_stride);
+    UNROLL
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    UNROLL
+    for (int i = 0; i < 8; i += 4) {
+        r[i] = unpack_pairs(t[i], t[i + 2], false);
+        r[i + 1] = unpack_pairs(t[i], t[i + 2], true);
+        r[i + 2] = unpack_pairs(t[i + 1], t[i + 3], false);
+        r[i + 3] = unpack_pairs(t[i + 1], t[i + 3], true);
+    }
+    // r[4 a + b] has, in half h, column 4 h + b of rows 4 a to 4 a + 3.
+    UNROLL
+    for (int b = 0; b < 4; ++b) {
+        _mm256_storeu_ps(to + b * to_stride, _mm256_permute2f128_ps(r[b], r[4 + b], 0x20));
+        _mm256_storeu_ps(to + (4 + b) * to_stride, _mm256_permute2f128_ps(r[b], r[4 + b], 0x31));
+    }
+}

@@ -2,11 +2,14 @@
 
 #pragma once
 
+#include "cpu/block_kernels.h"
 #include "cpu/kernels.h"
 
 namespace electra_fast::cpu {
 
 Kernels avx512_kernels(bool has_vnni);
 Kernels avx2_kernels();
+const BlockKernels& avx512_block_kernels();
+const BlockKernels& avx2_block_kernels();
 
 }  // namespace electra_fast::cpu

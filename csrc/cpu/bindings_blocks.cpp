@@ -1,0 +1,153 @@
+// The two blocks for Python. Tensors come as addresses, 0 for none; the caller vouches for their sizes, strides, types
+// and device, and that they live until the call returns.
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cpu/bindings.h"
+#include "cpu/blocks.h"
+
+namespace py = pybind11;
+
+namespace electra_fast::cpu {
+
+namespace {
+
+using Address = std::uintptr_t;
+template <std::size_t n>
+using Addresses = std::array<Address, n>;
+// (threshold of 65536, seed) of a dropout.
+using Drawn = std::pair<std::uint32_t, std::int64_t>;
+
+template <typename T = const float>
+T* at(Address address) {
+    return reinterpret_cast<T*>(address);
+}
+
+template <typename T, std::size_t n>
+std::array<T*, n> all_at(const Addresses<n>& addresses) {
+    std::array<T*, n> found;
+    for (std::size_t i = 0; i < n; ++i) found[i] = at<T>(addresses[i]);
+    return found;
+}
+
+Dropout dropout_of(const Drawn& drawn) {
+    const auto [threshold, seed] = drawn;
+    const float scale = threshold < 65536 ? 65536.0f / static_cast<float>(65536 - threshold) : 0.0f;
+    return {threshold, scale, static_cast<std::uint64_t>(seed)};
+}
+
+const BlockKernels& kernels_up_to(const std::string& limit) {
+    const BlockKernels* const kernels = block_kernels_of(limit);
+    if (!kernels) throw std::runtime_error("this processor has no instruction set up to " + limit + " that kernels are written for");
+    return *kernels;
+}
+
+// Runs a call without the GIL; throws what a signal's handler raised.
+template <typename Run>
+void without_gil(int n_threads, const std::string& limit, const Run& run) {
+    const std::function<bool()> has_signal = [] {
+        const py::gil_scoped_acquire acquired;
+        return PyErr_CheckSignals() != 0;
+    };
+    const Call call{kernels_up_to(limit), n_threads, has_signal};
+    const bool is_done = [&] {
+        const py::gil_scoped_release released;
+        return run(call);
+    }();
+    if (!is_done) throw py::error_already_set();
+}
+
+AttentionBlock attention_block(const std::array<long, 3>& sizes, std::vector<std::int32_t> starts, bool causal, Address x,
+                               const Addresses<4>& weights, const Addresses<4>& biases, const Addresses<2>& norm,
+                               float eps, const std::array<Drawn, 2>& dropouts) {
+    return {sizes[0], sizes[1], sizes[2], std::move(starts), causal, at(x), all_at<const float>(weights),
+            all_at<const float>(biases), {at(norm[0]), at(norm[1])}, eps, dropout_of(dropouts[0]), dropout_of(dropouts[1])};
+}
+
+FeedForwardBlock feed_forward_block(const std::array<long, 3>& sizes, Address x, const Addresses<2>& weights,
+                                    const Addresses<2>& biases, const Addresses<2>& norm, float eps, const Drawn& dropout) {
+    return {sizes[0], sizes[1], sizes[2], at(x), all_at<const float>(weights), all_at<const float>(biases),
+            {at(norm[0]), at(norm[1])}, eps, dropout_of(dropout)};
+}
+
+}  // namespace
+
+void bind_blocks(py::module_& module) {
+    module.def(
+        "attention_block_saved",
+        [](long hidden, long heads, const std::string& limit) {
+            AttentionBlock block{};
+            block.hidden = hidden;
+            block.heads = heads;
+            return saved_columns(kernels_up_to(limit), block);
+        },
+        "Floats per token that attention_block_forward saves; `saved` is [tokens + 1, floats].");
+    module.def(
+        "feed_forward_block_saved",
+        [](long hidden, long inner, const std::string& limit) {
+            FeedForwardBlock block{};
+            block.hidden = hidden;
+            block.inner = inner;
+            return saved_columns(kernels_up_to(limit), block);
+        },
+        "Floats per token that feed_forward_block_forward saves; `saved` is [tokens + 1, floats].");
+    module.def(
+        "attention_block_forward",
+        [](const std::array<long, 3>& sizes, std::vector<std::int32_t> starts, bool causal, Address x,
+           const Addresses<4>& weights, const Addresses<4>& biases, const Addresses<2>& norm, float eps,
+           const std::array<Drawn, 2>& dropouts, Address out, Address saved, int n_threads, const std::string& limit) {
+            const AttentionBlock block =
+                attention_block(sizes, std::move(starts), causal, x, weights, biases, norm, eps, dropouts);
+            without_gil(n_threads, limit, [&](const Call& call) {
+                return forward(call, block, at<float>(out), at<float>(saved));
+            });
+        });
+    module.def(
+        "attention_block_backward",
+        [](const std::array<long, 3>& sizes, std::vector<std::int32_t> starts, bool causal, Address x,
+           const Addresses<4>& weights, const Addresses<4>& biases, const Addresses<2>& norm, float eps,
+           const std::array<Drawn, 2>& dropouts, Address dout, Address saved, Address dx, const Addresses<4>& dweights,
+           const Addresses<4>& dbiases, const Addresses<2>& dnorm, int n_threads, const std::string& limit) {
+            const AttentionBlock block =
+                attention_block(sizes, std::move(starts), causal, x, weights, biases, norm, eps, dropouts);
+            const BlockGradients<4> gradients{at<float>(dx), all_at<float>(dweights), all_at<float>(dbiases),
+                                              at<float>(dnorm[0]), at<float>(dnorm[1])};
+            without_gil(n_threads, limit, [&](const Call& call) {
+                return backward(call, block, at(dout), at(saved), gradients);
+            });
+        });
+    module.def(
+        "feed_forward_block_forward",
+        [](const std::array<long, 3>& sizes, Address x, const Addresses<2>& weights, const Addresses<2>& biases,
+           const Addresses<2>& norm, float eps, const Drawn& dropout, Address out, Address saved, int n_threads,
+           const std::string& limit) {
+            const FeedForwardBlock block = feed_forward_block(sizes, x, weights, biases, norm, eps, dropout);
+            without_gil(n_threads, limit, [&](const Call& call) {
+                return forward(call, block, at<float>(out), at<float>(saved));
+            });
+        });
+    module.def(
+        "feed_forward_block_backward",
+        [](const std::array<long, 3>& sizes, Address x, const Addresses<2>& weights, const Addresses<2>& biases,
+           const Addresses<2>& norm, float eps, const Drawn& dropout, Address dout, Address saved, Address dx,
+           const Addresses<2>& dweights, const Addresses<2>& dbiases, const Addresses<2>& dnorm, int n_threads,
+           const std::string& limit) {
+            const FeedForwardBlock block = feed_forward_block(sizes, x, weights, biases, norm, eps, dropout);
+            const BlockGradients<2> gradients{at<float>(dx), all_at<float>(dweights), all_at<float>(dbiases),
+                                              at<float>(dnorm[0]), at<float>(dnorm[1])};
+            without_gil(n_threads, limit, [&](const Call& call) {
+                return backward(call, block, at(dout), at(saved), gradients);
+            });
+        });
+}
+
+}  // namespace electra_fast::cpu

@@ -1,0 +1,126 @@
+// The kernels of the two halves of a layer, once for each instruction set: products forward and backward, rows of
+// dropout and LayerNorm, and attention within one sequence.
+//
+// Matrices between two products are in panels, [columns / panel, rows, panel]: whichever of its two dimensions a product
+// sums over, it reads them in order. Matrices of torch are in rows.
+
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace electra_fast::cpu {
+
+// A matrix: the number in row i and column j is data[j / panel * panel_stride + i * row_stride + j % panel].
+template <typename T>
+struct MatrixOf {
+    T* data = nullptr;
+    long row_stride = 0, panel_stride = 0;
+
+    operator MatrixOf<const T>() const { return {data, row_stride, panel_stride}; }
+    // The same matrix from another panel on.
+    MatrixOf from_panel(long panel) const { return {data + panel * panel_stride, row_stride, panel_stride}; }
+};
+using Matrix = MatrixOf<float>;
+using ConstMatrix = MatrixOf<const float>;
+
+// Dropout by ops/philox.py: an element is kept where its 16 bits are not below the threshold, and multiplied by scale.
+struct Dropout {
+    std::uint32_t threshold = 0;  // of 65536; 0: there is no dropout
+    float scale = 1;
+    std::uint64_t seed = 0;
+};
+
+// What becomes of the sums of a product, x = A B.
+enum class End {
+    kBias,          // c = x + bias
+    kGelu,          // c = x + bias, second = GELU(c); the two may be one matrix
+    kResidual,      // c = dropout(x + bias) + other
+    kAdd,           // c = x + other, or x where there is no other
+    kGeluBackward,  // c = x GELU'(other), second = GELU(other)
+};
+
+// The product of A [rows, k], by rows or in panels, and B [k, n], packed in panels whose last one zeros fill up.
+struct BlockProduct {
+    ConstMatrix a;
+    const float* b = nullptr;
+    long k = 0, n = 0;
+    End end = End::kBias;
+    const float* bias = nullptr;  // [n]
+    ConstMatrix other;
+    Matrix c, second;
+    const std::uint8_t* bits = nullptr;  // kResidual: a row's bits, from `bits_stride` bytes per row; null: no dropout
+    long bits_stride = 0;
+    float scale = 1;
+};
+
+// The gradient of a weight [n, k]: out = dY' X, summed over tokens, and of its bias: the sums of dY's columns.
+struct WeightGradient {
+    ConstMatrix dy;  // [tokens, n] in panels
+    ConstMatrix x;   // [tokens, k] in rows or panels
+    long n_tokens, n, k;
+    float* out;      // [n, k] in rows; null if nobody wants it
+    float* bias;     // [n]; null if nobody wants it
+};
+
+// LayerNorm of the rows of `sums`, forward and backward. Statistics are [2, tokens]: mean, and 1 / standard deviation.
+struct NormForward {
+    ConstMatrix sums;
+    const float *weight, *bias;
+    float eps;
+    long n, n_tokens;
+    float* out;         // [tokens, n] in rows
+    float* statistics;
+};
+struct NormBackward {
+    const float* dout;  // [tokens, n] in rows
+    ConstMatrix sums;
+    const float *weight, *statistics;
+    long n, n_tokens;
+    Dropout dropout;
+    Matrix dsums;       // gradient of the sums, in panels
+    Matrix dbranch;     // after dropout, in panels; dsums itself without dropout
+};
+
+// Attention of one head within one sequence; all matrices are those of the whole batch, in panels.
+struct BlockAttention {
+    ConstMatrix qkv;         // queries, keys and values, `part_panels` panels each
+    long part_panels;
+    long first_token, length, n_tokens, head, head_size;
+    bool causal;
+    Dropout dropout;
+    float* statistics;       // [heads, 2, tokens]: a row's largest score and 1 / its sum of exponentials
+    Matrix out;              // forward: the result
+    ConstMatrix dattended;   // backward: the gradient of the result
+    Matrix dqkv;             // backward: the gradient of qkv
+};
+
+struct BlockKernels {
+    long panel;
+    long task_rows;  // rows of a product that are one task
+
+    // Packs a panel of B = W' of W [n, k] in rows, for columns panel * `panel` and on.
+    void (*pack_transposed)(const float* weight, long n, long k, long panel, float* to);
+    // Packs a panel of B = W of W [n, k] in rows.
+    void (*pack)(const float* weight, long n, long k, long panel, float* to);
+    long (*bits_stride)(long n);
+    // Draws which of n elements of a row dropout keeps; writes bits_stride(n) bytes.
+    void (*draw_bits)(const Dropout&, std::uint32_t row, std::uint32_t head, long n, std::uint8_t* bits);
+    // `scratch` has task_rows * panel floats.
+    void (*multiply)(const BlockProduct&, long first_row, long last_row, long panel, float* scratch);
+    // Computes the gradient of a panel of rows by a panel of columns, and of the bias with the first columns; `scratch`
+    // has panel * panel floats.
+    void (*weight_gradient)(const WeightGradient&, long row_panel, long column_panel, float* scratch);
+    void (*norm)(const NormForward&, long first_row, long last_row);
+    // Adds the gradients of weight and bias to `partial` [2, n]; `bits` has bits_stride(n) bytes.
+    void (*norm_backward)(const NormBackward&, long first_row, long last_row, float* partial, std::uint8_t* bits);
+    long (*attention_scratch)(long length, long head_size);
+    void (*attend)(const BlockAttention&, float* scratch);
+    long (*attention_backward_scratch)(long length, long head_size);
+    void (*attend_backward)(const BlockAttention&, float* scratch);
+};
+
+// The kernels of the instruction set that kernels_of(limit) takes; null if there are none.
+const BlockKernels* block_kernels_of(std::string_view limit);
+
+}  // namespace electra_fast::cpu

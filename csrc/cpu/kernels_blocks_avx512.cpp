@@ -1,0 +1,42 @@
+// The kernels of the blocks for AVX-512.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "cpu/block_kernels.h"
+#include "cpu/variants.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#define TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"
+#include "cpu/target_begin.h"
+
+namespace electra_fast::cpu {
+namespace {
+
+#include "cpu/simd_avx512.h"
+
+#include "cpu/tiles.inc"
+
+#include "cpu/block_products.inc"
+
+#include "cpu/block_rows.inc"
+
+#include "cpu/block_attention.inc"
+
+}  // namespace
+
+const BlockKernels& avx512_block_kernels() {
+#include "cpu/block_table.inc"
+}
+
+}  // namespace electra_fast::cpu
+
+#include "cpu/target_end.h"
+
+#endif

@@ -1,0 +1,66 @@
+// Threads that go through the phases of a call together, taking tasks one after another: whoever comes late does less.
+
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <functional>
+
+#include "cpu/team.h"
+
+namespace electra_fast::cpu {
+
+constexpr std::size_t kMostPhases = 8;
+
+// What the threads of a call share.
+struct Phases {
+    explicit Phases(const std::function<bool()>& wants_stop) : stop(wants_stop) {}
+
+    struct alignas(64) Counter {
+        std::atomic<long> next{0};
+    };
+    std::array<Counter, kMostPhases> counters;
+    Barrier barrier;
+    Stop stop;
+};
+
+// One thread's way through them.
+class Worker {
+public:
+    Worker(Phases& phases, int rank, int n_threads) : rank(rank), phases_(phases), n_threads_(n_threads) {}
+
+    // Calls task(i) for some i < n_tasks, until all threads together have made all calls. Returns false where the call
+    // is to stop, with tasks undone; all threads get the same answer.
+    template <typename Task>
+    bool each(long n_tasks, const Task& task) {
+        std::atomic<long>& next = phases_.counters[phase_++].next;
+        for (long i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n_tasks;) {
+            if (rank == 0) phases_.stop.ask();
+            if (phases_.stop.is_set()) break;
+            task(i);
+        }
+        return phases_.barrier.wait(n_threads_, phases_.stop);
+    }
+
+    const int rank;
+
+private:
+    Phases& phases_;
+    const int n_threads_;
+    std::size_t phase_ = 0;
+};
+
+// Calls work(worker) on each of up to n_threads threads; returns false once `wants_stop` returned true. `work` must not
+// throw.
+template <typename Work>
+bool run_phases(int n_threads, const std::function<bool()>& wants_stop, const Work& work) {
+    Phases phases(wants_stop);
+    run_team(n_threads, [&](int rank, int size) {
+        Worker worker(phases, rank, size);
+        work(worker);
+    });
+    return !phases.stop.is_set();
+}
+
+}  // namespace electra_fast::cpu

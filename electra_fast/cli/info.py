@@ -25,7 +25,7 @@ class InfoCommand:
         from ..integrations.limits import LIMITS, version_obstacle
         from ..model import cpu_encoder
         from ..model.config import ElectraConfig
-        from ..ops import explain
+        from ..ops import cpu, explain
 
         cuda = torch.cuda.is_available()
         versions = {"electra_fast": __version__, "python": platform.python_version()}
@@ -37,9 +37,7 @@ class InfoCommand:
             shape = {"head_size": config.head_size, "activation": config.hidden_act}
             unserved = cpu_encoder.why_not_for(config)
         ops = [dict(zip(("op", "impl", "reason"), row, strict=True)) for row in explain("auto", **shape)]
-        encoder = {
-            name: unserved or cpu_encoder.obstacle(name) or cpu_encoder.instructions() for name in ("fp32", "int8")
-        }
+        encoder = {name: unserved or cpu_encoder.obstacle(name) or cpu.instructions() for name in ("fp32", "int8")}
         obstacle = version_obstacle()
         if self.json:
             served = {"obstacle": obstacle, "limits": LIMITS}

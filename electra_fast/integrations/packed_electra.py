@@ -20,8 +20,9 @@ from transformers.utils import output_capturing
 
 from .. import ops
 from ..model.cpu_encoder import CpuEncoder
-from ..model.packing import PackedBatch, is_recorded
+from ..model.packing import PackedBatch
 from ..model.qkv import project
+from ..ops.tracing import is_recorded
 
 # Keywords that mean nothing to an encoder, or that this file reads.
 _KNOWN_KEYWORDS = {

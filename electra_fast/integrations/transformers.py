@@ -29,7 +29,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from transformers.models.electra import modeling_electra as theirs
 
 from ..model.arguments import Reads, choose_packing, packed_already
-from ..model.packing import PackedBatch, is_recorded
+from ..model.packing import PackedBatch
+from ..ops.tracing import is_recorded
 from . import attention
 from .packed_electra import hidden_states, wanted_states, why_not_packed
 

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..ops.tracing import is_recorded
 from .config import ElectraConfig
 from .layers import Context, KeyValueCache, PackedContext, PaddedContext
-from .packing import PackedBatch, is_recorded, packed_row
+from .packing import PackedBatch, packed_row
 
 # Positions that a head reads: real tokens only, the first column (even if that is padding), or every column.
 Reads = Literal["tokens", "first", "all"]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import Impl, resolve
+from ..ops.tracing import is_recorded
 from .arguments import Arguments, Encoded, Reads, choose_packing, packed_context
 from .base import ElectraPreTrainedModel
 from .captured import CapturedEncoder
@@ -16,7 +17,7 @@ from .cpu_encoder import CpuEncoder
 from .hooks import has_global_hooks, is_hooked
 from .layers import ElectraEmbeddings, ElectraEncoder, EncoderOutput, KeyValueCache
 from .outputs import BaseModelOutputWithPastAndCrossAttentions
-from .packing import PackedBatch, is_recorded
+from .packing import PackedBatch
 
 
 class ElectraModel(ElectraPreTrainedModel):

@@ -11,43 +11,27 @@ with, a copy is made of tensors that share the parameters' memory and keep it al
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import threading
 import warnings
-from contextlib import suppress
 from functools import cache
 from itertools import repeat
 from operator import attrgetter, contains, is_, itemgetter
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from ..ops import cpu
 from ..ops.reference import is_erf_gelu
-from ..processor import INSTRUCTION_SETS, fastest_allowed
+from ..ops.tracing import is_recorded
+from ..processor import fastest_allowed
 from .hooks import HOOKS, has_global_hooks, is_hooked
-from .packing import PackedBatch, is_recorded
+from .packing import PackedBatch
 from .qkv import NAMES
 
-try:
-    from .. import _cpu
-except ImportError:  # the extension is built for Linux and macOS; elsewhere torch serves
-    _cpu = None
-
 Precision = Literal["fp32", "int8"]
-
-
-@cache
-def _share_threads() -> None:
-    """Makes the extension use the threads of torch's ops; where torch has no OpenMP it starts its own."""
-    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-    names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
-    with suppress(OSError, AttributeError):
-        runtime = ctypes.CDLL(str(library))  # already loaded by torch; OpenMP's symbols are reachable through it
-        _cpu.use_openmp(*(ctypes.cast(getattr(runtime, name), ctypes.c_void_p).value for name in names))
 
 
 _version = attrgetter("_version")
@@ -67,15 +51,11 @@ if hasattr(os, "register_at_fork"):
 
 def obstacle(precision: Precision = "fp32") -> str | None:
     """The reason why this processor cannot run the encoder in C++; None where it can."""
-    if _cpu is None:
-        return "the extension electra_fast._cpu is not built"
-    name, multiplies_bytes = _cpu.instructions(fastest_allowed())
-    if not name and _limited():
-        return f"ELECTRA_FAST_ISA={fastest_allowed()} allows neither AVX-512 nor AVX2 with FMA"
-    if not name:
-        return "the processor has neither AVX-512 nor AVX2 with FMA"
+    if reason := cpu.obstacle():
+        return reason
+    name, multiplies_bytes = cpu.extension.instructions(fastest_allowed())
     if precision == "int8" and not multiplies_bytes:
-        return f"products of bytes need AVX-512 with VNNI, the processor has {name}{_limited()}"
+        return f"products of bytes need AVX-512 with VNNI, the processor has {name}{cpu.limited()}"
     return None
 
 
@@ -86,18 +66,6 @@ def why_not_for(config: Any) -> str | None:
     if getattr(config, "add_cross_attention", False):
         return "the model has cross-attention"
     return None
-
-
-def instructions() -> str:
-    """The instruction set in use; raises RuntimeError where there is an `obstacle`."""
-    if reason := obstacle():
-        raise RuntimeError(reason)
-    return _cpu.instructions(fastest_allowed())[0] + _limited()
-
-
-def _limited() -> str:
-    allowed = fastest_allowed()
-    return "" if allowed == INSTRUCTION_SETS[0] else f", limited by ELECTRA_FAST_ISA={allowed}"
 
 
 class CpuEncoder:
@@ -204,22 +172,8 @@ class CpuEncoder:
         return out, [] if states is None else list(states)
 
 
-def _unfit(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> str | None:
-    """What is wrong with a tensor that C++ is to read by its address, as numbers of `dtype` in a row; or None."""
-    if tensor.dtype != dtype or not tensor.is_cpu or tensor.layout != torch.strided:
-        name = {torch.float32: "fp32"}.get(dtype, str(dtype))
-        return f"must be in {name} on the CPU, got {tensor.dtype} on {tensor.device}"
-    if tensor.shape != shape:
-        return f"must have shape {tuple(shape)}, got {tuple(tensor.shape)}"
-    if not tensor.is_contiguous() or tensor.is_neg():
-        return "is not contiguous"
-    if tensor.untyped_storage().nbytes() < (tensor.storage_offset() + tensor.numel()) * tensor.itemsize:
-        return "has less memory than its shape takes"
-    return None
-
-
 def _checked(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    if reason := _unfit(tensor, dtype, shape):
+    if reason := cpu.unfit(tensor, dtype, shape):
         raise ValueError(f"{name} {reason}")
     return tensor
 
@@ -271,8 +225,8 @@ class _Copy:
         modules = {path: child for path, (_, _, child) in parameters.edges.items()}
         # A config may be changed after the modules were made. Its sizes are held against the weights before.
         attention = modules.get("encoder.layer.0.attention.self", config)
-        _share_threads()
-        self.encoder = _cpu.Encoder(
+        cpu.share_threads()
+        self.encoder = cpu.extension.Encoder(
             self.width,
             attention.num_attention_heads,
             config.intermediate_size,
@@ -366,7 +320,7 @@ def _why_not_copied(config: Any, parameters: _Parameters) -> str | None:
             return f"{path} is missing"
         if type(parameters.places[path][2]) is not nn.Parameter:
             return f"{path} is a {type(parameters.places[path][2]).__name__}"
-        if reason := _unfit(parameters.tensors[path], torch.float32, shape):
+        if reason := cpu.unfit(parameters.tensors[path], torch.float32, shape):
             return f"{path} {reason}"
     return None
 

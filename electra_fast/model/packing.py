@@ -105,8 +105,3 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """The numbers starts[0], ..., starts[0] + lengths[0] - 1, starts[1], ...; all int64."""
     before = lengths.cumsum() - lengths
     return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
-
-
-def is_recorded() -> bool:
-    """Tells whether a graph is being recorded for other batches too: lengths read now would be frozen into it."""
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops.joining import are_side_by_side, joined
+from ..ops.tracing import is_recorded
 from .hooks import is_plain
-from .packing import is_recorded
 
 NAMES = ("query", "key", "value")
 
@@ -68,56 +69,7 @@ def project(linears: Sequence[nn.Module], hidden: Tensor) -> Tensor:
     """
     if is_recorded() or not all(is_plain(linear, nn.Linear) for linear in linears):
         return torch.cat([linear(hidden) for linear in linears], dim=-1)
-    return F.linear(hidden, *_joined([linear.weight for linear in linears], [linear.bias for linear in linears]))
-
-
-def _joined(weights: list[Tensor], biases: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The matrix [3H, H] and the bias [3H]: views where the parameters lie side by side, else copies."""
-    # Compilers and function transforms know torch.cat, and nothing of where a tensor lies.
-    is_traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    if is_traced or not (are_side_by_side(weights) and are_side_by_side(biases)):
-        return torch.cat(weights), torch.cat(biases)
-    if not torch.is_grad_enabled():
-        return _spanning(weights), _spanning(biases)
-    return _Joined.apply(*weights, *biases)
-
-
-class _Joined(torch.autograd.Function):
-    """Three weights and three biases side by side -> the tensors that span them; gradients are views of theirs."""
-
-    @staticmethod
-    def forward(ctx: Any, *parts: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*parts)
-        return _spanning(parts[:3]), _spanning(parts[3:])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        ctx.saved_tensors  # noqa: B018 - torch looks here whether a parameter was changed since the forward
-        return tuple(piece for grad in grads for piece in ((None,) * 3 if grad is None else grad.chunk(3)))
-
-
-def _spanning(parts: Sequence[Tensor]) -> Tensor:
-    first = parts[0].data  # not the parameter's view in autograd's books: a view of three of them it does not know
-    return first.as_strided((3 * first.shape[0], *first.shape[1:]), first.stride())
-
-
-def are_side_by_side(parts: Sequence[Tensor]) -> bool:
-    """Tells whether three tensors are parameters of one shape that follow each other in one storage."""
-    # A parameter that is computed, sharded or replaced for the time of a call has another type.
-    if not all(type(part) is nn.Parameter for part in parts):
-        return False
-    first, second, third = parts
-    size = first.numel()
-    return (
-        first.dtype == second.dtype == third.dtype
-        and first.shape == second.shape == third.shape
-        and first.is_contiguous()
-        and second.is_contiguous()
-        and third.is_contiguous()
-        and first.storage_offset() + size == second.storage_offset() == third.storage_offset() - size
-        and first.untyped_storage()._cdata == second.untyped_storage()._cdata == third.untyped_storage()._cdata
-    )
+    return F.linear(hidden, *joined([linear.weight for linear in linears], [linear.bias for linear in linears]))
 
 
 def _is_joinable(parts: Sequence[Tensor | None]) -> bool:

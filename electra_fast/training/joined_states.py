@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model.qkv import NAMES, are_side_by_side
+from ..model.qkv import NAMES
+from ..ops.joining import are_side_by_side
 
 _PART = re.compile(r"(.*\.)(query|key|value)\.(weight|bias)")
 

@@ -19,6 +19,7 @@ from electra_fast import (
     ElectraModel,
 )
 from electra_fast.model import cpu_encoder
+from electra_fast.ops import cpu
 from electra_fast.model.packing import PackedBatch
 
 pytestmark = pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cpu_encoder.obstacle()}")
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cp
 @pytest.fixture(params=["avx512", "avx2"])
 def instruction_set(request, monkeypatch):
     monkeypatch.setenv("ELECTRA_FAST_ISA", request.param)
-    if request.param == "avx512" and not cpu_encoder.instructions().startswith("AVX-512"):
+    if request.param == "avx512" and not cpu.instructions().startswith("AVX-512"):
         pytest.skip("the processor has no AVX-512")
     return request.param
 

@@ -8,6 +8,7 @@ import transformers
 from cpu_pairs import SMALL, pair
 
 from electra_fast.model import cpu_encoder
+from electra_fast.ops import cpu
 
 pytestmark = pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cpu_encoder.obstacle()}")
 
@@ -19,7 +20,7 @@ LENGTHS = [1, 5, 16, 17, 35, 70]
 def precision(request, monkeypatch):
     instructions, precision = request.param.split()
     monkeypatch.setenv("ELECTRA_FAST_ISA", instructions)
-    if instructions == "avx512" and not cpu_encoder.instructions().startswith("AVX-512"):
+    if instructions == "avx512" and not cpu.instructions().startswith("AVX-512"):
         pytest.skip("the processor has no AVX-512")
     if reason := cpu_encoder.obstacle(precision):
         pytest.skip(reason)

@@ -13,6 +13,7 @@ from electra_fast import (
     ElectraModel,
 )
 from electra_fast.model import cpu_encoder
+from electra_fast.ops import cpu
 
 pytestmark = pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cpu_encoder.obstacle()}")
 needs_bytes = pytest.mark.skipif(cpu_encoder.obstacle("int8") is not None, reason=f"{cpu_encoder.obstacle('int8')}")
@@ -92,7 +93,7 @@ def test_eight_bits_from_a_directory(tmp_path):
 
 
 def test_a_processor_without_vnni_says_so(monkeypatch):
-    monkeypatch.setattr(cpu_encoder._cpu, "instructions", lambda limit: ("AVX2", False))
+    monkeypatch.setattr(cpu.extension, "instructions", lambda limit: ("AVX2", False))
     with pytest.raises(
         ValueError, match="int8 cannot run here: products of bytes need AVX-512 with VNNI, the processor"
     ):

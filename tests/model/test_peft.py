@@ -7,7 +7,7 @@ import torch
 from parity import twins
 
 from electra_fast import ElectraForSequenceClassification
-from electra_fast.model.qkv import are_side_by_side
+from electra_fast.ops.joining import are_side_by_side
 
 peft = pytest.importorskip("peft")
 

@@ -17,7 +17,8 @@ from torch.nn.utils import parametrize, prune
 
 import electra_fast
 from electra_fast import ElectraConfig, ElectraModel
-from electra_fast.model.qkv import NAMES, are_side_by_side, project
+from electra_fast.model.qkv import NAMES, project
+from electra_fast.ops.joining import are_side_by_side
 from electra_fast.training.distributed import join
 
 IDS = torch.arange(1, 13).reshape(2, 6)

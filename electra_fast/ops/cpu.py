@@ -1,0 +1,66 @@
+"""The C++ of csrc/cpu: whether it runs on this processor, on whose threads, and which tensors it may read."""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..processor import INSTRUCTION_SETS, fastest_allowed
+
+try:
+    from .. import _cpu as extension
+except ImportError:  # the extension is built for Linux and macOS; elsewhere torch serves
+    extension = None
+
+
+@cache
+def share_threads() -> None:
+    """Makes the extension use the threads of torch's ops; where torch has no OpenMP it starts its own."""
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+    with suppress(OSError, AttributeError):
+        runtime = ctypes.CDLL(str(library))  # already loaded by torch; OpenMP's symbols are reachable through it
+        extension.use_openmp(*(ctypes.cast(getattr(runtime, name), ctypes.c_void_p).value for name in names))
+
+
+def obstacle() -> str | None:
+    """The reason why this processor cannot run the C++; None where it can."""
+    if extension is None:
+        return "the extension electra_fast._cpu is not built"
+    if extension.instructions(fastest_allowed())[0]:
+        return None
+    if limited():
+        return f"ELECTRA_FAST_ISA={fastest_allowed()} allows neither AVX-512 nor AVX2 with FMA"
+    return "the processor has neither AVX-512 nor AVX2 with FMA"
+
+
+def instructions() -> str:
+    """The instruction set in use; raises RuntimeError where there is an `obstacle`."""
+    if reason := obstacle():
+        raise RuntimeError(reason)
+    return extension.instructions(fastest_allowed())[0] + limited()
+
+
+def limited() -> str:
+    """The end of a message that names an instruction set: what limits it, or nothing."""
+    allowed = fastest_allowed()
+    return "" if allowed == INSTRUCTION_SETS[0] else f", limited by ELECTRA_FAST_ISA={allowed}"
+
+
+def unfit(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> str | None:
+    """What is wrong with a tensor that C++ is to read by its address, as numbers of `dtype` in a row; or None."""
+    if tensor.dtype != dtype or not tensor.is_cpu or tensor.layout != torch.strided:
+        name = {torch.float32: "fp32"}.get(dtype, str(dtype))
+        return f"must be in {name} on the CPU, got {tensor.dtype} on {tensor.device}"
+    if tensor.shape != shape:
+        return f"must have shape {tuple(shape)}, got {tuple(tensor.shape)}"
+    if not tensor.is_contiguous() or tensor.is_neg():
+        return "is not contiguous"
+    if tensor.untyped_storage().nbytes() < (tensor.storage_offset() + tensor.numel()) * tensor.itemsize:
+        return "has less memory than its shape takes"
+    return None

@@ -20,6 +20,7 @@ from transformers.utils import output_capturing
 
 from .. import ops
 from ..model.cpu_encoder import CpuEncoder
+from ..model.halves import attention_half, attention_rate, feed_forward_half
 from ..model.packing import PackedBatch
 from ..model.qkv import project
 from ..ops.tracing import is_recorded
@@ -255,12 +256,7 @@ def _embed(
 def _run_layer(
     layer: theirs.ElectraLayer, bound: ops.Ops, packed: PackedBatch, seeds: tuple[Tensor | None, ...], hidden: Tensor
 ) -> Tensor:
-    attention = layer.attention.self
-    dropout_p = attention.dropout.p if attention.training else 0.0
-    qkv = project((attention.query, attention.key, attention.value), hidden)
-    qkv = qkv.unflatten(-1, (3, attention.num_attention_heads, attention.attention_head_size))
-    attended = bound.attention(qkv, packed.cu_seqlens, packed.max_seqlen, dropout_p, False, seeds[0]).flatten(-2)
-    hidden = _end(layer.attention.output, bound, attended, hidden, seeds[1])
+    hidden = _attend(layer.attention, bound, packed, hidden, *seeds[:2])
     # A chunk is `chunk_size_feed_forward` columns of the padded batch.
     chunk_size = layer.chunk_size_feed_forward * len(packed.cu_seqlens)
     if not chunk_size:
@@ -269,9 +265,32 @@ def _run_layer(
     return torch.cat([_feed_forward(layer, bound, chunk, None) for chunk in hidden.split(chunk_size)])
 
 
+def _attend(
+    attention: theirs.ElectraAttention,
+    bound: ops.Ops,
+    packed: PackedBatch,
+    hidden: Tensor,
+    seed: Tensor | None,
+    output_seed: Tensor | None,
+) -> Tensor:
+    options = packed.cu_seqlens, packed.max_seqlen
+    whole = attention_half(bound, attention, hidden, *options, seed=seed, output_seed=output_seed)
+    if whole is not None:
+        return whole
+    inner = attention.self
+    qkv = project((inner.query, inner.key, inner.value), hidden)
+    qkv = qkv.unflatten(-1, (3, inner.num_attention_heads, inner.attention_head_size))
+    attended = bound.attention(qkv, *options, attention_rate(inner), False, seed).flatten(-2)
+    return _end(attention.output, bound, attended, hidden, output_seed)
+
+
 def _feed_forward(layer: theirs.ElectraLayer, bound: ops.Ops, hidden: Tensor, seed: Tensor | None) -> Tensor:
     feed_forward = layer.intermediate
-    if _is_plain_linear(feed_forward.dense) and type(feed_forward.intermediate_act_fn) is GELUActivation:
+    is_gelu = type(feed_forward.intermediate_act_fn) is GELUActivation
+    whole = feed_forward_half(bound, feed_forward.dense, layer.output, hidden, seed) if is_gelu else None
+    if whole is not None:
+        return whole
+    if is_gelu and _is_plain_linear(feed_forward.dense):
         inner = bound.linear_gelu(hidden, feed_forward.dense.weight, feed_forward.dense.bias)
     else:
         inner = feed_forward.intermediate_act_fn(feed_forward.dense(hidden))

@@ -29,6 +29,11 @@ def has_global_hooks() -> bool:
     return bool(all_modules._global_forward_hooks or all_modules._global_forward_pre_hooks)
 
 
+def is_unheard(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Tells whether a module is of this very class, and nobody listens to it."""
+    return type(module) is kind and not is_hooked(module) and not has_global_hooks()
+
+
 def is_plain(module: nn.Module | None, kind: type[nn.Module]) -> bool:
     """Tells whether a module is what our models are made of: of a class of torch's, with its usual options, unheard.
 

@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from .. import ops
 from ..ops import Impl, reference
 from .config import ElectraConfig
-from .hooks import dropout_rate, is_plain
+from .halves import attention_half, attention_rate, feed_forward_half
+from .hooks import dropout_rate, is_plain, is_unheard
 from .qkv import QueriesKeysValues, project
 
 
@@ -64,7 +65,8 @@ class PackedContext(_Context):
     causal: bool = False
 
     def attend(self, module: ElectraSelfAttention, qkv: Tensor, seed: Tensor | None) -> tuple[Tensor, None]:
-        return module.ops.attention(qkv, self.cu_seqlens, self.max_seqlen, _rate(module), self.causal, seed), None
+        rate = attention_rate(module)
+        return module.ops.attention(qkv, self.cu_seqlens, self.max_seqlen, rate, self.causal, seed), None
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,9 @@ class PaddedContext(_Context):
         self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         if not self.explicit:
-            return reference.padded_attention(q, k, v, mask, _rate(module)), None
+            return reference.padded_attention(q, k, v, mask, attention_rate(module)), None
         head_mask = None if self.head_mask is None else self.head_mask[module.layer_idx]
-        return reference.explicit_attention(q, k, v, mask, _rate(module), head_mask)
-
-
-def _rate(attention: nn.Module) -> float:
-    # By the attention's own mode, as in transformers: an attention interface takes the rate, and calls no dropout.
-    return attention.dropout.p if attention.training and isinstance(attention.dropout, nn.Dropout) else 0.0
+        return reference.explicit_attention(q, k, v, mask, attention_rate(module), head_mask)
 
 
 Context = PackedContext | PaddedContext
@@ -247,10 +244,17 @@ class ElectraAttention(nn.Module):
             else ElectraSelfAttention(config, layer_idx, impl)
         )
         self.output = ElectraSelfOutput(config, impl)
+        self.ops = ops.select(impl, config.head_size)
 
     def forward(
         self, hidden: Tensor, context: Context, seed: Tensor | None = None, output_seed: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
+        is_whole = is_unheard(self.self, ElectraSelfAttention) and is_unheard(self.output, ElectraSelfOutput)
+        if is_whole and isinstance(context, PackedContext):
+            packed = context.cu_seqlens, context.max_seqlen, context.causal
+            whole = attention_half(self.ops, self, hidden, *packed, seed, output_seed)
+            if whole is not None:
+                return whole, None
         attended, probabilities = self.self(hidden, context, seed)
         return self.output(attended, hidden, output_seed), probabilities
 
@@ -278,6 +282,8 @@ class ElectraLayer(nn.Module):
             self.crossattention = ElectraAttention(config, layer_idx, is_cross_attention=True, impl=impl)
         self.intermediate = ElectraIntermediate(config, impl)
         self.output = ElectraOutput(config, impl)
+        self.ops = ops.select(impl, activation=config.hidden_act)
+        self.is_gelu = reference.is_erf_gelu(config.hidden_act)
 
     def forward(self, hidden: Tensor, context: Context) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Returns (hidden, attention probabilities, cross-attention probabilities)."""
@@ -294,7 +300,12 @@ class ElectraLayer(nn.Module):
         return hidden, probabilities, cross_probabilities
 
     def feed_forward(self, hidden: Tensor, seed: Tensor | None = None) -> Tensor:
-        return self.output(self.intermediate(hidden), hidden, seed)
+        inner, end = self.intermediate, self.output
+        if self.is_gelu and is_unheard(inner, ElectraIntermediate) and is_unheard(end, ElectraOutput):
+            whole = feed_forward_half(self.ops, inner.dense, end, hidden, seed)
+            if whole is not None:
+                return whole
+        return end(inner(hidden), hidden, seed)
 
 
 @dataclass

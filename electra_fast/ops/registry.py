@@ -2,8 +2,9 @@
 
 An op's name says what it computes; `impl` says which code does it. "torch" is `ops.reference`; "triton" is the op of
 the same name in `ops.contracts`, on the kernels of `electra_fast.kernels`; "auto" takes the kernels for CUDA tensors
-where there is a GPU that runs them, and torch for all others. The choice is made once, when a module is built: layers
-hold the functions themselves. A named impl that cannot be served raises; nothing falls back in silence.
+where there is a GPU that runs them, C++ for tensors on a CPU where the op has it, and torch for all others. The choice
+is made once, when a module is built: layers hold the functions themselves. A named impl that cannot be served raises;
+nothing falls back in silence.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from . import reference
+from . import cpu, reference, reference_blocks
 
 Impl = Literal["auto", "triton", "torch"]
 Activation = str | Callable[[Tensor], Tensor]
@@ -37,16 +38,28 @@ class Op:
         torch: the reference.
         module: the file of `electra_fast.ops.contracts` that has the op on Triton kernels.
         torch_with: the reference with an activation as its first argument, where the kernels know the erf-GELU alone.
+        cpu_module: the file of `electra_fast.ops.contracts` that has the op in C++ for tensors on a CPU.
+        is_composed: whether the op has no kernels of its own on a GPU, but is made of others' there.
     """
 
     torch: Callable
     module: str
     torch_with: Callable | None = None
+    cpu_module: str | None = None
+    is_composed: bool = False
 
     @property
     def triton(self) -> Callable:
         """The op on its kernels."""
-        return getattr(importlib.import_module(f"{__package__}.contracts.{self.module}"), self.torch.__name__)
+        return self._contract(self.module)
+
+    @property
+    def cpu(self) -> Callable:
+        """The op for tensors on a CPU: in C++, which leaves to the reference what it cannot serve; or the reference."""
+        return self.torch if self.cpu_module is None else self._contract(self.cpu_module)
+
+    def _contract(self, module: str) -> Callable:
+        return getattr(importlib.import_module(f"{__package__}.contracts.{module}"), self.torch.__name__)
 
 
 OPS: dict[str, Op] = {
@@ -56,6 +69,14 @@ OPS: dict[str, Op] = {
         Op(reference.attention, "attention"),
         Op(reference.dropout_add_norm, "norm"),
         Op(reference.linear_gelu, "linear", reference.linear_with),
+        Op(reference_blocks.attention_block, "blocks", cpu_module="cpu_attention_block", is_composed=True),
+        Op(
+            reference_blocks.feed_forward_block,
+            "blocks",
+            reference_blocks.feed_forward_block_with,
+            cpu_module="cpu_feed_forward_block",
+            is_composed=True,
+        ),
         Op(reference.rtd_head, "rtd_head", reference.rtd_head_with),
         Op(reference.mlm_head, "mlm_head"),
         Op(reference.mask_tokens, "masking"),
@@ -65,6 +86,9 @@ OPS: dict[str, Op] = {
         Op(reference.lamb, "optim"),
     )
 }
+
+# The ops that have kernels of their own: what there is to compile and to measure on a GPU.
+WITH_KERNELS = tuple(name for name, op in OPS.items() if not op.is_composed)
 
 
 def resolve(impl: Impl) -> Impl:
@@ -89,25 +113,24 @@ def obstacle() -> str | None:
     return None
 
 
-def choose(name: str, impl: Impl, head_size: int | None = None, activation: Activation = "gelu") -> tuple[Impl, str]:
+def choose(name: str, impl: Impl, head_size: int | None = None, activation: Activation = "gelu") -> tuple[str, str]:
     """Chooses (implementation, reason) for one op; raises ValueError where the impl asked for cannot run.
 
-    The implementation "auto" goes by the device of the tensors. `head_size` is that of the attention, `activation` a
-    config's `hidden_act`.
+    The implementation "auto" goes by the device of the tensors; "C++" serves those in float32 on a CPU. `head_size` is
+    that of the attention, `activation` a config's `hidden_act`.
     """
     reference.activation_of(activation)  # raises for a name that is not known
     if impl == "torch":
         return "torch", "asked for"
     reason = obstacle()
-    if name == "attention" and head_size is not None and head_size > MAX_HEAD_SIZE:
+    if name in ("attention", "attention_block") and head_size is not None and head_size > MAX_HEAD_SIZE:
         reason = f"heads of size {head_size}; the kernels go up to {MAX_HEAD_SIZE}"
-    if OPS[name].torch_with is not None and not reference.is_erf_gelu(activation):
-        shown = activation if isinstance(activation, str) else getattr(activation, "__name__", repr(activation))
-        reason = f"the activation is {shown}; the kernel has gelu alone"
-    if reason is None:
-        return impl, "asked for" if impl == "triton" else "the kernels on the GPU, torch elsewhere"
+    unknown = _unknown_activation(name, activation)
+    reason = unknown or reason
     if impl == "auto":
-        return "torch", reason
+        return _choose_by_device(name, reason, unknown)
+    if reason is None:
+        return impl, "asked for"
     from .contracts.library import IS_INTERPRETED
 
     if reason == "no CUDA GPU" and IS_INTERPRETED:
@@ -115,16 +138,37 @@ def choose(name: str, impl: Impl, head_size: int | None = None, activation: Acti
     raise ValueError(f"impl='triton' was asked for, but {name} cannot run on it: {reason}; use 'auto' or 'torch'")
 
 
+def _unknown_activation(name: str, activation: Activation) -> str | None:
+    if OPS[name].torch_with is None or reference.is_erf_gelu(activation):
+        return None
+    shown = activation if isinstance(activation, str) else getattr(activation, "__name__", repr(activation))
+    return f"the activation is {shown}; the kernel has gelu alone"
+
+
+def _choose_by_device(name: str, no_triton: str | None, no_cpp: str | None) -> tuple[str, str]:
+    """(implementation, reason) of an op that goes by the device, by the reasons against the two that are not torch."""
+    if OPS[name].cpu_module is None:
+        return ("auto", "the kernels on the GPU, torch elsewhere") if no_triton is None else ("torch", no_triton)
+    from .contracts import cpu_library
+
+    no_cpp = no_cpp or cpu_library.obstacle()
+    if no_triton is None:
+        return "auto", f"the kernels on the GPU, {'torch' if no_cpp else f'C++ ({cpu.instructions()})'} elsewhere"
+    if no_cpp is None:
+        return "C++", f"{cpu.instructions()}, for float32; {no_triton}"
+    return "torch", no_cpp if no_cpp == no_triton else f"{no_triton}; {no_cpp}"
+
+
 @dataclass(frozen=True)
 class ByDevice:
-    """An op on its kernels if its first tensor is on CUDA, else on torch; an object, so that models can be pickled."""
+    """An op on its kernels if its first tensor is on CUDA, else on `cpu`; an object, so that models can be pickled."""
 
-    torch: Callable
+    cpu: Callable
     triton: Callable
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         first = next(_tensors((*args, *kwargs.values())))
-        return (self.triton if first.is_cuda else self.torch)(*args, **kwargs)
+        return (self.triton if first.is_cuda else self.cpu)(*args, **kwargs)
 
 
 def _tensors(args: Iterable[Any]) -> Iterable[Tensor]:
@@ -150,14 +194,17 @@ def draw_seeds(n: int, device: torch.device) -> Tensor | None:
 class Ops:
     """All ops, each bound to the implementation that serves it, and the seeds for the dropouts of a forward.
 
-    Signatures and shapes are those of `electra_fast.ops.reference`. `linear_gelu` and `rtd_head` compute the activation
-    that was given to `select`. `draw_seeds(n, device)` gives [n] int64, or None where torch draws by itself.
+    Signatures and shapes are those of `electra_fast.ops.reference` and `reference_blocks`. `linear_gelu`, `rtd_head`
+    and `feed_forward_block` compute the activation that was given to `select`. `draw_seeds(n, device)` gives [n] int64,
+    or None where torch, or C++, draws by itself.
     """
 
     embed_norm_project: Callable[..., Tensor]
     attention: Callable[..., Tensor]
     dropout_add_norm: Callable[..., Tensor]
     linear_gelu: Callable[..., Tensor]
+    attention_block: Callable[..., Tensor]
+    feed_forward_block: Callable[..., Tensor]
     rtd_head: Callable[..., tuple[Tensor | None, Tensor]]
     mlm_head: Callable[..., tuple[Tensor, Tensor, Tensor]]
     mask_tokens: Callable[..., tuple[Tensor, ...]]
@@ -173,10 +220,11 @@ def _bind(impl: Impl, head_size: int | None) -> Ops:
     bound: dict[str, Callable] = {}
     for name, op in OPS.items():
         served, _ = choose(name, impl, head_size)
+        without_triton = op.cpu if impl == "auto" else op.torch
         if served == "auto":
-            bound[name] = ByDevice(op.torch, op.triton)
+            bound[name] = ByDevice(without_triton, op.triton)
         else:
-            bound[name] = op.torch if served == "torch" else op.triton
+            bound[name] = op.triton if served == "triton" else without_triton
     has_kernels = choose("dropout_add_norm", impl)[0] != "torch"
     return Ops(**bound, draw_seeds=draw_seeds if has_kernels else no_seeds)
 
@@ -186,7 +234,7 @@ def select(impl: Impl = "auto", head_size: int | None = None, activation: Activa
 
     Args:
         head_size: the size of the heads that `attention` will get.
-        activation: a config's `hidden_act`; `linear_gelu` and `rtd_head` compute it in GELU's place.
+        activation: a config's `hidden_act`; the ops whose reference has one compute it in GELU's place.
 
     Raises:
         ValueError: an impl or an activation that is not known, or an impl that cannot serve one of the ops.

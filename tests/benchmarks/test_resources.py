@@ -13,7 +13,7 @@ import pytest
 from electra_fast.benchmarks.ops import resources_calls
 from electra_fast.benchmarks.ops.resources import BEGIN, END, Kernel, merged, replace_table
 
-from electra_fast.ops.registry import OPS
+from electra_fast.ops.registry import WITH_KERNELS
 
 README = Path(__file__).parents[2] / "kernels" / "README.md"
 
@@ -43,11 +43,11 @@ with mock.patch.object(Resources, "compile", return_value=found):
 OTHER_BATCHES = """
 import torch
 from electra_fast.benchmarks.ops import resources, resources_calls
-from electra_fast.ops.registry import OPS
+from electra_fast.ops.registry import WITH_KERNELS
 
 def compiled(n_tokens):
     with resources.compiling_for(90) as found:
-        for op in OPS:
+        for op in WITH_KERNELS:
             resources_calls.run(op, resources_calls.networks("small")["small"], torch.bfloat16, n_tokens)
     return {kernel.digest: kernel.name for kernel in found}
 
@@ -123,7 +123,7 @@ def test_the_table_goes_between_the_markers(tmp_path):
 
 
 def test_every_op_has_calls():
-    assert set(resources_calls.CALLS) == set(OPS)
+    assert set(resources_calls.CALLS) == set(WITH_KERNELS)
 
 
 def test_the_readme_has_every_kernel():

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from electra_fast import ElectraConfig, ElectraForPreTraining, ElectraModel
-from electra_fast.ops import reference, registry
-from electra_fast.ops.contracts import library
+from electra_fast.ops import cpu, reference, reference_blocks, registry
+from electra_fast.ops.contracts import cpu_library, library
 
 
 @pytest.fixture
@@ -33,18 +33,19 @@ def without_gpu(monkeypatch):
     registry._bind.cache_clear()
 
 
-def test_every_op_has_both_implementations_with_one_name():
+def test_every_op_has_all_implementations_with_one_name():
     selected = registry.select("torch")
     for name, op in registry.OPS.items():
-        assert getattr(selected, name) is op.torch is getattr(reference, name)
-        assert op.triton.__name__ == name
+        assert getattr(selected, name) is op.torch is getattr(reference_blocks if op.is_composed else reference, name)
+        assert op.triton.__name__ == op.cpu.__name__ == name
+        assert (op.cpu is op.torch) == (op.cpu_module is None)
 
 
 @pytest.mark.parametrize("name", registry.OPS)
 def test_implementations_have_one_signature(name):
     op = registry.OPS[name]
     signature = inspect.signature(op.torch)
-    assert inspect.signature(op.triton) == signature
+    assert inspect.signature(op.triton) == inspect.signature(op.cpu) == signature
     if op.torch_with is not None:
         first, *others = inspect.signature(op.torch_with).parameters.values()
         assert first.name == "activation" and others == list(signature.parameters.values())
@@ -56,8 +57,34 @@ def test_all_ops_are_selected():
         registry.select().linear_gleu  # noqa: B018
 
 
+IN_CPP = [name for name, op in registry.OPS.items() if op.cpu_module is not None]
+
+
 def test_auto_says_why(without_gpu):
-    assert registry.explain() == [(name, "torch", "no CUDA GPU") for name in registry.OPS]
+    served = {name: (impl, reason) for name, impl, reason in registry.explain()}
+    assert [name for name in served if name not in IN_CPP] == list(registry.WITH_KERNELS)
+    assert {served[name] for name in registry.WITH_KERNELS} == {("torch", "no CUDA GPU")}
+
+
+def test_auto_says_what_serves_the_ops_in_cpp(without_gpu, monkeypatch):
+    monkeypatch.setattr(cpu_library, "obstacle", lambda: None)
+    monkeypatch.setattr(cpu, "instructions", lambda: "AVX2")
+    served = {name: (impl, reason) for name, impl, reason in registry.explain()}
+    assert {served[name] for name in IN_CPP} == {("C++", "AVX2, for float32; no CUDA GPU")}
+    served = {name: (impl, reason) for name, impl, reason in registry.explain(activation="relu")}
+    assert served["feed_forward_block"] == ("torch", "the activation is relu; the kernel has gelu alone")
+    assert registry.choose("attention_block", "torch") == ("torch", "asked for")
+    monkeypatch.setattr(cpu_library, "obstacle", lambda: "it is not built")
+    assert registry.choose("attention_block", "auto") == ("torch", "no CUDA GPU; it is not built")
+
+
+def test_auto_says_what_serves_the_ops_in_cpp_beside_a_gpu(on_a_gpu, monkeypatch):
+    monkeypatch.setattr(cpu_library, "obstacle", lambda: None)
+    monkeypatch.setattr(cpu, "instructions", lambda: "AVX2")
+    assert registry.choose("attention_block", "auto") == ("auto", "the kernels on the GPU, C++ (AVX2) elsewhere")
+    monkeypatch.setattr(cpu_library, "obstacle", lambda: "it is not built")
+    assert registry.choose("attention_block", "auto") == ("auto", "the kernels on the GPU, torch elsewhere")
+    assert registry.choose("attention_block", "auto", head_size=256)[0] == "torch"
 
 
 def test_auto_goes_by_the_device_of_the_tensors(on_a_gpu):
@@ -96,7 +123,7 @@ def with_activation(activation) -> ElectraConfig:
 
 def test_an_activation_that_the_kernels_do_not_know_goes_to_torch_or_is_refused(on_a_gpu):
     served = {name: (impl, reason) for name, impl, reason in registry.explain(activation="relu")}
-    for name in ("linear_gelu", "rtd_head"):
+    for name in ("linear_gelu", "feed_forward_block", "rtd_head"):
         assert served.pop(name) == ("torch", "the activation is relu; the kernel has gelu alone")
     assert {impl for impl, _ in served.values()} == {"auto"}
     for build in (ElectraModel, ElectraForPreTraining):

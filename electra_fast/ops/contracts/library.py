@@ -27,14 +27,18 @@ def define(schema: str, module: str) -> Callable[[Callable], Any]:
     """
     name = schema.split("(")[0]
 
+    @cache
+    def launcher() -> Callable:
+        return getattr(importlib.import_module(f"electra_fast.kernels.{module}"), name)
+
+    return run_by(lambda *args: launcher()(*args), schema)
+
+
+def run_by(launch: Callable, schema: str) -> Callable[[Callable], Any]:
+    """Registers `electra_fast::<schema>`, which `launch` computes; the decorated function is as for `define`."""
+    name = schema.split("(")[0]
+
     def decorate(shape_rule: Callable) -> Any:
-        @cache
-        def launcher() -> Callable:
-            return getattr(importlib.import_module(f"electra_fast.kernels.{module}"), name)
-
-        def launch(*args: Any) -> Any:
-            return launcher()(*args)
-
         _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
         _LIBRARY.impl(name, launch, "CompositeExplicitAutograd")
         torch.library.register_fake(f"electra_fast::{name}", shape_rule, lib=_LIBRARY)

@@ -1,0 +1,158 @@
+"""The op `attention_block` in C++ (csrc/cpu), forward and backward; what C++ cannot serve goes to the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...processor import fastest_allowed
+from .. import cpu, reference_blocks
+from .cpu_library import (
+    CpuOp,
+    Shapes,
+    addresses,
+    drawn,
+    dropout_seeds,
+    room_for_gradients,
+    room_to_save,
+    wanted_only,
+)
+from .library import run_by
+
+_NAMES = ("hidden", *(f"the {part}'s weight" for part in ("query", "key", "value", "output")))
+_NAMES += tuple(f"the {part}'s bias" for part in ("query", "key", "value", "output"))
+_NAMES += ("the LayerNorm's weight", "the LayerNorm's bias")
+
+
+def _shapes(tensors: Sequence[Tensor]) -> Shapes:
+    n_tokens, width = tensors[0].shape if tensors[0].dim() == 2 else (-1, -1)
+    return dict(zip(_NAMES, ((n_tokens, width), *[(width, width)] * 4, *[(width,)] * 6), strict=True))
+
+
+def _room(hidden: Tensor, n_heads: int, save: bool) -> tuple[Tensor, Tensor]:
+    if not save:
+        return torch.empty_like(hidden), hidden.new_empty(0)
+    n_columns = cpu.extension.attention_block_saved(hidden.shape[1], n_heads, fastest_allowed())
+    return torch.empty_like(hidden), room_to_save(hidden, n_columns)
+
+
+def _described(
+    hidden, parameters, cu_seqlens, attention_seed, output_seed, n_heads, eps, attention_p, hidden_p, causal
+):
+    """A call's arguments as both functions of C++ begin with them."""
+    places = addresses(parameters)
+    return (
+        (*hidden.shape, n_heads),
+        cu_seqlens.tolist(),
+        causal,
+        hidden.data_ptr(),
+        places[:4],
+        places[4:8],
+        places[8:],
+        eps,
+        (drawn(attention_p, attention_seed), drawn(hidden_p, output_seed)),
+    )
+
+
+def _launch_forward(hidden, parameters, *call):
+    cpu.share_threads()
+    *call, save = call
+    out, saved = _room(hidden, call[3], save)
+    cpu.extension.attention_block_forward(
+        *_described(hidden, parameters, *call),
+        out.data_ptr(),
+        saved.data_ptr(),
+        torch.get_num_threads(),
+        fastest_allowed(),
+    )
+    return out, saved
+
+
+@run_by(
+    _launch_forward,
+    "attention_block_cpu_fwd(Tensor hidden, Tensor[] parameters, Tensor cu_seqlens, Tensor? attention_seed, "
+    "Tensor? output_seed, int n_heads, float eps, float attention_p, float hidden_p, bool causal, bool save) "
+    "-> (Tensor, Tensor)",
+)
+def attention_block_cpu_fwd(
+    hidden, parameters, cu_seqlens, attention_seed, output_seed, n_heads, eps, attention_p, hidden_p, causal, save
+):
+    return _room(hidden, n_heads, save)
+
+
+def _launch_backward(dout, saved, hidden, parameters, *call):
+    cpu.share_threads()
+    *call, wanted = call
+    grads = room_for_gradients((hidden, *parameters), wanted)
+    places = addresses(grads)
+    cpu.extension.attention_block_backward(
+        *_described(hidden, parameters, *call),
+        dout.data_ptr(),
+        saved.data_ptr(),
+        places[0],
+        places[1:5],
+        places[5:9],
+        places[9:],
+        torch.get_num_threads(),
+        fastest_allowed(),
+    )
+    return wanted_only(grads)
+
+
+@run_by(
+    _launch_backward,
+    "attention_block_cpu_bwd(Tensor dout, Tensor saved, Tensor hidden, Tensor[] parameters, Tensor cu_seqlens, "
+    "Tensor? attention_seed, Tensor? output_seed, int n_heads, float eps, float attention_p, float hidden_p, "
+    "bool causal, bool[] wanted) -> Tensor[]",
+)
+def attention_block_cpu_bwd(dout, saved, hidden, parameters, *call):
+    return wanted_only(room_for_gradients((hidden, *parameters), call[-1]))
+
+
+def _reference(tensors, others, options):
+    hidden, weights, biases, norm = tensors[0], tensors[1:5], tensors[5:9], tensors[9:]
+    (cu_seqlens, *seeds), (n_heads, eps, *rest) = others, options
+    longest = int(cu_seqlens.diff().max()) if len(cu_seqlens) > 1 else 0
+    return reference_blocks.attention_block(
+        hidden, weights[:3], biases[:3], weights[3], biases[3], *norm, eps, cu_seqlens, longest, n_heads, *rest, *seeds
+    )
+
+
+IN_CPP = CpuOp(attention_block_cpu_fwd, attention_block_cpu_bwd, _reference, _shapes)
+
+
+def attention_block(
+    hidden: Tensor,
+    qkv_weights: Sequence[Tensor],
+    qkv_biases: Sequence[Tensor],
+    out_weight: Tensor,
+    out_bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    eps: float,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    n_heads: int,
+    attention_p: float = 0.0,
+    hidden_p: float = 0.0,
+    causal: bool = False,
+    attention_seed: Tensor | None = None,
+    output_seed: Tensor | None = None,
+) -> Tensor:
+    """LayerNorm(hidden + dropout(attention(hidden) out' + b)); hidden: [T, H].
+
+    Raises:
+        ValueError: a rate of dropout that is none, heads that do not divide the width, or a `cu_seqlens` that does not
+            mark sequences.
+    """
+    tensors = (hidden, *qkv_weights, out_weight, *qkv_biases, out_bias, norm_weight, norm_bias)
+    given = cu_seqlens, attention_seed, output_seed
+    if IN_CPP.why_not(tensors, given) is not None:
+        return reference_blocks.attention_block(
+            hidden, qkv_weights, qkv_biases, out_weight, out_bias, norm_weight, norm_bias, eps, cu_seqlens, max_seqlen,
+            n_heads, attention_p, hidden_p, causal, attention_seed, output_seed,
+        )  # fmt: skip
+    seeds = dropout_seeds((attention_p, hidden_p), (attention_seed, output_seed))
+    return IN_CPP(tensors, (cu_seqlens, *seeds), (n_heads, eps, attention_p, hidden_p, causal))

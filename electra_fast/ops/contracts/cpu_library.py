@@ -1,0 +1,172 @@
+"""What the ops in C++ share: when C++ serves a call, and the autograd of a call that it serves.
+
+A call goes to C++ with tensors of its own that share the memory of what it was given, since another thread may give a
+parameter other memory at any time. They are checked, and then read by their addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from .. import cpu
+from ..tracing import is_followed
+from .library import draw_seeds, needs_grad
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class CpuOp:
+    """One op in C++. Its `tensors` are the hidden states [T, H] and all parameters; `others` get no gradient.
+
+    Attributes:
+        forward: (hidden, parameters, *others, *options, save) -> (result, saved for the backward), of torch.library.
+        backward: (gradient of the result, saved, hidden, parameters, *others, *options, wanted) -> wanted gradients.
+        reference: (tensors, others, options) -> result.
+        shapes: tensors -> the shape that each must have, by name.
+    """
+
+    forward: Callable
+    backward: Callable
+    reference: Callable
+    shapes: Callable[[Sequence[Tensor]], Shapes]
+
+    def why_not(self, tensors: Sequence[Tensor], others: Sequence[Tensor | None]) -> str | None:
+        """The reason why C++ cannot serve a call, or None."""
+        if is_followed():
+            return "a graph is being recorded or transformed"
+        if torch.is_autocast_enabled("cpu"):
+            return "autocast is on"
+        for tensor in (*tensors, *others):
+            if type(tensor) not in _PLAIN:
+                return f"a tensor is a {type(tensor).__name__}"
+            if tensor is not None and not tensor.is_cpu:
+                return f"a tensor is on {tensor.device}"
+        return obstacle() or self.unfit(tensors)
+
+    def unfit(self, tensors: Sequence[Tensor]) -> str | None:
+        """What is wrong with tensors that C++ is to read by their addresses; or None."""
+        for (name, shape), tensor in zip(self.shapes(tensors).items(), tensors, strict=True):
+            if reason := cpu.unfit(tensor, torch.float32, shape):
+                return f"{name} {reason}"
+        return None
+
+    def __call__(self, tensors: Sequence[Tensor], others: Sequence[Tensor | None], options: tuple) -> Tensor:
+        """The result of a call for which `why_not` found nothing."""
+        if needs_grad(*tensors):
+            return _InCpp.apply(self, others, options, *tensors)
+        return self.run(tensors, others, options, False)[0]
+
+    def run(
+        self, tensors: Sequence[Tensor], others: Sequence[Tensor | None], options: tuple, save: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The result, and what the backward needs."""
+        hidden, *parameters = _held(tensors)
+        return self.forward(hidden, parameters, *others, *options, save)
+
+
+_PLAIN = (Tensor, nn.Parameter, type(None))
+
+
+class _InCpp(Function):
+    @staticmethod
+    def forward(ctx: Any, op: CpuOp, others: Sequence[Tensor | None], options: tuple, *tensors: Tensor) -> Tensor:
+        out, saved = op.run(tensors, others, options, True)
+        ctx.save_for_backward(*tensors, *others, saved)
+        ctx.op, ctx.options, ctx.n_tensors = op, options, len(tensors)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        op, wanted = ctx.op, ctx.needs_input_grad[3:]
+        *given, saved = ctx.saved_tensors
+        tensors, others = given[: ctx.n_tensors], given[ctx.n_tensors :]
+        if torch.is_grad_enabled():
+            grads = _differentiable_gradients(op, dout, tensors, others, ctx.options, wanted)
+        else:
+            tensors = _held(tensors)
+            if reason := op.unfit(tensors):
+                raise RuntimeError(f"a tensor has changed since the forward: {reason}")
+            dout = dout.resolve_neg().contiguous()
+            grads = op.backward(dout, saved, tensors[0], tensors[1:], *others, *ctx.options, wanted)
+        grads = iter(grads)
+        return None, None, None, *(next(grads) if is_wanted else None for is_wanted in wanted)
+
+
+def _differentiable_gradients(
+    op: CpuOp,
+    dout: Tensor,
+    tensors: Sequence[Tensor],
+    others: Sequence[Tensor | None],
+    options: tuple,
+    wanted: Sequence[bool],
+) -> Sequence[Tensor]:
+    """The wanted gradients by the reference, which can be differentiated again; its dropout draws the same bits."""
+    tensors = [x.view_as(x) for x in tensors]  # one tensor may be given twice, and gets two gradients
+    out = op.reference(tensors, others, options)
+    asked = [x for x, is_wanted in zip(tensors, wanted, strict=True) if is_wanted]
+    return torch.autograd.grad(out, asked, dout, create_graph=True)
+
+
+def _held(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [x.detach() for x in tensors]
+
+
+def obstacle() -> str | None:
+    """The reason why this processor cannot run the ops in C++; None where it can."""
+    if reason := cpu.obstacle():
+        return reason
+    if not hasattr(cpu.extension, "attention_block_forward"):
+        return "the extension electra_fast._cpu was built before it had this op"
+    return None
+
+
+@cache
+def threshold(p: float) -> int:
+    """The number below which 16 random bits drop an element; raises ValueError for a rate that is none."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"the rate of a dropout must be between 0 and 1, got {p}")
+    return round(p * 65536)
+
+
+def dropout_seeds(rates: Sequence[float], seeds: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The seeds of dropouts with these rates: those that are given, others drawn at once; None without dropout."""
+    lacking = [i for i, (p, seed) in enumerate(zip(rates, seeds, strict=True)) if threshold(p) and seed is None]
+    found = [seed if p else None for p, seed in zip(rates, seeds, strict=True)]
+    if lacking:
+        drawn = draw_seeds(len(lacking), torch.device("cpu")).split(1)
+        for i, seed in zip(lacking, drawn, strict=True):
+            found[i] = seed
+    return found
+
+
+def addresses(tensors: Iterable[Tensor | None]) -> list[int]:
+    """Where tensors lie; 0 for None."""
+    return [0 if x is None else x.data_ptr() for x in tensors]
+
+
+def drawn(p: float, seed: Tensor | None) -> tuple[int, int]:
+    """A dropout as C++ takes it: threshold and seed; any seed where nothing is drawn."""
+    return threshold(p), 0 if seed is None else seed.item()
+
+
+def room_to_save(hidden: Tensor, n_columns: int) -> Tensor:
+    """Memory for what a backward needs; C++ lays it out."""
+    return hidden.new_empty(len(hidden) + 1, n_columns)
+
+
+def room_for_gradients(tensors: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | None]:
+    """Memory for the wanted gradients, in the order of the tensors."""
+    return [x.new_empty(x.shape) if is_wanted else None for x, is_wanted in zip(tensors, wanted, strict=True)]
+
+
+def wanted_only(grads: Iterable[Tensor | None]) -> list[Tensor]:
+    """The gradients that were computed, as an op of torch.library returns them: it knows no None in a list."""
+    return [x for x in grads if x is not None]

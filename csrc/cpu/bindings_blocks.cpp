@@ -14,6 +14,7 @@
 
 #include "cpu/bindings.h"
 #include "cpu/blocks.h"
+#include "cpu/vocabulary_head.h"
 
 namespace py = pybind11;
 
@@ -77,6 +78,11 @@ FeedForwardBlock feed_forward_block(const std::array<long, 3>& sizes, Address x,
                                     const Addresses<2>& biases, const Addresses<2>& norm, float eps, const Drawn& dropout) {
     return {sizes[0], sizes[1], sizes[2], at(x), all_at<const float>(weights), all_at<const float>(biases),
             {at(norm[0]), at(norm[1])}, eps, dropout_of(dropout)};
+}
+
+VocabularyHead vocabulary_head(const std::array<long, 3>& sizes, Address hidden, Address weight, Address bias,
+                               Address labels) {
+    return {sizes[0], sizes[1], sizes[2], at(hidden), at(weight), at(bias), at<const std::int64_t>(labels)};
 }
 
 }  // namespace
@@ -146,6 +152,27 @@ void bind_blocks(py::module_& module) {
                                               at<float>(dnorm[0]), at<float>(dnorm[1])};
             without_gil(n_threads, limit, [&](const Call& call) {
                 return backward(call, block, at(dout), at(saved), gradients);
+            });
+        });
+    module.def(
+        "mlm_head_forward",
+        [](const std::array<long, 3>& sizes, Address hidden, Address weight, Address bias, Address labels,
+           Address uniform, float temperature, bool never_label, Address losses, Address is_correct, Address samples,
+           Address log_sums, int n_threads, const std::string& limit) {
+            const VocabularyHead head = vocabulary_head(sizes, hidden, weight, bias, labels);
+            without_gil(n_threads, limit, [&](const Call& call) {
+                return forward(call, head, {at(uniform), temperature, never_label, at<std::int64_t>(samples)},
+                               {at<float>(losses), at<bool>(is_correct), at<float>(log_sums)});
+            });
+        });
+    module.def(
+        "mlm_head_backward",
+        [](const std::array<long, 3>& sizes, Address hidden, Address weight, Address bias, Address labels,
+           Address log_sums, Address dlosses, Address dhidden, Address dweight, Address dbias, int n_threads,
+           const std::string& limit) {
+            const VocabularyHead head = vocabulary_head(sizes, hidden, weight, bias, labels);
+            without_gil(n_threads, limit, [&](const Call& call) {
+                return backward(call, head, at(log_sums), at(dlosses), {at<float>(dhidden), at<float>(dweight), at<float>(dbias)});
             });
         });
 }

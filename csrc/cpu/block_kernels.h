@@ -61,6 +61,19 @@ struct WeightGradient {
     long n_tokens, n, k;
     float* out;      // [n, k] in rows; null if nobody wants it
     float* bias;     // [n]; null if nobody wants it
+    bool adds = false;  // to what is there already
+};
+
+// The logits of some rows over a vocabulary of n, in panels.
+struct Logits {
+    Matrix values;
+    long n;
+};
+// What a row's softmax takes from one panel of its logits: the largest, and the sums of exp(x - largest) and of
+// exp((x - largest) / temperature). Each is [panels, rows].
+struct PanelSums {
+    float *largest, *sums, *tempered;
+    long n_rows;
 };
 
 // LayerNorm of the rows of `sums`, forward and backward. Statistics are [2, tokens]: mean, and 1 / standard deviation.
@@ -111,6 +124,11 @@ struct BlockKernels {
     // Computes the gradient of a panel of rows by a panel of columns, and of the bias with the first columns; `scratch`
     // has panel * panel floats.
     void (*weight_gradient)(const WeightGradient&, long row_panel, long column_panel, float* scratch);
+    // Sums of a panel's logits in some rows.
+    void (*sum_logits)(const Logits&, float temperature, long first_row, long last_row, long panel, const PanelSums&);
+    // Turns a panel's logits x of label y into gradients of the cross-entropy: dloss (exp(x - log_sum) - [x is y's]).
+    void (*logits_backward)(const Logits&, const float* log_sums, const std::int64_t* labels, const float* dlosses,
+                            long first_row, long last_row, long panel);
     void (*norm)(const NormForward&, long first_row, long last_row);
     // Adds the gradients of weight and bias to `partial` [2, n]; `bits` has bits_stride(n) bytes.
     void (*norm_backward)(const NormBackward&, long first_row, long last_row, float* partial, std::uint8_t* bits);

@@ -29,6 +29,8 @@ namespace {
 
 #include "cpu/block_attention.inc"
 
+#include "cpu/block_logits.inc"
+
 }  // namespace
 
 const BlockKernels& avx2_block_kernels() {

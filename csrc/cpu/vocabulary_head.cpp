@@ -1,0 +1,242 @@
+#include "cpu/vocabulary_head.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "cpu/block_steps.h"
+
+namespace electra_fast::cpu {
+
+namespace {
+
+// Rows whose logits are in memory together: enough to read the weight rarely.
+constexpr long kMostRows = 768;
+
+void check(const VocabularyHead& head) {
+    check_size("embedding_size", head.width);
+    if (head.vocabulary < 1 || head.vocabulary > 1L << 31)
+        throw std::invalid_argument("the vocabulary must have from 1 to 2^31 entries, got " +
+                                    std::to_string(head.vocabulary));
+    for (long row = 0; row < head.n_rows; ++row)
+        if (head.labels[row] < 0 || head.labels[row] >= head.vocabulary)
+            throw std::out_of_range("labels must be in [0, " + std::to_string(head.vocabulary) + "), got " +
+                                    std::to_string(head.labels[row]));
+}
+
+int threads_for(const Call& call, const VocabularyHead& head) {
+    return useful_threads(call, head.n_rows * head.width * head.vocabulary);
+}
+
+// The logits of some rows, and the weight that they are computed with.
+class LogitsOf {
+public:
+    LogitsOf(const BlockKernels& kernels, const VocabularyHead& head, Layout& layout)
+        : kernels_(kernels), head_(head), n_rows_(std::min(head.n_rows, kMostRows)) {
+        layout.add(&packed_, layout.padded(head.vocabulary) * head.width);
+        layout.add(&values, n_rows_, head.vocabulary);
+    }
+
+    long n_panels() const { return ceil_div(head_.vocabulary, kernels_.panel); }
+    void pack(long panel) const {
+        kernels_.pack_transposed(head_.weight, head_.vocabulary, head_.width, panel,
+                                 packed_ + panel * kernels_.panel * head_.width);
+    }
+    // The product for some rows from first_row on.
+    BlockProduct product(long first_row) const {
+        BlockProduct product;
+        product.a = in_rows(head_.hidden + first_row * head_.width, head_.width, kernels_.panel);
+        product.b = packed_;
+        product.k = head_.width;
+        product.n = head_.vocabulary;
+        product.bias = head_.bias;
+        product.c = values;
+        return product;
+    }
+    // Calls f(first, last, panel) for the rows and the panel of a task.
+    template <typename F>
+    void multiply_and(const BlockProduct& product, long n_rows, long task, float* scratch, const F& f) const {
+        multiply(kernels_, product, n_rows, task, scratch);
+        const long n_blocks = ceil_div(n_rows, kernels_.task_rows), first = task % n_blocks * kernels_.task_rows;
+        f(first, std::min(first + kernels_.task_rows, n_rows), task / n_blocks);
+    }
+
+    Matrix values;
+
+private:
+    const BlockKernels& kernels_;
+    const VocabularyHead& head_;
+    const long n_rows_;
+    float* packed_ = nullptr;
+};
+
+// One row's softmax from the sums of its panels.
+class Row {
+public:
+    Row(const Matrix& logits, const PanelSums& sums, long row, long n, long panel)
+        : logits_(logits), sums_(sums), row_(row), n_(n), panel_(panel) {
+        for (long i = 0; i < n_panels(); ++i) top_ = std::max(top_, sums.largest[i * sums.n_rows + row]);
+    }
+
+    float top() const { return top_; }
+    float logit(long column) const {
+        return logits_.data[column / panel_ * logits_.panel_stride + row_ * panel_ + column % panel_];
+    }
+    // log(sum of exp(x)).
+    double log_sum() const {
+        double total = 0;
+        for (long i = 0; i < n_panels(); ++i) {
+            const long place = i * sums_.n_rows + row_;
+            total += sums_.sums[place] * std::exp(static_cast<double>(sums_.largest[place] - top_));
+        }
+        return top_ + std::log(total);
+    }
+    // The first column up to which more than the share `uniform` of all weights lies; `never` has none, if not negative.
+    long sample(float uniform, float temperature, long never) const {
+        const auto weight_of = [&](long column) {
+            return column == never ? 0.0 : std::exp(static_cast<double>(logit(column) - top_) / temperature);
+        };
+        const auto panel_weight = [&](long i) {
+            const long place = i * sums_.n_rows + row_;
+            const double weight =
+                sums_.tempered[place] * std::exp(static_cast<double>(sums_.largest[place] - top_) / temperature);
+            return never >= 0 && never / panel_ == i ? exactly(i, weight_of) : weight;
+        };
+        double total = 0, below = 0;
+        for (long i = 0; i < n_panels(); ++i) total += panel_weight(i);
+        const double target = uniform * total;
+        long last = 0;  // for a target that rounding puts beyond all weights
+        for (long i = 0; i < n_panels(); ++i) {
+            const double weight = panel_weight(i);
+            if (below + weight <= target && i + 1 < n_panels()) {
+                if (weight > 0) last = i;
+                below += weight;
+                continue;
+            }
+            long found = -1;
+            for (long column = i * panel_; column < std::min((i + 1) * panel_, n_); ++column) {
+                const double own = weight_of(column);
+                below += own;
+                if (own > 0) found = column;
+                if (below > target) return column;
+            }
+            if (found >= 0) return found;
+        }
+        long column = std::min((last + 1) * panel_, n_) - 1;
+        while (column > 0 && !(weight_of(column) > 0)) --column;
+        return column;
+    }
+
+private:
+    long n_panels() const { return ceil_div(n_, panel_); }
+    template <typename F>
+    double exactly(long i, const F& weight_of) const {
+        double weight = 0;
+        for (long column = i * panel_; column < std::min((i + 1) * panel_, n_); ++column) weight += weight_of(column);
+        return weight;
+    }
+
+    const Matrix& logits_;
+    const PanelSums& sums_;
+    const long row_, n_, panel_;
+    float top_ = -std::numeric_limits<float>::infinity();
+};
+
+}  // namespace
+
+bool forward(const Call& call, const VocabularyHead& head, const Samples& samples, const HeadResults& results) {
+    check(head);
+    const BlockKernels& kernels = call.kernels;
+    const int n_threads = threads_for(call, head);
+    Layout layout(kernels.panel);
+    LogitsOf logits(kernels, head, layout);
+    PanelSums sums{};
+    sums.n_rows = std::min(head.n_rows, kMostRows);
+    float* scratch;
+    layout.add(&sums.largest, logits.n_panels() * sums.n_rows);
+    layout.add(&sums.sums, logits.n_panels() * sums.n_rows);
+    if (samples.uniform) layout.add(&sums.tempered, logits.n_panels() * sums.n_rows);
+    layout.add(&scratch, n_threads * product_scratch(kernels));
+    const Borrowed memory(layout);
+
+    for (long begin = 0; begin < head.n_rows; begin += kMostRows) {
+        const long n_rows = std::min(head.n_rows - begin, kMostRows);
+        const BlockProduct product = logits.product(begin);
+        const bool is_done = run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
+            float* const own = scratch + worker.rank * product_scratch(kernels);
+            worker.each(begin == 0 ? logits.n_panels() : 0, [&](long task) { logits.pack(task); }) &&
+                worker.each(n_tasks(kernels, product, n_rows), [&](long task) {
+                    logits.multiply_and(product, n_rows, task, own, [&](long first, long last, long panel) {
+                        kernels.sum_logits({logits.values, head.vocabulary}, samples.temperature, first, last, panel, sums);
+                    });
+                }) &&
+                worker.each(n_rows, [&](long i) {
+                    const Row row(logits.values, sums, i, head.vocabulary, kernels.panel);
+                    const long label = head.labels[begin + i];
+                    const double log_sum = row.log_sum();
+                    results.log_sums[begin + i] = static_cast<float>(log_sum);
+                    results.losses[begin + i] = static_cast<float>(log_sum - row.logit(label));
+                    results.is_correct[begin + i] = row.logit(label) >= row.top() && !std::isnan(log_sum);
+                    if (samples.uniform)
+                        samples.out[begin + i] = row.sample(samples.uniform[begin + i], samples.temperature,
+                                                            samples.never_label ? label : -1);
+                });
+        });
+        if (!is_done) return false;
+    }
+    return true;
+}
+
+bool backward(const Call& call, const VocabularyHead& head, const float* log_sums, const float* dlosses,
+              const HeadGradients& gradients) {
+    check(head);
+    const BlockKernels& kernels = call.kernels;
+    const long panel = kernels.panel;
+    const int n_threads = threads_for(call, head);
+    Layout layout(panel);
+    LogitsOf logits(kernels, head, layout);
+    float *packed, *scratch;
+    const long width_panels = ceil_div(head.width, panel);
+    layout.add(&packed, gradients.hidden ? width_panels * panel * head.vocabulary : 0);
+    layout.add(&scratch, n_threads * product_scratch(kernels));
+    const Borrowed memory(layout);
+    const Logits dlogits{logits.values, head.vocabulary};
+
+    for (long begin = 0; begin == 0 || begin < head.n_rows; begin += kMostRows) {
+        const long n_rows = std::min(head.n_rows - begin, kMostRows);
+        const BlockProduct product = logits.product(begin);
+        BlockProduct to_dhidden;
+        to_dhidden.a = logits.values;
+        to_dhidden.b = packed;
+        to_dhidden.k = head.vocabulary;
+        to_dhidden.n = head.width;
+        to_dhidden.end = End::kAdd;
+        to_dhidden.c = in_rows(gradients.hidden + begin * head.width, head.width, panel);
+        WeightGradient dweight{logits.values, in_rows(head.hidden + begin * head.width, head.width, panel), n_rows,
+                               head.vocabulary, head.width, gradients.weight, gradients.bias};
+        dweight.adds = begin > 0;
+        const long n_dhidden = gradients.hidden ? n_tasks(kernels, to_dhidden, n_rows) : 0;
+        const long n_packs = begin == 0 ? logits.n_panels() : 0;
+        const bool is_done = run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
+            float* const own = scratch + worker.rank * product_scratch(kernels);
+            worker.each(n_packs + (begin == 0 && gradients.hidden ? width_panels : 0), [&](long task) {
+                take(task, n_packs, [&](long i) { logits.pack(i); }) ||
+                    (kernels.pack(head.weight, head.vocabulary, head.width, task, packed + task * panel * head.vocabulary),
+                     true);
+            }) && worker.each(n_tasks(kernels, product, n_rows), [&](long task) {
+                logits.multiply_and(product, n_rows, task, own, [&](long first, long last, long i) {
+                    kernels.logits_backward(dlogits, log_sums + begin, head.labels + begin, dlosses + begin, first, last, i);
+                });
+            }) && worker.each(n_dhidden + n_tasks(kernels, dweight), [&](long task) {
+                take(task, n_dhidden, [&](long i) { multiply(kernels, to_dhidden, n_rows, i, own); }) ||
+                    (add_up(kernels, dweight, task, own), true);
+            });
+        });
+        if (!is_done) return false;
+    }
+    return true;
+}
+
+}  // namespace electra_fast::cpu

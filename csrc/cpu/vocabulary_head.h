@@ -1,0 +1,45 @@
+// The vocabulary head on masked rows: the op mlm_head, forward and backward.
+//
+// With logits x = h W' + b: losses are log(sum of exp(x)) - x[label]. A sample is drawn from softmax(x / temperature) by
+// inverting its cumulative sum. Logits are computed again in the backward: that takes less time than fresh memory.
+
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/blocks.h"
+
+namespace electra_fast::cpu {
+
+struct VocabularyHead {
+    long n_rows, width, vocabulary;
+    const float* hidden;  // [n_rows, width]
+    const float* weight;  // [vocabulary, width]
+    const float* bias;    // [vocabulary]
+    const std::int64_t* labels;
+};
+
+struct Samples {
+    const float* uniform;  // [n_rows] in [0, 1); null for no samples
+    float temperature;
+    bool never_label;      // a label is never drawn
+    std::int64_t* out;     // [n_rows]
+};
+
+// All are [n_rows]; `log_sums` is for the backward.
+struct HeadResults {
+    float* losses;
+    bool* is_correct;  // no logit is above the label's
+    float* log_sums;
+};
+
+struct HeadGradients {
+    float *hidden, *weight, *bias;  // null where nobody wants one
+};
+
+// Throw std::out_of_range for a label that is not in the vocabulary; otherwise as the functions of blocks.h.
+bool forward(const Call& call, const VocabularyHead& head, const Samples& samples, const HeadResults& results);
+bool backward(const Call& call, const VocabularyHead& head, const float* log_sums, const float* dlosses,
+              const HeadGradients& gradients);
+
+}  // namespace electra_fast::cpu

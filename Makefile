@@ -126,6 +126,7 @@ lint: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/electra-fast bench model
+	$(BIN)/electra-fast bench model --train --sizes tiny small base
 	$(BIN)/electra-fast bench pretrain
 	$(BIN)/electra-fast bench tokenizer
 	$(BIN)/python -m pytest benchmarks/suite --benchmark-autosave

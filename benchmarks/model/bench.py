@@ -1,8 +1,9 @@
-"""Inference speed of the models beside their peers, side by side in one run.
+"""Speed of the models beside their peers, side by side in one run: inference, or training steps.
 
-Providers (peers.py) take turns on the same weights and the same padded batches (work.py); one that computes something
-else gets no figure (measure.py). Tokens a second counts real tokens only. On a GPU a run ends when the GPU is done, so
-launching counts where it takes longer. Start and memory are those of a fresh process (cold_start.py).
+Providers (peers.py, train_peers.py) take turns on the same weights and the same padded batches (work.py); one that
+computes something else gets no figure (measure.py, train_measure.py). Tokens a second counts real tokens only. On a
+GPU a run ends when the GPU is done, so launching counts where it takes longer. Start and memory are those of a fresh
+process (cold_start.py, step_memory.py).
 """
 
 from __future__ import annotations
@@ -31,8 +32,11 @@ from .files import SHAPES, WRITERS, write_weights
 from .measure import Contest, failure
 from .peers import PEERS, TABLE, Entry, Setup
 from .table import tables
+from .train_measure import TrainingContest
+from .train_peers import TRAIN_TABLE
 from .work import (
     TEXT_WORKLOADS,
+    TRAIN_WORKLOADS,
     WORKLOADS,
     Workload,
     fixed_workload,
@@ -41,15 +45,18 @@ from .work import (
     read_lines,
     sentences_of,
     text_workload,
+    training_workload,
 )
 
 _DISTRIBUTIONS = ("torch", "triton", "transformers", "onnxruntime", "openvino", "nncf")
+_FIGURES = ("p99", "tokens_per_second", "ratio", "ratios_20_80", "rounds", "cold_start", "peak_mb")
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 @dataclass(kw_only=True)
 class ModelBench:
-    """Measure inference of ElectraModel beside its peers."""
+    """Measure inference of ElectraModel beside its peers, or training steps of ElectraForPreTraining and
+    ElectraForSequenceClassification."""
 
     sizes: tuple[str, ...] = ("small",)
     """Model sizes with random weights: tiny, small, base, large."""
@@ -58,7 +65,11 @@ class ModelBench:
     against: tuple[str, ...] = PEERS
     """The peers: transformers, compiled, onnxruntime, openvino. Those that are not installed are left out."""
     workloads: tuple[str, ...] = ()
-    """Workloads: latency-16, latency-128, full-128, full-512, mixed, sentences, paragraphs. Default: all that fit."""
+    """Workloads: latency-16, latency-128, full-128, full-512, mixed, sentences, paragraphs; of training steps
+    train-rtd-full, train-rtd-third, train-class-full, train-class-third (a third of the padded positions is real).
+    Default: all that fit."""
+    train: bool = False
+    """Measure training steps: forward, backward and AdamW with dropout 0.1; in bf16 under autocast."""
     dtype: Literal["fp32", "int8", "bf16", "fp16"] = "fp32"
     """Type of weights and activations."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -76,7 +87,7 @@ class ModelBench:
     seconds: float = float("inf")
     """When to stop: what has not begun by then is left out."""
     cold_start: bool = True
-    """Measure start and memory in fresh processes."""
+    """Measure start and memory in fresh processes; of training steps memory alone."""
     json: Path | None = None
     """Append one row a provider and workload to this JSONL file."""
     plot: Path | None = None
@@ -93,7 +104,7 @@ class ModelBench:
         with cpu_threads(self.threads), tqdm(total=0, unit="turn", disable=None) as bar:
             threads = torch.get_num_threads()
             os.environ["RAYON_NUM_THREADS"] = str(threads)  # tokenizers read it once, when they first run
-            entries, left_out = choose(self.against, self.dtype, self.device)
+            entries, left_out = choose(self.against, self.dtype, self.device, TRAIN_TABLE if self.train else TABLE)
             for line in left_out:
                 tqdm.write(line, file=sys.stderr)
             best = ceilings(torch.device(self.device), self._peak_dtype)
@@ -109,7 +120,11 @@ class ModelBench:
         self._show(rows)
 
     def _check(self) -> None:
-        for name, known in (("sizes", SHAPES), ("against", PEERS), ("workloads", WORKLOADS)):
+        if self.train and (self.from_text or self.dtype not in ("fp32", "bf16")):
+            asked = "texts" if self.from_text else self.dtype
+            raise ValueError(f"training steps must be of ids, in fp32 or bf16, got {asked}")
+        workloads = TRAIN_WORKLOADS if self.train else WORKLOADS
+        for name, known in (("sizes", SHAPES), ("against", PEERS), ("workloads", workloads)):
             unknown = [value for value in getattr(self, name) if value not in known]
             if unknown:
                 raise ValueError(f"{name} must be among {', '.join(known)}, got {unknown[0]}")
@@ -170,16 +185,15 @@ class ModelBench:
         size = model if isinstance(model, str) else model.name
         bar.set_description(f"{size}: files")
         config, tokenizer = write_weights(model, setup.folder)
-        sentences = self._workload("sentences", config, texts, tokenizer)
+        sentences = self._workload("sentences", size, config, texts, tokenizer)
         needed = {file for entry in entries for file in entry.files}
         for file, write in WRITERS.items():
             if file in needed:
                 write(setup.folder, sentences.batches)
         starts = self._starts(setup, entries, sentences, bar)
         torch.compiler.reset()  # what was compiled for another size
-        max_length = config.max_position_embeddings if self.from_text else None
-        contest = Contest(entries, setup, self.dtype, max_length)
-        for name in self.workloads or (TEXT_WORKLOADS if self.from_text else WORKLOADS):
+        contest = self._contest(config, setup, entries)
+        for name in self.workloads or self._all_workloads:
             where = f"{size}, {name}"
             if time.perf_counter() - begin > self.seconds:
                 tqdm.write(f"{where} is left out: {self.seconds:g} s are over", file=sys.stderr)
@@ -189,8 +203,9 @@ class ModelBench:
                 tqdm.write(f"{where} is left out: the model takes {limit} tokens", file=sys.stderr)
                 continue
             bar.set_description(where)
-            workload = self._workload(name, config, texts, tokenizer)
-            gflop = forward_flops(config, workload.lengths) / len(workload.batches) / 1e9
+            workload = self._workload(name, size, config, texts, tokenizer)
+            passes = 3 if self.train else 1  # the backward computes as much as two forwards
+            gflop = passes * forward_flops(config, workload.lengths) / len(workload.batches) / 1e9
             for row in contest.measure(workload, self.repeats, bar):
                 milliseconds = row["milliseconds"]
                 yield {
@@ -199,22 +214,35 @@ class ModelBench:
                     "workload": name,
                     "texts": self._source(name),
                     "real_share": round(workload.real_share, 3),
-                    **dict.fromkeys(("p99", "tokens_per_second", "ratio", "ratios_20_80", "rounds")),
+                    **dict.fromkeys(_FIGURES),
                     **row,
                     "gflops": milliseconds and round(gflop / milliseconds[1] * 1e3, 1),
-                    **starts.get(row["provider"], {"cold_start": None, "peak_mb": None}),
+                    **starts.get(row["provider"], {}),
                 }
 
+    @property
+    def _all_workloads(self) -> tuple[str, ...]:
+        if self.train:
+            return TRAIN_WORKLOADS
+        return TEXT_WORKLOADS if self.from_text else WORKLOADS
+
+    def _contest(self, config: ElectraConfig, setup: Setup, entries: list[Entry]) -> Contest | TrainingContest:
+        if self.train:
+            return TrainingContest(entries, setup, self.dtype, has_memory=self.cold_start)
+        return Contest(entries, setup, self.dtype, config.max_position_embeddings if self.from_text else None)
+
     def _workload(
-        self, name: str, config: ElectraConfig, texts: dict[str, list[str]], tokenizer: ElectraTokenizer
+        self, name: str, size: str, config: ElectraConfig, texts: dict[str, list[str]], tokenizer: ElectraTokenizer
     ) -> Workload:
+        if name in TRAIN_WORKLOADS:
+            return training_workload(name, size, self.device, config.vocab_size, config.max_position_embeddings)
         if name in TEXT_WORKLOADS:
             return text_workload(name, self.device, texts[name], tokenizer, config.max_position_embeddings)
         return fixed_workload(name, self.device, config.vocab_size)
 
     def _starts(self, setup: Setup, entries: list[Entry], sentences: Workload, bar: tqdm) -> dict[str, dict]:
         starts: dict[str, dict] = {}
-        if not self.cold_start:
+        if not self.cold_start or self.train:
             return starts
         batch = sentences.batches[0]
         write_batches(setup.folder, batch.ids, batch.mask)
@@ -249,9 +277,11 @@ class ModelBench:
         save_figure(figure, self.plot)
 
 
-def choose(against: Sequence[str], dtype: str, device: str) -> tuple[list[Entry], list[str]]:
-    """(the providers that take part, a line for each that is left out, and why)."""
-    asked = [entry for entry in TABLE if entry.against is None or entry.against in against]
+def choose(
+    against: Sequence[str], dtype: str, device: str, table: Sequence[Entry] = TABLE
+) -> tuple[list[Entry], list[str]]:
+    """(the providers of a table that take part, a line for each that is left out, and why)."""
+    asked = [entry for entry in table if entry.against is None or entry.against in against]
     able = [entry for entry in asked if dtype in entry.dtypes and device in entry.devices]
     absent = set(against) - {entry.against for entry in able}
     lines = [f"{peer} takes no part in {dtype} on {device}" for peer in against if peer in absent]

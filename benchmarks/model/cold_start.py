@@ -12,8 +12,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -36,44 +37,59 @@ def cold_start(name: str, dtype: str, setup: Setup) -> tuple[float, float | None
     Raises:
         RuntimeError: the process failed, or took over five minutes.
     """
-    words = (setup.folder, name, dtype, setup.device, setup.threads)
-    command = [sys.executable, "-P", "-m", __name__, *map(str, words)]
     begin = time.time()
+    told = tell(__name__, name, dtype, setup, _ENVIRONMENT)
+    return told["time"] - begin, told["peak_mb"]
+
+
+def tell(module: str, name: str, dtype: str, setup: Setup, environment: Mapping[str, str] | None = None) -> dict:
+    """What a module tells of a provider, run as a fresh process; `told` reads its arguments there.
+
+    Raises:
+        RuntimeError: the process failed, or took over five minutes.
+    """
+    words = (setup.folder, name, dtype, setup.device, setup.threads)
+    command = [sys.executable, "-P", "-m", module, *map(str, words)]
+    variables = os.environ | (environment or {})
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | _ENVIRONMENT, timeout=_LIMIT)
+        done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=_LIMIT)
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(f"the start of {name} took over {_LIMIT:g} s") from error
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RuntimeError(f"the start of {name} ended with exit code {done.returncode}: {last}"[:300])
-    told = json.loads(done.stdout.splitlines()[-1])
-    return told["time"] - begin, told["peak_mb"]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def peak_mb() -> float | None:
-    """The largest resident memory of this process in MB.
+def told(arguments: Sequence[str]) -> tuple[str, str, Setup, np.ndarray, np.ndarray]:
+    """(name, dtype, setup, ids, mask) in a process that `tell` has started."""
+    folder, name, dtype, device, threads = arguments
+    batches = np.load(Path(folder, _BATCHES))
+    return name, dtype, Setup(Path(folder), device, int(threads)), batches["ids"], batches["mask"]
+
+
+def resident_mb(field: Literal["VmRSS", "VmHWM"]) -> float | None:
+    """The resident memory of this process in MB: now (VmRSS), or at its peak (VmHWM).
 
     It is read from /proc: on Linux `ru_maxrss` begins at the peak of the process that started this one.
     """
     status = Path("/proc/self/status")
     if not status.exists():
         return None
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024 / 1e6
 
 
 def main(arguments: Sequence[str]) -> None:
     """Runs in the fresh process."""
-    folder, name, dtype, device, threads = arguments
-    batches = np.load(Path(folder, _BATCHES))
-    ids, mask = batches["ids"], batches["mask"]
-    provider = BY_NAME[name].make(Setup(Path(folder), device, int(threads)), dtype)
+    name, dtype, setup, ids, mask = told(arguments)
+    provider = BY_NAME[name].make(setup, dtype)
     length = int(mask[0].sum())
     first = provider.run(*provider.inputs(ids[:1, :length].copy(), mask[:1, :length].copy()))
     done = time.time()
     del first
     provider.run(*provider.inputs(ids, mask))
-    print(json.dumps({"time": done, "peak_mb": peak_mb()}))
+    print(json.dumps({"time": done, "peak_mb": resident_mb("VmHWM")}))
 
 
 if __name__ == "__main__":

@@ -71,6 +71,15 @@ def write_weights(model: str | Path, folder: Path) -> tuple[ElectraConfig, Elect
     return ElectraConfig.from_pretrained(folder), tokenizer
 
 
+def write_network(folder: Path, network_class: str) -> Path:
+    """Writes the folder's encoder with the random head of one of transformers' classes; returns where it is."""
+    import transformers
+
+    torch.manual_seed(0)
+    getattr(transformers, network_class).from_pretrained(folder).save_pretrained(folder / network_class)
+    return folder / network_class
+
+
 def write_onnx(folder: Path, batches: Sequence[Batch]) -> None:
     """transformers' own module with eager attention as ONNX, by torch's older exporter.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -30,6 +30,58 @@ from .work import CALLS_A_TURN, Workload
 _WORKLOAD_SECONDS = 12.0  # a workload's rounds take so long, unless the least number takes longer
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 50
 _LARGEST_FP32, _RELATIVE_INT8 = 1e-4, 0.2
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is known of a provider before its time is taken.
+
+    Attributes:
+        error: how far off it is, None where that could not be found.
+        status: "right", or a line that says why it gets no figure.
+        turn: gives the seconds of each call of a turn.
+    """
+
+    error: float | None
+    status: str
+    turn: Callable[[], list[float]] | None
+
+
+def measure_right(
+    entries: Sequence[Entry],
+    judge: Callable[[Entry], Judged],
+    workload: Workload,
+    repeats: int | None,
+    bar: tqdm,
+) -> list[dict]:
+    """A row for each provider: status and error; if it is right, times, speed and the ratio to electra_fast.
+
+    Args:
+        judge: builds a provider and compares it; what it raises is the provider's failure.
+        repeats: the number of rounds; None takes as many as fit into some seconds, at least five.
+        bar: moves on by one a turn.
+    """
+    rows, turns = {}, {}
+    for entry in entries:
+        try:
+            judged = judge(entry)
+        except Exception as error:  # the others shall have their times
+            judged = Judged(None, failure(entry.name, error), None)
+        rows[entry.name] = {
+            "provider": entry.name,
+            "status": judged.status,
+            "error": None if judged.error is None else float(f"{judged.error:.3g}"),
+            "milliseconds": None,
+        }
+        if judged.status == "right":
+            turns[entry.name] = judged.turn
+    if turns:
+        n_rounds = repeats or _n_rounds(turns)
+        bar.total += n_rounds * len(turns)
+        results = take_turns(turns, n_rounds, bar)
+        for name, rounds in results.items():
+            rows[name] |= figures(workload, rounds, results.get(OURS))
+    return list(rows.values())
 
 
 @dataclass
@@ -61,38 +113,22 @@ class Contest:
             self.eager[self.dtype] = Transformers(self.setup, self.dtype, attention="eager")
 
     def measure(self, workload: Workload, repeats: int | None, bar: tqdm) -> list[dict]:
-        """A row for each provider: status and error; if it is right, times, speed and the ratio to electra_fast.
-
-        Args:
-            repeats: the number of rounds; None takes as many as fit into some seconds, at least five.
-            bar: moves on by one a turn.
-        """
+        """The rows of `measure_right`, of which every provider is held against the reference."""
         expected = _states(self.eager["fp32"], *self._calls("", self.eager["fp32"], workload), workload)
-        rows, turns = {}, {}
-        for entry in self.entries:
-            rows[entry.name] = row = {"provider": entry.name, "status": "right", "error": None, "milliseconds": None}
-            provider = self.built[entry.name]
-            if isinstance(provider, str):
-                row["status"] = provider
-                continue
-            try:
-                run, calls = self._calls(entry.name, provider, workload)
-                largest, relative = _errors(_states(provider, run, calls, workload), expected)
-            except Exception as error:
-                row["status"] = failure(entry.name, error)
-                continue
-            row["error"] = float(f"{largest if self.dtype == 'fp32' else relative:.3g}")
-            if not self._is_right(entry, largest, relative, workload, expected):
-                row["status"] = f"{entry.name} is wrong by up to {largest:.1e}, {relative:.1e} relative RMS: no figure"
-                continue
-            turns[entry.name] = partial(_turn, run, calls, workload)
-        if turns:
-            n_rounds = repeats or _n_rounds(turns)
-            bar.total += n_rounds * len(turns)
-            results = take_turns(turns, n_rounds, bar)
-            for name, rounds in results.items():
-                rows[name] |= figures(workload, rounds, results.get(OURS))
-        return list(rows.values())
+        return measure_right(self.entries, lambda entry: self._judge(entry, workload, expected), workload, repeats, bar)
+
+    def _judge(self, entry: Entry, workload: Workload, expected: np.ndarray) -> Judged:
+        provider = self.built[entry.name]
+        if isinstance(provider, str):
+            return Judged(None, provider, None)
+        run, calls = self._calls(entry.name, provider, workload)
+        largest, relative = errors(_states(provider, run, calls, workload), expected)
+        status = "right"
+        if not self._is_right(entry, largest, relative, workload, expected):
+            status = f"{entry.name} is wrong by up to {largest:.1e}, {relative:.1e} relative RMS: no figure"
+        return Judged(
+            largest if self.dtype == "fp32" else relative, status, partial(turn_seconds, run, calls, workload)
+        )
 
     def _calls(self, name: str, provider: Provider, workload: Workload) -> tuple[Callable[..., Any], list[tuple]]:
         """(what is timed, its arguments for each batch)."""
@@ -110,7 +146,7 @@ class Contest:
         if dtype == "int8":
             return relative <= _RELATIVE_INT8
         eager = self.eager[dtype]
-        _, allowed = _errors(_states(eager, *self._calls("", eager, workload), workload), expected)
+        _, allowed = errors(_states(eager, *self._calls("", eager, workload), workload), expected)
         return relative <= 2 * allowed
 
 
@@ -125,14 +161,14 @@ def _states(provider: Provider, run: Callable[..., Any], calls: list[tuple], wor
     return np.concatenate(found)
 
 
-def _errors(got: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
+def errors(got: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
     """(the largest difference, the RMS difference relative to the RMS of what is expected)."""
     difference = got.astype(np.float64) - expected
     rms = np.sqrt(np.square(difference).mean() / np.square(expected, dtype=np.float64).mean())
     return float(np.abs(difference).max()), float(rms)
 
 
-def _turn(run: Callable[..., Any], calls: list[tuple], workload: Workload) -> list[float]:
+def turn_seconds(run: Callable[..., Any], calls: list[tuple], workload: Workload) -> list[float]:
     """The seconds of each timed call."""
     if workload.is_latency:
         run(*calls[0])

@@ -167,7 +167,7 @@ class Entry:
 
     Attributes:
         against: the peer that it belongs to; None is ours.
-        build: makes the provider from a setup and a dtype.
+        build: makes the provider from a setup, a dtype and what `make` is given besides.
         dtypes, devices: the runs that it takes part in.
         own_dtype: its dtype where that is not the run's.
         files: the files that it needs beside the weights.
@@ -176,15 +176,15 @@ class Entry:
 
     name: str
     against: str | None
-    build: Callable[[Setup, str], Provider]
+    build: Callable[..., Provider]
     dtypes: tuple[str, ...] = ("fp32", "bf16", "fp16")
     devices: tuple[str, ...] = ("cpu",)
     own_dtype: str | None = None
     files: tuple[str, ...] = ()
     modules: tuple[str, ...] = ("transformers",)
 
-    def make(self, setup: Setup, dtype: str) -> Provider:
-        return self.build(setup, self.own_dtype or dtype)
+    def make(self, setup: Setup, dtype: str, **options: Any) -> Provider:
+        return self.build(setup, self.own_dtype or dtype, **options)
 
 
 _BOTH = ("cpu", "cuda")

@@ -22,6 +22,8 @@ def tables(rows: Sequence[dict[str, Any]]) -> str:
         parts.append(f"{size}, {of_size[0]['dtype']}{kind}\n{_speeds(of_size)}")
         if any(row["cold_start"] for row in of_size):
             parts.append(_starts(of_size))
+        elif any(row["peak_mb"] for row in of_size):
+            parts.append(_peaks(of_size))
     return "\n\n".join([*parts, fill(_machine(rows[0]), WIDTH)])
 
 
@@ -37,7 +39,7 @@ def _speeds(rows: Iterable[dict[str, Any]]) -> str:
         times = " / ".join(f"{t:.3g}" if t < 100 else f"{t:.0f}" for t in (row["milliseconds"][1], row["p99"]) if t)
         speed = ratio_cell(row, "{ratio:.2f} x ({ratios_20_80[0]:.2f} - {ratios_20_80[1]:.2f})")
         lines.append((workload, row["provider"], times, f"{row['tokens_per_second']:,}", speed, error))
-    note = "ms: of a call; / 99 %. electra_fast is x times as fast (20 - 80 % of the rounds)."
+    note = "ms: of a call or a step; / 99 %. electra_fast is x times as fast (20 - 80 % of the rounds)."
     return f"{_columns(header, lines, '<<>><>')}\n{note}"
 
 
@@ -48,6 +50,17 @@ def _starts(rows: Iterable[dict[str, Any]]) -> str:
         for name, row in by_provider.items()
     ]
     return _columns(("a fresh process", "s to the first result", "peak MB"), lines, "<>>")
+
+
+def _peaks(rows: Sequence[dict[str, Any]]) -> str:
+    """The peak memory of training steps: a line a provider, a column a workload."""
+    peaks = {(row["provider"], row["workload"]): row["peak_mb"] for row in rows}
+    providers, workloads = (list(dict.fromkeys(names)) for names in zip(*peaks, strict=True))
+    lines = [
+        (name, *("" if (peak := peaks[name, work]) is None else f"{peak:,.0f}" for work in workloads))
+        for name in providers
+    ]
+    return _columns(("peak MB", *workloads), lines, "<" + ">" * len(workloads))
 
 
 def _machine(row: dict[str, Any]) -> str:

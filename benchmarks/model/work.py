@@ -3,6 +3,9 @@
 `latency-16`, `latency-128` are single rows, timed call by call; `full-128`, `full-512` have no padding; the lengths of
 `mixed` are N(256, 64), from 16 to 512. `sentences` and `paragraphs` are texts in the order of their file, padded to the
 longest of a batch, and cut at what the model takes. On a GPU batches have more rows.
+
+Training steps have workloads of their own: `rtd` is ElectraForPreTraining, `class` is ElectraForSequenceClassification;
+`full` has no padding, and in `third` a third of the padded positions are real.
 """
 
 from __future__ import annotations
@@ -26,6 +29,13 @@ _ROWS = {
 TEXT_WORKLOADS = ("sentences", "paragraphs")
 WORKLOADS = (*_LENGTHS, *TEXT_WORKLOADS)
 
+# By a training workload's second word, the class of its network.
+TRAINED = {"rtd": "ElectraForPreTraining", "class": "ElectraForSequenceClassification"}
+TRAIN_WORKLOADS = tuple(f"train-{head}-{rows}" for head in TRAINED for rows in ("full", "third"))
+_STEPS_A_TURN = 5
+_TRAIN_SHAPES = {"tiny": (8, 64), "small": (16, 128), "base": (8, 128), "large": (4, 128)}  # rows, tokens of a row
+_GPU_ROWS = 8  # times as many rows
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -48,6 +58,11 @@ class Workload:
         return self.name.startswith("latency")
 
     @property
+    def trained(self) -> str:
+        """The class of the network that a training workload trains."""
+        return TRAINED[self.name.split("-")[1]]
+
+    @property
     def lengths(self) -> np.ndarray:
         """The lengths of all rows of all batches [N]."""
         return np.concatenate([batch.mask.sum(1) for batch in self.batches])
@@ -65,9 +80,30 @@ def fixed_workload(name: str, device: str, vocab_size: int) -> Workload:
     lengths = np.full(n_rows, longest)
     if name == "mixed":
         lengths = random.normal(256, 64, n_rows).round().clip(16, 512).astype(int)
-    ids = random.integers(min(1000, vocab_size // 2), vocab_size, (n_rows, lengths.max()))
+    return Workload(name, (_random_batch(lengths, vocab_size, random),))
+
+
+def training_workload(name: str, size: str, device: str, vocab_size: int, max_length: int) -> Workload:
+    """The steps of a turn, all on one batch; a model that is no preset has the batch of base.
+
+    One row of `third` is as long as those of `full`. The lengths of the others grow with the square of their place, so
+    that there are many short rows, and come in random order.
+    """
+    random = np.random.default_rng(0)
+    n_rows, longest = _TRAIN_SHAPES.get(size, _TRAIN_SHAPES["base"])
+    n_rows, longest = n_rows * (_GPU_ROWS if device == "cuda" else 1), min(longest, max_length)
+    lengths = np.full(n_rows, longest)
+    if name.endswith("-third"):
+        shares = np.square(np.arange(n_rows - 1) + 0.5)
+        others = shares / shares.sum() * (n_rows / 3 - 1) * longest
+        lengths = random.permutation([longest, *others.round().clip(1).astype(int)])
+    return Workload(name, (_random_batch(lengths, vocab_size, random),) * _STEPS_A_TURN)
+
+
+def _random_batch(lengths: np.ndarray, vocab_size: int, random: np.random.Generator) -> Batch:
+    ids = random.integers(min(1000, vocab_size // 2), vocab_size, (len(lengths), lengths.max()))
     mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
-    return Workload(name, (Batch(ids * mask, mask),))
+    return Batch(ids * mask, mask)
 
 
 def text_workload(

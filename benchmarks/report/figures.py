@@ -167,6 +167,15 @@ def _latency_and_ratio(row: Row, ours: Row) -> str:
     return ", ".join(filter(None, (_latency(row), _ratio(row, ours))))
 
 
+def _step(row: Row) -> str:
+    peak = f" / {peak}" if (peak := _number("peak_mb")(row)) else ""
+    return _median(row) + peak
+
+
+def _step_and_ratio(row: Row, ours: Row) -> str:
+    return ", ".join(filter(None, (_step(row), _ratio(row, ours))))
+
+
 def _ratio_of_updates(row: Row, ours: Row) -> str:
     """The ratio of whole times for a peer that groups lengths: its updates go from long to short, ours do not.
 
@@ -198,8 +207,12 @@ def _is_latency(row: Row) -> bool:
     return _is_model(row) and str(row.get("workload")).startswith("latency")
 
 
+def _is_training(row: Row) -> bool:
+    return str(row.get("workload")).startswith("train-")
+
+
 def _is_throughput(dtype: str) -> Callable[[Row], bool]:
-    return lambda row: row.get("dtype") == dtype and _is_model(row) and not _is_latency(row)
+    return lambda row: row.get("dtype") == dtype and _is_model(row) and not _is_latency(row) and not _is_training(row)
 
 
 def _is_summary(row: Row) -> bool:
@@ -250,6 +263,15 @@ BLOCKS = {
         _latency_and_ratio,
         "electra-fast bench model --sizes small base --texts SST-2/dev.tsv",
         beside="{}: ms, ratio",
+    ),
+    "training": Block(
+        "model",
+        _is_training,
+        ("size", "workload", "dtype", "threads"),
+        {"real tokens/s": _number("tokens_per_second"), "ms / MB": _step},
+        _step_and_ratio,
+        "electra-fast bench model --train --sizes tiny small base",
+        beside="beside {}: ms / MB, ratio",
     ),
     "embed": Block(
         "embed",

@@ -15,7 +15,7 @@ from electra_fast.benchmarks.model.bench import ModelBench, choose
 from electra_fast.benchmarks.model.cold_start import cold_start, write_batches
 from electra_fast.benchmarks.model.cost import forward_flops
 from electra_fast.benchmarks.model.files import SHAPES, WRITERS, write_weights
-from electra_fast.benchmarks.model.measure import Contest, _n_rounds, _turn, figures
+from electra_fast.benchmarks.model.measure import Contest, _n_rounds, figures, turn_seconds
 from electra_fast.benchmarks.model.peers import BY_NAME, EAGER, SDPA, Entry, Setup, Transformers
 from electra_fast.benchmarks.model.table import WIDTH, tables
 from electra_fast.benchmarks.model.work import (
@@ -402,9 +402,9 @@ def test_rounds_fill_the_time(monkeypatch):
 def test_a_latency_turn_begins_with_an_untimed_call():
     ran = []
     work = Workload("latency-16", (Batch(*np.ones((2, 1, 16), np.int64)),))
-    assert len(_turn(ran.append, [(1,)], work)) == 20 and len(ran) == 21
+    assert len(turn_seconds(ran.append, [(1,)], work)) == 20 and len(ran) == 21
     work = Workload("sentences", work.batches * 3)
-    assert len(_turn(ran.append, [(1,), (2,), (3,)], work)) == 3 and ran[21:] == [1, 2, 3]
+    assert len(turn_seconds(ran.append, [(1,), (2,), (3,)], work)) == 3 and ran[21:] == [1, 2, 3]
 
 
 def test_turns_rotate_after_a_pause(monkeypatch):

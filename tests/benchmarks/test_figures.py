@@ -51,6 +51,17 @@ def test_latencies_have_their_tail():
     ]
 
 
+def test_training_steps_have_a_block_of_their_own():
+    train = {"workload": "train-rtd-full", "p99": None, "peak_mb": 1234}
+    rows = [row(), row(**train), row("transformers sdpa", 1.5, **{**train, "peak_mb": None}), row(size="tiny", **train)]
+    assert cells(make(BLOCKS["training"], rows)) == [
+        ["", "real tokens/s", "ms / MB", "beside transformers sdpa: ms / MB, ratio"],
+        ["small, train-rtd-full", "12,345", "10 / 1,234", "10, 1.50 x"],
+        ["tiny, train-rtd-full", "12,345", "10 / 1,234", ""],
+    ]
+    assert [line[0] for line in cells(make(BLOCKS["model"], rows))[1:]] == ["full-128"]
+
+
 def test_a_peer_that_groups_lengths_is_compared_by_whole_times():
     shared = {"bench": "finetune", "model": "m", "task": "sst2", "mean_length": 12.9, "commit": "a", "cpu": "c"}
     ours, theirs = ({**shared, "milliseconds": [1, 2, 3], "seconds": s} for s in (4.0, 6.0))

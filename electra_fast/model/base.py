@@ -61,6 +61,8 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Draws matrices and tables with std `initializer_range`; biases and padding row are 0, LayerNorm 1 and 0."""
+        if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+            return  # there are no values, and torch takes milliseconds a table to draw none
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
         if isinstance(module, nn.Linear) and module.bias is not None:

@@ -431,3 +431,16 @@ def test_settings_without_effect_are_told_once(tmp_path, discriminator):
     with pytest.warns(UserWarning, match="no effect here: attn_implementation, trust_remote_code") as caught:
         ElectraForPreTraining.from_pretrained(tmp_path, attn_implementation="sdpa", trust_remote_code=True)
     assert len(caught) == 1
+
+
+def test_loading_draws_no_values_that_it_would_overwrite(tmp_path, discriminator, monkeypatch):
+    discriminator.save_pretrained(tmp_path)
+    drawn, normal = [], torch.nn.init.normal_
+
+    def recording(*tensors, std=1.0, **more):
+        drawn.append(std)
+        return normal(*tensors, std=std, **more)
+
+    monkeypatch.setattr(torch.nn.init, "normal_", recording)
+    type(discriminator).from_pretrained(tmp_path)
+    assert set(drawn) <= {1.0}  # torch's own tables

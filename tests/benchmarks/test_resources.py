@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import triton
 from electra_fast.benchmarks.ops import resources_calls
-from electra_fast.benchmarks.ops.resources import BEGIN, END, Kernel, merged, replace_table
+from electra_fast.benchmarks.ops.resources import BEGIN, END, Kernel, compiling_for, merged, replace_table
 
 from electra_fast.ops.registry import WITH_KERNELS
 
@@ -105,11 +106,10 @@ def test_kernels_that_differ_in_their_sizes_only_are_one_row():
     ]
 
 
-def test_the_interpreter_is_refused():
-    command = [sys.executable, "-m", "electra_fast.benchmarks.ops.resources", "--ops", "dropout_add_norm"]
-    done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("resources: error: TRITON_INTERPRET=1 is set")
+def test_the_interpreter_is_refused(monkeypatch):
+    monkeypatch.setattr(triton.knobs.runtime, "interpret", True)
+    with pytest.raises(ValueError, match="TRITON_INTERPRET=1 is set"), compiling_for(90):
+        pass
 
 
 def test_the_table_goes_between_the_markers(tmp_path):

@@ -24,8 +24,9 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints
 demo: .venv/demo
 	@$(BIN)/python -m electra_fast.cli.demo $(if $(DATA),--data $(DATA))
 
+# One process has all tests of a file: runs, exports and models that a file's tests share are made once.
 test: .venv/installed
-	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu"
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow

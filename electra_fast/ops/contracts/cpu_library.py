@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .. import cpu
 from ..tracing import is_followed
@@ -110,7 +111,8 @@ def _differentiable_gradients(
 ) -> Sequence[Tensor]:
     """The wanted gradients by the reference, which can be differentiated again; its dropout draws the same bits."""
     tensors = [x.view_as(x) for x in tensors]  # one tensor may be given twice, and gets two gradients
-    out = op.reference(tensors, others, options)
+    with sdpa_kernel(SDPBackend.MATH):  # torch's other attention has no derivative of its derivative
+        out = op.reference(tensors, others, options)
     asked = [x for x, is_wanted in zip(tensors, wanted, strict=True) if is_wanted]
     return torch.autograd.grad(out, asked, dout, create_graph=True)
 

@@ -8,6 +8,7 @@ After all tests, the largest errors of the kernels are shown in the form of the 
 import os
 import signal
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
@@ -18,6 +19,16 @@ if not torch.cuda.is_available():
 torch.set_num_threads(1)
 # In the background of a shell Ctrl-C is ignored, and then in all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """The ops in C++ that served calls: a list, which a test may clear."""
+    from electra_fast.ops.contracts import cpu_library
+
+    calls, call = [], cpu_library.CpuOp.__call__
+    monkeypatch.setattr(cpu_library.CpuOp, "__call__", lambda op, *given: (calls.append(op), call(op, *given))[1])
+    return calls
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -106,7 +106,7 @@ def test_lora_trains_and_merges(targets, layers):  # noqa: F811
         return torch.stack(losses), adapted.detach(), weights_of(merged)
 
     for theirs, ours in zip(*on_and_off(work, layers), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-5)
 
 
 def test_one_peft_model_is_patched():

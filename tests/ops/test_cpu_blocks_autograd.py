@@ -25,14 +25,6 @@ def seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def served(monkeypatch):
-    """The calls that C++ served."""
-    calls, call = [], cpu_library.CpuOp.__call__
-    monkeypatch.setattr(cpu_library.CpuOp, "__call__", lambda op, *given: (calls.append(op), call(op, *given))[1])
-    return calls
-
-
 def assert_same(found, expected, atol=0.0):
     assert found.keys() == expected.keys()
     for name, value in expected.items():

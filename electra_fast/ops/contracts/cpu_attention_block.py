@@ -15,6 +15,7 @@ from .cpu_library import (
     addresses,
     drawn,
     dropout_seeds,
+    hold,
     room_for_gradients,
     room_to_save,
     wanted_only,
@@ -149,10 +150,11 @@ def attention_block(
     """
     tensors = (hidden, *qkv_weights, out_weight, *qkv_biases, out_bias, norm_weight, norm_bias)
     given = cu_seqlens, attention_seed, output_seed
-    if IN_CPP.why_not(tensors, given) is not None:
+    held = hold(tensors)
+    if IN_CPP.why_not(held, given) is not None:
         return reference_blocks.attention_block(
             hidden, qkv_weights, qkv_biases, out_weight, out_bias, norm_weight, norm_bias, eps, cu_seqlens, max_seqlen,
             n_heads, attention_p, hidden_p, causal, attention_seed, output_seed,
         )  # fmt: skip
     seeds = dropout_seeds((attention_p, hidden_p), (attention_seed, output_seed))
-    return IN_CPP(tensors, (cu_seqlens, *seeds), (n_heads, eps, attention_p, hidden_p, causal))
+    return IN_CPP(tensors, held, (cu_seqlens, *seeds), (n_heads, eps, attention_p, hidden_p, causal))

@@ -15,6 +15,7 @@ from .cpu_library import (
     addresses,
     drawn,
     dropout_seeds,
+    hold,
     room_for_gradients,
     room_to_save,
     wanted_only,
@@ -129,8 +130,10 @@ def feed_forward_block(
     """
     rows = hidden.flatten(0, -2)
     tensors = (rows, inner_weight, outer_weight, inner_bias, outer_bias, norm_weight, norm_bias)
-    if IN_CPP.why_not(tensors, (seed,)) is not None:
+    held = hold(tensors)
+    if IN_CPP.why_not(held, (seed,)) is not None:
         return reference_blocks.feed_forward_block(
             hidden, inner_weight, inner_bias, outer_weight, outer_bias, norm_weight, norm_bias, eps, dropout_p, seed
         )
-    return IN_CPP(tensors, dropout_seeds((dropout_p,), (seed,)), (eps, dropout_p)).view(hidden.shape)
+    seeds = dropout_seeds((dropout_p,), (seed,))
+    return IN_CPP(tensors, held, seeds, (eps, dropout_p)).view(hidden.shape)

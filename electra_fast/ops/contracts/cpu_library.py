@@ -1,7 +1,7 @@
 """What the ops in C++ share: when C++ serves a call, and the autograd of a call that it serves.
 
-A call goes to C++ with tensors of its own that share the memory of what it was given, since another thread may give a
-parameter other memory at any time. They are checked, and then read by their addresses.
+Another thread may give a parameter other memory at any time. So a call holds tensors of its own, which share the memory
+of what it was given: these are checked, and then read by their addresses.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class CpuOp:
     shapes: Callable[[Sequence[Tensor]], Shapes]
 
     def why_not(self, tensors: Sequence[Tensor], others: Sequence[Tensor | None]) -> str | None:
-        """The reason why C++ cannot serve a call, or None."""
+        """The reason why C++ cannot serve a call with the tensors that it holds, or None."""
         if is_followed():
             return "a graph is being recorded or transformed"
         if torch.is_autocast_enabled("cpu"):
@@ -59,18 +59,13 @@ class CpuOp:
                 return f"{name} {reason}"
         return None
 
-    def __call__(self, tensors: Sequence[Tensor], others: Sequence[Tensor | None], options: tuple) -> Tensor:
-        """The result of a call for which `why_not` found nothing."""
+    def __call__(
+        self, tensors: Sequence[Tensor], held: list[Tensor], others: Sequence[Tensor | None], options: tuple
+    ) -> Tensor:
+        """The result of a call for which `why_not` found nothing; gradients go to `tensors`."""
         if needs_grad(*tensors):
-            return _InCpp.apply(self, others, options, *tensors)
-        return self.run(tensors, others, options, False)[0]
-
-    def run(
-        self, tensors: Sequence[Tensor], others: Sequence[Tensor | None], options: tuple, save: bool
-    ) -> tuple[Tensor, Tensor]:
-        """The result, and what the backward needs."""
-        hidden, *parameters = _held(tensors)
-        return self.forward(hidden, parameters, *others, *options, save)
+            return _InCpp.apply(self, held, others, options, *tensors)
+        return self.forward(held[0], held[1:], *others, *options, False)[0]
 
 
 _PLAIN = (Tensor, nn.Parameter, type(None))
@@ -78,27 +73,34 @@ _PLAIN = (Tensor, nn.Parameter, type(None))
 
 class _InCpp(Function):
     @staticmethod
-    def forward(ctx: Any, op: CpuOp, others: Sequence[Tensor | None], options: tuple, *tensors: Tensor) -> Tensor:
-        out, saved = op.run(tensors, others, options, True)
+    def forward(
+        ctx: Any,
+        op: CpuOp,
+        held: list[Tensor],
+        others: Sequence[Tensor | None],
+        options: tuple,
+        *tensors: Tensor,
+    ) -> Tensor:
+        out, saved = op.forward(held[0], held[1:], *others, *options, True)
         ctx.save_for_backward(*tensors, *others, saved)
         ctx.op, ctx.options, ctx.n_tensors = op, options, len(tensors)
         return out
 
     @staticmethod
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        op, wanted = ctx.op, ctx.needs_input_grad[3:]
+        op, wanted = ctx.op, ctx.needs_input_grad[4:]
         *given, saved = ctx.saved_tensors
         tensors, others = given[: ctx.n_tensors], given[ctx.n_tensors :]
         if torch.is_grad_enabled():
             grads = _differentiable_gradients(op, dout, tensors, others, ctx.options, wanted)
         else:
-            tensors = _held(tensors)
-            if reason := op.unfit(tensors):
+            held = hold(tensors)
+            if reason := op.unfit(held):
                 raise RuntimeError(f"a tensor has changed since the forward: {reason}")
             dout = dout.resolve_neg().contiguous()
-            grads = op.backward(dout, saved, tensors[0], tensors[1:], *others, *ctx.options, wanted)
+            grads = op.backward(dout, saved, held[0], held[1:], *others, *ctx.options, wanted)
         grads = iter(grads)
-        return None, None, None, *(next(grads) if is_wanted else None for is_wanted in wanted)
+        return None, None, None, None, *(next(grads) if is_wanted else None for is_wanted in wanted)
 
 
 def _differentiable_gradients(
@@ -117,7 +119,8 @@ def _differentiable_gradients(
     return torch.autograd.grad(out, asked, dout, create_graph=True)
 
 
-def _held(tensors: Iterable[Tensor]) -> list[Tensor]:
+def hold(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Tensors of the same memory, which is theirs as long as they live."""
     return [x.detach() for x in tensors]
 
 

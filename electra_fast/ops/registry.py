@@ -78,7 +78,7 @@ OPS: dict[str, Op] = {
             is_composed=True,
         ),
         Op(reference.rtd_head, "rtd_head", reference.rtd_head_with),
-        Op(reference.mlm_head, "mlm_head"),
+        Op(reference.mlm_head, "mlm_head", cpu_module="cpu_mlm_head"),
         Op(reference.mask_tokens, "masking"),
         Op(reference.place_samples, "masking"),
         Op(reference.grad_norm, "optim"),

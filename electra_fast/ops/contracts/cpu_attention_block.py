@@ -157,4 +157,4 @@ def attention_block(
             n_heads, attention_p, hidden_p, causal, attention_seed, output_seed,
         )  # fmt: skip
     seeds = dropout_seeds((attention_p, hidden_p), (attention_seed, output_seed))
-    return IN_CPP(tensors, held, (cu_seqlens, *seeds), (n_heads, eps, attention_p, hidden_p, causal))
+    return IN_CPP(tensors, held, (cu_seqlens, *seeds), (n_heads, eps, attention_p, hidden_p, causal))[0]

@@ -136,4 +136,4 @@ def feed_forward_block(
             hidden, inner_weight, inner_bias, outer_weight, outer_bias, norm_weight, norm_bias, eps, dropout_p, seed
         )
     seeds = dropout_seeds((dropout_p,), (seed,))
-    return IN_CPP(tensors, held, seeds, (eps, dropout_p)).view(hidden.shape)
+    return IN_CPP(tensors, held, seeds, (eps, dropout_p))[0].view(hidden.shape)

@@ -27,10 +27,12 @@ Shapes = dict[str, tuple[int, ...]]
 class CpuOp:
     """One op in C++. Its `tensors` are the hidden states [T, H] and all parameters; `others` get no gradient.
 
+    The first of its results has gradients.
+
     Attributes:
-        forward: (hidden, parameters, *others, *options, save) -> (result, saved for the backward), of torch.library.
+        forward: (hidden, parameters, *others, *options, save) -> (*results, saved for the backward), of torch.library.
         backward: (gradient of the result, saved, hidden, parameters, *others, *options, wanted) -> wanted gradients.
-        reference: (tensors, others, options) -> result.
+        reference: (tensors, others, options) -> the first result.
         shapes: tensors -> the shape that each must have, by name.
     """
 
@@ -61,11 +63,11 @@ class CpuOp:
 
     def __call__(
         self, tensors: Sequence[Tensor], held: list[Tensor], others: Sequence[Tensor | None], options: tuple
-    ) -> Tensor:
-        """The result of a call for which `why_not` found nothing; gradients go to `tensors`."""
+    ) -> tuple[Tensor, ...]:
+        """The results of a call for which `why_not` found nothing; gradients go to `tensors`."""
         if needs_grad(*tensors):
             return _InCpp.apply(self, held, others, options, *tensors)
-        return self.forward(held[0], held[1:], *others, *options, False)[0]
+        return self.forward(held[0], held[1:], *others, *options, False)[:-1]
 
 
 _PLAIN = (Tensor, nn.Parameter, type(None))
@@ -80,14 +82,15 @@ class _InCpp(Function):
         others: Sequence[Tensor | None],
         options: tuple,
         *tensors: Tensor,
-    ) -> Tensor:
-        out, saved = op.forward(held[0], held[1:], *others, *options, True)
+    ) -> tuple[Tensor, ...]:
+        *results, saved = op.forward(held[0], held[1:], *others, *options, True)
+        ctx.mark_non_differentiable(*results[1:])
         ctx.save_for_backward(*tensors, *others, saved)
         ctx.op, ctx.options, ctx.n_tensors = op, options, len(tensors)
-        return out
+        return tuple(results)
 
     @staticmethod
-    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dout: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         op, wanted = ctx.op, ctx.needs_input_grad[4:]
         *given, saved = ctx.saved_tensors
         tensors, others = given[: ctx.n_tensors], given[ctx.n_tensors :]

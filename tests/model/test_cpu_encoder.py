@@ -19,8 +19,8 @@ from electra_fast import (
     ElectraModel,
 )
 from electra_fast.model import cpu_encoder
-from electra_fast.ops import cpu
 from electra_fast.model.packing import PackedBatch
+from electra_fast.ops import cpu
 
 pytestmark = pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cpu_encoder.obstacle()}")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 
 # The fastest come first. A processor has some of them; "scalar" runs on every one.
 INSTRUCTION_SETS = ("avx512", "avx2", "neon", "scalar")
@@ -43,9 +44,33 @@ def default_threads() -> int:
 
 
 def memory() -> int:
-    """The bytes of this machine's memory; where the system does not tell, more than any machine has."""
+    """The bytes of memory that this process may use: the machine's, or fewer where its cgroup (a container) has a limit.
+
+    Where the system does not tell, these are more than any machine has.
+    """
     names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
     if not all(name in getattr(os, "sysconf_names", ()) for name in names):
         return 1 << 60
     n_pages, page_size = map(os.sysconf, names)
-    return n_pages * page_size
+    return min([n_pages * page_size, *_memory_limits()])
+
+
+def _memory_limits(root: Path = Path("/")) -> Iterator[int]:
+    """The limits of this process's cgroups and of those around them, of both versions; `root` is for tests."""
+    try:
+        groups = os.fsdecode((root / "proc/self/cgroup").read_bytes()).splitlines()
+    except OSError:  # not on Linux
+        return
+    for group in groups:
+        controllers, _, path = group.partition(":")[2].partition(":")
+        if controllers == "":
+            mount, file = "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            mount, file = "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        # In a container the path may be the host's, and its own limit lies at the mount.
+        inner = PurePosixPath(path.lstrip("/"))
+        for directory in (inner, *inner.parents):
+            with suppress(OSError, ValueError):  # none, or "max"
+                yield int((root / mount / directory / file).read_text())

@@ -184,15 +184,15 @@ class ElectraConfig:
                              "transformers 4 are not supported")  # fmt: skip
 
     def check_memory(self) -> None:
-        """Raises ValueError where the weights of any model of this config are larger than the machine's memory."""
+        """Raises ValueError where the weights of any model of this config are larger than `processor.memory`."""
         tables = (self.vocab_size + self.max_position_embeddings + self.type_vocab_size) * self.embedding_size
         layers = self.num_hidden_layers * self.hidden_size * (4 * self.hidden_size + 2 * self.intermediate_size)
         needed = (tables + layers) * torch.get_default_dtype().itemsize
         if needed > memory():
             sizes = ", ".join(f"{name} {getattr(self, name):,}" for name in _SIZES)
             raise ValueError(
-                f"a model must fit into this machine's memory of {memory() / 2**30:,.0f} GiB, one of this config needs "
-                f"{needed / 2**30:,.0f} GiB: {sizes}"
+                f"a model must fit into the memory that this process may use, {memory() / 2**30:,.1f} GiB, one of this "
+                f"config needs {needed / 2**30:,.1f} GiB: {sizes}"
             )
 
     @property

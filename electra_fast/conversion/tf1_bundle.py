@@ -61,7 +61,7 @@ class Entry:
 
 
 class Tf1Bundle:
-    """A checkpoint whose tensors are read one by one, through a memory map, and checked.
+    """A checkpoint whose tensors are read one by one, and checked.
 
     Args:
         source: the checkpoint's prefix (`model.ckpt-1000`), one of its files, or its directory; in a directory, the
@@ -116,10 +116,10 @@ class Tf1Bundle:
         if not entry.size:
             return torch.empty(entry.shape, dtype=dtype)
         path = self._shards[entry.shard]
-        data = np.memmap(path, np.uint8, "r", offset=entry.offset, shape=entry.size)
+        data = np.fromfile(path, np.uint8, entry.size, offset=entry.offset)
         if masked_crc32c(data) != entry.checksum:
             raise ValueError(f"{path} is damaged: wrong checksum of {name}")
-        return torch.from_numpy(np.array(data)).view(dtype).reshape(entry.shape)
+        return torch.from_numpy(data).view(dtype).reshape(entry.shape)
 
     def _find_shards(self, n_shards: int) -> Iterator[Path]:
         for number in range(n_shards):

@@ -1,5 +1,6 @@
 """TensorFlow's checkpoints: one that TensorFlow wrote, round trips, and damage."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -115,6 +116,23 @@ def test_truncated_data(prefix):
         ValueError, match=rf"{re.escape(str(path))} is truncated: global_step ends at byte 28, the .* 27"
     ):
         Tf1Bundle(prefix)
+
+
+def test_data_that_is_truncated_meanwhile(prefix, monkeypatch):
+    """Mapped memory beyond a file's end kills the process that touches it."""
+    bundle, path = Tf1Bundle(prefix), prefix.with_name("model.ckpt-7.data-00001-of-00002")
+    (name,) = (name for name, entry in bundle.entries.items() if entry.shard == 1)
+    checksum = tf1_bundle.masked_crc32c
+
+    def truncated(data):
+        os.truncate(path, 0)
+        return checksum(data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf1_bundle, "masked_crc32c", truncated)
+        assert torch.equal(bundle.read(name), TENSORS[name])
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} is damaged: wrong checksum of {name}"):
+        bundle.read(name)
 
 
 @pytest.mark.parametrize("byte", [0, 20, 47])

@@ -84,7 +84,7 @@ class DensePacking:
         return Plan(n_sequences, lambda: self._build(window, random, n_sequences))
 
     def _build(self, window: TokenWindow, random: np.random.Generator | None, n_sequences: int) -> Examples:
-        window.verify()
+        window = window.loaded()
         offsets = window.line_offsets[window.document_offsets]
         documents, order = np.arange(window.n_documents), np.arange(n_sequences)
         if random is not None:
@@ -117,7 +117,7 @@ class GooglePacking:
     size_is_random = True
 
     def plan(self, window: TokenWindow, random: np.random.Generator) -> Plan:
-        window.verify()
+        window = window.loaded()
         documents, seed = random.permutation(window.n_documents), int(random.integers(2**62))
         offsets = window.document_offsets
         lines = ranges(offsets[:-1][documents], np.diff(offsets)[documents])

@@ -1,4 +1,4 @@
-"""Token shards: a corpus that has been tokenised once, mapped into memory instead of read.
+"""Token shards: a corpus that has been tokenised once. A shard is read when its tokens are used, not to count them.
 
 A directory of shards has three arrays (`TokenWindow`) as .npy files for each window and for the held-out documents. Its
 meta.json says what they were made from, and has their checksums.
@@ -11,9 +11,9 @@ import json
 import os
 import reprlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -210,27 +210,35 @@ class ShardedCorpus:
             )
 
     def _load(self, shard: dict[str, Any]) -> TokenWindow:
+        # Touching mapped memory beyond the end of a file that somebody truncates kills the process: it serves to count.
+        return self._window(shard, "r", read=lambda: self._read(shard))
+
+    def _read(self, shard: dict[str, Any]) -> TokenWindow:
+        window = self._window(shard, None)
+        # Shards of earlier versions have no checksums.
+        for field, checksum in shard.get("sha256", {}).items():
+            if _checksum(getattr(window, field)) != checksum:
+                raise ValueError(f"{self.directory / shard['name']}.{field}.npy is damaged: its checksum is another")
+        return window
+
+    def _window(
+        self, shard: dict[str, Any], mmap_mode: Literal["r"] | None, read: Callable[[], TokenWindow] | None = None
+    ) -> TokenWindow:
         arrays = {}
         for field in _ARRAYS:
             path = self.directory / f"{shard['name']}.{field}.npy"
             try:
-                arrays[field] = np.load(path, mmap_mode="r", allow_pickle=False)
+                arrays[field] = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
             except (ValueError, EOFError, FileNotFoundError) as error:
                 raise ValueError(f"{path} must be an array of a token shard, got: {error}") from error
             array, dtypes = arrays[field], ("uint16", "uint32") if field == "ids" else ("int64",)
             if array.ndim != 1 or array.dtype not in dtypes:
                 got = f"{array.dtype} of shape {list(array.shape)}"
                 raise ValueError(f"{path} must be a row of {' or '.join(dtypes)}, got {got}")
-        window = TokenWindow(**arrays, verify=lambda: self._verify(shard, arrays))
+        window = TokenWindow(**arrays, read=read)
         if (window.n_tokens, window.n_documents) != (shard["tokens"], shard["documents"]):
             raise ValueError(
                 f"{shard['name']} in {self.directory} must have {shard['tokens']} tokens and {shard['documents']} "
                 f"documents, got {window.n_tokens} and {window.n_documents}"
             )
         return window
-
-    def _verify(self, shard: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        # Shards of earlier versions have no checksums.
-        for field, checksum in shard.get("sha256", {}).items():
-            if _checksum(arrays[field]) != checksum:
-                raise ValueError(f"{self.directory / shard['name']}.{field}.npy is damaged: its checksum is another")

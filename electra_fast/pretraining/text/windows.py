@@ -28,14 +28,13 @@ class TokenWindow:
         ids: [N] int32, uint16 or uint32, all tokens.
         line_offsets: [lines + 1] int64, starts of lines in ids.
         document_offsets: [documents + 1] int64, starts of documents in lines.
-        verify: raises ValueError if the arrays are not those that were once written; whoever uses the tokens, and not
-            only counts them, calls it before.
+        read: gives the window with its arrays in memory, where these are only mapped to files; see `loaded`.
     """
 
     ids: np.ndarray
     line_offsets: np.ndarray
     document_offsets: np.ndarray
-    verify: Callable[[], None] = lambda: None
+    read: Callable[[], TokenWindow] | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -44,6 +43,14 @@ class TokenWindow:
     @property
     def n_documents(self) -> int:
         return len(self.document_offsets) - 1
+
+    def loaded(self) -> TokenWindow:
+        """The window in memory; whoever uses the tokens, and not only counts them, takes this one.
+
+        Raises:
+            ValueError: files that are damaged, or that changed since the window was made.
+        """
+        return self if self.read is None else self.read()
 
 
 def token_windows(

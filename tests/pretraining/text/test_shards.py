@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from texts import documents, text
 
 from electra_fast.cli.prepare import PrepareCommand
 from electra_fast.pretraining.text.corpus import Corpus
+from electra_fast.pretraining.text.sequences import DensePacking, GooglePacking
 from electra_fast.pretraining.text.shards import ShardedCorpus, open_corpus, write_shards
 from electra_fast.pretraining.text.stream import SequenceStream, held_out_sequences
 from electra_fast.pretraining.text.vocab import train_vocab, write_vocab
@@ -184,6 +186,22 @@ def test_shards_are_as_they_were_written(tokenizer, tmp_path, field):
         del shard["sha256"]  # as in shards of earlier versions
     (tmp_path / "meta.json").write_text(json.dumps(meta))
     held_out_sequences(ShardedCorpus(tmp_path), tokenizer, 8, 1)
+
+
+@pytest.mark.parametrize("packing", ["dense", "google"])
+@pytest.mark.parametrize("field", ["ids", "line_offsets", "document_offsets"])
+def test_a_shard_that_is_truncated_while_it_is_in_use_is_named(tokenizer, tmp_path, field, packing):
+    """Mapped memory beyond a file's end kills the process that touches it."""
+    write_shards(Corpus.from_texts(TEXTS), tokenizer, tmp_path)
+    cls, sep, pad = (tokenizer.convert_tokens_to_ids(token) for token in ("[CLS]", "[SEP]", "[PAD]"))
+    maker = DensePacking(LENGTH, cls, sep) if packing == "dense" else GooglePacking(LENGTH, cls, sep, pad)
+    random = np.random.default_rng(0)
+    (window,) = ShardedCorpus(tmp_path).training_windows(tokenizer, None)
+    plan = maker.plan(window.loaded(), random)
+    os.truncate(tmp_path / f"shard-00000.{field}.npy", 128)
+    assert len(plan.build().input_ids) == plan.n_sequences > 0, "what is loaded does not need the file any more"
+    with pytest.raises(ValueError, match=rf"shard-00000\.{field}\.npy must be an array of a token shard, got"):
+        maker.plan(window, random).build()
 
 
 @pytest.mark.parametrize(

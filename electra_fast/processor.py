@@ -44,7 +44,7 @@ def default_threads() -> int:
 
 
 def memory() -> int:
-    """The bytes of memory that this process may use: the machine's, or fewer where its cgroup (a container) has a limit.
+    """The bytes of memory that this process may use: the machine's, or its cgroup's (a container's), if fewer.
 
     Where the system does not tell, these are more than any machine has.
     """

@@ -39,9 +39,10 @@ def finetune(
     """Trains a network on tasks, with several seeds, and measures it on their held-out splits.
 
     A seed whose network does not learn is given up at half of its run, and the next seed is tried. Called again with
-    the same `out`, the function continues after the last checkpoint, whatever ended the run before. SIGTERM and Ctrl-C
-    write a checkpoint first; then they raise SystemExit, with the code 143, and KeyboardInterrupt. Processes that
-    torchrun started train together. Torch's global generator is seeded.
+    the same `out`, the function continues after the last checkpoint, whatever ended the run before. Ctrl-C, SIGTERM,
+    SIGHUP and the warnings of schedulers (SIGUSR1, SIGUSR2, SIGXCPU) write a checkpoint first; then Ctrl-C raises
+    KeyboardInterrupt, and the others SystemExit with the code 128 + their number. Processes that torchrun started train
+    together. Torch's global generator is seeded.
 
     Args:
         model: the checkpoint to begin with, a directory or a model on the Hub; its head is kept where it fits.

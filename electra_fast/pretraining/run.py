@@ -94,8 +94,9 @@ def pretrain(
 
     Evaluates on held-out text before the first step, at every checkpoint and at the end. A second call with the same
     `out` resumes after the last checkpoint, however the run ended before, with any number of processes; it trains a
-    finished run no further. SIGTERM and Ctrl-C write a checkpoint first; then they raise SystemExit, with the code 143,
-    and KeyboardInterrupt. Processes that torchrun started train together. The call seeds torch's global generator.
+    finished run no further. Ctrl-C, SIGTERM, SIGHUP and the warnings of schedulers (SIGUSR1, SIGUSR2, SIGXCPU) write a
+    checkpoint first; then Ctrl-C raises KeyboardInterrupt, and the others SystemExit with the code 128 + their number.
+    Processes that torchrun started train together. The call seeds torch's global generator.
 
     Args:
         recipe: shapes and hyperparameters.

@@ -28,6 +28,10 @@ from .precision import LossScale, lower_precision
 from .report import RunReport
 from .schedule import warmup_decay
 
+# Signals by which users and systems end a process, and those that warn it of its end: a closed terminal, and SIGUSR1 or
+# SIGUSR2 before a time limit of Slurm, LSF or Grid Engine, or SIGXCPU at one of processor time.
+_ENDS = ("SIGTERM", "SIGINT")
+_WARNINGS = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 # A signal that comes again within this time is the same one, sent twice.
 _REPEAT_SECONDS = 5.0
 
@@ -194,22 +198,21 @@ def mixed_seed(*parts: object) -> int:
 
 @contextmanager
 def stopped_by_signals(loop: Loop) -> Iterator[None]:
-    """Lets SIGTERM and Ctrl-C end the loop after the current update.
+    """Lets signals that would end the process end the loop after the current update.
 
-    A signal repeated after 5 seconds acts as usual, because a user who repeats it means it. Sooner repeats do not:
-    Slurm and torchrun, or torchrun and a terminal, send the same signal twice. Outside the main thread nothing changes.
+    SIGTERM or Ctrl-C acts as usual 5 seconds after the first signal, because a user who repeats it means it. Sooner
+    repeats do not: Slurm and torchrun, or torchrun and a terminal, send the same signal twice. Outside the main thread
+    nothing changes.
     """
     deadline = math.inf
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    # A background job of a shell ignores Ctrl-C, and should go on doing so.
-    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    before = _handlers()
 
     def stop(number: int, _: object) -> None:
         nonlocal deadline
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline and signal.Signals(number).name in _ENDS:
             signal.signal(number, before[number])
             signal.raise_signal(number)
         deadline = min(deadline, time.monotonic() + _REPEAT_SECONDS)
@@ -222,6 +225,19 @@ def stopped_by_signals(loop: Loop) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _handlers() -> dict[int, Any]:
+    """The signals that may stop a loop, with what they do now."""
+    found = {}
+    for name in (*_ENDS, *_WARNINGS):
+        if hasattr(signal, name):  # Windows has few
+            handler = signal.getsignal(getattr(signal, name))
+            # A background job of a shell ignores Ctrl-C, and one of nohup SIGHUP: both should go on doing so. Python
+            # cannot put back what C installed (None), and a warning that the program itself handles is for it.
+            if handler == signal.SIG_DFL or (name in _ENDS and handler not in (signal.SIG_IGN, None)):
+                found[getattr(signal, name)] = handler
+    return found
 
 
 def end_by_signal(number: int) -> NoReturn:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -91,18 +93,33 @@ class ProgressLine:
         now = time.monotonic()
         if self._is_live:
             # Spaces overwrite the rest of a longer line before.
-            self._stream.write(f"\r{line:<{self._width}}")
+            self._write(f"\r{line:<{self._width}}")
             self._width = len(line)
         elif is_last or now - self._last >= _PLAIN_INTERVAL:
-            self._stream.write(line + "\n")
+            self._write(line + "\n")
             self._last = now
-        self._stream.flush()
+
+    def say(self, text: str) -> None:
+        """Prints a text on a line of its own."""
+        self.end()
+        self._write(text + "\n")
 
     def end(self) -> None:
         """Ends the line, so that the next output starts on a new one."""
         if self._is_live and self._width:
-            self._stream.write("\n")
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
             self._stream.flush()
+        except OSError as error:
+            if not self._is_live or error.errno != errno.EIO:
+                raise
+            # The terminal was closed. A run does not end by that, and one that SIGHUP ends has yet to write its state.
+            # From now on all output of the process goes nowhere.
+            with open(os.devnull, "w", encoding="utf-8") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 def format_duration(seconds: float) -> str:

@@ -60,8 +60,7 @@ class RunReport:
     def say(self, text: str) -> None:
         """Prints a text on a line of its own."""
         if self._writer is not None:
-            self._line.end()
-            print(text, flush=True)
+            self._line.say(text)
 
     def end(self) -> None:
         """Ends the progress line, so that the next output starts on a new one."""

@@ -1,7 +1,9 @@
 """A run that was killed, rerun: what follows is bit for bit what would have followed."""
 
+import os
 import random
 import signal
+import sys
 import time
 
 import pytest
@@ -168,3 +170,26 @@ def test_sigterm_to_torchrun_ends_two_processes_after_a_checkpoint(tmp_path, who
     run(out, checkpoint_every=100)
     losses, wanted = ([record["loss"] for record in curve(directory)] for directory in (out, whole))
     assert losses == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs terminals")
+def test_a_terminal_that_is_closed_ends_the_run_after_a_checkpoint(tmp_path):
+    """SIGHUP comes, and from then on each output is an error."""
+    import fcntl
+    import termios
+
+    out, (controller, terminal) = tmp_path / "out", os.openpty()
+    process = start(
+        [(out, {"n_steps": 1000})],
+        before=SLOW,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        **dict.fromkeys(("stdin", "stdout", "stderr"), terminal),
+    )
+    os.close(terminal)
+    wait_for(lambda: steps_done(out) >= 1, process)
+    os.close(controller)
+    assert process.wait(timeout=60) == 128 + signal.SIGHUP
+    (end,) = read_records(out / "log.jsonl", "end")
+    assert end["reason"] == "interrupted"
+    assert f"step-{end['step']}" in checkpoints(out)

@@ -1,7 +1,11 @@
 """The live line and the log."""
 
+import errno
 import io
 import math
+import os
+
+import pytest
 
 from electra_fast.training.progress import JsonLines, ProgressLine, format_duration, read_records
 
@@ -39,6 +43,35 @@ def test_a_process_may_have_no_standard_output(monkeypatch):
     line = ProgressLine()
     line.show(50, 0.25, 30.0, {"gen": "12345"})
     line.end()
+
+
+def test_a_terminal_that_is_closed_takes_nothing_and_ends_nothing(capfd):
+    class Closed(Terminal):
+        def flush(self):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        def fileno(self):
+            return 1
+
+    descriptor = os.dup(1)
+    try:
+        line = ProgressLine(Closed())
+        line.show(50, 0.25, 30.0, {})
+        os.write(1, b"is lost")
+    finally:
+        os.dup2(descriptor, 1)
+        os.close(descriptor)
+    assert capfd.readouterr().out == "", "it is the whole process that has no terminal"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EPIPE])
+def test_other_errors_of_an_output_are_told(number):
+    class Full(Terminal):
+        def flush(self):
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(OSError, match=os.strerror(number)):
+        ProgressLine(Full()).show(50, 0.25, 30.0, {})
 
 
 def test_elsewhere_a_line_now_and_then_and_the_last():

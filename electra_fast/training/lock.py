@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from ..disk import made
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -32,7 +34,8 @@ def locked(directory: Path) -> Iterator[None]:
         print(f"no lock on {directory}: {_UNLOCKED}", flush=True)
         yield
         return
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    place = Path(os.path.realpath(directory))  # a link may lead to what is not there yet
+    missing = [path for path in (place, *place.parents) if not path.exists()]
     path = directory / NAME
     file = _open_locked(path)
     try:
@@ -45,14 +48,14 @@ def locked(directory: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
         os.close(file)
         with suppress(OSError):  # a directory that is not empty
-            for made in missing:
-                made.rmdir()
+            for made_here in missing:
+                made_here.rmdir()
 
 
 def _open_locked(path: Path) -> int:
     """An open, locked file of this name."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        made(path.parent)
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except FileNotFoundError:  # another process has just removed the directory that it had made

@@ -81,6 +81,28 @@ def test_a_link_in_its_place_is_not_followed(tmp_path):
     assert (tmp_path / "precious").read_text() == "text"
 
 
+@pytest.mark.parametrize("out", ["link", "link/run", "between"])
+def test_a_directory_is_made_where_links_lead(tmp_path, out):
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "runs")
+    (tmp_path / "between").symlink_to("link")
+    with locked(tmp_path / out):
+        assert (tmp_path / out / NAME).is_file()
+        with pytest.raises(BlockingIOError), locked(tmp_path / out):
+            pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["between", "link"], "what was made is removed"
+    with locked(tmp_path / out):
+        (tmp_path / out / "result").touch()
+    assert [path.name for path in (tmp_path / "disk").rglob("*") if path.is_file()] == ["result"]
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "between").is_symlink()
+
+
+def test_a_link_in_a_circle_is_refused(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(FileExistsError, match="a link that leads in a circle"), locked(tmp_path / "a"):
+        pass
+
+
 def test_many_that_take_turns_are_never_two_at_once(tmp_path):
     """The file is removed and made again all the time."""
     inside, seen, refused = [0], [], [0]

@@ -226,7 +226,7 @@ def written(path: str | os.PathLike, mode: Literal["w", "wb"] = "w") -> Iterator
     """
     check_writable(path)
     encoding, place = None if mode == "wb" else "utf-8", _followed(path)
-    with _named_if_full(path):
+    with named_if_full(path):
         if is_stream(path):
             # A descriptor keeps its place in what it is open for, which another opening would not know.
             with open(os.dup(place) if isinstance(place, int) else place, mode, encoding=encoding) as file:
@@ -246,7 +246,7 @@ def written(path: str | os.PathLike, mode: Literal["w", "wb"] = "w") -> Iterator
 
 
 @contextmanager
-def _named_if_full(path: str | os.PathLike) -> Iterator[None]:
+def named_if_full(path: str | os.PathLike) -> Iterator[None]:
     """Names the file in the error of a disk or a device that takes no more."""
     try:
         yield

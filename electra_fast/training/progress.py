@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from ..disk import written
+from ..disk import named_if_full, written
 from .json_files import parsed_object
 
 # Seconds between two lines if the output is not a terminal.
@@ -24,15 +24,17 @@ class JsonLines:
     """An append-only file with one JSON object per line, each written whole; NaN and infinities become null."""
 
     def __init__(self, path: str | Path):
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
+        self._path, self._file = path, open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
 
     def write(self, kind: str, **fields: Any) -> None:
         record = {"kind": kind, **{name: _json_value(value) for name, value in fields.items()}}
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._file.flush()
+        with named_if_full(self._path):
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with named_if_full(self._path):
+            self._file.close()
 
     def __enter__(self) -> JsonLines:
         return self

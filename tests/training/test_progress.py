@@ -26,6 +26,14 @@ def test_records_are_lines_of_json_and_a_cut_off_one_is_left_out(tmp_path):
     assert read_records(path, "run") == [{"kind": "run", "seed": 1}]
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_told_with_the_name_of_the_log():
+    log = JsonLines("/dev/full")
+    for call in (lambda: log.write("run", seed=1), log.close):
+        with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+            call()
+
+
 def test_the_line_is_rewritten_on_a_terminal():
     stream = Terminal()
     line = ProgressLine(stream)

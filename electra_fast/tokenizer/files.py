@@ -302,7 +302,12 @@ def _as_json(value: Any) -> Any:
 def write_directory(
     backend: Tokenizer, settings: dict[str, Any], directory: str | os.PathLike, prefix: str | None
 ) -> tuple[str, ...]:
-    """Writes tokenizer.json, tokenizer_config.json and, where the ids allow it, vocab.txt; returns their paths."""
+    """Writes tokenizer.json, tokenizer_config.json and, where the ids allow it, vocab.txt; returns their paths.
+
+    Raises:
+        ValueError: a component that is not BERT's, which was put into the backend after it was made.
+    """
+    simplify(backend)
     paths = [path_in(directory, name, prefix) for name in (CONFIG_FILE, TOKENIZER_FILE, VOCAB_FILE)]
     content = {name: value for name, value in settings.items() if value not in (None, [])}
     normalizer = backend.normalizer

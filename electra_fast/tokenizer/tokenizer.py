@@ -416,6 +416,7 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
 
     @property
     def do_lower_case(self) -> bool:
+        simplify(self._tokenizer)  # the normalizer may be another one since
         return self._tokenizer.normalizer.lowercase
 
     def __repr__(self) -> str:

@@ -121,6 +121,18 @@ def test_a_component_set_later():
     assert tokenizer("The dog")["input_ids"] != before and not tokenizer.do_lower_case
 
 
+def test_a_component_set_later_is_saved_before_it_is_used(tmp_path):
+    tokenizer = ElectraTokenizer(small_vocab())
+    tokenizer.backend_tokenizer.normalizer = sequence(BERT(lowercase=False))
+    assert not tokenizer.do_lower_case
+    tokenizer.backend_tokenizer.normalizer = sequence(BERT(lowercase=False))
+    tokenizer.save_pretrained(tmp_path)
+    assert not ElectraTokenizer.from_pretrained(tmp_path).do_lower_case
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    with pytest.raises(ValueError, match="NFC"):
+        tokenizer.save_pretrained(tmp_path)
+
+
 def test_a_normalizer_in_a_sequence_takes_the_settings_of_the_config(tmp_path):
     backend(small_vocab(), sequence(BERT())).save(str(tmp_path / "tokenizer.json"))
     for settings in ({}, {"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}):

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := demo
-.PHONY: bundled demo test test-slow gpu sanitize fuzz fuzz_cpu random lint bench resources clean
+.PHONY: bundled demo test test-slow gpu sanitize fuzz fuzz_cpu fuzz_files random lint bench resources clean
 
 # One environment, installed anew when the requirements or the C++ sources change. The demo needs only a part of it.
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inc)
@@ -110,7 +110,11 @@ RANDOM_SECONDS ?= 1200
 random: .venv/installed
 	RANDOM_SECONDS=$(RANDOM_SECONDS) $(BIN)/python -m pytest -n 0 -m slow tests/model/test_cpu_encoder_random.py
 
-fuzz: fuzz_cpu build/fuzz/fuzz_encoder
+# Broken tokenizer.json, tokenizer_config.json and their like, each through loading, calls and saving.
+fuzz_files: .venv/installed
+	RANDOM_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -n 0 -m slow tests/tokenizer/test_random_files.py
+
+fuzz: fuzz_cpu fuzz_files build/fuzz/fuzz_encoder
 	build/fuzz/fuzz_encoder -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/ \
 		build/fuzz/corpus csrc/tokenizer/fuzz/corpus
 

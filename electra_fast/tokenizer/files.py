@@ -248,11 +248,11 @@ def read_settings(find: Callable[[str], Path | None], given: Mapping[str, Any]) 
             if not given.get(name):
                 settings[name] = value
         _part_named(settings)
-        settings = _with_added_tokens(settings)
+        settings = {name: _with_added_tokens(value) for name, value in settings.items()}
         settings["added_tokens_decoder"] = _read_added(find("added_tokens.json"), settings)
     if "additional_special_tokens" in settings:
         settings.setdefault("extra_special_tokens", settings.pop("additional_special_tokens"))
-    return _with_added_tokens(settings), is_whole
+    return {name: _with_added_tokens(value) for name, value in settings.items()}, is_whole
 
 
 def _part_named(settings: dict[str, Any]) -> None:

@@ -12,11 +12,12 @@ from cpu_pairs import pair
 
 from electra_fast.model import cpu_encoder
 
+SECONDS = float(os.environ.get("RANDOM_SECONDS", "60"))
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(SECONDS + 600),
     pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cpu_encoder.obstacle()}"),
 ]
-SECONDS = float(os.environ.get("RANDOM_SECONDS", "60"))
 
 
 def draw_model(draw: random.Random) -> dict:

@@ -83,6 +83,12 @@ def test_a_key_called_self(directory):
     assert ElectraTokenizer.from_pretrained(directory).init_kwargs["self"] == 3
 
 
+@pytest.mark.parametrize("name", [CONFIG, MAP])
+def test_a_file_is_no_added_token_whatever_it_holds(directory, name):
+    change(directory, name, content="a", __type="AddedToken")
+    assert ElectraTokenizer.from_pretrained(directory)("a b").input_ids == [2, 5, 6, 3]
+
+
 def test_the_unknown_token_of_tokenizer_json_must_be_there(directory):
     content = json.loads((directory / "tokenizer.json").read_text())
     content["model"]["unk_token"] = "[WHAT]"

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from ..disk import made
+from ..disk import made, named_if_full
 
 try:
     import fcntl
@@ -40,8 +40,9 @@ def locked(directory: Path) -> Iterator[None]:
     file = _open_locked(path)
     try:
         holder = f"host {socket.gethostname()}, process {os.getpid()}, since {datetime.now().astimezone():%F %T %z}"
-        os.ftruncate(file, 0)
-        os.write(file, holder.encode())
+        with named_if_full(path):
+            os.ftruncate(file, 0)
+            os.write(file, holder.encode())
         yield
     finally:
         # The file goes before the lock does, so nobody loses a lock file that is in use.

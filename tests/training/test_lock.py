@@ -103,6 +103,17 @@ def test_a_link_in_a_circle_is_refused(tmp_path):
         pass
 
 
+def test_a_full_disk_is_told_with_the_name_of_the_lock(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(OSError, match=rf"No space left on device: .*{re.escape(NAME)}"), locked(tmp_path / "run"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_many_that_take_turns_are_never_two_at_once(tmp_path):
     """The file is removed and made again all the time."""
     inside, seen, refused = [0], [], [0]

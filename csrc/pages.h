@@ -2,6 +2,7 @@
 #pragma once
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -12,12 +13,14 @@ namespace electra_fast {
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 // Asks for huge pages, if the system has them: they take one page fault per two megabytes instead of one per four
-// kilobytes, and fewer address translations if memory is touched at random.
+// kilobytes, and fewer address translations if memory is touched at random. The advice is for all pages that hold some of
+// the data: one for a part of a mapping would part it, and realloc could not move it but would copy all of it.
 inline void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t n_bytes) {
 #ifdef MADV_HUGEPAGE
-    const auto begin = (reinterpret_cast<std::uintptr_t>(data) + kHugePage - 1) / kHugePage * kHugePage;
-    const auto end = (reinterpret_cast<std::uintptr_t>(data) + n_bytes) / kHugePage * kHugePage;
-    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // an advice: may be refused
+    const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+    const auto begin = reinterpret_cast<std::uintptr_t>(data) / page * page;
+    const auto end = (reinterpret_cast<std::uintptr_t>(data) + n_bytes + page - 1) / page * page;
+    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // an advice: may be refused
 #endif
 }
 

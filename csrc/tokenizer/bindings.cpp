@@ -27,6 +27,8 @@ py::array_t<T> to_array(Buffer<T>&& values) {
     return py::array_t<T>(size, data, owner_of(data));
 }
 
+constexpr std::size_t kTexts = std::size_t{1} << 12;  // texts between two checks whether a call must end
+
 // Views of Python strings. It keeps the strings alive, whatever other threads do to their lists meanwhile.
 class Texts {
 public:
@@ -45,11 +47,15 @@ public:
     void add_all(const py::handle& sequence, const Name& name) {
         const auto fast = py::reinterpret_steal<py::object>(PySequence_Fast(sequence.ptr(), "texts must be a sequence"));
         if (!fast) throw py::error_already_set();
-        PyObject* const* const items = PySequence_Fast_ITEMS(fast.ptr());
-        const auto n = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(fast.ptr()));
-        views_.reserve(views_.size() + n);
-        owned_.reserve(owned_.size() + n);
-        for (std::size_t i = 0; i < n; ++i) {
+        const auto size = [&fast] { return static_cast<std::size_t>(PySequence_Fast_GET_SIZE(fast.ptr())); };
+        views_.reserve(views_.size() + size());
+        owned_.reserve(owned_.size() + size());
+        for (std::size_t i = 0;; ++i) {
+            // The handler of a signal may change the list, so its size and its place are asked for anew.
+            if (i % kTexts == kTexts - 1 && PyErr_CheckSignals()) throw py::error_already_set();
+            const std::size_t n = size();
+            if (i >= n) break;
+            PyObject* const* const items = PySequence_Fast_ITEMS(fast.ptr());
             if (i + kAhead < n) __builtin_prefetch(items[i + kAhead]);  // strings lie anywhere
             add(items[i], [&] { return name(i); });
         }
@@ -81,8 +87,6 @@ private:
     std::vector<SourceText> views_;
     std::vector<PyObject*> owned_;
 };
-
-constexpr std::size_t kTexts = std::size_t{1} << 12;  // texts between two checks whether a call must end
 
 // As text.h's, in pieces that end where a character does, between which the call may stop.
 std::size_t find_ill_formed(std::string_view bytes, Stop& stop) {

@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdlib>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <memory>
 #include <new>
 #include <type_traits>
@@ -64,7 +67,16 @@ private:
         static_cast<void>(values_.release());
         values_.reset(static_cast<T*>(moved));
         capacity_ = capacity;
-        if (capacity * sizeof(T) >= kAlwaysFresh) advise_huge_pages(moved, capacity * sizeof(T));
+        if (capacity * sizeof(T) >= kAlwaysFresh) advise_huge_pages(moved, usable(moved, capacity * sizeof(T)));
+    }
+
+    // The bytes of a piece of memory, of which n_bytes were asked for.
+    static std::size_t usable([[maybe_unused]] void* memory, std::size_t n_bytes) {
+#ifdef __GLIBC__
+        return malloc_usable_size(memory);
+#else
+        return n_bytes;
+#endif
     }
 
     std::unique_ptr<T, Free> values_;

@@ -16,6 +16,7 @@ namespace {
 constexpr std::size_t kTask = std::size_t{1} << 18;  // bytes that one thread takes at a time
 constexpr std::size_t kBytesPerToken = 4;            // prose has more; arrays grow where a text has fewer
 constexpr std::size_t kAhead = 4;                    // texts that are fetched into the cache in advance
+constexpr std::size_t kRows = std::size_t{1} << 16;  // texts between two checks whether the call must end
 
 // A place in the texts: code unit `unit` of text `row`.
 struct Place {
@@ -23,11 +24,12 @@ struct Place {
 };
 
 // The places where the tasks begin, and the end of the last. Only a text that is too long for one task is cut.
-std::vector<Place> borders(std::span<const SourceText> texts, std::size_t n_threads, bool may_cut) {
+std::vector<Place> borders(std::span<const SourceText> texts, std::size_t n_threads, bool may_cut, Stop& stop) {
     if (n_threads == 1 || texts.empty()) return {{0, 0}, {texts.size(), 0}};
     std::vector<Place> borders{{0, 0}};
     std::size_t room = kTask;  // bytes that the task can still take
     for (std::size_t row = 0; row < texts.size(); ++row) {
+        if (row % kRows == 0) stop.check();
         const SourceText& text = texts[row];
         std::size_t unit = 0, left = text.n_bytes();
         while (left >= room) {
@@ -175,13 +177,17 @@ private:
 template <typename Output>
 Output encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const SourceText> texts, const BulkOptions& options,
                     Stop& stop) {
-    const std::vector<Place> places = borders(texts, options.n_threads, Output::may_cut(encoder, options));
+    const std::vector<Place> places = borders(texts, options.n_threads, Output::may_cut(encoder, options), stop);
     const std::size_t n_tasks = places.size() - 1;
     std::size_t n_bytes = 0;
-    for (const SourceText& text : texts) n_bytes += text.n_bytes();
     Buffer<std::int64_t> offsets;
     offsets.resize(texts.size() + 1);
-    std::fill_n(offsets.data(), offsets.size(), 0);
+    offsets[0] = 0;
+    for (std::size_t row = 0; row < texts.size(); ++row) {
+        if (row % kRows == 0) stop.check();
+        n_bytes += texts[row].n_bytes();
+        offsets[row + 1] = 0;
+    }
     const auto encode_task = [&](std::size_t task, Worker& worker, Output& output) {
         const Place first = places[task], last = places[task + 1];
         std::size_t unchecked = 0;  // bytes
@@ -190,14 +196,14 @@ Output encode_texts(const Encoder& encoder, WorkerPool& pool, std::span<const So
             if (row + kAhead < texts.size()) prefetch(texts[row + kAhead]);
             const std::size_t from = row == first.row ? first.unit : 0, to = row == last.row ? last.unit : text.n_units;
             const std::size_t begin = output.size();
-            unchecked += (to - from) * text.unit_size();
+            unchecked += (to - from) * text.unit_size() + 1;  // an empty text takes time, too
             if (unchecked >= Stop::kStep) {
                 worker.check();
                 unchecked = 0;
             }
             if (from == 0) output.add_specials(options.prefix, options);
             try {
-                output.add_text(encoder, to_utf8(text.slice(from, to), worker.utf8), worker, options);
+                output.add_text(encoder, to_utf8(text.slice(from, to), worker.utf8, worker.stop), worker, options);
             } catch (const SurrogateError& error) {
                 throw TextError(row, SurrogateError(error.surrogate, error.position + from).what());
             }

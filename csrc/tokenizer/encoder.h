@@ -55,7 +55,7 @@ struct Worker {
     NormalizedText normalized;
     std::vector<Token> pieces;
     std::vector<AddedTokens::Part> raw_parts, normalized_parts;
-    std::string utf8;
+    Buffer<char> utf8;
     Buffer<Token> tokens;
     Stop* stop = nullptr;  // of the call that uses this worker, if that may end early
 

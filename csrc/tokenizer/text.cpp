@@ -16,12 +16,11 @@ std::size_t behind_space(const Unit* units, std::size_t from, std::size_t n) {
     return from < n ? from + 1 : n;
 }
 
+// Writes units[from] up to units[n] to `out`; returns the end of what is written.
 template <typename Unit>
-void append_utf8(const Unit* units, std::size_t n, std::string& bytes) {
+char* write_utf8(const Unit* units, std::size_t from, std::size_t n, char* out) {
     constexpr std::size_t kStep = 32;
-    bytes.resize(n * (sizeof(Unit) == 1 ? 2 : sizeof(Unit) == 2 ? 3 : 4));
-    char* out = bytes.data();
-    for (std::size_t i = 0; i < n;) {
+    for (std::size_t i = from; i < n;) {
         // Most text is ASCII, so a step of only ASCII is narrowed at once.
         while (i + kStep <= n) {
             Unit all = 0;
@@ -51,7 +50,19 @@ void append_utf8(const Unit* units, std::size_t n, std::string& bytes) {
             }
         }
     }
-    bytes.resize(static_cast<std::size_t>(out - bytes.data()));
+    return out;
+}
+
+template <typename Unit>
+std::string_view as_utf8(const Unit* units, std::size_t n, Buffer<char>& bytes, Stop* stop) {
+    bytes.clear();
+    char* const begin = bytes.reserve(n * (sizeof(Unit) == 1 ? 2 : sizeof(Unit) == 2 ? 3 : 4));
+    char* end = begin;
+    for (std::size_t from = 0; from < n; from += Stop::kStep) {
+        if (stop && from) stop->check();
+        end = write_utf8(units, from, std::min(from + Stop::kStep, n), end);
+    }
+    return {begin, static_cast<std::size_t>(end - begin)};
 }
 
 std::string hexadecimal(std::uint32_t value) {
@@ -79,21 +90,17 @@ std::size_t SourceText::behind_space(std::size_t from) const {
     }
 }
 
-std::string_view to_utf8(const SourceText& text, std::string& scratch) {
+std::string_view to_utf8(const SourceText& text, Buffer<char>& scratch, Stop* stop) {
     switch (text.form) {
-        case SourceText::Form::kUtf8:
-            return {static_cast<const char*>(text.data), text.n_units};
         case SourceText::Form::kLatin1:
-            append_utf8(static_cast<const std::uint8_t*>(text.data), text.n_units, scratch);
-            break;
+            return as_utf8(static_cast<const std::uint8_t*>(text.data), text.n_units, scratch, stop);
         case SourceText::Form::kUcs2:
-            append_utf8(static_cast<const std::uint16_t*>(text.data), text.n_units, scratch);
-            break;
+            return as_utf8(static_cast<const std::uint16_t*>(text.data), text.n_units, scratch, stop);
         case SourceText::Form::kUcs4:
-            append_utf8(static_cast<const std::uint32_t*>(text.data), text.n_units, scratch);
-            break;
+            return as_utf8(static_cast<const std::uint32_t*>(text.data), text.n_units, scratch, stop);
+        default:
+            return {static_cast<const char*>(text.data), text.n_units};
     }
-    return scratch;
 }
 
 std::size_t find_ill_formed(std::string_view bytes) {

@@ -7,6 +7,9 @@
 #include <string>
 #include <string_view>
 
+#include "tokenizer/buffer.h"
+#include "tokenizer/stop.h"
+
 namespace electra_fast {
 
 // A view of code units. kUtf8 must be well-formed; other forms hold one code point per unit, as Python's strings do.
@@ -35,8 +38,9 @@ struct SurrogateError : std::invalid_argument {
     std::size_t position;  // in code units
 };
 
-// The text as UTF-8: a view of the text itself, or of a copy in scratch. Throws SurrogateError.
-std::string_view to_utf8(const SourceText& text, std::string& scratch);
+// The text as UTF-8: a view of the text itself, or of a copy in scratch. Throws SurrogateError, and Stopped if there is a
+// `stop` that says so.
+std::string_view to_utf8(const SourceText& text, Buffer<char>& scratch, Stop* stop);
 
 // The offset of the first byte that is not part of well-formed UTF-8; the size if there is none.
 std::size_t find_ill_formed(std::string_view bytes);

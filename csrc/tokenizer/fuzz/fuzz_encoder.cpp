@@ -275,8 +275,9 @@ void check_utf8(std::string_view text) {
     const std::u32string characters = decode(text);
     const char32_t last = characters.empty() ? 0 : *std::max_element(characters.begin(), characters.end());
     const auto check = [&](const auto& units, SourceText::Form form) {
-        std::string scratch = "left from the last text";
-        if (to_utf8({units.data(), units.size(), form}, scratch) != text) fail("other UTF-8", text);
+        Buffer<char> scratch;
+        for (const char left_from_the_last_text : {'l', 'e', 'f', 't'}) scratch.push_back(left_from_the_last_text);
+        if (to_utf8({units.data(), units.size(), form}, scratch, nullptr) != text) fail("other UTF-8", text);
     };
     using Form = SourceText::Form;
     check(characters, Form::kUcs4);

@@ -71,7 +71,7 @@ private:
     }
 
     // The bytes of a piece of memory, of which n_bytes were asked for.
-    static std::size_t usable([[maybe_unused]] void* memory, std::size_t n_bytes) {
+    static std::size_t usable([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t n_bytes) {
 #ifdef __GLIBC__
         return malloc_usable_size(memory);
 #else

@@ -59,7 +59,7 @@ def post_processor(backend: Tokenizer) -> State:
 
 
 def frames(backend: Tokenizer) -> Frames:
-    """The frames of a single text and of a pair."""
+    """The frames of a single text and of a pair; raises ValueError for a template with tokens that it does not hold."""
     processor = post_processor(backend)
     if processor["type"] == "none":
         return [(0, 0, 0)], [(0, 0, 0), (1, 0, 1)]
@@ -71,8 +71,10 @@ def frames(backend: Tokenizer) -> Frames:
             ((kind, content),) = piece.items()
             if kind == "Sequence":
                 yield "AB".index(content["id"]), 0, content["type_id"]
+            elif (name := content["id"]) not in processor["special_tokens"]:
+                raise ValueError(f"the post_processor must hold its tokens among special_tokens, got no {name!r:.80}")
             else:
-                for index in processor["special_tokens"][content["id"]]["ids"]:
+                for index in processor["special_tokens"][name]["ids"]:
                     yield -1, index, content["type_id"]
 
     return list(pieces(processor["single"])), list(pieces(processor["pair"]))

@@ -96,6 +96,13 @@ def test_the_unknown_token_of_tokenizer_json_must_be_there(directory):
     refused(directory, r"the vocabulary must hold unk_token '\[WHAT\]'; none of its 7 tokens is that")
 
 
+def test_a_template_holds_its_tokens(directory):
+    content = json.loads((directory / "tokenizer.json").read_text())
+    del content["post_processor"]["special_tokens"]["[CLS]"]
+    (directory / "tokenizer.json").write_text(json.dumps(content))
+    refused(directory, r"the post_processor must hold its tokens among special_tokens, got no '\[CLS\]'")
+
+
 @pytest.mark.parametrize("index", [1 << 24, 2**31 - 1, 2**31, 2**32 - 1])
 def test_an_id_is_bounded_since_tables_have_a_row_for_each(directory, index):
     message = rf"ids must be below 16777216, got {index} for 'b'"

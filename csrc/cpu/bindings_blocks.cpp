@@ -14,6 +14,7 @@
 
 #include "cpu/bindings.h"
 #include "cpu/blocks.h"
+#include "cpu/embedding.h"
 #include "cpu/vocabulary_head.h"
 
 namespace py = pybind11;
@@ -77,6 +78,15 @@ AttentionBlock attention_block(const std::array<long, 3>& sizes, std::vector<std
 FeedForwardBlock feed_forward_block(const std::array<long, 3>& sizes, Address x, const Addresses<2>& weights,
                                     const Addresses<2>& biases, const Addresses<2>& norm, float eps, const Drawn& dropout) {
     return {sizes[0], sizes[1], sizes[2], at(x), all_at<const float>(weights), all_at<const float>(biases),
+            {at(norm[0]), at(norm[1])}, eps, dropout_of(dropout)};
+}
+
+// The tables' addresses and numbers of rows, and the tokens' ids: of words, types and positions.
+Embedding embedding_of(const std::array<long, 2>& sizes, const Addresses<3>& tables, const std::array<long, 3>& rows,
+                       const Addresses<3>& ids, const Addresses<2>& norm, float eps, const Drawn& dropout) {
+    const auto table = [&](std::size_t i) -> Table { return {at(tables[i]), rows[i]}; };
+    const auto column = [&](std::size_t i) { return at<const std::int64_t>(ids[i]); };
+    return {{sizes[0], table(0), table(1), table(2), column(0), column(1), column(2)}, sizes[1],
             {at(norm[0]), at(norm[1])}, eps, dropout_of(dropout)};
 }
 
@@ -152,6 +162,29 @@ void bind_blocks(py::module_& module) {
                                               at<float>(dnorm[0]), at<float>(dnorm[1])};
             without_gil(n_threads, limit, [&](const Call& call) {
                 return backward(call, block, at(dout), at(saved), gradients);
+            });
+        });
+    module.def(
+        "embedding_forward",
+        [](const std::array<long, 2>& sizes, const Addresses<3>& tables, const std::array<long, 3>& rows,
+           const Addresses<3>& ids, const Addresses<2>& norm, float eps, const Drawn& dropout, Address out,
+           Address statistics, int n_threads, const std::string& limit) {
+            const Embedding embedding = embedding_of(sizes, tables, rows, ids, norm, eps, dropout);
+            without_gil(n_threads, limit, [&](const Call& call) {
+                return forward(call, embedding, at<float>(out), at<float>(statistics));
+            });
+        });
+    module.def(
+        "embedding_backward",
+        [](const std::array<long, 2>& sizes, const Addresses<3>& tables, const std::array<long, 3>& rows,
+           const Addresses<3>& ids, const Addresses<2>& norm, float eps, const Drawn& dropout, Address dout,
+           Address statistics, const Addresses<3>& dtables, const Addresses<2>& dnorm, std::int64_t padding_id,
+           int n_threads, const std::string& limit) {
+            const Embedding embedding = embedding_of(sizes, tables, rows, ids, norm, eps, dropout);
+            without_gil(n_threads, limit, [&](const Call& call) {
+                return backward(call, embedding, at(dout), at(statistics),
+                                {at<float>(dtables[0]), at<float>(dtables[1]), at<float>(dtables[2]),
+                                 at<float>(dnorm[0]), at<float>(dnorm[1]), padding_id});
             });
         });
     module.def(

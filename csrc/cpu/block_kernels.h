@@ -91,8 +91,8 @@ struct NormBackward {
     const float *weight, *statistics;
     long n, n_tokens;
     Dropout dropout;
-    Matrix dsums;       // gradient of the sums, in panels
-    Matrix dbranch;     // after dropout, in panels; dsums itself without dropout
+    Matrix dsums;       // gradient of the sums
+    Matrix dbranch;     // after dropout, as dsums lies; dsums itself without dropout
 };
 
 // Attention of one head within one sequence; all matrices are those of the whole batch, in panels.
@@ -129,6 +129,8 @@ struct BlockKernels {
     // Turns a panel's logits x of label y into gradients of the cross-entropy: dloss (exp(x - log_sum) - [x is y's]).
     void (*logits_backward)(const Logits&, const float* log_sums, const std::int64_t* labels, const float* dlosses,
                             long first_row, long last_row, long panel);
+    // Dropout of a row of n numbers; `bits` has bits_stride(n) bytes. out may be x.
+    void (*drop)(const Dropout&, std::uint32_t row, long n, const float* x, float* out, std::uint8_t* bits);
     void (*norm)(const NormForward&, long first_row, long last_row);
     // Adds the gradients of weight and bias to `partial` [2, n]; `bits` has bits_stride(n) bytes.
     void (*norm_backward)(const NormBackward&, long first_row, long last_row, float* partial, std::uint8_t* bits);

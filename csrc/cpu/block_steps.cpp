@@ -177,12 +177,15 @@ WeightGradient OutputBackward::weight_gradient(const ConstMatrix& input, float* 
 }
 
 void OutputBackward::add_norms(float* weight, float* bias) const {
-    const long n = output_.n;
+    add_partials(partials_, n_norms(), output_.n, weight, bias);
+}
+
+void add_partials(const float* partials, long n_tasks, long n, float* weight, float* bias) {
     for (const auto& [to, first] : {std::pair(weight, 0L), std::pair(bias, n)}) {
         if (!to) continue;
         std::fill_n(to, n, 0.0f);
-        for (long task = 0; task < n_norms(); ++task)
-            for (long i = 0; i < n; ++i) to[i] += partials_[2 * task * n + first + i];
+        for (long task = 0; task < n_tasks; ++task)
+            for (long i = 0; i < n; ++i) to[i] += partials[2 * task * n + first + i];
     }
 }
 

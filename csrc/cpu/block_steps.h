@@ -86,6 +86,9 @@ void add_up(const BlockKernels& kernels, const WeightGradient& gradient, long ta
 // Floats of scratch memory for both.
 long product_scratch(const BlockKernels& kernels);
 
+// Adds up parts of the gradients of a LayerNorm's parameters, [tasks, 2, n], where they are wanted.
+void add_partials(const float* partials, long n_tasks, long n, float* weight, float* bias);
+
 // The parameters of a block's second part.
 struct Output {
     long n_tokens, k, n;

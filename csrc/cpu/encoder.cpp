@@ -183,19 +183,8 @@ std::unique_ptr<float[]> Encoder::look_up(const Tokens& tokens) const {
     const auto width = static_cast<std::size_t>(sizes_.embedding);
     // Not set to zero: every number is written.
     std::unique_ptr<float[]> sums(new float[size_product(static_cast<std::size_t>(tokens.n_tokens), width)]);
-    const auto row_of = [&](const char* name, const Table& table, std::int64_t id) {
-        if (id < 0 || id >= table.rows)
-            throw std::out_of_range(std::string(name) + " must be in [0, " + std::to_string(table.rows) + "), got " +
-                                    std::to_string(id));
-        return table.values + static_cast<std::size_t>(id) * width;
-    };
-    float* sum = sums.get();
-    for (long token = 0; token < tokens.n_tokens; ++token, sum += width) {
-        const float* const word = row_of("input_ids", tokens.words, tokens.ids[token]);
-        const float* const type = row_of("token_type_ids", tokens.types, tokens.type_ids[token]);
-        const float* const position = row_of("position_ids", tokens.positions, tokens.position_ids[token]);
-        for (std::size_t i = 0; i < width; ++i) sum[i] = word[i] + type[i] + position[i];
-    }
+    for (long token = 0; token < tokens.n_tokens; ++token)
+        tokens.add_up(token, width, sums.get() + static_cast<std::size_t>(token) * width);
     return sums;
 }
 

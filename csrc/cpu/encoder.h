@@ -9,6 +9,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/team.h"
+#include "cpu/tokens.h"
 #include "cpu/weights.h"
 #include "spare.h"
 
@@ -28,19 +29,6 @@ struct LayerWeights {
 struct EmbeddingWeights {
     NormParts norm;
     LinearParts projection;
-};
-
-// A table of the embedding, [rows, embedding].
-struct Table {
-    const float* values;
-    long rows;
-};
-
-// What each of T tokens is: ids, types and positions, [T] each, and the tables that they point into.
-struct Tokens {
-    long n_tokens;
-    Table words, types, positions;
-    const std::int64_t *ids, *type_ids, *position_ids;
 };
 
 // T tokens in sequences that begin at `starts`, whose last entry is T. They are sums of rows of the tables

@@ -65,7 +65,7 @@ class Op:
 OPS: dict[str, Op] = {
     op.torch.__name__: op
     for op in (
-        Op(reference.embed_norm_project, "embedding"),
+        Op(reference.embed_norm_project, "embedding", cpu_module="cpu_embedding"),
         Op(reference.attention, "attention"),
         Op(reference.dropout_add_norm, "norm"),
         Op(reference.linear_gelu, "linear", reference.linear_with),

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -16,6 +17,8 @@
 #include "cpu/blocks.h"
 #include "cpu/embedding.h"
 #include "cpu/vocabulary_head.h"
+#include "pages.h"
+#include "spare.h"
 
 namespace py = pybind11;
 
@@ -90,6 +93,38 @@ Embedding embedding_of(const std::array<long, 2>& sizes, const Addresses<3>& tab
             {at(norm[0]), at(norm[1])}, eps, dropout_of(dropout)};
 }
 
+// Memory of a large result. Its pages stay with the process for later ones: fresh pages take longer than what fills them.
+class Room {
+public:
+    explicit Room(std::size_t n_bytes) : n_bytes_(n_bytes), pages_(spare().take()) {
+        if (pages_ && pages_->n_bytes >= n_bytes && pages_->n_bytes / 2 <= n_bytes) return;
+        pages_.reset();
+        pages_ = std::make_unique<Pages>(n_bytes);
+    }
+    ~Room() { spare().give_back(std::move(pages_)); }
+    Room(const Room&) = delete;
+    Room& operator=(const Room&) = delete;
+
+    py::buffer_info buffer() {
+        return {pages_->memory.data(), 1, py::format_descriptor<std::uint8_t>::format(), static_cast<py::ssize_t>(n_bytes_)};
+    }
+
+private:
+    struct Pages {
+        explicit Pages(std::size_t n) : n_bytes(n), memory(n) {}
+        const std::size_t n_bytes;
+        ZeroedPages<std::uint8_t> memory;
+    };
+    // The gradients of the word tables of two networks, and of their heads.
+    static Spare<Pages, 4>& spare() {
+        static Spare<Pages, 4> kept;
+        return kept;
+    }
+
+    const std::size_t n_bytes_;
+    std::unique_ptr<Pages> pages_;
+};
+
 VocabularyHead vocabulary_head(const std::array<long, 3>& sizes, Address hidden, Address weight, Address bias,
                                Address labels) {
     return {sizes[0], sizes[1], sizes[2], at(hidden), at(weight), at(bias), at<const std::int64_t>(labels)};
@@ -98,6 +133,7 @@ VocabularyHead vocabulary_head(const std::array<long, 3>& sizes, Address hidden,
 }  // namespace
 
 void bind_blocks(py::module_& module) {
+    py::class_<Room>(module, "Room", py::buffer_protocol()).def(py::init<std::size_t>()).def_buffer(&Room::buffer);
     module.def(
         "attention_block_saved",
         [](long hidden, long heads, const std::string& limit) {

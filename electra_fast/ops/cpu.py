@@ -64,3 +64,14 @@ def unfit(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> str | N
     if tensor.untyped_storage().nbytes() < (tensor.storage_offset() + tensor.numel()) * tensor.itemsize:
         return "has less memory than its shape takes"
     return None
+
+
+# Fresh pages of large memory take longer than the numbers that are written into them.
+_LARGE = 8 << 20
+
+
+def room_like(tensor: Tensor) -> Tensor:
+    """Memory for a tensor of the same shape and dtype, with any values. The process keeps some that is large and free."""
+    if tensor.nbytes < _LARGE:
+        return tensor.new_empty(tensor.shape)
+    return torch.frombuffer(extension.Room(tensor.nbytes), dtype=tensor.dtype).view(tensor.shape)

@@ -172,7 +172,7 @@ def room_to_save(hidden: Tensor, n_columns: int) -> Tensor:
 
 def room_for_gradients(tensors: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | None]:
     """Memory for the wanted gradients, in the order of the tensors."""
-    return [x.new_empty(x.shape) if is_wanted else None for x, is_wanted in zip(tensors, wanted, strict=True)]
+    return [cpu.room_like(x) if is_wanted else None for x, is_wanted in zip(tensors, wanted, strict=True)]
 
 
 def wanted_only(grads: Iterable[Tensor | None]) -> list[Tensor]:

@@ -1,5 +1,6 @@
-// The two blocks for Python. Tensors come as addresses, 0 for none; the caller vouches for their sizes, strides, types
-// and device, and that they live until the call returns.
+// The two blocks for Python: of float32 in the module itself, of bfloat16 in its submodule `bfloat16`. Tensors come as
+// addresses, 0 for none; the caller vouches for their sizes, strides, types and device, and that they live until the
+// call returns.
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -32,7 +33,7 @@ using Addresses = std::array<Address, n>;
 // (threshold of 65536, seed) of a dropout.
 using Drawn = std::pair<std::uint32_t, std::int64_t>;
 
-template <typename T = const float>
+template <typename T>
 T* at(Address address) {
     return reinterpret_cast<T*>(address);
 }
@@ -50,20 +51,21 @@ Dropout dropout_of(const Drawn& drawn) {
     return {threshold, scale, static_cast<std::uint64_t>(seed)};
 }
 
-const BlockKernels& kernels_up_to(const std::string& limit) {
-    const BlockKernels* const kernels = block_kernels_of(limit);
+template <typename T>
+const BlockKernels<T>& kernels_up_to(const std::string& limit) {
+    const BlockKernels<T>* const kernels = block_kernels_of<T>(limit);
     if (!kernels) throw std::runtime_error("this processor has no instruction set up to " + limit + " that kernels are written for");
     return *kernels;
 }
 
 // Runs a call without the GIL; throws what a signal's handler raised.
-template <typename Run>
+template <typename T, typename Run>
 void without_gil(int n_threads, const std::string& limit, const Run& run) {
     const std::function<bool()> has_signal = [] {
         const py::gil_scoped_acquire acquired;
         return PyErr_CheckSignals() != 0;
     };
-    const Call call{kernels_up_to(limit), n_threads, has_signal};
+    const Call<T> call{kernels_up_to<T>(limit), n_threads, has_signal};
     const bool is_done = [&] {
         const py::gil_scoped_release released;
         return run(call);
@@ -71,26 +73,30 @@ void without_gil(int n_threads, const std::string& limit, const Run& run) {
     if (!is_done) throw py::error_already_set();
 }
 
-AttentionBlock attention_block(const std::array<long, 3>& sizes, std::vector<std::int32_t> starts, bool causal, Address x,
-                               const Addresses<4>& weights, const Addresses<4>& biases, const Addresses<2>& norm,
-                               float eps, const std::array<Drawn, 2>& dropouts) {
-    return {sizes[0], sizes[1], sizes[2], std::move(starts), causal, at(x), all_at<const float>(weights),
-            all_at<const float>(biases), {at(norm[0]), at(norm[1])}, eps, dropout_of(dropouts[0]), dropout_of(dropouts[1])};
+template <typename T>
+AttentionBlock<T> attention_block(const std::array<long, 3>& sizes, std::vector<std::int32_t> starts, bool causal,
+                                  Address x, const Addresses<4>& weights, const Addresses<4>& biases,
+                                  const Addresses<2>& norm, float eps, const std::array<Drawn, 2>& dropouts) {
+    return {sizes[0], sizes[1], sizes[2], std::move(starts), causal, at<const T>(x), all_at<const T>(weights),
+            all_at<const T>(biases), {at<const T>(norm[0]), at<const T>(norm[1])}, eps, dropout_of(dropouts[0]),
+            dropout_of(dropouts[1])};
 }
 
-FeedForwardBlock feed_forward_block(const std::array<long, 3>& sizes, Address x, const Addresses<2>& weights,
-                                    const Addresses<2>& biases, const Addresses<2>& norm, float eps, const Drawn& dropout) {
-    return {sizes[0], sizes[1], sizes[2], at(x), all_at<const float>(weights), all_at<const float>(biases),
-            {at(norm[0]), at(norm[1])}, eps, dropout_of(dropout)};
+template <typename T>
+FeedForwardBlock<T> feed_forward_block(const std::array<long, 3>& sizes, Address x, const Addresses<2>& weights,
+                                       const Addresses<2>& biases, const Addresses<2>& norm, float eps,
+                                       const Drawn& dropout) {
+    return {sizes[0], sizes[1], sizes[2], at<const T>(x), all_at<const T>(weights), all_at<const T>(biases),
+            {at<const T>(norm[0]), at<const T>(norm[1])}, eps, dropout_of(dropout)};
 }
 
 // The tables' addresses and numbers of rows, and the tokens' ids: of words, types and positions.
 Embedding embedding_of(const std::array<long, 2>& sizes, const Addresses<3>& tables, const std::array<long, 3>& rows,
                        const Addresses<3>& ids, const Addresses<2>& norm, float eps, const Drawn& dropout) {
-    const auto table = [&](std::size_t i) -> Table { return {at(tables[i]), rows[i]}; };
+    const auto table = [&](std::size_t i) -> Table { return {at<const float>(tables[i]), rows[i]}; };
     const auto column = [&](std::size_t i) { return at<const std::int64_t>(ids[i]); };
     return {{sizes[0], table(0), table(1), table(2), column(0), column(1), column(2)}, sizes[1],
-            {at(norm[0]), at(norm[1])}, eps, dropout_of(dropout)};
+            {at<const float>(norm[0]), at<const float>(norm[1])}, eps, dropout_of(dropout)};
 }
 
 // Memory of a large result. Its pages stay with the process for later ones: fresh pages take longer than what fills them.
@@ -127,40 +133,42 @@ private:
 
 VocabularyHead vocabulary_head(const std::array<long, 3>& sizes, Address hidden, Address weight, Address bias,
                                Address labels) {
-    return {sizes[0], sizes[1], sizes[2], at(hidden), at(weight), at(bias), at<const std::int64_t>(labels)};
+    return {sizes[0], sizes[1], sizes[2], at<const float>(hidden), at<const float>(weight),
+            at<const float>(bias), at<const std::int64_t>(labels)};
 }
 
-}  // namespace
-
-void bind_blocks(py::module_& module) {
-    py::class_<Room>(module, "Room", py::buffer_protocol()).def(py::init<std::size_t>()).def_buffer(&Room::buffer);
+template <typename T>
+void bind_blocks_of(py::module_& module) {
+    module.def(
+        "has_blocks", [](const std::string& limit) { return block_kernels_of<T>(limit) != nullptr; },
+        "Whether the processor has the instructions that the blocks are written for.");
     module.def(
         "attention_block_saved",
         [](long hidden, long heads, const std::string& limit) {
-            AttentionBlock block{};
+            AttentionBlock<T> block{};
             block.hidden = hidden;
             block.heads = heads;
-            return saved_columns(kernels_up_to(limit), block);
+            return saved_columns(kernels_up_to<T>(limit), block);
         },
-        "Floats per token that attention_block_forward saves; `saved` is [tokens + 1, floats].");
+        "Numbers per token that attention_block_forward saves; `saved` is [tokens + 1, numbers].");
     module.def(
         "feed_forward_block_saved",
         [](long hidden, long inner, const std::string& limit) {
-            FeedForwardBlock block{};
+            FeedForwardBlock<T> block{};
             block.hidden = hidden;
             block.inner = inner;
-            return saved_columns(kernels_up_to(limit), block);
+            return saved_columns(kernels_up_to<T>(limit), block);
         },
-        "Floats per token that feed_forward_block_forward saves; `saved` is [tokens + 1, floats].");
+        "Numbers per token that feed_forward_block_forward saves; `saved` is [tokens + 1, numbers].");
     module.def(
         "attention_block_forward",
         [](const std::array<long, 3>& sizes, std::vector<std::int32_t> starts, bool causal, Address x,
            const Addresses<4>& weights, const Addresses<4>& biases, const Addresses<2>& norm, float eps,
            const std::array<Drawn, 2>& dropouts, Address out, Address saved, int n_threads, const std::string& limit) {
-            const AttentionBlock block =
-                attention_block(sizes, std::move(starts), causal, x, weights, biases, norm, eps, dropouts);
-            without_gil(n_threads, limit, [&](const Call& call) {
-                return forward(call, block, at<float>(out), at<float>(saved));
+            const AttentionBlock<T> block =
+                attention_block<T>(sizes, std::move(starts), causal, x, weights, biases, norm, eps, dropouts);
+            without_gil<T>(n_threads, limit, [&](const Call<T>& call) {
+                return forward(call, block, at<T>(out), at<T>(saved));
             });
         });
     module.def(
@@ -169,12 +177,12 @@ void bind_blocks(py::module_& module) {
            const Addresses<4>& weights, const Addresses<4>& biases, const Addresses<2>& norm, float eps,
            const std::array<Drawn, 2>& dropouts, Address dout, Address saved, Address dx, const Addresses<4>& dweights,
            const Addresses<4>& dbiases, const Addresses<2>& dnorm, int n_threads, const std::string& limit) {
-            const AttentionBlock block =
-                attention_block(sizes, std::move(starts), causal, x, weights, biases, norm, eps, dropouts);
-            const BlockGradients<4> gradients{at<float>(dx), all_at<float>(dweights), all_at<float>(dbiases),
-                                              at<float>(dnorm[0]), at<float>(dnorm[1])};
-            without_gil(n_threads, limit, [&](const Call& call) {
-                return backward(call, block, at(dout), at(saved), gradients);
+            const AttentionBlock<T> block =
+                attention_block<T>(sizes, std::move(starts), causal, x, weights, biases, norm, eps, dropouts);
+            const BlockGradients<T, 4> gradients{at<T>(dx), all_at<T>(dweights), all_at<T>(dbiases),
+                                                 at<T>(dnorm[0]), at<T>(dnorm[1])};
+            without_gil<T>(n_threads, limit, [&](const Call<T>& call) {
+                return backward(call, block, at<const T>(dout), at<const T>(saved), gradients);
             });
         });
     module.def(
@@ -182,9 +190,9 @@ void bind_blocks(py::module_& module) {
         [](const std::array<long, 3>& sizes, Address x, const Addresses<2>& weights, const Addresses<2>& biases,
            const Addresses<2>& norm, float eps, const Drawn& dropout, Address out, Address saved, int n_threads,
            const std::string& limit) {
-            const FeedForwardBlock block = feed_forward_block(sizes, x, weights, biases, norm, eps, dropout);
-            without_gil(n_threads, limit, [&](const Call& call) {
-                return forward(call, block, at<float>(out), at<float>(saved));
+            const FeedForwardBlock<T> block = feed_forward_block<T>(sizes, x, weights, biases, norm, eps, dropout);
+            without_gil<T>(n_threads, limit, [&](const Call<T>& call) {
+                return forward(call, block, at<T>(out), at<T>(saved));
             });
         });
     module.def(
@@ -193,20 +201,24 @@ void bind_blocks(py::module_& module) {
            const Addresses<2>& norm, float eps, const Drawn& dropout, Address dout, Address saved, Address dx,
            const Addresses<2>& dweights, const Addresses<2>& dbiases, const Addresses<2>& dnorm, int n_threads,
            const std::string& limit) {
-            const FeedForwardBlock block = feed_forward_block(sizes, x, weights, biases, norm, eps, dropout);
-            const BlockGradients<2> gradients{at<float>(dx), all_at<float>(dweights), all_at<float>(dbiases),
-                                              at<float>(dnorm[0]), at<float>(dnorm[1])};
-            without_gil(n_threads, limit, [&](const Call& call) {
-                return backward(call, block, at(dout), at(saved), gradients);
+            const FeedForwardBlock<T> block = feed_forward_block<T>(sizes, x, weights, biases, norm, eps, dropout);
+            const BlockGradients<T, 2> gradients{at<T>(dx), all_at<T>(dweights), all_at<T>(dbiases),
+                                                 at<T>(dnorm[0]), at<T>(dnorm[1])};
+            without_gil<T>(n_threads, limit, [&](const Call<T>& call) {
+                return backward(call, block, at<const T>(dout), at<const T>(saved), gradients);
             });
         });
+}
+
+// The embedding and the vocabulary head, which are written for float32 alone.
+void bind_ends(py::module_& module) {
     module.def(
         "embedding_forward",
         [](const std::array<long, 2>& sizes, const Addresses<3>& tables, const std::array<long, 3>& rows,
            const Addresses<3>& ids, const Addresses<2>& norm, float eps, const Drawn& dropout, Address out,
            Address statistics, int n_threads, const std::string& limit) {
             const Embedding embedding = embedding_of(sizes, tables, rows, ids, norm, eps, dropout);
-            without_gil(n_threads, limit, [&](const Call& call) {
+            without_gil<float>(n_threads, limit, [&](const Call<float>& call) {
                 return forward(call, embedding, at<float>(out), at<float>(statistics));
             });
         });
@@ -217,8 +229,8 @@ void bind_blocks(py::module_& module) {
            Address statistics, const Addresses<3>& dtables, const Addresses<2>& dnorm, std::int64_t padding_id,
            int n_threads, const std::string& limit) {
             const Embedding embedding = embedding_of(sizes, tables, rows, ids, norm, eps, dropout);
-            without_gil(n_threads, limit, [&](const Call& call) {
-                return backward(call, embedding, at(dout), at(statistics),
+            without_gil<float>(n_threads, limit, [&](const Call<float>& call) {
+                return backward(call, embedding, at<const float>(dout), at<const float>(statistics),
                                 {at<float>(dtables[0]), at<float>(dtables[1]), at<float>(dtables[2]),
                                  at<float>(dnorm[0]), at<float>(dnorm[1]), padding_id});
             });
@@ -229,8 +241,8 @@ void bind_blocks(py::module_& module) {
            Address uniform, float temperature, bool never_label, Address losses, Address is_correct, Address samples,
            Address log_sums, int n_threads, const std::string& limit) {
             const VocabularyHead head = vocabulary_head(sizes, hidden, weight, bias, labels);
-            without_gil(n_threads, limit, [&](const Call& call) {
-                return forward(call, head, {at(uniform), temperature, never_label, at<std::int64_t>(samples)},
+            without_gil<float>(n_threads, limit, [&](const Call<float>& call) {
+                return forward(call, head, {at<const float>(uniform), temperature, never_label, at<std::int64_t>(samples)},
                                {at<float>(losses), at<bool>(is_correct), at<float>(log_sums)});
             });
         });
@@ -240,10 +252,21 @@ void bind_blocks(py::module_& module) {
            Address log_sums, Address dlosses, Address dhidden, Address dweight, Address dbias, int n_threads,
            const std::string& limit) {
             const VocabularyHead head = vocabulary_head(sizes, hidden, weight, bias, labels);
-            without_gil(n_threads, limit, [&](const Call& call) {
-                return backward(call, head, at(log_sums), at(dlosses), {at<float>(dhidden), at<float>(dweight), at<float>(dbias)});
+            without_gil<float>(n_threads, limit, [&](const Call<float>& call) {
+                return backward(call, head, at<const float>(log_sums), at<const float>(dlosses),
+                                {at<float>(dhidden), at<float>(dweight), at<float>(dbias)});
             });
         });
+}
+
+}  // namespace
+
+void bind_blocks(py::module_& module) {
+    py::class_<Room>(module, "Room", py::buffer_protocol()).def(py::init<std::size_t>()).def_buffer(&Room::buffer);
+    bind_blocks_of<float>(module);
+    bind_ends(module);
+    py::module_ of_bf16 = module.def_submodule("bfloat16", "The blocks of bfloat16.");
+    bind_blocks_of<Bf16>(of_bf16);
 }
 
 }  // namespace electra_fast::cpu

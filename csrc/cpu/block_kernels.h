@@ -1,5 +1,6 @@
 // The kernels of the two halves of a layer, once for each instruction set: products forward and backward, rows of
-// dropout and LayerNorm, and attention within one sequence.
+// dropout and LayerNorm, and attention within one sequence. T is the type of numbers in memory, float or Bf16. All
+// arithmetic is that of floats, except that products multiply pairs of Bf16; statistics are floats in memory too.
 //
 // Matrices between two products are in panels, [columns / panel, rows, panel]: whichever of its two dimensions a product
 // sums over, it reads them in order. Matrices of torch are in rows.
@@ -9,20 +10,20 @@
 #include <cstdint>
 #include <string_view>
 
+#include "cpu/bf16.h"
+
 namespace electra_fast::cpu {
 
 // A matrix: the number in row i and column j is data[j / panel * panel_stride + i * row_stride + j % panel].
 template <typename T>
-struct MatrixOf {
+struct Matrix {
     T* data = nullptr;
     long row_stride = 0, panel_stride = 0;
 
-    operator MatrixOf<const T>() const { return {data, row_stride, panel_stride}; }
+    operator Matrix<const T>() const { return {data, row_stride, panel_stride}; }
     // The same matrix from another panel on.
-    MatrixOf from_panel(long panel) const { return {data + panel * panel_stride, row_stride, panel_stride}; }
+    Matrix from_panel(long panel) const { return {data + panel * panel_stride, row_stride, panel_stride}; }
 };
-using Matrix = MatrixOf<float>;
-using ConstMatrix = MatrixOf<const float>;
 
 // Dropout by ops/philox.py: an element is kept where its 16 bits are not below the threshold, and multiplied by scale.
 struct Dropout {
@@ -40,33 +41,36 @@ enum class End {
     kGeluBackward,  // c = x GELU'(other), second = GELU(other)
 };
 
-// The product of A [rows, k], by rows or in panels, and B [k, n], packed in panels whose last one zeros fill up.
+// The product of A [rows, k], by rows or in panels, and B [k, n], packed in panels whose last one zeros fill up; a
+// panel of Bf16 is [k / 2, panel, 2], and k is even.
+template <typename T>
 struct BlockProduct {
-    ConstMatrix a;
-    const float* b = nullptr;
+    Matrix<const T> a;
+    const T* b = nullptr;
     long k = 0, n = 0;
     End end = End::kBias;
-    const float* bias = nullptr;  // [n]
-    ConstMatrix other;
-    Matrix c, second;
+    const T* bias = nullptr;  // [n]
+    Matrix<const T> other;
+    Matrix<T> c, second;
     const std::uint8_t* bits = nullptr;  // kResidual: a row's bits, from `bits_stride` bytes per row; null: no dropout
     long bits_stride = 0;
     float scale = 1;
 };
 
 // The gradient of a weight [n, k]: out = dY' X, summed over tokens, and of its bias: the sums of dY's columns.
+template <typename T>
 struct WeightGradient {
-    ConstMatrix dy;  // [tokens, n] in panels
-    ConstMatrix x;   // [tokens, k] in rows or panels
+    Matrix<const T> dy;  // [tokens, n] in panels
+    Matrix<const T> x;   // [tokens, k] in rows or panels
     long n_tokens, n, k;
-    float* out;      // [n, k] in rows; null if nobody wants it
-    float* bias;     // [n]; null if nobody wants it
-    bool adds = false;  // to what is there already
+    T* out;              // [n, k] in rows; null if nobody wants it
+    T* bias;             // [n]; null if nobody wants it
+    bool adds = false;   // to what is there already
 };
 
-// The logits of some rows over a vocabulary of n, in panels.
+// The logits of some rows over a vocabulary of n, in panels; they are floats, whatever T is.
 struct Logits {
-    Matrix values;
+    Matrix<float> values;
     long n;
 };
 // What a row's softmax takes from one panel of its logits: the largest, and the sums of exp(x - largest) and of
@@ -77,53 +81,57 @@ struct PanelSums {
 };
 
 // LayerNorm of the rows of `sums`, forward and backward. Statistics are [2, tokens]: mean, and 1 / standard deviation.
+template <typename T>
 struct NormForward {
-    ConstMatrix sums;
-    const float *weight, *bias;
+    Matrix<const T> sums;
+    const T *weight, *bias;
     float eps;
     long n, n_tokens;
-    float* out;         // [tokens, n] in rows
+    T* out;             // [tokens, n] in rows
     float* statistics;
 };
+template <typename T>
 struct NormBackward {
-    const float* dout;  // [tokens, n] in rows
-    ConstMatrix sums;
-    const float *weight, *statistics;
+    const T* dout;      // [tokens, n] in rows
+    Matrix<const T> sums;
+    const T* weight;
+    const float* statistics;
     long n, n_tokens;
     Dropout dropout;
-    Matrix dsums;       // gradient of the sums
-    Matrix dbranch;     // after dropout, as dsums lies; dsums itself without dropout
+    Matrix<T> dsums;    // gradient of the sums
+    Matrix<T> dbranch;  // after dropout, as dsums lies; dsums itself without dropout
 };
 
 // Attention of one head within one sequence; all matrices are those of the whole batch, in panels.
+template <typename T>
 struct BlockAttention {
-    ConstMatrix qkv;         // queries, keys and values, `part_panels` panels each
+    Matrix<const T> qkv;        // queries, keys and values, `part_panels` panels each
     long part_panels;
     long first_token, length, n_tokens, head, head_size;
     bool causal;
     Dropout dropout;
-    float* statistics;       // [heads, 2, tokens]: a row's largest score and 1 / its sum of exponentials
-    Matrix out;              // forward: the result
-    ConstMatrix dattended;   // backward: the gradient of the result
-    Matrix dqkv;             // backward: the gradient of qkv
+    float* statistics;          // [heads, 2, tokens]: a row's largest score and 1 / its sum of exponentials
+    Matrix<T> out;              // forward: the result
+    Matrix<const T> dattended;  // backward: the gradient of the result
+    Matrix<T> dqkv;             // backward: the gradient of qkv
 };
 
+template <typename T>
 struct BlockKernels {
     long panel;
     long task_rows;  // rows of a product that are one task
 
     // Packs a panel of B = W' of W [n, k] in rows, for columns panel * `panel` and on.
-    void (*pack_transposed)(const float* weight, long n, long k, long panel, float* to);
+    void (*pack_transposed)(const T* weight, long n, long k, long panel, T* to);
     // Packs a panel of B = W of W [n, k] in rows.
-    void (*pack)(const float* weight, long n, long k, long panel, float* to);
+    void (*pack)(const T* weight, long n, long k, long panel, T* to);
     long (*bits_stride)(long n);
     // Draws which of n elements of a row dropout keeps; writes bits_stride(n) bytes.
     void (*draw_bits)(const Dropout&, std::uint32_t row, std::uint32_t head, long n, std::uint8_t* bits);
-    // `scratch` has task_rows * panel floats.
-    void (*multiply)(const BlockProduct&, long first_row, long last_row, long panel, float* scratch);
-    // Computes the gradient of a panel of rows by a panel of columns, and of the bias with the first columns; `scratch`
-    // has panel * panel floats.
-    void (*weight_gradient)(const WeightGradient&, long row_panel, long column_panel, float* scratch);
+    long product_scratch;  // floats of scratch memory for the next two
+    void (*multiply)(const BlockProduct<T>&, long first_row, long last_row, long panel, float* scratch);
+    // Computes the gradient of a panel of rows by a panel of columns, and of the bias with the first columns.
+    void (*weight_gradient)(const WeightGradient<T>&, long row_panel, long column_panel, float* scratch);
     // Sums of a panel's logits in some rows.
     void (*sum_logits)(const Logits&, float temperature, long first_row, long last_row, long panel, const PanelSums&);
     // Turns a panel's logits x of label y into gradients of the cross-entropy: dloss (exp(x - log_sum) - [x is y's]).
@@ -131,16 +139,22 @@ struct BlockKernels {
                             long first_row, long last_row, long panel);
     // Dropout of a row of n numbers; `bits` has bits_stride(n) bytes. out may be x.
     void (*drop)(const Dropout&, std::uint32_t row, long n, const float* x, float* out, std::uint8_t* bits);
-    void (*norm)(const NormForward&, long first_row, long last_row);
+    void (*norm)(const NormForward<T>&, long first_row, long last_row);
     // Adds the gradients of weight and bias to `partial` [2, n]; `bits` has bits_stride(n) bytes.
-    void (*norm_backward)(const NormBackward&, long first_row, long last_row, float* partial, std::uint8_t* bits);
+    void (*norm_backward)(const NormBackward<T>&, long first_row, long last_row, float* partial, std::uint8_t* bits);
     long (*attention_scratch)(long length, long head_size);
-    void (*attend)(const BlockAttention&, float* scratch);
+    void (*attend)(const BlockAttention<T>&, float* scratch);
     long (*attention_backward_scratch)(long length, long head_size);
-    void (*attend_backward)(const BlockAttention&, float* scratch);
+    void (*attend_backward)(const BlockAttention<T>&, float* scratch);
 };
 
-// The kernels of the instruction set that kernels_of(limit) takes; null if there are none.
-const BlockKernels* block_kernels_of(std::string_view limit);
+// The kernels of the instruction set that kernels_of(limit) takes; null if there are none. Those of Bf16 need
+// AVX512_BF16 beside AVX-512.
+template <typename T>
+const BlockKernels<T>* block_kernels_of(std::string_view limit);
+template <>
+const BlockKernels<float>* block_kernels_of(std::string_view limit);
+template <>
+const BlockKernels<Bf16>* block_kernels_of(std::string_view limit);
 
 }  // namespace electra_fast::cpu

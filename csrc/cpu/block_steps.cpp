@@ -20,35 +20,26 @@ constexpr long kThreadProducts = 1L << 21;
 
 }  // namespace
 
-void check_size(const char* name, long size) {
+void check_size(const char* name, long size, long operand) {
     if (size < 1 || size > kMostSize)
         throw std::invalid_argument(std::string(name) + " must be from 1 to " + std::to_string(kMostSize) + ", got " +
                                     std::to_string(size));
+    if (size % operand != 0)
+        throw std::invalid_argument(std::string(name) + " must be even for bfloat16, got " + std::to_string(size));
 }
 
-int useful_threads(const Call& call, long n_products) {
-    return static_cast<int>(std::clamp(n_products / kThreadProducts, 1L, std::max<long>(call.n_threads, 1)));
+int useful_threads(int n_threads, long n_products) {
+    return static_cast<int>(std::clamp(n_products / kThreadProducts, 1L, std::max<long>(n_threads, 1)));
 }
 
-void Layout::add(float** to, long n) {
-    places_.push_back({to, size_});
-    size_ += ceil_div(n, kPiece) * kPiece;
-}
-
-void Layout::add(Matrix* to, long rows, long columns) {
-    to->row_stride = panel_;
-    to->panel_stride = rows * panel_;
-    add(&to->data, padded(columns) * rows);
-}
-
-void Layout::place(float* memory) const {
-    for (const auto& [to, offset] : places_) *to = memory + offset;
+void Layout::place(std::byte* memory) const {
+    for (const auto& [to, set, offset] : places_) set(to, memory + offset);
 }
 
 struct Borrowed::Pages {
-    explicit Pages(std::size_t n) : n(n), floats(n) {}
+    explicit Pages(std::size_t n) : n(n), bytes(n) {}
     const std::size_t n;
-    ZeroedPages<float> floats;
+    ZeroedPages<std::byte> bytes;
 };
 
 // Forward and backward take turns in training; more at once are borrowed by threads that train side by side.
@@ -63,61 +54,66 @@ Borrowed::Borrowed(const Layout& layout) : pages_(spare().take()) {
         pages_.reset();
         pages_ = std::make_unique<Pages>(n);
     }
-    layout.place(pages_->floats.data());
+    layout.place(pages_->bytes.data());
 }
 
 Borrowed::~Borrowed() { spare().give_back(std::move(pages_)); }
 
-long n_tasks(const BlockKernels& kernels, const BlockProduct& product, long n_rows) {
+template <typename T>
+long n_tasks(const BlockKernels<T>& kernels, const BlockProduct<T>& product, long n_rows) {
     return ceil_div(product.n, kernels.panel) * ceil_div(n_rows, kernels.task_rows);
 }
 
-void multiply(const BlockKernels& kernels, const BlockProduct& product, long n_rows, long task, float* scratch) {
+template <typename T>
+void multiply(const BlockKernels<T>& kernels, const BlockProduct<T>& product, long n_rows, long task, float* scratch) {
     const long n_blocks = ceil_div(n_rows, kernels.task_rows), first = task % n_blocks * kernels.task_rows;
     kernels.multiply(product, first, std::min(first + kernels.task_rows, n_rows), task / n_blocks, scratch);
 }
 
-static long column_panels(const BlockKernels& kernels, const WeightGradient& gradient) {
+template <typename T>
+static long column_panels(const BlockKernels<T>& kernels, const WeightGradient<T>& gradient) {
     return gradient.out ? ceil_div(gradient.k, kernels.panel) : gradient.bias ? 1 : 0;
 }
 
-long n_tasks(const BlockKernels& kernels, const WeightGradient& gradient) {
+template <typename T>
+long n_tasks(const BlockKernels<T>& kernels, const WeightGradient<T>& gradient) {
     return ceil_div(gradient.n, kernels.panel) * column_panels(kernels, gradient);
 }
 
-void add_up(const BlockKernels& kernels, const WeightGradient& gradient, long task, float* scratch) {
+template <typename T>
+void add_up(const BlockKernels<T>& kernels, const WeightGradient<T>& gradient, long task, float* scratch) {
     const long n_columns = column_panels(kernels, gradient);
     kernels.weight_gradient(gradient, task / n_columns, task % n_columns, scratch);
 }
 
-long product_scratch(const BlockKernels& kernels) {
-    return std::max(kernels.task_rows, kernels.panel) * kernels.panel;
-}
-
-OutputForward::OutputForward(const BlockKernels& kernels, const Output& output, Layout& layout)
+template <typename T>
+OutputForward<T>::OutputForward(const BlockKernels<T>& kernels, const Output<T>& output, Layout& layout)
     : kernels_(kernels), output_(output), bits_stride_(kernels.bits_stride(output.n)) {
     layout.add(&packed_, layout.padded(output.n) * output.k);
-    layout.add(&bits_, output.dropout.threshold ? output.n_tokens * ceil_div(bits_stride_, 4) : 0);
+    layout.add(&bits_, output.dropout.threshold ? output.n_tokens * bits_stride_ : 0);
 }
 
-long OutputForward::n_norms() const { return ceil_div(output_.n_tokens, kNormRows); }
+template <typename T>
+long OutputForward<T>::n_norms() const { return ceil_div(output_.n_tokens, kNormRows); }
 
-long OutputForward::n_preparations() const {
+template <typename T>
+long OutputForward<T>::n_preparations() const {
     return ceil_div(output_.n, kernels_.panel) + (output_.dropout.threshold ? n_norms() : 0);
 }
 
-void OutputForward::prepare(long task) const {
+template <typename T>
+void OutputForward<T>::prepare(long task) const {
     const bool is_panel = take(task, ceil_div(output_.n, kernels_.panel), [&](long i) {
         kernels_.pack_transposed(output_.weight, output_.n, output_.k, i, packed_ + i * kernels_.panel * output_.k);
     });
     if (is_panel) return;
-    auto* const bits = reinterpret_cast<std::uint8_t*>(bits_);
     for (long row = task * kNormRows; row < std::min((task + 1) * kNormRows, output_.n_tokens); ++row)
-        kernels_.draw_bits(output_.dropout, static_cast<std::uint32_t>(row), 0, output_.n, bits + row * bits_stride_);
+        kernels_.draw_bits(output_.dropout, static_cast<std::uint32_t>(row), 0, output_.n, bits_ + row * bits_stride_);
 }
 
-BlockProduct OutputForward::product(const ConstMatrix& input, const float* x, const Matrix& sums) const {
-    BlockProduct product;
+template <typename T>
+BlockProduct<T> OutputForward<T>::product(const Matrix<const T>& input, const T* x, const Matrix<T>& sums) const {
+    BlockProduct<T> product;
     product.a = input;
     product.b = packed_;
     product.k = output_.k;
@@ -126,31 +122,39 @@ BlockProduct OutputForward::product(const ConstMatrix& input, const float* x, co
     product.bias = output_.bias;
     product.other = in_rows(x, output_.n, kernels_.panel);
     product.c = sums;
-    product.bits = output_.dropout.threshold ? reinterpret_cast<const std::uint8_t*>(bits_) : nullptr;
+    product.bits = output_.dropout.threshold ? bits_ : nullptr;
     product.bits_stride = bits_stride_;
     product.scale = output_.dropout.scale;
     return product;
 }
 
-void OutputForward::norm(long task, const Matrix& sums, float* out, float* statistics) const {
-    kernels_.norm({sums, output_.norm.weight, output_.norm.bias, output_.eps, output_.n, output_.n_tokens, out, statistics},
+template <typename T>
+void OutputForward<T>::norm(long task, const Matrix<T>& sums, T* out, float* statistics) const {
+    const auto& [weight, bias] = output_.norm;
+    kernels_.norm({sums, weight, bias, output_.eps, output_.n, output_.n_tokens, out, statistics},
                   task * kNormRows, std::min((task + 1) * kNormRows, output_.n_tokens));
 }
 
-OutputBackward::OutputBackward(const BlockKernels& kernels, const Output& output, int n_threads, Layout& layout)
-    : kernels_(kernels), output_(output), bits_floats_(ceil_div(kernels.bits_stride(output.n), 64) * 16) {
+template <typename T>
+OutputBackward<T>::OutputBackward(
+    const BlockKernels<T>& kernels, const Output<T>& output, int n_threads, Layout& layout)
+    : kernels_(kernels), output_(output), bits_stride_(ceil_div(kernels.bits_stride(output.n), kPiece) * kPiece) {
     layout.add(&packed_, layout.padded(output.k) * output.n);
     layout.add(&partials_, n_norms() * 2 * output.n);
-    layout.add(&bits_, n_threads * bits_floats_);
+    layout.add(&bits_, n_threads * bits_stride_);
     layout.add(&dsums_, output.n_tokens, output.n);
     if (output.dropout.threshold) layout.add(&dbranch_, output.n_tokens, output.n);
 }
 
-long OutputBackward::n_norms() const { return ceil_div(output_.n_tokens, kNormRows); }
+template <typename T>
+long OutputBackward<T>::n_norms() const { return ceil_div(output_.n_tokens, kNormRows); }
 
-long OutputBackward::n_preparations() const { return ceil_div(output_.k, kernels_.panel) + n_norms(); }
+template <typename T>
+long OutputBackward<T>::n_preparations() const { return ceil_div(output_.k, kernels_.panel) + n_norms(); }
 
-void OutputBackward::prepare(long task, const float* dout, const ConstMatrix& sums, const float* statistics, int rank) const {
+template <typename T>
+void OutputBackward<T>::prepare(
+    long task, const T* dout, const Matrix<const T>& sums, const float* statistics, int rank) const {
     const bool is_panel = take(task, ceil_div(output_.k, kernels_.panel), [&](long i) {
         kernels_.pack(output_.weight, output_.n, output_.k, i, packed_ + i * kernels_.panel * output_.n);
     });
@@ -160,11 +164,12 @@ void OutputBackward::prepare(long task, const float* dout, const ConstMatrix& su
     kernels_.norm_backward({dout, sums, output_.norm.weight, statistics, output_.n, output_.n_tokens, output_.dropout,
                             dsums_, dbranch()},
                            task * kNormRows, std::min((task + 1) * kNormRows, output_.n_tokens), partial,
-                           reinterpret_cast<std::uint8_t*>(bits_ + rank * bits_floats_));
+                           bits_ + rank * bits_stride_);
 }
 
-BlockProduct OutputBackward::product() const {
-    BlockProduct product;
+template <typename T>
+BlockProduct<T> OutputBackward<T>::product() const {
+    BlockProduct<T> product;
     product.a = dbranch();
     product.b = packed_;
     product.k = output_.n;
@@ -172,29 +177,61 @@ BlockProduct OutputBackward::product() const {
     return product;
 }
 
-WeightGradient OutputBackward::weight_gradient(const ConstMatrix& input, float* weight, float* bias) const {
+template <typename T>
+WeightGradient<T> OutputBackward<T>::weight_gradient(const Matrix<const T>& input, T* weight, T* bias) const {
     return {dbranch(), input, output_.n_tokens, output_.n, output_.k, weight, bias};
 }
 
-void OutputBackward::add_norms(float* weight, float* bias) const {
+template <typename T>
+void OutputBackward<T>::add_norms(T* weight, T* bias) const {
     add_partials(partials_, n_norms(), output_.n, weight, bias);
 }
 
-void add_partials(const float* partials, long n_tasks, long n, float* weight, float* bias) {
+template <typename T>
+void add_partials(const float* partials, long n_tasks, long n, T* weight, T* bias) {
+    constexpr long kColumns = 64;
     for (const auto& [to, first] : {std::pair(weight, 0L), std::pair(bias, n)}) {
         if (!to) continue;
-        std::fill_n(to, n, 0.0f);
-        for (long task = 0; task < n_tasks; ++task)
-            for (long i = 0; i < n; ++i) to[i] += partials[2 * task * n + first + i];
+        for (long begin = 0; begin < n; begin += kColumns) {
+            const long length = std::min(kColumns, n - begin);
+            float sums[kColumns] = {};
+            for (long task = 0; task < n_tasks; ++task)
+                for (long i = 0; i < length; ++i) sums[i] += partials[2 * task * n + first + begin + i];
+            std::transform(sums, sums + length, to + begin, [](float x) { return T(x); });
+        }
     }
 }
 
-const BlockKernels* block_kernels_of(std::string_view limit) {
+template <>
+const BlockKernels<float>* block_kernels_of<float>(std::string_view limit) {
     const Kernels* const kernels = kernels_of(limit);
 #if defined(__x86_64__)
     if (kernels) return std::string_view(kernels->name) == "AVX2" ? &avx2_block_kernels() : &avx512_block_kernels();
 #endif
     return nullptr;
 }
+
+template <>
+const BlockKernels<Bf16>* block_kernels_of<Bf16>(std::string_view limit) {
+#if defined(__x86_64__)
+    const Kernels* const kernels = kernels_of(limit);
+    if (kernels && std::string_view(kernels->name) != "AVX2" && __builtin_cpu_supports("avx512bf16"))
+        return &bf16_block_kernels();
+#else
+    (void)limit;
+#endif
+    return nullptr;
+}
+
+#define INSTANTIATE(T)                                                                  \
+    template long n_tasks(const BlockKernels<T>&, const BlockProduct<T>&, long);        \
+    template void multiply(const BlockKernels<T>&, const BlockProduct<T>&, long, long, float*); \
+    template long n_tasks(const BlockKernels<T>&, const WeightGradient<T>&);            \
+    template void add_up(const BlockKernels<T>&, const WeightGradient<T>&, long, float*); \
+    template void add_partials(const float*, long, long, T*, T*);                       \
+    template class OutputForward<T>;                                                    \
+    template class OutputBackward<T>;
+INSTANTIATE(float)
+INSTANTIATE(Bf16)
 
 }  // namespace electra_fast::cpu

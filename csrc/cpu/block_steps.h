@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <vector>
 
@@ -13,31 +14,45 @@ namespace electra_fast::cpu {
 
 inline long ceil_div(long a, long b) { return (a + b - 1) / b; }
 
-// Throws std::invalid_argument unless the size is from 1 to a million: products of two sizes, and of one and a number of
-// tokens, are then far from overflowing.
-void check_size(const char* name, long size);
+// Throws std::invalid_argument unless the size is from 1 to a million, and a multiple of `operand`: products of two
+// sizes, and of one and a number of tokens, are then far from overflowing.
+void check_size(const char* name, long size, long operand);
 
-// The number of threads worth waking for so many multiplications.
-int useful_threads(const Call& call, long n_products);
+// The number of threads worth waking for so many multiplications, of n_threads.
+int useful_threads(int n_threads, long n_products);
 
-// Pieces of memory begin at multiples of so many floats.
-constexpr long kPiece = 16;
+// Pieces of memory begin at multiples of so many bytes.
+constexpr long kPiece = 64;
 
 // Places of a call's numbers, counted first and then given memory in one piece.
 class Layout {
 public:
     explicit Layout(long panel) : panel_(panel) {}
 
-    void add(float** to, long n);
+    template <typename T>
+    void add(T** to, long n) {
+        const auto set = [](void* place, std::byte* memory) {
+            *static_cast<T**>(place) = reinterpret_cast<T*>(memory);
+        };
+        places_.push_back({to, set, size_});
+        size_ += ceil_div(n * static_cast<long>(sizeof(T)), kPiece) * kPiece;
+    }
     // Adds a matrix [rows, columns] in panels.
-    void add(Matrix* to, long rows, long columns);
+    template <typename T>
+    void add(Matrix<T>* to, long rows, long columns) {
+        to->row_stride = panel_;
+        to->panel_stride = rows * panel_;
+        add(&to->data, padded(columns) * rows);
+    }
     long padded(long columns) const { return ceil_div(columns, panel_) * panel_; }
+    // Bytes of all.
     long size() const { return size_; }
-    void place(float* memory) const;
+    void place(std::byte* memory) const;
 
 private:
     struct Place {
-        float** to;
+        void* to;
+        void (*set)(void* to, std::byte* memory);
         long offset;
     };
     const long panel_;
@@ -73,74 +88,82 @@ bool take(long& task, long n, const F& f) {
 
 // A matrix of torch's.
 template <typename T>
-MatrixOf<T> in_rows(T* data, long columns, long panel) { return {data, columns, panel}; }
+Matrix<T> in_rows(T* data, long columns, long panel) { return {data, columns, panel}; }
 
 // A task of a product is a panel of columns by some rows; neighbours share the panel.
-long n_tasks(const BlockKernels& kernels, const BlockProduct& product, long n_rows);
-void multiply(const BlockKernels& kernels, const BlockProduct& product, long n_rows, long task, float* scratch);
+template <typename T>
+long n_tasks(const BlockKernels<T>& kernels, const BlockProduct<T>& product, long n_rows);
+template <typename T>
+void multiply(const BlockKernels<T>& kernels, const BlockProduct<T>& product, long n_rows, long task, float* scratch);
 
 // A task of a weight's gradient is a panel of its rows by one of its columns.
-long n_tasks(const BlockKernels& kernels, const WeightGradient& gradient);
-void add_up(const BlockKernels& kernels, const WeightGradient& gradient, long task, float* scratch);
-
-// Floats of scratch memory for both.
-long product_scratch(const BlockKernels& kernels);
+template <typename T>
+long n_tasks(const BlockKernels<T>& kernels, const WeightGradient<T>& gradient);
+template <typename T>
+void add_up(const BlockKernels<T>& kernels, const WeightGradient<T>& gradient, long task, float* scratch);
 
 // Adds up parts of the gradients of a LayerNorm's parameters, [tasks, 2, n], where they are wanted.
-void add_partials(const float* partials, long n_tasks, long n, float* weight, float* bias);
+template <typename T>
+void add_partials(const float* partials, long n_tasks, long n, T* weight, T* bias);
 
 // The parameters of a block's second part.
+template <typename T>
 struct Output {
     long n_tokens, k, n;
-    const float *weight, *bias;
-    NormParameters norm;
+    const T *weight, *bias;
+    NormParameters<T> norm;
     float eps;
     Dropout dropout;
 };
 
+template <typename T>
 class OutputForward {
 public:
-    OutputForward(const BlockKernels& kernels, const Output& output, Layout& layout);
+    OutputForward(const BlockKernels<T>& kernels, const Output<T>& output, Layout& layout);
 
     // The first phase, together with what comes before the product: packs the weight, draws bits.
     long n_preparations() const;
     void prepare(long task) const;
 
-    BlockProduct product(const ConstMatrix& input, const float* x, const Matrix& sums) const;
+    BlockProduct<T> product(const Matrix<const T>& input, const T* x, const Matrix<T>& sums) const;
     long n_norms() const;
-    void norm(long task, const Matrix& sums, float* out, float* statistics) const;
+    void norm(long task, const Matrix<T>& sums, T* out, float* statistics) const;
 
 private:
-    const BlockKernels& kernels_;
-    const Output output_;
+    const BlockKernels<T>& kernels_;
+    const Output<T> output_;
     const long bits_stride_;
-    float *packed_ = nullptr, *bits_ = nullptr;
+    T* packed_ = nullptr;
+    std::uint8_t* bits_ = nullptr;
 };
 
+template <typename T>
 class OutputBackward {
 public:
-    OutputBackward(const BlockKernels& kernels, const Output& output, int n_threads, Layout& layout);
+    OutputBackward(const BlockKernels<T>& kernels, const Output<T>& output, int n_threads, Layout& layout);
 
     // The first phase: packs the weight, and computes the gradients of the sums and of what dropout left of them.
     long n_preparations() const;
-    void prepare(long task, const float* dout, const ConstMatrix& sums, const float* statistics, int rank) const;
+    void prepare(long task, const T* dout, const Matrix<const T>& sums, const float* statistics, int rank) const;
 
     // The product that gives the gradient of the input; the caller adds where it goes.
-    BlockProduct product() const;
-    WeightGradient weight_gradient(const ConstMatrix& input, float* weight, float* bias) const;
-    ConstMatrix dsums() const { return dsums_; }
+    BlockProduct<T> product() const;
+    WeightGradient<T> weight_gradient(const Matrix<const T>& input, T* weight, T* bias) const;
+    Matrix<const T> dsums() const { return dsums_; }
     // Adds up the gradients of LayerNorm's parameters, where they are wanted.
-    void add_norms(float* weight, float* bias) const;
+    void add_norms(T* weight, T* bias) const;
 
 private:
-    const Matrix& dbranch() const { return output_.dropout.threshold ? dbranch_ : dsums_; }
+    const Matrix<T>& dbranch() const { return output_.dropout.threshold ? dbranch_ : dsums_; }
     long n_norms() const;
 
-    const BlockKernels& kernels_;
-    const Output output_;
-    const long bits_floats_;
-    float *packed_ = nullptr, *partials_ = nullptr, *bits_ = nullptr;
-    Matrix dsums_, dbranch_;
+    const BlockKernels<T>& kernels_;
+    const Output<T> output_;
+    const long bits_stride_;
+    T* packed_ = nullptr;
+    float* partials_ = nullptr;
+    std::uint8_t* bits_ = nullptr;
+    Matrix<T> dsums_, dbranch_;
 };
 
 }  // namespace electra_fast::cpu

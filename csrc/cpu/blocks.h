@@ -3,8 +3,9 @@
 // attention_block: y = LayerNorm(x + dropout(attention(x Wq', x Wk', x Wv') Wo' + b))
 // feed_forward_block: y = LayerNorm(x + dropout(GELU(x Wi' + b) Wo' + b))
 //
-// All pointers are to fp32 in rows. A forward saves what its backward would take longer to compute than to read: queries,
-// keys, values and attention's result, or what comes before GELU; the sums before LayerNorm; and a row's statistics.
+// All matrices are in rows, of numbers of type T: float, or Bf16 where all sizes are even. A forward saves what its
+// backward would take longer to compute than to read: queries, keys, values and attention's result, or what comes before
+// GELU; the sums before LayerNorm; and a row's statistics, which are floats.
 
 #pragma once
 
@@ -17,56 +18,66 @@
 
 namespace electra_fast::cpu {
 
+template <typename T>
 struct NormParameters {
-    const float *weight, *bias;
+    const T *weight, *bias;
 };
 
 // What a call needs besides its numbers.
+template <typename T>
 struct Call {
-    const BlockKernels& kernels;
+    const BlockKernels<T>& kernels;
     int n_threads;
     const std::function<bool()>& wants_stop;  // asked now and then, in the thread that calls
 };
 
+template <typename T>
 struct AttentionBlock {
     long n_tokens, hidden, heads;
     std::vector<std::int32_t> starts;  // of sequences; rises from 0 to n_tokens
     bool causal;
-    const float* x;                    // [n_tokens, hidden]
-    std::array<const float*, 4> weights, biases;  // of queries, keys, values and the output
-    NormParameters norm;
+    const T* x;                        // [n_tokens, hidden]
+    std::array<const T*, 4> weights, biases;  // of queries, keys, values and the output
+    NormParameters<T> norm;
     float eps;
     Dropout attention_dropout, output_dropout;
 };
 
+template <typename T>
 struct FeedForwardBlock {
     long n_tokens, hidden, inner;
-    const float* x;
-    std::array<const float*, 2> weights, biases;  // of the inner layer and of the output
-    NormParameters norm;
+    const T* x;
+    std::array<const T*, 2> weights, biases;  // of the inner layer and of the output
+    NormParameters<T> norm;
     float eps;
     Dropout dropout;
 };
 
 // Where gradients go; null where nobody wants one.
-template <std::size_t n>
+template <typename T, std::size_t n>
 struct BlockGradients {
-    float* x;
-    std::array<float*, n> weights, biases;
-    float *norm_weight, *norm_bias;
+    T* x;
+    std::array<T*, n> weights, biases;
+    T *norm_weight, *norm_bias;
 };
 
-// Floats per token that a forward saves; it takes the room of one token more. They depend on the sizes alone.
-long saved_columns(const BlockKernels& kernels, AttentionBlock block);
-long saved_columns(const BlockKernels& kernels, FeedForwardBlock block);
+// Numbers per token that a forward saves; it takes the room of one token more. They depend on the sizes alone.
+template <typename T>
+long saved_columns(const BlockKernels<T>& kernels, AttentionBlock<T> block);
+template <typename T>
+long saved_columns(const BlockKernels<T>& kernels, FeedForwardBlock<T> block);
 
 // Throw std::invalid_argument for sizes or starts that cannot be, and std::bad_alloc. Return false, with the results
 // undone, once the call was to stop. `saved` is null if no backward follows.
-bool forward(const Call& call, const AttentionBlock& block, float* out, float* saved);
-bool forward(const Call& call, const FeedForwardBlock& block, float* out, float* saved);
-bool backward(const Call& call, const AttentionBlock& block, const float* dout, const float* saved,
-              const BlockGradients<4>& gradients);
-bool backward(const Call& call, const FeedForwardBlock& block, const float* dout, const float* saved,
-              const BlockGradients<2>& gradients);
+template <typename T>
+bool forward(const Call<T>& call, const AttentionBlock<T>& block, T* out, T* saved);
+template <typename T>
+bool forward(const Call<T>& call, const FeedForwardBlock<T>& block, T* out, T* saved);
+template <typename T>
+bool backward(const Call<T>& call, const AttentionBlock<T>& block, const T* dout, const T* saved,
+              const BlockGradients<T, 4>& gradients);
+template <typename T>
+bool backward(const Call<T>& call, const FeedForwardBlock<T>& block, const T* dout, const T* saved,
+              const BlockGradients<T, 2>& gradients);
 
 }  // namespace electra_fast::cpu

@@ -16,12 +16,12 @@ constexpr long kTaskColumns = 32;
 constexpr long kTaskRows = 1024;
 
 void check(const Embedding& embedding) {
-    check_size("embedding_size", embedding.width);
+    check_size("embedding_size", embedding.width, kOperand<float>);
     embedding.tokens.check();
 }
 
-int threads_for(const Call& call, const Embedding& embedding) {
-    return useful_threads(call, 64 * embedding.tokens.n_tokens * embedding.width);
+int threads_for(const Call<float>& call, const Embedding& embedding) {
+    return useful_threads(call.n_threads, 64 * embedding.tokens.n_tokens * embedding.width);
 }
 
 // A gradient of a table, and which row of it each token gives to.
@@ -34,9 +34,9 @@ struct TableGradient {
 
 }  // namespace
 
-bool forward(const Call& call, const Embedding& embedding, float* out, float* statistics) {
+bool forward(const Call<float>& call, const Embedding& embedding, float* out, float* statistics) {
     check(embedding);
-    const BlockKernels& kernels = call.kernels;
+    const BlockKernels<float>& kernels = call.kernels;
     const Tokens& tokens = embedding.tokens;
     const long width = embedding.width, bits_floats = ceil_div(kernels.bits_stride(width), 4);
     const int n_threads = threads_for(call, embedding);
@@ -45,7 +45,7 @@ bool forward(const Call& call, const Embedding& embedding, float* out, float* st
     layout.add(&sums, tokens.n_tokens * width);
     layout.add(&bits, n_threads * bits_floats);
     const Borrowed memory(layout);
-    const NormForward norm{in_rows<const float>(sums, width, kernels.panel), embedding.norm.weight, embedding.norm.bias,
+    const NormForward<float> norm{in_rows<const float>(sums, width, kernels.panel), embedding.norm.weight, embedding.norm.bias,
                            embedding.eps, width, tokens.n_tokens, out, statistics};
     return run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
         auto* const own_bits = reinterpret_cast<std::uint8_t*>(bits + worker.rank * bits_floats);
@@ -61,10 +61,10 @@ bool forward(const Call& call, const Embedding& embedding, float* out, float* st
     });
 }
 
-bool backward(const Call& call, const Embedding& embedding, const float* dout, const float* statistics,
+bool backward(const Call<float>& call, const Embedding& embedding, const float* dout, const float* statistics,
               const EmbeddingGradients& gradients) {
     check(embedding);
-    const BlockKernels& kernels = call.kernels;
+    const BlockKernels<float>& kernels = call.kernels;
     const Tokens& tokens = embedding.tokens;
     const long width = embedding.width, n_tokens = tokens.n_tokens, bits_floats = ceil_div(kernels.bits_stride(width), 4);
     const long n_norms = ceil_div(n_tokens, kTaskTokens), n_columns = ceil_div(width, kTaskColumns);
@@ -77,8 +77,8 @@ bool backward(const Call& call, const Embedding& embedding, const float* dout, c
     layout.add(&partials, n_norms * 2 * width);
     layout.add(&bits, n_threads * bits_floats);
     const Borrowed memory(layout);
-    const Matrix to = in_rows(dsums, width, kernels.panel);
-    const NormBackward norm{embedding.dropout.threshold ? dropped : dout, in_rows<const float>(sums, width, kernels.panel),
+    const Matrix<float> to = in_rows(dsums, width, kernels.panel);
+    const NormBackward<float> norm{embedding.dropout.threshold ? dropped : dout, in_rows<const float>(sums, width, kernels.panel),
                             embedding.norm.weight, statistics, width, n_tokens, {}, to, to};
     const TableGradient tables[] = {
         {gradients.words, tokens.words.rows, tokens.ids, gradients.padding_id},

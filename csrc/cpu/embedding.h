@@ -11,7 +11,7 @@ namespace electra_fast::cpu {
 struct Embedding {
     Tokens tokens;
     long width;
-    NormParameters norm;
+    NormParameters<float> norm;
     float eps;
     Dropout dropout;
 };
@@ -24,8 +24,8 @@ struct EmbeddingGradients {
 
 // Throw std::out_of_range for a token that is not in a table; otherwise as the functions of blocks.h. `statistics` is
 // [2, n_tokens], for the backward.
-bool forward(const Call& call, const Embedding& embedding, float* out, float* statistics);
-bool backward(const Call& call, const Embedding& embedding, const float* dout, const float* statistics,
+bool forward(const Call<float>& call, const Embedding& embedding, float* out, float* statistics);
+bool backward(const Call<float>& call, const Embedding& embedding, const float* dout, const float* statistics,
               const EmbeddingGradients& gradients);
 
 }  // namespace electra_fast::cpu

@@ -5,8 +5,9 @@ namespace electra_fast::cpu {
 namespace {
 
 // What a forward saves.
+template <typename T>
 struct Saved {
-    Saved(const FeedForwardBlock& block, long panel) : layout(panel) {
+    Saved(const FeedForwardBlock<T>& block, long panel) : layout(panel) {
         layout.add(&before_gelu, block.n_tokens, block.inner);
         layout.add(&sums, block.n_tokens, block.hidden);
         layout.add(&statistics, 2 * block.n_tokens);
@@ -14,48 +15,54 @@ struct Saved {
     Saved(const Saved&) = delete;
 
     Layout layout;
-    Matrix before_gelu, sums;
+    Matrix<T> before_gelu, sums;
     float* statistics = nullptr;
 };
 
-Output output_of(const FeedForwardBlock& block) {
+template <typename T>
+Output<T> output_of(const FeedForwardBlock<T>& block) {
     return {block.n_tokens,   block.inner, block.hidden, block.weights[1],
             block.biases[1], block.norm,  block.eps,    block.dropout};
 }
 
-void check(const FeedForwardBlock& block) {
-    check_size("hidden_size", block.hidden);
-    check_size("intermediate_size", block.inner);
+template <typename T>
+void check(const FeedForwardBlock<T>& block) {
+    check_size("hidden_size", block.hidden, kOperand<T>);
+    check_size("intermediate_size", block.inner, kOperand<T>);
 }
 
 }  // namespace
 
-long saved_columns(const BlockKernels& kernels, FeedForwardBlock block) {
+template <typename T>
+long saved_columns(const BlockKernels<T>& kernels, FeedForwardBlock<T> block) {
     check(block);
-    block.n_tokens = kPiece;
-    return Saved(block, kernels.panel).layout.size() / kPiece;
+    block.n_tokens = kPiece / sizeof(T);  // then no piece of memory needs filling up
+    return Saved<T>(block, kernels.panel).layout.size() / kPiece;
 }
 
-bool forward(const Call& call, const FeedForwardBlock& block, float* out, float* saved_to) {
+template <typename T>
+bool forward(const Call<T>& call, const FeedForwardBlock<T>& block, T* out, T* saved_to) {
     check(block);
-    const BlockKernels& kernels = call.kernels;
+    const BlockKernels<T>& kernels = call.kernels;
     const long panel = kernels.panel, n_tokens = block.n_tokens, hidden = block.hidden, inner = block.inner;
-    const int n_threads = useful_threads(call, 2 * n_tokens * hidden * inner);
+    const int n_threads = useful_threads(call.n_threads, 2 * n_tokens * hidden * inner);
     const long inner_panels = ceil_div(inner, panel);
 
     Layout layout(panel);
-    float *inner_packed, *scratch, *unsaved;
-    Matrix activated;
-    Saved saved(block, panel);
-    OutputForward output(kernels, output_of(block), layout);
+    T* inner_packed;
+    float* scratch;
+    std::byte* unsaved;
+    Matrix<T> activated;
+    Saved<T> saved(block, panel);
+    OutputForward<T> output(kernels, output_of(block), layout);
     layout.add(&inner_packed, layout.padded(inner) * hidden);
     layout.add(&activated, n_tokens, inner);
-    layout.add(&scratch, n_threads * product_scratch(kernels));
+    layout.add(&scratch, n_threads * kernels.product_scratch);
     layout.add(&unsaved, saved_to ? 0 : saved.layout.size());
     const Borrowed memory(layout);
-    saved.layout.place(saved_to ? saved_to : unsaved);
+    saved.layout.place(saved_to ? reinterpret_cast<std::byte*>(saved_to) : unsaved);
 
-    BlockProduct to_inner;
+    BlockProduct<T> to_inner;
     to_inner.a = in_rows(block.x, hidden, panel);
     to_inner.b = inner_packed;
     to_inner.k = hidden;
@@ -64,10 +71,10 @@ bool forward(const Call& call, const FeedForwardBlock& block, float* out, float*
     to_inner.bias = block.biases[0];
     to_inner.c = saved.before_gelu;
     to_inner.second = activated;
-    const BlockProduct to_sums = output.product(activated, block.x, saved.sums);
+    const BlockProduct<T> to_sums = output.product(activated, block.x, saved.sums);
 
     return run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
-        float* const own = scratch + worker.rank * product_scratch(kernels);
+        float* const own = scratch + worker.rank * kernels.product_scratch;
         worker.each(inner_panels + output.n_preparations(), [&](long task) {
             take(task, inner_panels, [&](long i) {
                 kernels.pack_transposed(block.weights[0], inner, hidden, i, inner_packed + i * panel * hidden);
@@ -80,33 +87,35 @@ bool forward(const Call& call, const FeedForwardBlock& block, float* out, float*
     });
 }
 
-bool backward(const Call& call, const FeedForwardBlock& block, const float* dout, const float* saved_from,
-              const BlockGradients<2>& gradients) {
+template <typename T>
+bool backward(const Call<T>& call, const FeedForwardBlock<T>& block, const T* dout, const T* saved_from,
+              const BlockGradients<T, 2>& gradients) {
     check(block);
-    const BlockKernels& kernels = call.kernels;
+    const BlockKernels<T>& kernels = call.kernels;
     const long panel = kernels.panel, n_tokens = block.n_tokens, hidden = block.hidden, inner = block.inner;
-    const int n_threads = useful_threads(call, 4 * n_tokens * hidden * inner);
+    const int n_threads = useful_threads(call.n_threads, 4 * n_tokens * hidden * inner);
     const long hidden_panels = ceil_div(hidden, panel);
 
     Layout layout(panel);
-    float *inner_packed, *scratch;
-    Matrix activated, dinner;
-    Saved saved(block, panel);
-    OutputBackward output(kernels, output_of(block), n_threads, layout);
+    T* inner_packed;
+    float* scratch;
+    Matrix<T> activated, dinner;
+    Saved<T> saved(block, panel);
+    OutputBackward<T> output(kernels, output_of(block), n_threads, layout);
     layout.add(&inner_packed, layout.padded(hidden) * inner);
     layout.add(&activated, n_tokens, inner);
     layout.add(&dinner, n_tokens, inner);
-    layout.add(&scratch, n_threads * product_scratch(kernels));
+    layout.add(&scratch, n_threads * kernels.product_scratch);
     const Borrowed memory(layout);
-    saved.layout.place(const_cast<float*>(saved_from));
+    saved.layout.place(reinterpret_cast<std::byte*>(const_cast<T*>(saved_from)));
 
-    BlockProduct to_dinner = output.product();
+    BlockProduct<T> to_dinner = output.product();
     to_dinner.end = End::kGeluBackward;
     to_dinner.other = saved.before_gelu;
     to_dinner.c = dinner;
     to_dinner.second = activated;
 
-    BlockProduct to_dx;
+    BlockProduct<T> to_dx;
     to_dx.a = dinner;
     to_dx.b = inner_packed;
     to_dx.k = inner;
@@ -115,14 +124,14 @@ bool backward(const Call& call, const FeedForwardBlock& block, const float* dout
     to_dx.other = output.dsums();
     to_dx.c = in_rows(gradients.x, hidden, panel);
 
-    const WeightGradient douter = output.weight_gradient(activated, gradients.weights[1], gradients.biases[1]);
-    const WeightGradient dinner_weight{dinner, in_rows(block.x, hidden, panel), n_tokens, inner, hidden,
+    const WeightGradient<T> douter = output.weight_gradient(activated, gradients.weights[1], gradients.biases[1]);
+    const WeightGradient<T> dinner_weight{dinner, in_rows(block.x, hidden, panel), n_tokens, inner, hidden,
                                        gradients.weights[0], gradients.biases[0]};
     const long n_dx = gradients.x ? n_tasks(kernels, to_dx, n_tokens) : 0;
     const long n_douter = n_tasks(kernels, douter), n_dinner = n_tasks(kernels, dinner_weight);
 
     return run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
-        float* const own = scratch + worker.rank * product_scratch(kernels);
+        float* const own = scratch + worker.rank * kernels.product_scratch;
         worker.each(hidden_panels + output.n_preparations(), [&](long task) {
             take(task, hidden_panels, [&](long i) {
                 kernels.pack(block.weights[0], inner, hidden, i, inner_packed + i * panel * inner);
@@ -137,5 +146,12 @@ bool backward(const Call& call, const FeedForwardBlock& block, const float* dout
         });
     });
 }
+
+#define INSTANTIATE(T)                                                                   \
+    template long saved_columns(const BlockKernels<T>&, FeedForwardBlock<T>);                      \
+    template bool forward(const Call<T>&, const FeedForwardBlock<T>&, T*, T*);                     \
+    template bool backward(const Call<T>&, const FeedForwardBlock<T>&, const T*, const T*, const BlockGradients<T, 2>&);
+INSTANTIATE(float)
+INSTANTIATE(Bf16)
 
 }  // namespace electra_fast::cpu

@@ -31,11 +31,11 @@ namespace {
 
 #include "cpu/block_logits.inc"
 
+#include "cpu/block_table.inc"
+
 }  // namespace
 
-const BlockKernels& avx512_block_kernels() {
-#include "cpu/block_table.inc"
-}
+const BlockKernels<float>& avx512_block_kernels() { return table_of_block_kernels<float>(); }
 
 }  // namespace electra_fast::cpu
 

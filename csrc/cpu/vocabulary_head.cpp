@@ -16,7 +16,7 @@ namespace {
 constexpr long kMostRows = 768;
 
 void check(const VocabularyHead& head) {
-    check_size("embedding_size", head.width);
+    check_size("embedding_size", head.width, kOperand<float>);
     if (head.vocabulary < 1 || head.vocabulary > 1L << 31)
         throw std::invalid_argument("the vocabulary must have from 1 to 2^31 entries, got " +
                                     std::to_string(head.vocabulary));
@@ -26,14 +26,14 @@ void check(const VocabularyHead& head) {
                                     std::to_string(head.labels[row]));
 }
 
-int threads_for(const Call& call, const VocabularyHead& head) {
-    return useful_threads(call, head.n_rows * head.width * head.vocabulary);
+int threads_for(const Call<float>& call, const VocabularyHead& head) {
+    return useful_threads(call.n_threads, head.n_rows * head.width * head.vocabulary);
 }
 
 // The logits of some rows, and the weight that they are computed with.
 class LogitsOf {
 public:
-    LogitsOf(const BlockKernels& kernels, const VocabularyHead& head, Layout& layout)
+    LogitsOf(const BlockKernels<float>& kernels, const VocabularyHead& head, Layout& layout)
         : kernels_(kernels), head_(head), n_rows_(std::min(head.n_rows, kMostRows)) {
         layout.add(&packed_, layout.padded(head.vocabulary) * head.width);
         layout.add(&values, n_rows_, head.vocabulary);
@@ -45,8 +45,8 @@ public:
                                  packed_ + panel * kernels_.panel * head_.width);
     }
     // The product for some rows from first_row on.
-    BlockProduct product(long first_row) const {
-        BlockProduct product;
+    BlockProduct<float> product(long first_row) const {
+        BlockProduct<float> product;
         product.a = in_rows(head_.hidden + first_row * head_.width, head_.width, kernels_.panel);
         product.b = packed_;
         product.k = head_.width;
@@ -57,16 +57,16 @@ public:
     }
     // Calls f(first, last, panel) for the rows and the panel of a task.
     template <typename F>
-    void multiply_and(const BlockProduct& product, long n_rows, long task, float* scratch, const F& f) const {
+    void multiply_and(const BlockProduct<float>& product, long n_rows, long task, float* scratch, const F& f) const {
         multiply(kernels_, product, n_rows, task, scratch);
         const long n_blocks = ceil_div(n_rows, kernels_.task_rows), first = task % n_blocks * kernels_.task_rows;
         f(first, std::min(first + kernels_.task_rows, n_rows), task / n_blocks);
     }
 
-    Matrix values;
+    Matrix<float> values;
 
 private:
-    const BlockKernels& kernels_;
+    const BlockKernels<float>& kernels_;
     const VocabularyHead& head_;
     const long n_rows_;
     float* packed_ = nullptr;
@@ -75,7 +75,7 @@ private:
 // One row's softmax from the sums of its panels.
 class Row {
 public:
-    Row(const Matrix& logits, const PanelSums& sums, long row, long n, long panel)
+    Row(const Matrix<float>& logits, const PanelSums& sums, long row, long n, long panel)
         : logits_(logits), sums_(sums), row_(row), n_(n), panel_(panel) {
         for (long i = 0; i < n_panels(); ++i) top_ = std::max(top_, sums.largest[i * sums.n_rows + row]);
     }
@@ -138,7 +138,7 @@ private:
         return weight;
     }
 
-    const Matrix& logits_;
+    const Matrix<float>& logits_;
     const PanelSums& sums_;
     const long row_, n_, panel_;
     float top_ = -std::numeric_limits<float>::infinity();
@@ -146,9 +146,9 @@ private:
 
 }  // namespace
 
-bool forward(const Call& call, const VocabularyHead& head, const Samples& samples, const HeadResults& results) {
+bool forward(const Call<float>& call, const VocabularyHead& head, const Samples& samples, const HeadResults& results) {
     check(head);
-    const BlockKernels& kernels = call.kernels;
+    const BlockKernels<float>& kernels = call.kernels;
     const int n_threads = threads_for(call, head);
     Layout layout(kernels.panel);
     LogitsOf logits(kernels, head, layout);
@@ -158,14 +158,14 @@ bool forward(const Call& call, const VocabularyHead& head, const Samples& sample
     layout.add(&sums.largest, logits.n_panels() * sums.n_rows);
     layout.add(&sums.sums, logits.n_panels() * sums.n_rows);
     if (samples.uniform) layout.add(&sums.tempered, logits.n_panels() * sums.n_rows);
-    layout.add(&scratch, n_threads * product_scratch(kernels));
+    layout.add(&scratch, n_threads * kernels.product_scratch);
     const Borrowed memory(layout);
 
     for (long begin = 0; begin < head.n_rows; begin += kMostRows) {
         const long n_rows = std::min(head.n_rows - begin, kMostRows);
-        const BlockProduct product = logits.product(begin);
+        const BlockProduct<float> product = logits.product(begin);
         const bool is_done = run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
-            float* const own = scratch + worker.rank * product_scratch(kernels);
+            float* const own = scratch + worker.rank * kernels.product_scratch;
             worker.each(begin == 0 ? logits.n_panels() : 0, [&](long task) { logits.pack(task); }) &&
                 worker.each(n_tasks(kernels, product, n_rows), [&](long task) {
                     logits.multiply_and(product, n_rows, task, own, [&](long first, long last, long panel) {
@@ -189,10 +189,10 @@ bool forward(const Call& call, const VocabularyHead& head, const Samples& sample
     return true;
 }
 
-bool backward(const Call& call, const VocabularyHead& head, const float* log_sums, const float* dlosses,
+bool backward(const Call<float>& call, const VocabularyHead& head, const float* log_sums, const float* dlosses,
               const HeadGradients& gradients) {
     check(head);
-    const BlockKernels& kernels = call.kernels;
+    const BlockKernels<float>& kernels = call.kernels;
     const long panel = kernels.panel;
     const int n_threads = threads_for(call, head);
     Layout layout(panel);
@@ -200,27 +200,27 @@ bool backward(const Call& call, const VocabularyHead& head, const float* log_sum
     float *packed, *scratch;
     const long width_panels = ceil_div(head.width, panel);
     layout.add(&packed, gradients.hidden ? width_panels * panel * head.vocabulary : 0);
-    layout.add(&scratch, n_threads * product_scratch(kernels));
+    layout.add(&scratch, n_threads * kernels.product_scratch);
     const Borrowed memory(layout);
     const Logits dlogits{logits.values, head.vocabulary};
 
     for (long begin = 0; begin == 0 || begin < head.n_rows; begin += kMostRows) {
         const long n_rows = std::min(head.n_rows - begin, kMostRows);
-        const BlockProduct product = logits.product(begin);
-        BlockProduct to_dhidden;
+        const BlockProduct<float> product = logits.product(begin);
+        BlockProduct<float> to_dhidden;
         to_dhidden.a = logits.values;
         to_dhidden.b = packed;
         to_dhidden.k = head.vocabulary;
         to_dhidden.n = head.width;
         to_dhidden.end = End::kAdd;
         to_dhidden.c = in_rows(gradients.hidden + begin * head.width, head.width, panel);
-        WeightGradient dweight{logits.values, in_rows(head.hidden + begin * head.width, head.width, panel), n_rows,
+        WeightGradient<float> dweight{logits.values, in_rows(head.hidden + begin * head.width, head.width, panel), n_rows,
                                head.vocabulary, head.width, gradients.weight, gradients.bias};
         dweight.adds = begin > 0;
         const long n_dhidden = gradients.hidden ? n_tasks(kernels, to_dhidden, n_rows) : 0;
         const long n_packs = begin == 0 ? logits.n_panels() : 0;
         const bool is_done = run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
-            float* const own = scratch + worker.rank * product_scratch(kernels);
+            float* const own = scratch + worker.rank * kernels.product_scratch;
             worker.each(n_packs + (begin == 0 && gradients.hidden ? width_panels : 0), [&](long task) {
                 take(task, n_packs, [&](long i) { logits.pack(i); }) ||
                     (kernels.pack(head.weight, head.vocabulary, head.width, task, packed + task * panel * head.vocabulary),

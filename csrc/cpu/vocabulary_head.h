@@ -38,8 +38,8 @@ struct HeadGradients {
 };
 
 // Throw std::out_of_range for a label that is not in the vocabulary; otherwise as the functions of blocks.h.
-bool forward(const Call& call, const VocabularyHead& head, const Samples& samples, const HeadResults& results);
-bool backward(const Call& call, const VocabularyHead& head, const float* log_sums, const float* dlosses,
+bool forward(const Call<float>& call, const VocabularyHead& head, const Samples& samples, const HeadResults& results);
+bool backward(const Call<float>& call, const VocabularyHead& head, const float* log_sums, const float* dlosses,
               const HeadGradients& gradients);
 
 }  // namespace electra_fast::cpu

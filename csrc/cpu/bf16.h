@@ -1,0 +1,33 @@
+// Numbers of 16 bits: the upper half of a float.
+
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+namespace electra_fast::cpu {
+
+struct Bf16 {
+    Bf16() = default;
+    // Rounds to the nearest number, halves to even; NaN stays NaN.
+    explicit Bf16(float x) {
+        const auto all = std::bit_cast<std::uint32_t>(x);
+        const std::uint32_t rounded = x == x ? all + 0x7fff + (all >> 16 & 1) : all | 0x400000;
+        bits = static_cast<std::uint16_t>(rounded >> 16);
+    }
+
+    std::uint16_t bits;
+};
+
+// Two neighbours of a product's inner dimension, which one instruction multiplies.
+struct Pair {
+    Bf16 first, second;
+};
+
+// Numbers that a product's instruction takes from a row at once: a float, or a pair.
+template <typename T>
+constexpr long kOperand = 1;
+template <>
+inline constexpr long kOperand<Bf16> = 2;
+
+}  // namespace electra_fast::cpu

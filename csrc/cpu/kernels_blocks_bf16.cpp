@@ -1,0 +1,46 @@
+// The kernels of the blocks for numbers of 16 bits, on AVX512_BF16.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "cpu/block_kernels.h"
+#include "cpu/variants.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#define TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma"
+#include "cpu/target_begin.h"
+
+namespace electra_fast::cpu {
+namespace {
+
+#include "cpu/simd_avx512.h"
+
+#include "cpu/simd_bf16.h"
+
+#include "cpu/tiles.inc"
+
+#include "cpu/block_products.inc"
+
+#include "cpu/block_rows.inc"
+
+#include "cpu/block_attention.inc"
+
+#include "cpu/block_logits.inc"
+
+#include "cpu/block_table.inc"
+
+}  // namespace
+
+const BlockKernels<Bf16>& bf16_block_kernels() { return table_of_block_kernels<Bf16>(); }
+
+}  // namespace electra_fast::cpu
+
+#include "cpu/target_end.h"
+
+#endif

@@ -11,6 +11,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -54,7 +55,9 @@ Dropout dropout_of(const Drawn& drawn) {
 template <typename T>
 const BlockKernels<T>& kernels_up_to(const std::string& limit) {
     const BlockKernels<T>* const kernels = block_kernels_of<T>(limit);
-    if (!kernels) throw std::runtime_error("this processor has no instruction set up to " + limit + " that kernels are written for");
+    if (!kernels)
+        throw std::runtime_error("this processor has no instruction set up to " + limit + " that kernels " +
+                                 (std::is_same_v<T, Bf16> ? "of bfloat16 " : "") + "are written for");
     return *kernels;
 }
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from ..disk import copied, moved, written
 from ..model.config import ElectraConfig
-from ..model.precision import default_precision
 from ..tokenizer import ElectraTokenizer
 from ..training.distributed import join
 from ..training.loop import end_by_signal
 from ..training.options import by_owner, changed
+from ..training.precision import chosen_precision
 from ..training.run_directory import RunDirectory
 from .recipe import Recipe, recipe_for
 from .run_options import FinetuningOptions
@@ -79,7 +79,7 @@ def finetune(
     with join(options.device) as world, directory.locked(world):
         options = replace(
             options,
-            precision=options.precision or default_precision(world.device),
+            precision=chosen_precision(options.precision, world),
             checkpoint_every=options.checkpoint_every or 50 * options.log_every,
         )
         tokenizer = ElectraTokenizer.from_pretrained(model)

@@ -12,10 +12,7 @@ with, a copy is made of tensors that share the parameters' memory and keep it al
 from __future__ import annotations
 
 import os
-import platform
 import threading
-import warnings
-from functools import cache
 from itertools import repeat
 from operator import attrgetter, contains, is_, itemgetter
 from typing import Any, Literal, get_args
@@ -29,6 +26,7 @@ from ..ops.tracing import is_recorded
 from ..processor import fastest_allowed
 from .hooks import HOOKS, has_global_hooks, is_hooked
 from .packing import PackedBatch
+from .precision import warn_if_slow
 from .qkv import NAMES
 
 Precision = Literal["fp32", "int8"]
@@ -100,7 +98,7 @@ class CpuEncoder:
         if reason is not None:
             self.refuse(reason)
             if tensor.is_cpu and not torch.compiler.is_compiling():
-                _warn_if_slow(model.dtype)
+                warn_if_slow(model.dtype)
         return reason is None
 
     def refuse(self, reason: str) -> None:
@@ -183,17 +181,6 @@ def _room_for(*shape: int) -> Tensor:
         return torch.empty(shape)
     except RuntimeError as error:  # what torch raises where there is no memory
         raise MemoryError(f"no memory for hidden states {list(shape)}: {error}") from None
-
-
-@cache
-def _warn_if_slow(dtype: torch.dtype) -> None:
-    """Warns once if this processor has no instructions for a 16-bit dtype."""
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    is_fast = {torch.bfloat16: has_bf16, torch.float16: torch.cpu._is_amx_fp16_supported()}
-    if not is_fast.get(dtype, True) and platform.machine() == "x86_64":
-        warnings.warn(
-            f"this processor does not multiply {dtype}: a model in float32 is several times as fast", stacklevel=2
-        )
 
 
 class _Parameters:

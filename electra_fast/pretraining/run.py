@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ..model.layers import checkpoint_activations
-from ..model.precision import default_precision
 from ..processor import cpu_threads
 from ..tokenizer import ElectraTokenizer
 from ..tokenizer.unknown import UnknownTokens
@@ -22,6 +21,7 @@ from ..training.distributed import World, join
 from ..training.guard import Guard
 from ..training.loop import end_by_signal, stopped_by_signals
 from ..training.options import by_owner, changed
+from ..training.precision import chosen_precision
 from ..training.report import RunReport
 from ..versions import __version__
 from .build import build_model
@@ -166,7 +166,7 @@ def _prepare(
     is_new: bool,
 ) -> _Run:
     """Reads, checks and builds the run; raises ValueError if the directory holds a run with other settings."""
-    options = replace(options, precision=options.precision or default_precision(world.device))
+    options = replace(options, precision=chosen_precision(options.precision, world))
     if options.n_steps is None and options.minutes is None:
         options = replace(options, n_steps=recipe.n_steps)
     begun_with = None if is_new else directory.settings().get("text")

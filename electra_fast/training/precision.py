@@ -7,7 +7,18 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..model.precision import DTYPES, default_precision, warn_if_slow
+from .distributed import World
 from .optim import Adam
+
+
+def chosen_precision(asked: str | None, world: World) -> str:
+    """The precision of a run: the one asked for, or the device's default; warns where a CPU is slow in it."""
+    precision = asked or default_precision(world.device)
+    if world.device.type == "cpu":
+        with world.warning_once():
+            warn_if_slow(DTYPES[precision])
+    return precision
 
 
 def lower_precision(optimizer: Adam, dtype: torch.dtype) -> None:

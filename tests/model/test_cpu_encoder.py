@@ -20,6 +20,7 @@ from electra_fast import (
 )
 from electra_fast.model import cpu_encoder
 from electra_fast.model.packing import PackedBatch
+from electra_fast.model.precision import warn_if_slow
 from electra_fast.ops import cpu
 
 pytestmark = pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cpu_encoder.obstacle()}")
@@ -322,7 +323,7 @@ def test_not_a_number_stays_one():
 
 def test_a_slow_dtype_is_said_once(recwarn, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_fp16_supported", lambda: False)
-    cpu_encoder._warn_if_slow.cache_clear()
+    warn_if_slow.cache_clear()
     model = pair()[0].half()
     with torch.inference_mode():
         for _ in range(2):

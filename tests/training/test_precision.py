@@ -1,11 +1,15 @@
 """Parameters below fp32 with fp32 masters."""
 
+import platform
+import warnings
+
 import pytest
 import torch
 
-from electra_fast.model.precision import default_precision
+from electra_fast.model.precision import default_precision, warn_if_slow
+from electra_fast.training.distributed import join
 from electra_fast.training.optim import LAMB, AdamW
-from electra_fast.training.precision import LossScale, lower_precision
+from electra_fast.training.precision import LossScale, chosen_precision, lower_precision
 
 
 def network():
@@ -88,3 +92,21 @@ def test_training_in_bf16_follows_fp32():
 def test_the_default_goes_by_the_device():
     assert default_precision(torch.device("cuda")) == "bf16"
     assert default_precision(torch.device("cpu")) == "fp32"
+
+
+@pytest.mark.parametrize("has_bf16, warned", [(True, ["fp16"]), (False, ["bf16", "fp16"])])
+def test_a_precision_that_is_slow_on_this_cpu_is_told(has_bf16, warned, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    for name in ("_is_amx_tile_supported", "_is_amx_fp16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    warn_if_slow.cache_clear()
+    told = []
+    with join("cpu") as world:
+        for asked in (None, "fp32", "bf16", "fp16"):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                assert chosen_precision(asked, world) == (asked or "fp32")
+            told += [asked for warning in caught if "does not multiply" in str(warning.message)]
+    warn_if_slow.cache_clear()
+    assert told == warned

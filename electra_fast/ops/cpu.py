@@ -55,7 +55,7 @@ def limited() -> str:
 def unfit(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> str | None:
     """What is wrong with a tensor that C++ is to read by its address, as numbers of `dtype` in a row; or None."""
     if tensor.dtype != dtype or not tensor.is_cpu or tensor.layout != torch.strided:
-        name = {torch.float32: "fp32"}.get(dtype, str(dtype))
+        name = {torch.float32: "fp32", torch.bfloat16: "bf16"}.get(dtype, str(dtype))
         return f"must be in {name} on the CPU, got {tensor.dtype} on {tensor.device}"
     if tensor.shape != shape:
         return f"must have shape {tuple(shape)}, got {tuple(tensor.shape)}"

@@ -116,7 +116,8 @@ def obstacle() -> str | None:
 def choose(name: str, impl: Impl, head_size: int | None = None, activation: Activation = "gelu") -> tuple[str, str]:
     """Chooses (implementation, reason) for one op; raises ValueError where the impl asked for cannot run.
 
-    The implementation "auto" goes by the device of the tensors; "C++" serves those in float32 on a CPU. `head_size` is
+    The implementation "auto" goes by the device of the tensors; "C++" serves those in float32 on a CPU, and in
+    bfloat16 where the processor multiplies it. `head_size` is
     that of the attention, `activation` a config's `hidden_act`.
     """
     reference.activation_of(activation)  # raises for a name that is not known
@@ -155,8 +156,19 @@ def _choose_by_device(name: str, no_triton: str | None, no_cpp: str | None) -> t
     if no_triton is None:
         return "auto", f"the kernels on the GPU, {'torch' if no_cpp else f'C++ ({cpu.instructions()})'} elsewhere"
     if no_cpp is None:
-        return "C++", f"{cpu.instructions()}, for float32; {no_triton}"
+        return "C++", f"{cpu.instructions()}, {_cpp_dtypes(name)}; {no_triton}"
     return "torch", no_cpp if no_cpp == no_triton else f"{no_triton}; {no_cpp}"
+
+
+def _cpp_dtypes(name: str) -> str:
+    """The dtypes that an op in C++ serves on this processor."""
+    from .contracts import cpu_library
+
+    module = importlib.import_module(f"{__package__}.contracts.{OPS[name].cpu_module}")
+    if not module.IN_CPP.has_bf16:
+        return "for float32"
+    no_bf16 = cpu_library.bf16_obstacle()
+    return "for float32 and bfloat16" if no_bf16 is None else f"for float32, not bfloat16: {no_bf16}"
 
 
 @dataclass(frozen=True)

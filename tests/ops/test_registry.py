@@ -69,8 +69,14 @@ def test_auto_says_why(without_gpu):
 def test_auto_says_what_serves_the_ops_in_cpp(without_gpu, monkeypatch):
     monkeypatch.setattr(cpu_library, "obstacle", lambda: None)
     monkeypatch.setattr(cpu, "instructions", lambda: "AVX2")
+    monkeypatch.setattr(cpu_library, "bf16_obstacle", lambda: "no AVX512_BF16")
     served = {name: (impl, reason) for name, impl, reason in registry.explain()}
-    assert {served[name] for name in IN_CPP} == {("C++", "AVX2, for float32; no CUDA GPU")}
+    expected = "AVX2, for float32, not bfloat16: no AVX512_BF16; no CUDA GPU"
+    assert served["attention_block"] == served["feed_forward_block"] == ("C++", expected)
+    assert served["mlm_head"] == ("C++", "AVX2, for float32; no CUDA GPU")
+    assert all(served[name][0] == "C++" for name in IN_CPP)
+    monkeypatch.setattr(cpu_library, "bf16_obstacle", lambda: None)
+    assert registry.choose("attention_block", "auto") == ("C++", "AVX2, for float32 and bfloat16; no CUDA GPU")
     served = {name: (impl, reason) for name, impl, reason in registry.explain(activation="relu")}
     assert served["feed_forward_block"] == ("torch", "the activation is relu; the kernel has gelu alone")
     assert registry.choose("attention_block", "torch") == ("torch", "asked for")
@@ -81,6 +87,7 @@ def test_auto_says_what_serves_the_ops_in_cpp(without_gpu, monkeypatch):
 def test_auto_says_what_serves_the_ops_in_cpp_beside_a_gpu(on_a_gpu, monkeypatch):
     monkeypatch.setattr(cpu_library, "obstacle", lambda: None)
     monkeypatch.setattr(cpu, "instructions", lambda: "AVX2")
+    monkeypatch.setattr(cpu_library, "bf16_obstacle", lambda: "no AVX512_BF16")
     assert registry.choose("attention_block", "auto") == ("auto", "the kernels on the GPU, C++ (AVX2) elsewhere")
     monkeypatch.setattr(cpu_library, "obstacle", lambda: "it is not built")
     assert registry.choose("attention_block", "auto") == ("auto", "the kernels on the GPU, torch elsewhere")

@@ -15,6 +15,7 @@ from .cpu_library import (
     addresses,
     drawn,
     dropout_seeds,
+    functions_for,
     hold,
     room_for_gradients,
     room_to_save,
@@ -35,7 +36,7 @@ def _shapes(tensors: Sequence[Tensor]) -> Shapes:
 def _room(hidden: Tensor, n_heads: int, save: bool) -> tuple[Tensor, Tensor]:
     if not save:
         return torch.empty_like(hidden), hidden.new_empty(0)
-    n_columns = cpu.extension.attention_block_saved(hidden.shape[1], n_heads, fastest_allowed())
+    n_columns = functions_for(hidden).attention_block_saved(hidden.shape[1], n_heads, fastest_allowed())
     return torch.empty_like(hidden), room_to_save(hidden, n_columns)
 
 
@@ -61,7 +62,7 @@ def _launch_forward(hidden, parameters, *call):
     cpu.share_threads()
     *call, save = call
     out, saved = _room(hidden, call[3], save)
-    cpu.extension.attention_block_forward(
+    functions_for(hidden).attention_block_forward(
         *_described(hidden, parameters, *call),
         out.data_ptr(),
         saved.data_ptr(),
@@ -88,7 +89,7 @@ def _launch_backward(dout, saved, hidden, parameters, *call):
     *call, wanted = call
     grads = room_for_gradients((hidden, *parameters), wanted)
     places = addresses(grads)
-    cpu.extension.attention_block_backward(
+    functions_for(hidden).attention_block_backward(
         *_described(hidden, parameters, *call),
         dout.data_ptr(),
         saved.data_ptr(),
@@ -121,7 +122,7 @@ def _reference(tensors, others, options):
     )
 
 
-IN_CPP = CpuOp(attention_block_cpu_fwd, attention_block_cpu_bwd, _reference, _shapes)
+IN_CPP = CpuOp(attention_block_cpu_fwd, attention_block_cpu_bwd, _reference, _shapes, has_bf16=True)
 
 
 def attention_block(

@@ -15,6 +15,7 @@ from .cpu_library import (
     addresses,
     drawn,
     dropout_seeds,
+    functions_for,
     hold,
     room_for_gradients,
     room_to_save,
@@ -40,7 +41,7 @@ def _shapes(tensors: Sequence[Tensor]) -> Shapes:
 def _room(hidden: Tensor, parameters: Sequence[Tensor], save: bool) -> tuple[Tensor, Tensor]:
     if not save:
         return torch.empty_like(hidden), hidden.new_empty(0)
-    n_columns = cpu.extension.feed_forward_block_saved(hidden.shape[1], len(parameters[0]), fastest_allowed())
+    n_columns = functions_for(hidden).feed_forward_block_saved(hidden.shape[1], len(parameters[0]), fastest_allowed())
     return torch.empty_like(hidden), room_to_save(hidden, n_columns)
 
 
@@ -55,7 +56,7 @@ def _launch_forward(hidden, parameters, *call):
     cpu.share_threads()
     *call, save = call
     out, saved = _room(hidden, parameters, save)
-    cpu.extension.feed_forward_block_forward(
+    functions_for(hidden).feed_forward_block_forward(
         *_described(hidden, parameters, *call),
         out.data_ptr(),
         saved.data_ptr(),
@@ -79,7 +80,7 @@ def _launch_backward(dout, saved, hidden, parameters, *call):
     *call, wanted = call
     grads = room_for_gradients((hidden, *parameters), wanted)
     places = addresses(grads)
-    cpu.extension.feed_forward_block_backward(
+    functions_for(hidden).feed_forward_block_backward(
         *_described(hidden, parameters, *call),
         dout.data_ptr(),
         saved.data_ptr(),
@@ -108,7 +109,7 @@ def _reference(tensors, others, options):
     return reference_blocks.feed_forward_block(hidden, *parameters, *options, *others)
 
 
-IN_CPP = CpuOp(feed_forward_block_cpu_fwd, feed_forward_block_cpu_bwd, _reference, _shapes)
+IN_CPP = CpuOp(feed_forward_block_cpu_fwd, feed_forward_block_cpu_bwd, _reference, _shapes, has_bf16=True)
 
 
 def feed_forward_block(

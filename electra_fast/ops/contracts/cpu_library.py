@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ...processor import fastest_allowed
 from .. import cpu
 from ..tracing import is_followed
 from .library import draw_seeds, needs_grad
@@ -34,12 +35,14 @@ class CpuOp:
         backward: (gradient of the result, saved, hidden, parameters, *others, *options, wanted) -> wanted gradients.
         reference: (tensors, others, options) -> the first result.
         shapes: tensors -> the shape that each must have, by name.
+        has_bf16: whether C++ has the op for bfloat16 beside float32.
     """
 
     forward: Callable
     backward: Callable
     reference: Callable
     shapes: Callable[[Sequence[Tensor]], Shapes]
+    has_bf16: bool = False
 
     def why_not(self, tensors: Sequence[Tensor], others: Sequence[Tensor | None]) -> str | None:
         """The reason why C++ cannot serve a call with the tensors that it holds, or None."""
@@ -56,8 +59,14 @@ class CpuOp:
 
     def unfit(self, tensors: Sequence[Tensor]) -> str | None:
         """What is wrong with tensors that C++ is to read by their addresses; or None."""
-        for (name, shape), tensor in zip(self.shapes(tensors).items(), tensors, strict=True):
-            if reason := cpu.unfit(tensor, torch.float32, shape):
+        shapes = self.shapes(tensors)
+        dtype = torch.float32
+        if self.has_bf16 and tensors[0].dtype == torch.bfloat16:
+            dtype = torch.bfloat16
+            if reason := bf16_obstacle() or _odd(shapes):
+                return reason
+        for (name, shape), tensor in zip(shapes.items(), tensors, strict=True):
+            if reason := cpu.unfit(tensor, dtype, shape):
                 return f"{name} {reason}"
         return None
 
@@ -134,6 +143,30 @@ def obstacle() -> str | None:
     if not hasattr(cpu.extension, "attention_block_forward"):
         return "the extension electra_fast._cpu was built before it had this op"
     return None
+
+
+def bf16_obstacle() -> str | None:
+    """The reason why this processor cannot run the ops in C++ on bfloat16; None where it can."""
+    if reason := obstacle():
+        return reason
+    if not hasattr(cpu.extension, "bfloat16"):
+        return "the extension electra_fast._cpu was built before it had bfloat16"
+    if cpu.extension.bfloat16.has_blocks(fastest_allowed()):
+        return None
+    return f"ELECTRA_FAST_ISA={fastest_allowed()} allows no AVX512_BF16" if cpu.limited() else "no AVX512_BF16"
+
+
+def _odd(shapes: Shapes) -> str | None:
+    """What is wrong with the shapes of parameters in bfloat16, whose rows and columns C++ takes in pairs; or None."""
+    for name, shape in list(shapes.items())[1:]:
+        if any(size % 2 for size in shape):
+            return f"{name} has an odd size in {shape}"
+    return None
+
+
+def functions_for(hidden: Tensor) -> Any:
+    """The functions of the extension for tensors of this dtype."""
+    return cpu.extension.bfloat16 if hidden.dtype == torch.bfloat16 else cpu.extension
 
 
 @cache

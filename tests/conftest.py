@@ -23,11 +23,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture
 def served(monkeypatch):
-    """The ops in C++ that served calls: a list, which a test may clear."""
+    """The halves of layers that C++ served: a list of their ops, which a test may clear."""
+    from electra_fast.ops.contracts import cpu_attention_block, cpu_feed_forward_block
+
+    return _served(monkeypatch, cpu_attention_block.IN_CPP, cpu_feed_forward_block.IN_CPP)
+
+
+@pytest.fixture
+def served_heads(monkeypatch):
+    """The vocabulary heads that C++ served."""
+    from electra_fast.ops.contracts import cpu_mlm_head
+
+    return _served(monkeypatch, cpu_mlm_head.IN_CPP)
+
+
+def _served(monkeypatch, *ops):
     from electra_fast.ops.contracts import cpu_library
 
     calls, call = [], cpu_library.CpuOp.__call__
-    monkeypatch.setattr(cpu_library.CpuOp, "__call__", lambda op, *given: (calls.append(op), call(op, *given))[1])
+
+    def note(op, *given):
+        calls.extend(known for known in ops if known is op)
+        return call(op, *given)
+
+    monkeypatch.setattr(cpu_library.CpuOp, "__call__", note)
     return calls
 
 

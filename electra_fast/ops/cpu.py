@@ -72,6 +72,6 @@ _LARGE = 8 << 20
 
 def room_like(tensor: Tensor) -> Tensor:
     """Memory for a tensor of the same shape and dtype, with any values. The process keeps some that is large and free."""
-    if tensor.nbytes < _LARGE:
+    if type(tensor) is not Tensor or tensor.nbytes < _LARGE:  # shape rules ask with tensors that have no memory
         return tensor.new_empty(tensor.shape)
     return torch.frombuffer(extension.Room(tensor.nbytes), dtype=tensor.dtype).view(tensor.shape)

@@ -243,7 +243,7 @@ def test_autocast_and_other_dtypes_go_to_torch(served):
     with torch.autocast("cpu", torch.bfloat16):
         model(**CALL)
     model.double()(**CALL)
-    model.bfloat16()(**CALL)
+    model.half()(**CALL)
     assert n_served(served) == 0
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..ops import Ops
 from ..ops.tracing import is_recorded
-from .hooks import dropout_rate, is_plain
+from .hooks import dropout_rate, weight_and_bias
 
 
 def attention_half(
@@ -24,21 +24,20 @@ def attention_half(
     output_seed: Tensor | None = None,
 ) -> Tensor | None:
     """Attention among packed tokens, its output and their sum's LayerNorm: [T, H] -> [T, H]."""
-    inner, end = attention.self, attention.output
-    query, key, value, rate = inner.query, inner.key, inner.value, dropout_rate(end.dropout)
+    inner, end = attention.self, _end(attention.output)
+    projections = [weight_and_bias(linear, nn.Linear) for linear in (inner.query, inner.key, inner.value)]
     # Other programs know three products by three weights.
-    if is_recorded() or rate is None or not (_are_plain(query, key, value, end.dense) and _is_plain_norm(end)):
+    if is_recorded() or end is None or None in projections:
         return None
     return ops.attention_block(
         hidden,
-        (query.weight, key.weight, value.weight),
-        (query.bias, key.bias, value.bias),
-        *_end(end),
+        *zip(*projections, strict=True),
+        *end[:-1],
         cu_seqlens,
         max_seqlen,
         inner.num_attention_heads,
         attention_rate(inner),
-        rate,
+        end[-1],
         causal,
         seed,
         output_seed,
@@ -47,26 +46,21 @@ def attention_half(
 
 def feed_forward_half(ops: Ops, dense: nn.Module, end: nn.Module, hidden: Tensor, seed: Tensor | None) -> Tensor | None:
     """The feed-forward, with the erf-GELU between its two products, and the LayerNorm: [..., H] -> [..., H]."""
-    rate = dropout_rate(end.dropout)
-    if is_recorded() or rate is None or not (_are_plain(dense, end.dense) and _is_plain_norm(end)):
+    first, last = weight_and_bias(dense, nn.Linear), _end(end)
+    if is_recorded() or first is None or last is None:
         return None
-    return ops.feed_forward_block(hidden, dense.weight, dense.bias, *_end(end), rate, seed)
+    return ops.feed_forward_block(hidden, *first, *last, seed)
 
 
 def attention_rate(attention: nn.Module) -> float:
     """The rate of an attention's dropout."""
     # By the attention's own mode, as in transformers: an attention interface takes the rate, and calls no dropout.
-    return attention.dropout.p if attention.training and isinstance(attention.dropout, nn.Dropout) else 0.0
+    dropout = attention.dropout
+    return dropout.p if attention.training and isinstance(dropout, nn.Dropout) else 0.0
 
 
-def _are_plain(*linears: nn.Module) -> bool:
-    return all(is_plain(linear, nn.Linear) for linear in linears)
-
-
-def _is_plain_norm(end: nn.Module) -> bool:
-    return is_plain(end.LayerNorm, nn.LayerNorm)
-
-
-def _end(end: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
-    dense, norm = end.dense, end.LayerNorm
-    return dense.weight, dense.bias, norm.weight, norm.bias, norm.eps
+def _end(end: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor, float, float] | None:
+    """The end of a half as an op takes it: its product, its LayerNorm with eps, and its dropout's rate."""
+    norm, rate = end.LayerNorm, dropout_rate(end.dropout)
+    product, scale = weight_and_bias(end.dense, nn.Linear), weight_and_bias(norm, nn.LayerNorm)
+    return None if rate is None or product is None or scale is None else (*product, *scale, norm.eps, rate)

@@ -5,7 +5,7 @@ A module that somebody replaced, derived from or listens to is called, as in any
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -39,12 +39,19 @@ def is_plain(module: nn.Module | None, kind: type[nn.Module]) -> bool:
 
     A module with parametrized weights is plain: its formula is its class's.
     """
-    is_known = type(module) is kind or (type(module).__bases__ == (kind,) and is_parametrized(module))
-    if not is_known or is_hooked(module) or has_global_hooks():
+    if not _is_known(module, kind):
         return False
     if kind is nn.Embedding:
         return module.max_norm is None and not module.scale_grad_by_freq and not module.sparse
     return kind is nn.Dropout or module.bias is not None
+
+
+def weight_and_bias(module: nn.Module, kind: type[nn.Module]) -> tuple[Tensor, Tensor] | None:
+    """What an op reads of a plain module; None for another one, which has to be called."""
+    if not _is_known(module, kind):
+        return None
+    bias = module.bias  # read once: a module looks for its parameters slowly, and a parametrized one computes them
+    return None if bias is None else (module.weight, bias)
 
 
 def dropout_rate(dropout: nn.Module) -> float | None:
@@ -52,3 +59,8 @@ def dropout_rate(dropout: nn.Module) -> float | None:
     if is_plain(dropout, nn.Dropout):
         return dropout.p if dropout.training else 0.0
     return 0.0 if type(dropout) is nn.Identity and not is_hooked(dropout) else None
+
+
+def _is_known(module: nn.Module | None, kind: type[nn.Module]) -> bool:
+    is_known = type(module) is kind or (type(module).__bases__ == (kind,) and is_parametrized(module))
+    return is_known and not is_hooked(module) and not has_global_hooks()

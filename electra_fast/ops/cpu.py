@@ -54,14 +54,14 @@ def limited() -> str:
 
 def unfit(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> str | None:
     """What is wrong with a tensor that C++ is to read by its address, as numbers of `dtype` in a row; or None."""
-    if tensor.dtype != dtype or not tensor.is_cpu or tensor.layout != torch.strided:
+    if tensor.dtype is not dtype or not tensor.is_cpu or tensor.layout is not torch.strided:
         name = {torch.float32: "fp32", torch.bfloat16: "bf16"}.get(dtype, str(dtype))
         return f"must be in {name} on the CPU, got {tensor.dtype} on {tensor.device}"
     if tensor.shape != shape:
         return f"must have shape {tuple(shape)}, got {tuple(tensor.shape)}"
     if not tensor.is_contiguous() or tensor.is_neg():
         return "is not contiguous"
-    if tensor.untyped_storage().nbytes() < (tensor.storage_offset() + tensor.numel()) * tensor.itemsize:
+    if tensor.untyped_storage().nbytes() < tensor.storage_offset() * dtype.itemsize + tensor.nbytes:
         return "has less memory than its shape takes"
     return None
 
@@ -71,7 +71,7 @@ _LARGE = 8 << 20
 
 
 def room_like(tensor: Tensor) -> Tensor:
-    """Memory for a tensor of the same shape and dtype, with any values. The process keeps some that is large and free."""
+    """Memory like a tensor's, with any values. The process keeps some that is large and free."""
     if type(tensor) is not Tensor or tensor.nbytes < _LARGE:  # shape rules ask with tensors that have no memory
         return tensor.new_empty(tensor.shape)
     return torch.frombuffer(extension.Room(tensor.nbytes), dtype=tensor.dtype).view(tensor.shape)

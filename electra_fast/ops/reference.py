@@ -15,7 +15,7 @@ from itertools import groupby
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim.adamw import adamw as fused_adamw
+from torch.utils._foreach_utils import _group_tensors_by_device_and_dtype
 
 from . import philox
 
@@ -350,7 +350,7 @@ def place_samples(input_ids: Tensor, positions: Tensor, samples: Tensor, is_used
 
 def grad_norm(grads: Sequence[Tensor]) -> Tensor:
     """The 2-norm of all tensors together, a scalar in fp32."""
-    return torch.nn.utils.get_total_norm([grad.float() if grad.dtype != torch.float64 else grad for grad in grads])
+    return torch.nn.utils.get_total_norm([grad.float() if grad.dtype.itemsize < 4 else grad for grad in grads])
 
 
 def adamw(
@@ -380,28 +380,18 @@ def adamw(
     """
     if not math.isfinite(grad_scale):
         return
-    # torch's fused AdamW passes over memory once: on a CPU it is three times as fast as one op after the other. It
-    # counts the step itself; at step infinity nothing is corrected.
-    before = math.inf if step is None else float(step) - 1
-    grads = [grad.to(m.dtype) for grad, m in zip(grads, exp_avgs, strict=True)]
-    if grad_scale != 1:
-        torch._foreach_mul_(grads, float(grad_scale))
-    fused_adamw(
-        list(masters),
-        grads,
-        list(exp_avgs),
-        list(exp_avg_sqs),
-        [],
-        [torch.tensor(before, device=m.device) for m in exp_avgs],
-        fused=True,
-        lr=float(lr),
-        beta1=beta1,
-        beta2=beta2,
-        weight_decay=weight_decay,
-        eps=eps,
-        amsgrad=False,
-        maximize=False,
-    )
+    grads = [grad if grad.dtype == m.dtype else grad.to(m.dtype) for grad, m in zip(grads, exp_avgs, strict=True)]
+    options = dict(lr=float(lr), beta1=beta1, beta2=beta2, weight_decay=weight_decay, eps=eps)
+    alike = _group_tensors_by_device_and_dtype([list(masters), grads, list(exp_avgs), list(exp_avg_sqs)])
+    for (device, dtype), (lists, _) in alike.items():
+        # torch's fused AdamW passes over memory once: on a CPU it is three times as fast as one op after the other. It
+        # divides by a number in fp32 alone. At step infinity nothing is corrected.
+        divisor = torch.as_tensor(grad_scale, dtype=torch.float32, device=device).reciprocal()
+        if dtype == torch.float64:
+            torch._foreach_mul_(lists[1], float(grad_scale))
+            divisor = None
+        counts = [torch.tensor(math.inf if step is None else float(step), device=device)] * len(lists[0])
+        torch._fused_adamw_(*lists, [], counts, **options, amsgrad=False, maximize=False, grad_scale=divisor)
     for p, master in zip(params, masters, strict=True):
         if master is not p:
             p.copy_(master)

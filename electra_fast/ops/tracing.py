@@ -11,6 +11,11 @@ def is_recorded() -> bool:
     return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
+def is_watched() -> bool:
+    """Tells whether somebody sees the calls that go through torch's dispatcher: a mode, or the profiler."""
+    return torch._C._len_torch_dispatch_stack() > 0 or torch.autograd._profiler_enabled()
+
+
 def is_followed() -> bool:
     """Tells whether a compiler, an exporter or a function transform follows: none knows where a tensor lies."""
     return (

@@ -63,11 +63,11 @@ class Adam(torch.optim.Optimizer):
                 self._count_of(group).add_(is_finite)
                 states = [self._state_of(p) for p in params]
                 self._update(
-                    [_local(p) for p in params],
-                    [_local(state.get("master", p)) for p, state in zip(params, states, strict=True)],
-                    [_local(p.grad) for p in params],
-                    [_local(state["exp_avg"]) for state in states],
-                    [_local(state["exp_avg_sq"]) for state in states],
+                    _local(params),
+                    _local(state.get("master", p) for p, state in zip(params, states, strict=True)),
+                    _local(p.grad for p in params),
+                    _local(state["exp_avg"] for state in states),
+                    _local(state["exp_avg_sq"] for state in states),
                     rate,
                     *group["betas"],
                     group["eps"],
@@ -119,7 +119,7 @@ class Adam(torch.optim.Optimizer):
         loss_scale = 1.0 if self.loss_scale is None else self.loss_scale.value
         if self.max_grad_norm is None:
             return torch.ones((), device=grads[0].device) / loss_scale
-        norm = self._norm([_local(grad) for grad in grads])
+        norm = self._norm(_local(grads))
         if isinstance(grads[0], DTensor):
             squares = norm.square()
             distributed.all_reduce(squares)
@@ -212,9 +212,9 @@ class LAMB(Adam):
         return {"adapt": group["weight_decay"] != 0 if adapt is None else adapt}
 
 
-def _local(x: Tensor) -> Tensor:
-    """The part of a sharded tensor that this process holds."""
-    return x.to_local() if isinstance(x, DTensor) else x
+def _local(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Tensors, and of sharded ones the parts that this process holds."""
+    return [x.to_local() if isinstance(x, DTensor) else x for x in tensors]
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:

@@ -9,6 +9,7 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from electra_fast.ops import registry
@@ -280,6 +281,30 @@ def test_fake_tensors_and_compilers_go_to_the_reference(case, served):
         out.sum().backward()
     assert out.shape == expected.shape and given["norm_weight"].grad.shape == given["norm_weight"].shape
     assert not served
+
+
+class Seen(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@each
+def test_who_watches_the_dispatcher_sees_both_ops(case, served):
+    case = case.dropping(0.1)
+    names = {f"electra_fast::{case.op}_cpu_{part}" for part in ("fwd", "bwd")}
+    expected = gradients(case.cpp, case.leaves(), **case.options)
+    with Seen() as seen:
+        assert_same(gradients(case.cpp, case.leaves(), **case.options), expected)
+    assert names <= seen.names
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        assert_same(gradients(case.cpp, case.leaves(), **case.options), expected)
+    assert names <= {event.key for event in profile.key_averages()}
+    assert len(served) == 3
 
 
 def test_the_registry_binds_them():

@@ -128,7 +128,7 @@ def test_contracts():
     words, *parameters = tensors.values()
     torch.library.opcheck(
         torch.ops.electra_fast.embed_norm_cpu_fwd.default,
-        (words, parameters, *ids.values(), SEED, 1e-12, 0.1, -1, True),
+        (words, parameters, *ids.values(), 1e-12, 0.1, -1, SEED.item(), True),
         test_utils=("test_schema", "test_faketensor"),
     )
 

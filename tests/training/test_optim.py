@@ -72,6 +72,20 @@ def test_all_gradients_are_clipped_together(scale):
         torch.testing.assert_close(x, y, rtol=0, atol=1e-12)
 
 
+def test_dtypes_may_be_mixed_in_a_group():
+    first, second = parameters(2)
+    mixed = [torch.nn.Parameter(first.detach().float()), second]
+    apart = [torch.nn.Parameter(p.detach().clone()) for p in mixed]
+    optimizer, *others = AdamW(mixed, lr=0.1), *(AdamW([p], lr=0.1, max_grad_norm=None) for p in apart)
+    give_gradients(mixed, 0), give_gradients(apart, 0)
+    optimizer.step()
+    for p, other in zip(apart, others, strict=True):
+        p.grad /= optimizer.grad_norm.to(p.dtype).clamp(min=1)
+        other.step()
+    for x, y in zip(mixed, apart, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=1e-6)
+
+
 def test_state_survives_saving():
     ours, theirs = parameters(), parameters()
     first, second = AdamW(ours, bias_correction=True), AdamW(theirs, bias_correction=True)

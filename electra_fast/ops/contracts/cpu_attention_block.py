@@ -13,12 +13,12 @@ from .cpu_library import (
     CpuOp,
     Shapes,
     addresses,
-    drawn,
     dropout_seeds,
     functions_for,
     hold,
     room_for_gradients,
     room_to_save,
+    threshold,
     wanted_only,
 )
 from .library import run_by
@@ -30,7 +30,7 @@ _NAMES += ("the LayerNorm's weight", "the LayerNorm's bias")
 
 def _shapes(tensors: Sequence[Tensor]) -> Shapes:
     n_tokens, width = tensors[0].shape if tensors[0].dim() == 2 else (-1, -1)
-    return dict(zip(_NAMES, ((n_tokens, width), *[(width, width)] * 4, *[(width,)] * 6), strict=True))
+    return (n_tokens, width), *[(width, width)] * 4, *[(width,)] * 6
 
 
 def _room(hidden: Tensor, n_heads: int, save: bool) -> tuple[Tensor, Tensor]:
@@ -40,9 +40,7 @@ def _room(hidden: Tensor, n_heads: int, save: bool) -> tuple[Tensor, Tensor]:
     return torch.empty_like(hidden), room_to_save(hidden, n_columns)
 
 
-def _described(
-    hidden, parameters, cu_seqlens, attention_seed, output_seed, n_heads, eps, attention_p, hidden_p, causal
-):
+def _described(hidden, parameters, cu_seqlens, n_heads, eps, attention_p, hidden_p, causal, seeds):
     """A call's arguments as both functions of C++ begin with them."""
     places = addresses(parameters)
     return (
@@ -54,14 +52,14 @@ def _described(
         places[4:8],
         places[8:],
         eps,
-        (drawn(attention_p, attention_seed), drawn(hidden_p, output_seed)),
+        ((threshold(attention_p), seeds[0]), (threshold(hidden_p), seeds[1])),
     )
 
 
 def _launch_forward(hidden, parameters, *call):
     cpu.share_threads()
     *call, save = call
-    out, saved = _room(hidden, call[3], save)
+    out, saved = _room(hidden, call[1], save)
     functions_for(hidden).attention_block_forward(
         *_described(hidden, parameters, *call),
         out.data_ptr(),
@@ -74,13 +72,10 @@ def _launch_forward(hidden, parameters, *call):
 
 @run_by(
     _launch_forward,
-    "attention_block_cpu_fwd(Tensor hidden, Tensor[] parameters, Tensor cu_seqlens, Tensor? attention_seed, "
-    "Tensor? output_seed, int n_heads, float eps, float attention_p, float hidden_p, bool causal, bool save) "
-    "-> (Tensor, Tensor)",
+    "attention_block_cpu_fwd(Tensor hidden, Tensor[] parameters, Tensor cu_seqlens, int n_heads, float eps, "
+    "float attention_p, float hidden_p, bool causal, int[] seeds, bool save) -> (Tensor, Tensor)",
 )
-def attention_block_cpu_fwd(
-    hidden, parameters, cu_seqlens, attention_seed, output_seed, n_heads, eps, attention_p, hidden_p, causal, save
-):
+def attention_block_cpu_fwd(hidden, parameters, cu_seqlens, n_heads, eps, attention_p, hidden_p, causal, seeds, save):
     return _room(hidden, n_heads, save)
 
 
@@ -106,8 +101,7 @@ def _launch_backward(dout, saved, hidden, parameters, *call):
 @run_by(
     _launch_backward,
     "attention_block_cpu_bwd(Tensor dout, Tensor saved, Tensor hidden, Tensor[] parameters, Tensor cu_seqlens, "
-    "Tensor? attention_seed, Tensor? output_seed, int n_heads, float eps, float attention_p, float hidden_p, "
-    "bool causal, bool[] wanted) -> Tensor[]",
+    "int n_heads, float eps, float attention_p, float hidden_p, bool causal, int[] seeds, bool[] wanted) -> Tensor[]",
 )
 def attention_block_cpu_bwd(dout, saved, hidden, parameters, *call):
     return wanted_only(room_for_gradients((hidden, *parameters), call[-1]))
@@ -115,14 +109,23 @@ def attention_block_cpu_bwd(dout, saved, hidden, parameters, *call):
 
 def _reference(tensors, others, options):
     hidden, weights, biases, norm = tensors[0], tensors[1:5], tensors[5:9], tensors[9:]
-    (cu_seqlens, *seeds), (n_heads, eps, *rest) = others, options
+    (cu_seqlens,), (n_heads, eps, *rest, seeds) = others, options
+    seeds = [torch.tensor([seed]) for seed in seeds]
     longest = int(cu_seqlens.diff().max()) if len(cu_seqlens) > 1 else 0
     return reference_blocks.attention_block(
         hidden, weights[:3], biases[:3], weights[3], biases[3], *norm, eps, cu_seqlens, longest, n_heads, *rest, *seeds
     )
 
 
-IN_CPP = CpuOp(attention_block_cpu_fwd, attention_block_cpu_bwd, _reference, _shapes, has_bf16=True)
+IN_CPP = CpuOp(
+    attention_block_cpu_fwd,
+    attention_block_cpu_bwd,
+    (_launch_forward, _launch_backward),
+    _reference,
+    _NAMES,
+    _shapes,
+    has_bf16=True,
+)
 
 
 def attention_block(
@@ -150,12 +153,11 @@ def attention_block(
             mark sequences.
     """
     tensors = (hidden, *qkv_weights, out_weight, *qkv_biases, out_bias, norm_weight, norm_bias)
-    given = cu_seqlens, attention_seed, output_seed
     held = hold(tensors)
-    if IN_CPP.why_not(held, given) is not None:
+    if IN_CPP.why_not(held, (cu_seqlens, attention_seed, output_seed)) is not None:
         return reference_blocks.attention_block(
             hidden, qkv_weights, qkv_biases, out_weight, out_bias, norm_weight, norm_bias, eps, cu_seqlens, max_seqlen,
             n_heads, attention_p, hidden_p, causal, attention_seed, output_seed,
         )  # fmt: skip
     seeds = dropout_seeds((attention_p, hidden_p), (attention_seed, output_seed))
-    return IN_CPP(tensors, held, (cu_seqlens, *seeds), (n_heads, eps, attention_p, hidden_p, causal))[0]
+    return IN_CPP(tensors, held, (cu_seqlens,), (n_heads, eps, attention_p, hidden_p, causal, seeds))[0]

@@ -14,28 +14,28 @@ from .cpu_library import (
     CpuOp,
     Shapes,
     addresses,
-    drawn,
     dropout_seeds,
     hold,
     room_for_gradients,
+    threshold,
     wanted_only,
 )
 from .library import run_by
 
-_NAMES = ("the word table", "the position table", "the token type table", "the LayerNorm's weight")
+_NAMES = ("the word table", "the position table", "the token type table")
+_NAMES += ("the LayerNorm's weight", "the LayerNorm's bias")
 
 
 def _shapes(tensors: Sequence[Tensor]) -> Shapes:
     width = tensors[0].shape[-1]
-    tables = {name: (len(table), width) for name, table in zip(_NAMES, tensors[:3], strict=False)}
-    return {**tables, _NAMES[3]: (width,), "the LayerNorm's bias": (width,)}
+    return *((table.shape[0], width) for table in tensors[:3]), (width,), (width,)
 
 
 def _room(words: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
     return words.new_empty(len(input_ids), words.shape[1]), words.new_empty(2, len(input_ids))
 
 
-def _described(words, parameters, input_ids, token_type_ids, position_ids, seed, eps, dropout_p, padding_idx):
+def _described(words, parameters, input_ids, token_type_ids, position_ids, eps, dropout_p, padding_idx, seed):
     """A call's arguments as both functions of C++ begin with them; tables in their order: words, types, positions."""
     positions, types, *norm = parameters
     tables = words, types, positions
@@ -46,7 +46,7 @@ def _described(words, parameters, input_ids, token_type_ids, position_ids, seed,
         addresses((input_ids, token_type_ids, position_ids)),
         addresses(norm),
         eps,
-        drawn(dropout_p, seed),
+        (threshold(dropout_p), seed),
     )
 
 
@@ -67,7 +67,7 @@ def _launch_forward(words, parameters, *call):
 @run_by(
     _launch_forward,
     "embed_norm_cpu_fwd(Tensor words, Tensor[] parameters, Tensor input_ids, Tensor token_type_ids, "
-    "Tensor position_ids, Tensor? seed, float eps, float dropout_p, int padding_idx, bool save) -> (Tensor, Tensor)",
+    "Tensor position_ids, float eps, float dropout_p, int padding_idx, int seed, bool save) -> (Tensor, Tensor)",
 )
 def embed_norm_cpu_fwd(words, parameters, input_ids, *call):
     return _room(words, input_ids)
@@ -84,7 +84,7 @@ def _launch_backward(dout, statistics, words, parameters, *call):
         statistics.data_ptr(),
         (of_words, of_types, of_positions),
         of_norm,
-        call[-1],
+        call[-2],
         torch.get_num_threads(),
         fastest_allowed(),
     )
@@ -103,14 +103,14 @@ def embed_norm_cpu_bwd(dout, statistics, words, parameters, *call):
 
 def _reference(tensors, others, options):
     words, positions, types, *norm = tensors
-    (*ids, seed), (eps, dropout_p, padding_idx) = others, options
-    padding_idx = None if padding_idx < 0 else padding_idx
+    eps, dropout_p, padding_idx, seed = options
+    padding_idx, seed = None if padding_idx < 0 else padding_idx, torch.tensor([seed])
     return reference.embed_norm_project(
-        *ids, words, positions, types, *norm, eps, padding_idx=padding_idx, dropout_p=dropout_p, seed=seed
+        *others, words, positions, types, *norm, eps, padding_idx=padding_idx, dropout_p=dropout_p, seed=seed
     )
 
 
-IN_CPP = CpuOp(embed_norm_cpu_fwd, embed_norm_cpu_bwd, _reference, _shapes)
+IN_CPP = CpuOp(embed_norm_cpu_fwd, embed_norm_cpu_bwd, (_launch_forward, _launch_backward), _reference, _NAMES, _shapes)
 
 
 def embed_norm_project(
@@ -151,6 +151,6 @@ def embed_norm_project(
     (seed,) = dropout_seeds((dropout_p,), (seed,))
     # As in torch, a negative index counts from the end.
     padding = -1 if padding_idx is None else padding_idx % len(word_table)
-    (embedded,) = IN_CPP(tensors, held, (*flat, seed), (eps, dropout_p, padding))
+    (embedded,) = IN_CPP(tensors, held, flat, (eps, dropout_p, padding, seed))
     embedded = embedded.view(*input_ids.shape, word_table.shape[1])
     return embedded if project_weight is None else F.linear(embedded, project_weight, project_bias)

@@ -13,43 +13,40 @@ from .cpu_library import (
     CpuOp,
     Shapes,
     addresses,
-    drawn,
     dropout_seeds,
     functions_for,
     hold,
     room_for_gradients,
     room_to_save,
+    threshold,
     wanted_only,
 )
 from .library import run_by
 
+_NAMES = ("hidden", "the inner weight", "the outer weight", "the inner bias", "the outer bias")
+_NAMES += ("the LayerNorm's weight", "the LayerNorm's bias")
+
 
 def _shapes(tensors: Sequence[Tensor]) -> Shapes:
     n_tokens, width = tensors[0].shape
-    inner = len(tensors[1])
-    return {
-        "hidden": (n_tokens, width),
-        "the inner weight": (inner, width),
-        "the outer weight": (width, inner),
-        "the inner bias": (inner,),
-        "the outer bias": (width,),
-        "the LayerNorm's weight": (width,),
-        "the LayerNorm's bias": (width,),
-    }
+    inner = tensors[1].shape[0]
+    return (n_tokens, width), (inner, width), (width, inner), (inner,), (width,), (width,), (width,)
 
 
 def _room(hidden: Tensor, parameters: Sequence[Tensor], save: bool) -> tuple[Tensor, Tensor]:
     if not save:
         return torch.empty_like(hidden), hidden.new_empty(0)
-    n_columns = functions_for(hidden).feed_forward_block_saved(hidden.shape[1], len(parameters[0]), fastest_allowed())
+    n_columns = functions_for(hidden).feed_forward_block_saved(
+        hidden.shape[1], parameters[0].shape[0], fastest_allowed()
+    )
     return torch.empty_like(hidden), room_to_save(hidden, n_columns)
 
 
-def _described(hidden, parameters, seed, eps, dropout_p):
+def _described(hidden, parameters, eps, dropout_p, seed):
     """A call's arguments as both functions of C++ begin with them."""
     places = addresses(parameters)
-    sizes = (*hidden.shape, len(parameters[0]))
-    return sizes, hidden.data_ptr(), places[:2], places[2:4], places[4:], eps, drawn(dropout_p, seed)
+    sizes = (*hidden.shape, parameters[0].shape[0])
+    return sizes, hidden.data_ptr(), places[:2], places[2:4], places[4:], eps, (threshold(dropout_p), seed)
 
 
 def _launch_forward(hidden, parameters, *call):
@@ -68,10 +65,10 @@ def _launch_forward(hidden, parameters, *call):
 
 @run_by(
     _launch_forward,
-    "feed_forward_block_cpu_fwd(Tensor hidden, Tensor[] parameters, Tensor? seed, float eps, float dropout_p, "
+    "feed_forward_block_cpu_fwd(Tensor hidden, Tensor[] parameters, float eps, float dropout_p, int seed, "
     "bool save) -> (Tensor, Tensor)",
 )
-def feed_forward_block_cpu_fwd(hidden, parameters, seed, eps, dropout_p, save):
+def feed_forward_block_cpu_fwd(hidden, parameters, eps, dropout_p, seed, save):
     return _room(hidden, parameters, save)
 
 
@@ -96,8 +93,8 @@ def _launch_backward(dout, saved, hidden, parameters, *call):
 
 @run_by(
     _launch_backward,
-    "feed_forward_block_cpu_bwd(Tensor dout, Tensor saved, Tensor hidden, Tensor[] parameters, Tensor? seed, "
-    "float eps, float dropout_p, bool[] wanted) -> Tensor[]",
+    "feed_forward_block_cpu_bwd(Tensor dout, Tensor saved, Tensor hidden, Tensor[] parameters, "
+    "float eps, float dropout_p, int seed, bool[] wanted) -> Tensor[]",
 )
 def feed_forward_block_cpu_bwd(dout, saved, hidden, parameters, *call):
     return wanted_only(room_for_gradients((hidden, *parameters), call[-1]))
@@ -106,10 +103,19 @@ def feed_forward_block_cpu_bwd(dout, saved, hidden, parameters, *call):
 def _reference(tensors, others, options):
     hidden, inner_weight, outer_weight, inner_bias, outer_bias, *norm = tensors
     parameters = inner_weight, inner_bias, outer_weight, outer_bias, *norm
-    return reference_blocks.feed_forward_block(hidden, *parameters, *options, *others)
+    eps, dropout_p, seed = options
+    return reference_blocks.feed_forward_block(hidden, *parameters, eps, dropout_p, torch.tensor([seed]))
 
 
-IN_CPP = CpuOp(feed_forward_block_cpu_fwd, feed_forward_block_cpu_bwd, _reference, _shapes, has_bf16=True)
+IN_CPP = CpuOp(
+    feed_forward_block_cpu_fwd,
+    feed_forward_block_cpu_bwd,
+    (_launch_forward, _launch_backward),
+    _reference,
+    _NAMES,
+    _shapes,
+    has_bf16=True,
+)
 
 
 def feed_forward_block(
@@ -137,4 +143,5 @@ def feed_forward_block(
             hidden, inner_weight, inner_bias, outer_weight, outer_bias, norm_weight, norm_bias, eps, dropout_p, seed
         )
     seeds = dropout_seeds((dropout_p,), (seed,))
-    return IN_CPP(tensors, held, seeds, (eps, dropout_p))[0].view(hidden.shape)
+    out = IN_CPP(tensors, held, (), (eps, dropout_p, *seeds))[0]
+    return out if rows is hidden else out.view_as(hidden)

@@ -18,10 +18,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...processor import fastest_allowed
 from .. import cpu
-from ..tracing import is_followed
+from ..tracing import is_followed, is_watched
 from .library import draw_seeds, needs_grad
 
-Shapes = dict[str, tuple[int, ...]]
+Shapes = Sequence[tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,25 @@ class CpuOp:
     Attributes:
         forward: (hidden, parameters, *others, *options, save) -> (*results, saved for the backward), of torch.library.
         backward: (gradient of the result, saved, hidden, parameters, *others, *options, wanted) -> wanted gradients.
+        launchers: what computes `forward` and `backward`.
         reference: (tensors, others, options) -> the first result.
-        shapes: tensors -> the shape that each must have, by name.
+        names: the tensors' names in messages.
+        shapes: tensors -> the shape that each must have.
         has_bf16: whether C++ has the op for bfloat16 beside float32.
     """
 
     forward: Callable
     backward: Callable
+    launchers: tuple[Callable, Callable]
     reference: Callable
+    names: Sequence[str]
     shapes: Callable[[Sequence[Tensor]], Shapes]
     has_bf16: bool = False
+
+    @property
+    def functions(self) -> tuple[Callable, Callable]:
+        """The forward and the backward to call: without the dispatcher, which takes as long as C++ with few tokens."""
+        return (self.forward, self.backward) if is_watched() else self.launchers
 
     def why_not(self, tensors: Sequence[Tensor], others: Sequence[Tensor | None]) -> str | None:
         """The reason why C++ cannot serve a call with the tensors that it holds, or None."""
@@ -63,11 +72,18 @@ class CpuOp:
         dtype = torch.float32
         if self.has_bf16 and tensors[0].dtype == torch.bfloat16:
             dtype = torch.bfloat16
-            if reason := bf16_obstacle() or _odd(shapes):
+            if reason := bf16_obstacle() or self._odd(shapes):
                 return reason
-        for (name, shape), tensor in zip(shapes.items(), tensors, strict=True):
+        for i, (tensor, shape) in enumerate(zip(tensors, shapes, strict=True)):
             if reason := cpu.unfit(tensor, dtype, shape):
-                return f"{name} {reason}"
+                return f"{self.names[i]} {reason}"
+        return None
+
+    def _odd(self, shapes: Shapes) -> str | None:
+        """What is wrong with the shapes of parameters in bfloat16, whose columns C++ takes in pairs; or None."""
+        for name, shape in list(zip(self.names, shapes, strict=True))[1:]:
+            if any(size % 2 for size in shape):
+                return f"{name} has an odd size in {shape}"
         return None
 
     def __call__(
@@ -76,7 +92,8 @@ class CpuOp:
         """The results of a call for which `why_not` found nothing; gradients go to `tensors`."""
         if needs_grad(*tensors):
             return _InCpp.apply(self, held, others, options, *tensors)
-        return self.forward(held[0], held[1:], *others, *options, False)[:-1]
+        forward, _ = self.functions
+        return forward(held[0], held[1:], *others, *options, False)[:-1]
 
 
 _PLAIN = (Tensor, nn.Parameter, type(None))
@@ -92,7 +109,8 @@ class _InCpp(Function):
         options: tuple,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        *results, saved = op.forward(held[0], held[1:], *others, *options, True)
+        forward, _ = op.functions
+        *results, saved = forward(held[0], held[1:], *others, *options, True)
         ctx.mark_non_differentiable(*results[1:])
         ctx.save_for_backward(*tensors, *others, saved)
         ctx.op, ctx.options, ctx.n_tensors = op, options, len(tensors)
@@ -110,7 +128,8 @@ class _InCpp(Function):
             if reason := op.unfit(held):
                 raise RuntimeError(f"a tensor has changed since the forward: {reason}")
             dout = dout.resolve_neg().contiguous()
-            grads = op.backward(dout, saved, held[0], held[1:], *others, *ctx.options, wanted)
+            _, compute = op.functions
+            grads = compute(dout, saved, held[0], held[1:], *others, *ctx.options, wanted)
         grads = iter(grads)
         return None, None, None, None, *(next(grads) if is_wanted else None for is_wanted in wanted)
 
@@ -156,14 +175,6 @@ def bf16_obstacle() -> str | None:
     return f"ELECTRA_FAST_ISA={fastest_allowed()} allows no AVX512_BF16" if cpu.limited() else "no AVX512_BF16"
 
 
-def _odd(shapes: Shapes) -> str | None:
-    """What is wrong with the shapes of parameters in bfloat16, whose rows and columns C++ takes in pairs; or None."""
-    for name, shape in list(shapes.items())[1:]:
-        if any(size % 2 for size in shape):
-            return f"{name} has an odd size in {shape}"
-    return None
-
-
 def functions_for(hidden: Tensor) -> Any:
     """The functions of the extension for tensors of this dtype."""
     return cpu.extension.bfloat16 if hidden.dtype == torch.bfloat16 else cpu.extension
@@ -177,15 +188,17 @@ def threshold(p: float) -> int:
     return round(p * 65536)
 
 
-def dropout_seeds(rates: Sequence[float], seeds: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The seeds of dropouts with these rates: those that are given, others drawn at once; None without dropout."""
-    lacking = [i for i, (p, seed) in enumerate(zip(rates, seeds, strict=True)) if threshold(p) and seed is None]
-    found = [seed if p else None for p, seed in zip(rates, seeds, strict=True)]
-    if lacking:
-        drawn = draw_seeds(len(lacking), torch.device("cpu")).split(1)
-        for i, seed in zip(lacking, drawn, strict=True):
-            found[i] = seed
-    return found
+def dropout_seeds(rates: Sequence[float], given: Sequence[Tensor | None]) -> list[int]:
+    """The seeds of dropouts with these rates: those that are given, others drawn at once; 0 where nothing is drawn."""
+    lacking = [threshold(p) > 0 and seed is None for p, seed in zip(rates, given, strict=True)]
+    drawn = iter(draw_seeds(sum(lacking), _CPU).tolist() if any(lacking) else ())
+    return [
+        next(drawn) if is_lacking else 0 if seed is None else seed.item()
+        for is_lacking, seed in zip(lacking, given, strict=True)
+    ]
+
+
+_CPU = torch.device("cpu")
 
 
 def addresses(tensors: Iterable[Tensor | None]) -> list[int]:
@@ -193,14 +206,9 @@ def addresses(tensors: Iterable[Tensor | None]) -> list[int]:
     return [0 if x is None else x.data_ptr() for x in tensors]
 
 
-def drawn(p: float, seed: Tensor | None) -> tuple[int, int]:
-    """A dropout as C++ takes it: threshold and seed; any seed where nothing is drawn."""
-    return threshold(p), 0 if seed is None else seed.item()
-
-
 def room_to_save(hidden: Tensor, n_columns: int) -> Tensor:
     """Memory for what a backward needs; C++ lays it out."""
-    return hidden.new_empty(len(hidden) + 1, n_columns)
+    return hidden.new_empty(hidden.shape[0] + 1, n_columns)
 
 
 def room_for_gradients(tensors: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | None]:

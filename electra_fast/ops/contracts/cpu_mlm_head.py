@@ -16,7 +16,7 @@ from .library import run_by
 def _shapes(tensors: Sequence[Tensor]) -> Shapes:
     n_rows, width = tensors[0].shape if tensors[0].dim() == 2 else (-1, -1)
     vocabulary = len(tensors[2])
-    return {"hidden": (n_rows, width), "weight": (vocabulary, width), "bias": (vocabulary,)}
+    return (n_rows, width), (vocabulary, width), (vocabulary,)
 
 
 def _room(hidden: Tensor, uniform: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -84,7 +84,14 @@ def _reference(tensors, others, options):
     return reference.mlm_head(*tensors, labels, uniform, *options)[0]
 
 
-IN_CPP = CpuOp(mlm_head_cpu_fwd, mlm_head_cpu_bwd, _reference, _shapes)
+IN_CPP = CpuOp(
+    mlm_head_cpu_fwd,
+    mlm_head_cpu_bwd,
+    (_launch_forward, _launch_backward),
+    _reference,
+    ("hidden", "weight", "bias"),
+    _shapes,
+)
 
 
 def mlm_head(

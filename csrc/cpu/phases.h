@@ -15,14 +15,14 @@ constexpr std::size_t kMostPhases = 8;
 
 // What the threads of a call share.
 struct Phases {
-    explicit Phases(const std::function<bool()>& wants_stop) : stop(wants_stop) {}
+    explicit Phases(Stop& stop) : stop(stop) {}
 
     struct alignas(64) Counter {
         std::atomic<long> next{0};
     };
     std::array<Counter, kMostPhases> counters;
     Barrier barrier;
-    Stop stop;
+    Stop& stop;
 };
 
 // One thread's way through them.
@@ -51,16 +51,21 @@ private:
     std::size_t phase_ = 0;
 };
 
-// Calls work(worker) on each of up to n_threads threads; returns false once `wants_stop` returned true. `work` must not
-// throw.
+// Calls work(worker) on each of up to n_threads threads; returns false once `stop` is set. `work` must not throw.
 template <typename Work>
-bool run_phases(int n_threads, const std::function<bool()>& wants_stop, const Work& work) {
-    Phases phases(wants_stop);
+bool run_phases(int n_threads, Stop& stop, const Work& work) {
+    Phases phases(stop);
     run_team(n_threads, [&](int rank, int size) {
         Worker worker(phases, rank, size);
         work(worker);
     });
-    return !phases.stop.is_set();
+    return !stop.is_set();
+}
+
+template <typename Work>
+bool run_phases(int n_threads, const std::function<bool()>& wants_stop, const Work& work) {
+    Stop stop(wants_stop);
+    return run_phases(n_threads, stop, work);
 }
 
 }  // namespace electra_fast::cpu

@@ -5,6 +5,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "cpu/block_steps.h"
 
@@ -15,15 +16,18 @@ namespace {
 // Rows whose logits are in memory together: enough to read the weight rarely.
 constexpr long kMostRows = 768;
 
-void check(const VocabularyHead& head) {
+// Checks a call, and returns its labels: a copy, for another thread may write to what was given.
+std::vector<std::int64_t> checked_labels(const VocabularyHead& head) {
     check_size("embedding_size", head.width, kOperand<float>);
     if (head.vocabulary < 1 || head.vocabulary > 1L << 31)
         throw std::invalid_argument("the vocabulary must have from 1 to 2^31 entries, got " +
                                     std::to_string(head.vocabulary));
-    for (long row = 0; row < head.n_rows; ++row)
-        if (head.labels[row] < 0 || head.labels[row] >= head.vocabulary)
+    std::vector<std::int64_t> labels(head.labels, head.labels + head.n_rows);
+    for (const std::int64_t label : labels)
+        if (label < 0 || label >= head.vocabulary)
             throw std::out_of_range("labels must be in [0, " + std::to_string(head.vocabulary) + "), got " +
-                                    std::to_string(head.labels[row]));
+                                    std::to_string(label));
+    return labels;
 }
 
 int threads_for(const Call<float>& call, const VocabularyHead& head) {
@@ -147,7 +151,7 @@ private:
 }  // namespace
 
 bool forward(const Call<float>& call, const VocabularyHead& head, const Samples& samples, const HeadResults& results) {
-    check(head);
+    const std::vector<std::int64_t> labels = checked_labels(head);
     const BlockKernels<float>& kernels = call.kernels;
     const int n_threads = threads_for(call, head);
     Layout layout(kernels.panel);
@@ -161,10 +165,11 @@ bool forward(const Call<float>& call, const VocabularyHead& head, const Samples&
     layout.add(&scratch, n_threads * kernels.product_scratch);
     const Borrowed memory(layout);
 
+    Stop stop(call.wants_stop);  // one for all rows: some of them alone are over before it asks
     for (long begin = 0; begin < head.n_rows; begin += kMostRows) {
         const long n_rows = std::min(head.n_rows - begin, kMostRows);
         const BlockProduct<float> product = logits.product(begin);
-        const bool is_done = run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
+        const bool is_done = run_phases(n_threads, stop, [&](Worker& worker) {
             float* const own = scratch + worker.rank * kernels.product_scratch;
             worker.each(begin == 0 ? logits.n_panels() : 0, [&](long task) { logits.pack(task); }) &&
                 worker.each(n_tasks(kernels, product, n_rows), [&](long task) {
@@ -174,7 +179,7 @@ bool forward(const Call<float>& call, const VocabularyHead& head, const Samples&
                 }) &&
                 worker.each(n_rows, [&](long i) {
                     const Row row(logits.values, sums, i, head.vocabulary, kernels.panel);
-                    const long label = head.labels[begin + i];
+                    const long label = labels[static_cast<std::size_t>(begin + i)];
                     const double log_sum = row.log_sum();
                     results.log_sums[begin + i] = static_cast<float>(log_sum);
                     results.losses[begin + i] = static_cast<float>(log_sum - row.logit(label));
@@ -191,7 +196,7 @@ bool forward(const Call<float>& call, const VocabularyHead& head, const Samples&
 
 bool backward(const Call<float>& call, const VocabularyHead& head, const float* log_sums, const float* dlosses,
               const HeadGradients& gradients) {
-    check(head);
+    const std::vector<std::int64_t> labels = checked_labels(head);
     const BlockKernels<float>& kernels = call.kernels;
     const long panel = kernels.panel;
     const int n_threads = threads_for(call, head);
@@ -204,6 +209,7 @@ bool backward(const Call<float>& call, const VocabularyHead& head, const float* 
     const Borrowed memory(layout);
     const Logits dlogits{logits.values, head.vocabulary};
 
+    Stop stop(call.wants_stop);
     for (long begin = 0; begin == 0 || begin < head.n_rows; begin += kMostRows) {
         const long n_rows = std::min(head.n_rows - begin, kMostRows);
         const BlockProduct<float> product = logits.product(begin);
@@ -219,7 +225,7 @@ bool backward(const Call<float>& call, const VocabularyHead& head, const float* 
         dweight.adds = begin > 0;
         const long n_dhidden = gradients.hidden ? n_tasks(kernels, to_dhidden, n_rows) : 0;
         const long n_packs = begin == 0 ? logits.n_panels() : 0;
-        const bool is_done = run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
+        const bool is_done = run_phases(n_threads, stop, [&](Worker& worker) {
             float* const own = scratch + worker.rank * kernels.product_scratch;
             worker.each(n_packs + (begin == 0 && gradients.hidden ? width_panels : 0), [&](long task) {
                 take(task, n_packs, [&](long i) { logits.pack(i); }) ||
@@ -227,7 +233,7 @@ bool backward(const Call<float>& call, const VocabularyHead& head, const float* 
                      true);
             }) && worker.each(n_tasks(kernels, product, n_rows), [&](long task) {
                 logits.multiply_and(product, n_rows, task, own, [&](long first, long last, long i) {
-                    kernels.logits_backward(dlogits, log_sums + begin, head.labels + begin, dlosses + begin, first, last, i);
+                    kernels.logits_backward(dlogits, log_sums + begin, labels.data() + begin, dlosses + begin, first, last, i);
                 });
             }) && worker.each(n_dhidden + n_tasks(kernels, dweight), [&](long task) {
                 take(task, n_dhidden, [&](long i) { multiply(kernels, to_dhidden, n_rows, i, own); }) ||

@@ -73,5 +73,5 @@ _LARGE = 8 << 20
 def room_like(tensor: Tensor) -> Tensor:
     """Memory like a tensor's, with any values. The process keeps some that is large and free."""
     if type(tensor) is not Tensor or tensor.nbytes < _LARGE:  # shape rules ask with tensors that have no memory
-        return tensor.new_empty(tensor.shape)
+        return torch.empty_like(tensor)
     return torch.frombuffer(extension.Room(tensor.nbytes), dtype=tensor.dtype).view(tensor.shape)

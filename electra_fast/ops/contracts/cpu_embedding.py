@@ -94,7 +94,7 @@ def _launch_backward(dout, statistics, words, parameters, *call):
 @run_by(
     _launch_backward,
     "embed_norm_cpu_bwd(Tensor dout, Tensor statistics, Tensor words, Tensor[] parameters, Tensor input_ids, "
-    "Tensor token_type_ids, Tensor position_ids, Tensor? seed, float eps, float dropout_p, int padding_idx, "
+    "Tensor token_type_ids, Tensor position_ids, float eps, float dropout_p, int padding_idx, int seed, "
     "bool[] wanted) -> Tensor[]",
 )
 def embed_norm_cpu_bwd(dout, statistics, words, parameters, *call):

@@ -114,6 +114,8 @@ class _InCpp(Function):
         ctx.mark_non_differentiable(*results[1:])
         ctx.save_for_backward(*tensors, *others, saved)
         ctx.op, ctx.options, ctx.n_tensors = op, options, len(tensors)
+        ctx.kept = [None if x is None else (x.dtype, x.shape) for x in (*others, saved)]
+        ctx.isa = fastest_allowed()  # lays out what is saved
         return tuple(results)
 
     @staticmethod
@@ -125,13 +127,24 @@ class _InCpp(Function):
             grads = _differentiable_gradients(op, dout, tensors, others, ctx.options, wanted)
         else:
             held = hold(tensors)
-            if reason := op.unfit(held):
+            *others, saved = (None if x is None else x.detach() for x in (*others, saved))
+            if reason := op.unfit(held) or _changed(ctx, (*others, saved)):
                 raise RuntimeError(f"a tensor has changed since the forward: {reason}")
             dout = dout.resolve_neg().contiguous()
             _, compute = op.functions
             grads = compute(dout, saved, held[0], held[1:], *others, *ctx.options, wanted)
         grads = iter(grads)
         return None, None, None, None, *(next(grads) if is_wanted else None for is_wanted in wanted)
+
+
+def _changed(ctx: Any, kept: Sequence[Tensor | None]) -> str | None:
+    """What is wrong with what was kept beside the op's tensors: hooks of autograd may have changed it; or None."""
+    if ctx.isa != fastest_allowed():
+        return f"it was computed with ELECTRA_FAST_ISA={ctx.isa}, now it is {fastest_allowed()}"
+    for x, expected in zip(kept, ctx.kept, strict=True):
+        if x is not None and (reason := cpu.unfit(x, *expected)):
+            return f"what it kept {reason}"
+    return None
 
 
 def _differentiable_gradients(

@@ -108,8 +108,8 @@ def mlm_head(
     Raises:
         IndexError: a label that is not in the vocabulary.
     """
-    tensors, others = (hidden, weight, bias), (labels, uniform)
-    held = hold(tensors)
+    tensors = hidden, weight, bias
+    held, others = hold(tensors), [None if x is None else x.detach() for x in (labels, uniform)]
     if IN_CPP.why_not(held, others) is not None or _unfit(*others, len(hidden)):
         return reference.mlm_head(*tensors, *others, temperature, never_label)
     losses, is_correct, samples = IN_CPP(tensors, held, others, (temperature, never_label))

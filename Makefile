@@ -69,7 +69,8 @@ sanitize: .venv/installed
 	CC=gcc CXX=g++ CFLAGS="$(SANITIZE)" CXXFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" \
 		$(BIN)/python setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
 	$(RUN_SANITIZED) -c "import electra_fast._tokenizer as m; print(m.__file__); assert m.__file__.startswith('$(SANITIZED)/')"
-	$(RUN_SANITIZED) -m pytest -n auto tests/tokenizer tests/model/test_cpu_encoder*.py -m "not slow" -p no:cacheprovider \
+	$(RUN_SANITIZED) -m pytest -n auto tests/tokenizer tests/model/test_cpu_encoder*.py tests/ops/test_cpu_*.py \
+		-m "not slow" -p no:cacheprovider \
 		--deselect tests/tokenizer/test_concurrency.py::test_fork_in_the_middle_of_work -k "not no_memory and not ctrl_c"; \
 		status=$$?; if cat $(SANITIZED)/report.* 2>/dev/null; then exit 1; fi; exit $$status
 
@@ -87,22 +88,23 @@ build/fuzz/fuzz_encoder: $(FUZZ_SOURCES) $(wildcard csrc/*.h csrc/tokenizer/*.h 
 	$(FUZZ_CXX) -std=c++20 -O2 -g -pthread -Wall -Wextra -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 		-fno-sanitize-coverage=trace-cmp -Icsrc $(FUZZ_SOURCES) -o $@
 
-# Random sizes, batches and weights through the encoder on a CPU, checked by csrc/cpu/fuzz. The kernels are watched for
-# wrong addresses alone: with the checks of undefined behaviour their unrolled loops take gigabytes to compile.
+# Random sizes, batches and weights through the encoder and the ops on a CPU, checked by csrc/cpu/fuzz. The kernels are
+# watched for wrong addresses alone: with the checks of undefined behaviour their unrolled loops take gigabytes to compile.
+FUZZ_CPU := build/fuzz/fuzz_cpu_encoder build/fuzz/fuzz_cpu_blocks
 FUZZ_KERNELS := $(patsubst csrc/cpu/%.cpp,build/fuzz/%.o,$(wildcard csrc/cpu/kernels_*.cpp))
-FUZZ_CPU_SOURCES := csrc/cpu/fuzz/fuzz_cpu_encoder.cpp $(filter-out csrc/cpu/kernels_% %/bindings.cpp,$(wildcard csrc/cpu/*.cpp))
+FUZZ_CPU_SOURCES := $(filter-out csrc/cpu/kernels_% csrc/cpu/bindings%,$(wildcard csrc/cpu/*.cpp))
 
 build/fuzz/kernels_%.o: csrc/cpu/kernels_%.cpp $(wildcard csrc/*.h csrc/cpu/*.h csrc/cpu/*.inc)
 	mkdir -p build/fuzz
 	$(FUZZ_CXX) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link,address -c $< -o $@
 
-build/fuzz/fuzz_cpu_encoder: $(FUZZ_CPU_SOURCES) $(FUZZ_KERNELS) $(wildcard csrc/*.h csrc/cpu/*.h)
-	mkdir -p build/fuzz/cpu_corpus
-	$(FUZZ_CXX) $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined $(FUZZ_CPU_SOURCES) $(FUZZ_KERNELS) -o $@
+$(FUZZ_CPU): build/fuzz/%: csrc/cpu/fuzz/%.cpp $(FUZZ_CPU_SOURCES) $(FUZZ_KERNELS) $(wildcard csrc/*.h csrc/cpu/*.h csrc/cpu/fuzz/*.h)
+	mkdir -p build/fuzz
+	$(FUZZ_CXX) $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined $(filter %.cpp %.o,$^) -o $@
 
-fuzz_cpu: build/fuzz/fuzz_cpu_encoder
-	build/fuzz/fuzz_cpu_encoder -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/ \
-		build/fuzz/cpu_corpus
+fuzz_cpu: $(FUZZ_CPU)
+	for target in $^; do mkdir -p $$target-corpus; $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
+		-len_control=0 -artifact_prefix=build/fuzz/ $$target-corpus || exit 1; done
 
 # Random models and arguments beside the reference in torch.
 RANDOM_SECONDS ?= 1200

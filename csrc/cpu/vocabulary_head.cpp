@@ -219,7 +219,7 @@ bool backward(const Call<float>& call, const VocabularyHead& head, const float* 
         to_dhidden.k = head.vocabulary;
         to_dhidden.n = head.width;
         to_dhidden.end = End::kAdd;
-        to_dhidden.c = in_rows(gradients.hidden + begin * head.width, head.width, panel);
+        if (gradients.hidden) to_dhidden.c = in_rows(gradients.hidden + begin * head.width, head.width, panel);
         WeightGradient<float> dweight{logits.values, in_rows(head.hidden + begin * head.width, head.width, panel), n_rows,
                                head.vocabulary, head.width, gradients.weight, gradients.bias};
         dweight.adds = begin > 0;

@@ -3,56 +3,18 @@
 // right ones each sequence of a batch must have the bits that it has alone, on one thread.
 //
 // All memory ends where its tensor does, so that the address sanitizer guards it.
-#include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <limits>
-#include <new>
+#include <memory>
 #include <stdexcept>
 #include <vector>
 
 #include "cpu/encoder.h"
+#include "cpu/fuzz/choices.h"
 
 using namespace electra_fast::cpu;
+using namespace electra_fast::cpu::fuzz;
 
 namespace {
-
-[[noreturn]] void fail(const char* what) {
-    std::fprintf(stderr, "fuzz_cpu_encoder: %s\n", what);
-    std::abort();
-}
-
-// Reads choices from the input; zeros after its end.
-class Choices {
-public:
-    Choices(const std::uint8_t* data, std::size_t size) : data_(data), size_(size) {}
-
-    unsigned byte() { return size_ ? (--size_, *data_++) : 0; }
-    long upto(long most) { return static_cast<long>(byte()) % (most + 1); }
-    bool one_in(unsigned n) { return byte() % n == n - 1; }
-    // A number that seldom is as it should be.
-    std::int64_t any_number() {
-        static constexpr std::int64_t kTelling[] = {-1, 0, 1, 255, 65536, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN};
-        return kTelling[byte() % std::size(kTelling)];
-    }
-
-private:
-    const std::uint8_t* data_;
-    std::size_t size_;
-};
-
-float number(Choices& choices, bool is_telling) {
-    static constexpr float kTelling[] = {0, -0.0f, 1e-42f, 1e30f, -1e30f, 3e38f, std::numeric_limits<float>::infinity(),
-                                         -std::numeric_limits<float>::infinity(),
-                                         std::numeric_limits<float>::quiet_NaN()};
-    const unsigned byte = choices.byte();
-    return is_telling && byte >= 250 ? kTelling[choices.byte() % std::size(kTelling)]
-                                     : (static_cast<float>(byte % 200) - 100) / 150;
-}
 
 // The parameters of a model, in vectors of their exact sizes.
 class Model {
@@ -102,14 +64,6 @@ private:
     std::vector<std::vector<float>> memory_;
 };
 
-bool never() { return false; }
-
-bool is_same(const std::vector<float>& a, const std::vector<float>& b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](float x, float y) {
-        return (std::isnan(x) && std::isnan(y)) || std::bit_cast<std::uint32_t>(x) == std::bit_cast<std::uint32_t>(y);
-    });
-}
-
 void check_sizes(Choices& choices, const Kernels& kernels) {
     const Sizes sizes{choices.any_number(), choices.any_number(), choices.any_number(), choices.any_number(), 1e-12f};
     try {
@@ -150,8 +104,7 @@ void check_run(Choices& choices, const Kernels& kernels) {
         batch.starts[static_cast<std::size_t>(choices.upto(static_cast<long>(batch.starts.size()) - 1))] =
             static_cast<std::int32_t>(choices.any_number());
         if (choices.one_in(8)) batch.starts.clear();
-        is_right = !batch.starts.empty() && batch.starts.front() == 0 && batch.starts.back() == batch.n_tokens &&
-                   std::is_sorted(batch.starts.begin(), batch.starts.end());
+        is_right = are_right(batch.starts, batch.n_tokens);
     }
     std::unique_ptr<float[]> sums;
     if (batch.is_embedded) {

@@ -1,0 +1,268 @@
+// A libFuzzer target (`make fuzz`) that gives the ops on a CPU, forward and backward, arguments of all kinds: sizes,
+// starts of sequences, numbers, labels, dropouts, numbers of threads, and gradients that nobody wants. Wrong ones must be
+// refused with an exception of the kind that is promised. With right ones results must be those of plain loops, and have
+// the same bits on any number of threads, whoever wants which gradients.
+//
+// All memory ends where its tensor does, so that the address sanitizer guards it.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cpu/fuzz/choices.h"
+#include "cpu/fuzz/plain.h"
+
+using namespace electra_fast::cpu;
+using namespace electra_fast::cpu::fuzz;
+
+namespace {
+
+using Floats = std::vector<float>;
+
+// Tensors of their exact sizes.
+class Memory {
+public:
+    Memory(Choices& choices, bool is_telling) : choices_(choices), is_telling_(is_telling) {}
+
+    // Few bytes make many numbers: the input would be too long.
+    const float* numbers(long n, double scale) {
+        auto values = std::make_unique<Floats>(at(n));
+        const float seed = number(choices_, is_telling_);
+        const long step = 1 + choices_.byte();
+        for (long i = 0; i < n; ++i)
+            (*values)[at(i)] = i % 37 == 5 ? seed : static_cast<float>(scale * static_cast<double>(i * step * 31 % 41 - 20) / 20);
+        kept_.push_back(std::move(values));
+        return kept_.back()->data();
+    }
+    // A weight whose product with numbers of size 1 has numbers of that size.
+    const float* weight(long n, long k) { return numbers(n * k, 1 / std::sqrt(static_cast<double>(k))); }
+    bool is_telling() const { return is_telling_; }
+
+private:
+    Choices& choices_;
+    const bool is_telling_;
+    std::vector<std::unique_ptr<Floats>> kept_;
+};
+
+Dropout dropout(Choices& choices) {
+    static constexpr std::uint32_t kTelling[] = {0, 1, 6554, 32768, 65535, 65536};
+    const std::uint32_t threshold = kTelling[at(choices.upto(5))];
+    const float scale = threshold < 65536 ? 65536.0f / static_cast<float>(65536 - threshold) : 0.0f;
+    return {threshold, scale, static_cast<std::uint64_t>(choices.any_number()) * 3 + choices.byte()};
+}
+
+// Compares with errors of fp32, in units of the largest number; a scale of dropout may be large.
+void compare(const char* what, const Floats& found, const Doubles& expected) {
+    double largest = 1e-2;
+    for (const double x : expected) largest = std::max(largest, std::abs(x));
+    for (std::size_t i = 0; i < expected.size(); ++i)
+        if (!(std::abs(found[i] - expected[i]) <= 2e-4 * largest)) {
+            std::fprintf(stderr, "%s: number %zu is %g, expected %g, the largest %g\n", what, i,
+                         static_cast<double>(found[i]), expected[i], largest);
+            fail("numbers that are wrong");
+        }
+}
+
+// Multiplications of one product up to which plain loops are waited for.
+constexpr long kMostPlain = 1L << 20;
+
+// The results and all gradients of an op, on one thread or more; `run(threads, out, gradients)` runs both directions.
+// A gradient is null where the fuzzer wants it so.
+template <typename Run, typename Expected>
+void check(Choices& choices, const Memory& memory, const std::vector<long>& sizes, long out_size, long n_products,
+           const Run& run, const Expected& expected) {
+    const auto run_with = [&](int n_threads, unsigned wanted, Floats& out, std::vector<Floats>& gradients) {
+        out.assign(at(out_size), NAN);
+        gradients.clear();
+        std::vector<float*> to;
+        for (const long size : sizes) gradients.emplace_back(at(size), NAN);
+        for (std::size_t i = 0; i < sizes.size(); ++i) to.push_back(wanted >> i & 1 ? gradients[i].data() : nullptr);
+        run(n_threads, out.data(), to);
+    };
+    Floats out, other_out;
+    std::vector<Floats> gradients, others;
+    run_with(1, ~0u, out, gradients);
+    const unsigned wanted = choices.byte() | choices.byte() << 8;
+    run_with(static_cast<int>(choices.upto(4)), wanted, other_out, others);
+    if (!is_same(out, other_out)) fail("results that depend on threads");
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+        if ((wanted >> i & 1) && !is_same(gradients[i], others[i])) fail("gradients that depend on threads or on others");
+    if (memory.is_telling() || n_products > kMostPlain) return;
+    const Plain right = expected();
+    compare("out", out, right.out);
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+        compare(("gradient " + std::to_string(i)).c_str(), gradients[i], right.gradients[i]);
+}
+
+// Calls f, which must throw Error unless the arguments are right; returns whether they were.
+template <typename Error, typename F>
+bool is_taken(bool is_right, const F& f) {
+    try {
+        f();
+        if (!is_right) fail("wrong arguments were taken");
+    } catch (const Error&) {
+        if (is_right) fail("right arguments were refused");
+    }
+    return is_right;
+}
+
+void must(bool is_done) {
+    if (!is_done) fail("a call ended before its time");
+}
+
+// Sizes for few multiplications, at times for several threads.
+long some_tokens(Choices& choices) { return choices.one_in(8) ? choices.upto(255) : choices.upto(40); }
+
+template <typename Block, std::size_t n>
+void run_block(const BlockKernels& kernels, Choices& choices, Memory& memory, const Block& block) {
+    const float* const dout = memory.numbers(block.n_tokens * block.hidden, 1);
+    std::vector<long> sizes{block.n_tokens * block.hidden};
+    if constexpr (n == 4) {
+        sizes.insert(sizes.end(), 4, block.hidden * block.hidden);
+        sizes.insert(sizes.end(), 4, block.hidden);
+    } else {
+        sizes.insert(sizes.end(), {block.hidden * block.inner, block.hidden * block.inner, block.inner, block.hidden});
+    }
+    sizes.insert(sizes.end(), 2, block.hidden);
+    Floats unsaved(at(sizes[0]));
+    const long columns = saved_columns(kernels, block);
+    check(choices, memory, sizes, sizes[0], block.n_tokens * sizes[1],
+          [&](int n_threads, float* out, const std::vector<float*>& to) {
+              const std::function<bool()> wants_stop = never;
+              const Call call{kernels, n_threads, wants_stop};
+              Floats saved(at((block.n_tokens + 1) * columns), NAN);
+              must(forward(call, block, out, saved.data()));
+              must(forward(call, block, unsaved.data(), nullptr));
+              if (!is_same(unsaved, Floats(out, out + sizes[0]))) fail("a forward that saves nothing has other results");
+              BlockGradients<n> gradients{to[0], {}, {}, to[1 + 2 * n], to[2 + 2 * n]};
+              std::copy_n(to.begin() + 1, n, gradients.weights.begin());
+              std::copy_n(to.begin() + 1 + n, n, gradients.biases.begin());
+              must(backward(call, block, dout, saved.data(), gradients));
+          },
+          [&] { return plain(block, dout); });
+}
+
+void check_attention(const BlockKernels& kernels, Choices& choices, Memory& memory) {
+    AttentionBlock block{};
+    const long head_size = choices.one_in(4) ? 1 + choices.upto(129) : 1 + choices.upto(20);
+    block.heads = 1 + choices.upto(3);
+    block.hidden = head_size * block.heads;
+    block.starts = {0};
+    block.causal = choices.one_in(2);
+    for (long n = choices.upto(4); n; --n) {
+        block.n_tokens += some_tokens(choices);
+        block.starts.push_back(static_cast<std::int32_t>(block.n_tokens));
+    }
+    bool is_right = true;
+    if (choices.one_in(8)) {
+        block.starts[at(choices.upto(static_cast<long>(block.starts.size()) - 1))] =
+            static_cast<std::int32_t>(choices.any_number());
+        if (choices.one_in(4)) block.starts.clear();
+        if (choices.one_in(4)) block.heads = choices.any_number();
+        is_right = are_right(block.starts, block.n_tokens) && block.heads > 0 && block.hidden % block.heads == 0;
+    }
+    block.x = memory.numbers(block.n_tokens * block.hidden, 1);
+    for (const float*& weight : block.weights) weight = memory.weight(block.hidden, block.hidden);
+    for (const float*& bias : block.biases) bias = memory.numbers(block.hidden, 0.5);
+    block.norm = {memory.numbers(block.hidden, 1), memory.numbers(block.hidden, 1)};
+    block.eps = 0.1f;
+    block.attention_dropout = dropout(choices);
+    block.output_dropout = dropout(choices);
+    if (is_right) return run_block<AttentionBlock, 4>(kernels, choices, memory, block);
+    is_taken<std::invalid_argument>(false, [&] {
+        const std::function<bool()> wants_stop = never;
+        choices.one_in(2) ? forward({kernels, 1, wants_stop}, block, nullptr, nullptr)
+                          : backward({kernels, 1, wants_stop}, block, nullptr, nullptr, {});
+    });
+}
+
+void check_feed_forward(const BlockKernels& kernels, Choices& choices, Memory& memory) {
+    FeedForwardBlock block{};
+    block.n_tokens = some_tokens(choices);
+    block.hidden = 1 + choices.upto(150);
+    block.inner = choices.one_in(8) ? 1 + 3 * choices.upto(255) : 1 + choices.upto(150);
+    block.x = memory.numbers(block.n_tokens * block.hidden, 1);
+    block.weights = {memory.weight(block.inner, block.hidden), memory.weight(block.hidden, block.inner)};
+    block.biases = {memory.numbers(block.inner, 0.5), memory.numbers(block.hidden, 0.5)};
+    block.norm = {memory.numbers(block.hidden, 1), memory.numbers(block.hidden, 1)};
+    block.eps = 0.1f;
+    block.dropout = dropout(choices);
+    run_block<FeedForwardBlock, 2>(kernels, choices, memory, block);
+}
+
+template <typename Block>
+void check_sizes(const BlockKernels& kernels, Block block, long Block::*other, Choices& choices) {
+    block.hidden = choices.any_number();
+    block.*other = choices.any_number();
+    try {
+        if (saved_columns(kernels, block) < 1) fail("sizes that need no memory");
+    } catch (const std::invalid_argument&) {
+    }
+}
+
+void check_head(const BlockKernels& kernels, Choices& choices, Memory& memory) {
+    VocabularyHead head{};
+    head.n_rows = choices.one_in(32) ? 4 * choices.upto(255) : some_tokens(choices);
+    head.width = 1 + choices.upto(head.n_rows > 255 ? 20 : 150);
+    head.vocabulary = choices.one_in(8) ? 1 + 3 * choices.upto(255) : 1 + choices.upto(150);
+    head.hidden = memory.numbers(head.n_rows * head.width, 1);
+    head.weight = memory.weight(head.vocabulary, head.width);
+    head.bias = memory.numbers(head.vocabulary, 0.5);
+    std::vector<std::int64_t> labels(at(head.n_rows)), samples(at(head.n_rows));
+    bool is_right = true;
+    for (std::int64_t& label : labels) label = choices.upto(head.vocabulary - 1);
+    if (head.n_rows && choices.one_in(8)) {
+        std::int64_t& label = labels[at(choices.upto(head.n_rows - 1))];
+        label = choices.one_in(2) ? head.vocabulary : choices.any_number();
+        is_right = label >= 0 && label < head.vocabulary;
+    }
+    head.labels = labels.data();
+    Floats uniform(at(head.n_rows));
+    for (std::size_t i = 0; i < uniform.size(); ++i) uniform[i] = static_cast<float>(choices.byte()) / 256;
+    const Samples sampling{choices.one_in(4) ? nullptr : uniform.data(), choices.one_in(2) ? 1.0f : 0.5f,
+                           choices.one_in(2), samples.data()};
+    const float* const dlosses = memory.numbers(head.n_rows, 1);
+    const auto is_correct = std::make_unique<bool[]>(at(head.n_rows));
+    Floats losses(at(head.n_rows)), log_sums(at(head.n_rows));
+    const std::function<bool()> wants_stop = never;
+    const HeadResults results{losses.data(), is_correct.get(), log_sums.data()};
+    if (!is_taken<std::out_of_range>(is_right, [&] { must(forward({kernels, 1, wants_stop}, head, sampling, results)); }))
+        return;
+    const std::vector<std::int64_t> first_samples = samples;
+    for (const std::int64_t sample : samples)
+        if (sample < 0 || sample >= head.vocabulary) fail("a sample that is no token");
+    const long n_weights = head.vocabulary * head.width;
+    check(choices, memory, {head.n_rows * head.width, n_weights, head.vocabulary}, head.n_rows, head.n_rows * n_weights,
+          [&](int n_threads, float* out, const std::vector<float*>& to) {
+              const Call call{kernels, n_threads, wants_stop};
+              must(forward(call, head, sampling, {out, is_correct.get(), log_sums.data()}));
+              if (samples != first_samples) fail("samples that depend on threads");
+              must(backward(call, head, log_sums.data(), dlosses, {to[0], to[1], to[2]}));
+          },
+          [&] { return plain(head, dlosses); });
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    Choices choices(data, size);
+    const BlockKernels* const kernels = block_kernels_of(choices.one_in(2) ? "avx2" : "avx512");
+    if (!kernels) return 0;
+    if (choices.one_in(16)) {
+        check_sizes(*kernels, AttentionBlock{}, &AttentionBlock::heads, choices);
+        check_sizes(*kernels, FeedForwardBlock{}, &FeedForwardBlock::inner, choices);
+        return 0;
+    }
+    Memory memory(choices, choices.one_in(4));
+    switch (choices.upto(2)) {
+        case 0: check_attention(*kernels, choices, memory); break;
+        case 1: check_feed_forward(*kernels, choices, memory); break;
+        default: check_head(*kernels, choices, memory);
+    }
+    return 0;
+}

@@ -119,7 +119,7 @@ void must(bool is_done) {
 long some_tokens(Choices& choices) { return choices.one_in(8) ? choices.upto(255) : choices.upto(40); }
 
 template <typename Block, std::size_t n>
-void run_block(const BlockKernels& kernels, Choices& choices, Memory& memory, const Block& block) {
+void run_block(const BlockKernels<float>& kernels, Choices& choices, Memory& memory, const Block& block) {
     const float* const dout = memory.numbers(block.n_tokens * block.hidden, 1);
     std::vector<long> sizes{block.n_tokens * block.hidden};
     if constexpr (n == 4) {
@@ -134,12 +134,12 @@ void run_block(const BlockKernels& kernels, Choices& choices, Memory& memory, co
     check(choices, memory, sizes, sizes[0], block.n_tokens * sizes[1],
           [&](int n_threads, float* out, const std::vector<float*>& to) {
               const std::function<bool()> wants_stop = never;
-              const Call call{kernels, n_threads, wants_stop};
+              const Call<float> call{kernels, n_threads, wants_stop};
               Floats saved(at((block.n_tokens + 1) * columns), NAN);
               must(forward(call, block, out, saved.data()));
-              must(forward(call, block, unsaved.data(), nullptr));
+              must(forward(call, block, unsaved.data(), static_cast<float*>(nullptr)));
               if (!is_same(unsaved, Floats(out, out + sizes[0]))) fail("a forward that saves nothing has other results");
-              BlockGradients<n> gradients{to[0], {}, {}, to[1 + 2 * n], to[2 + 2 * n]};
+              BlockGradients<float, n> gradients{to[0], {}, {}, to[1 + 2 * n], to[2 + 2 * n]};
               std::copy_n(to.begin() + 1, n, gradients.weights.begin());
               std::copy_n(to.begin() + 1 + n, n, gradients.biases.begin());
               must(backward(call, block, dout, saved.data(), gradients));
@@ -147,8 +147,8 @@ void run_block(const BlockKernels& kernels, Choices& choices, Memory& memory, co
           [&] { return plain(block, dout); });
 }
 
-void check_attention(const BlockKernels& kernels, Choices& choices, Memory& memory) {
-    AttentionBlock block{};
+void check_attention(const BlockKernels<float>& kernels, Choices& choices, Memory& memory) {
+    AttentionBlock<float> block{};
     const long head_size = choices.one_in(4) ? 1 + choices.upto(129) : 1 + choices.upto(20);
     block.heads = 1 + choices.upto(3);
     block.hidden = head_size * block.heads;
@@ -173,16 +173,17 @@ void check_attention(const BlockKernels& kernels, Choices& choices, Memory& memo
     block.eps = 0.1f;
     block.attention_dropout = dropout(choices);
     block.output_dropout = dropout(choices);
-    if (is_right) return run_block<AttentionBlock, 4>(kernels, choices, memory, block);
+    if (is_right) return run_block<AttentionBlock<float>, 4>(kernels, choices, memory, block);
     is_taken<std::invalid_argument>(false, [&] {
         const std::function<bool()> wants_stop = never;
-        choices.one_in(2) ? forward({kernels, 1, wants_stop}, block, nullptr, nullptr)
-                          : backward({kernels, 1, wants_stop}, block, nullptr, nullptr, {});
+        const Call<float> call{kernels, 1, wants_stop};
+        choices.one_in(2) ? forward<float>(call, block, nullptr, nullptr)
+                          : backward<float>(call, block, nullptr, nullptr, {});
     });
 }
 
-void check_feed_forward(const BlockKernels& kernels, Choices& choices, Memory& memory) {
-    FeedForwardBlock block{};
+void check_feed_forward(const BlockKernels<float>& kernels, Choices& choices, Memory& memory) {
+    FeedForwardBlock<float> block{};
     block.n_tokens = some_tokens(choices);
     block.hidden = 1 + choices.upto(150);
     block.inner = choices.one_in(8) ? 1 + 3 * choices.upto(255) : 1 + choices.upto(150);
@@ -192,11 +193,11 @@ void check_feed_forward(const BlockKernels& kernels, Choices& choices, Memory& m
     block.norm = {memory.numbers(block.hidden, 1), memory.numbers(block.hidden, 1)};
     block.eps = 0.1f;
     block.dropout = dropout(choices);
-    run_block<FeedForwardBlock, 2>(kernels, choices, memory, block);
+    run_block<FeedForwardBlock<float>, 2>(kernels, choices, memory, block);
 }
 
 template <typename Block>
-void check_sizes(const BlockKernels& kernels, Block block, long Block::*other, Choices& choices) {
+void check_sizes(const BlockKernels<float>& kernels, Block block, long Block::*other, Choices& choices) {
     block.hidden = choices.any_number();
     block.*other = choices.any_number();
     try {
@@ -205,7 +206,7 @@ void check_sizes(const BlockKernels& kernels, Block block, long Block::*other, C
     }
 }
 
-void check_head(const BlockKernels& kernels, Choices& choices, Memory& memory) {
+void check_head(const BlockKernels<float>& kernels, Choices& choices, Memory& memory) {
     VocabularyHead head{};
     head.n_rows = choices.one_in(32) ? 4 * choices.upto(255) : some_tokens(choices);
     head.width = 1 + choices.upto(head.n_rows > 255 ? 20 : 150);
@@ -239,7 +240,7 @@ void check_head(const BlockKernels& kernels, Choices& choices, Memory& memory) {
     const long n_weights = head.vocabulary * head.width;
     check(choices, memory, {head.n_rows * head.width, n_weights, head.vocabulary}, head.n_rows, head.n_rows * n_weights,
           [&](int n_threads, float* out, const std::vector<float*>& to) {
-              const Call call{kernels, n_threads, wants_stop};
+              const Call<float> call{kernels, n_threads, wants_stop};
               must(forward(call, head, sampling, {out, is_correct.get(), log_sums.data()}));
               if (samples != first_samples) fail("samples that depend on threads");
               must(backward(call, head, log_sums.data(), dlosses, {to[0], to[1], to[2]}));
@@ -251,11 +252,11 @@ void check_head(const BlockKernels& kernels, Choices& choices, Memory& memory) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     Choices choices(data, size);
-    const BlockKernels* const kernels = block_kernels_of(choices.one_in(2) ? "avx2" : "avx512");
+    const BlockKernels<float>* const kernels = block_kernels_of<float>(choices.one_in(2) ? "avx2" : "avx512");
     if (!kernels) return 0;
     if (choices.one_in(16)) {
-        check_sizes(*kernels, AttentionBlock{}, &AttentionBlock::heads, choices);
-        check_sizes(*kernels, FeedForwardBlock{}, &FeedForwardBlock::inner, choices);
+        check_sizes(*kernels, AttentionBlock<float>{}, &AttentionBlock<float>::heads, choices);
+        check_sizes(*kernels, FeedForwardBlock<float>{}, &FeedForwardBlock<float>::inner, choices);
         return 0;
     }
     Memory memory(choices, choices.one_in(4));

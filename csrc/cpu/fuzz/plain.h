@@ -67,7 +67,7 @@ struct Linear {
 
 // LayerNorm(x + dropout(branch)), and its gradients.
 struct Norm {
-    NormParameters parameters;
+    NormParameters<float> parameters;
     double eps;
     long n;
     Dropout dropout;
@@ -123,7 +123,7 @@ struct Plain {
 };
 
 // Scaled dot products of one head within one sequence; adds to `attended`, or with `dattended` to the gradients.
-inline void attend(const AttentionBlock& block, long begin, long length, long head, const Doubles (&qkv)[3],
+inline void attend(const AttentionBlock<float>& block, long begin, long length, long head, const Doubles (&qkv)[3],
                    Doubles& attended, const Doubles* dattended, Doubles (&dqkv)[3]) {
     const long d = block.hidden / block.heads, hidden = block.hidden;
     const double scale = 1 / std::sqrt(static_cast<double>(d));
@@ -160,7 +160,7 @@ inline void attend(const AttentionBlock& block, long begin, long length, long he
     }
 }
 
-inline Plain plain(const AttentionBlock& block, const float* dout) {
+inline Plain plain(const AttentionBlock<float>& block, const float* dout) {
     const long rows = block.n_tokens, hidden = block.hidden;
     const Doubles x(block.x, block.x + rows * hidden);
     std::vector<Linear> linears;
@@ -190,7 +190,7 @@ inline Plain plain(const AttentionBlock& block, const float* dout) {
     return found;
 }
 
-inline Plain plain(const FeedForwardBlock& block, const float* dout) {
+inline Plain plain(const FeedForwardBlock<float>& block, const float* dout) {
     const long rows = block.n_tokens, hidden = block.hidden, inner = block.inner;
     const Doubles x(block.x, block.x + rows * hidden);
     Linear first{block.weights[0], block.biases[0], inner, hidden}, second{block.weights[1], block.biases[1], hidden, inner};

@@ -55,7 +55,8 @@ gpu:
 # puts the copy before the installed package, and PYTHONSAFEPATH keeps this folder's from coming first; processes that
 # tests start inherit both. Reports go to files, because pytest captures the rest. Leaks are not looked for: Python itself
 # leaks. Left out are a test whose child, forked while threads allocate, hangs in the sanitizer's own allocator, tests
-# that limit a process's memory (the sanitizer reserves terabytes), and one that asks for a kernel's usual speed.
+# that limit a process's memory (the sanitizer reserves terabytes), those that ask for a kernel's usual speed, and one of
+# errors whose gradient is zero but for rounding: -O1 does not join a product and a sum into one rounding.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -O1 -g
 SANITIZED := $(CURDIR)/build/sanitize
 RUN_SANITIZED = env PYTHONPATH=$(SANITIZED)/lib PYTHONSAFEPATH=1 \
@@ -71,7 +72,7 @@ sanitize: .venv/installed
 	$(RUN_SANITIZED) -c "import electra_fast._tokenizer as m; print(m.__file__); assert m.__file__.startswith('$(SANITIZED)/')"
 	$(RUN_SANITIZED) -m pytest -n auto tests/tokenizer tests/model/test_cpu_encoder*.py tests/ops/test_cpu_*.py \
 		-m "not slow" -p no:cacheprovider \
-		--deselect tests/tokenizer/test_concurrency.py::test_fork_in_the_middle_of_work -k "not no_memory and not ctrl_c"; \
+		--deselect tests/tokenizer/test_concurrency.py::test_fork_in_the_middle_of_work -k "not no_memory and not ctrl_c and not 24-causal-0.1"; \
 		status=$$?; if cat $(SANITIZED)/report.* 2>/dev/null; then exit 1; fi; exit $$status
 
 # Random texts through the tokenizer's C++, checked by csrc/tokenizer/fuzz. Fuzzing needs clang and its runtime (Debian:

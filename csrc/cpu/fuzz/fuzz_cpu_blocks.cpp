@@ -34,8 +34,10 @@ public:
         auto values = std::make_unique<Floats>(at(n));
         const float seed = number(choices_, is_telling_);
         const long step = 1 + choices_.byte();
-        for (long i = 0; i < n; ++i)
-            (*values)[at(i)] = i % 37 == 5 ? seed : static_cast<float>(scale * static_cast<double>(i * step * 31 % 41 - 20) / 20);
+        for (long i = 0; i < n; ++i) {
+            const double x = scale * static_cast<double>(i * step * 31 % 41 - 20) / 20;
+            (*values)[at(i)] = i % 37 == 5 ? seed : static_cast<float>(x);
+        }
         kept_.push_back(std::move(values));
         return kept_.back()->data();
     }

@@ -114,6 +114,9 @@ def test_leading_dimensions_of_the_second_half():
     padded = case.leaves() | {"hidden": case.tensors["hidden"].view(3, 4, 16).clone().requires_grad_()}
     for name, value in gradients(case.cpp, padded).items():
         assert torch.equal(value.view(expected[name].shape), expected[name]), name
+    one = case.leaves() | {"hidden": case.tensors["hidden"][0].clone().requires_grad_()}
+    for name, value in gradients(case.cpp, one).items():
+        torch.testing.assert_close(value, gradients(case.reference, one)[name], msg=name)
 
 
 def test_memory_of_a_token():

@@ -135,7 +135,7 @@ def feed_forward_block(
     Raises:
         ValueError: a rate of dropout that is none.
     """
-    rows = hidden.flatten(0, -2)
+    rows = hidden.flatten(0, -2) if hidden.dim() > 1 else hidden[None]
     tensors = (rows, inner_weight, outer_weight, inner_bias, outer_bias, norm_weight, norm_bias)
     held = hold(tensors)
     if IN_CPP.why_not(held, (seed,)) is not None:

@@ -28,7 +28,9 @@ def frozen(model):
 
 
 @pytest.mark.parametrize(
-    "change, n_pieces", [(None, 0), (frozen, 0), (replaced, 1), (nn.Module.double, 2 * N_LAYERS)], ids=str
+    "change, n_pieces",
+    [(None, 0), (frozen, 0), (replaced, 1), (nn.Module.double, 2 * N_LAYERS)],
+    ids=["plain", "frozen", "replaced", "double"],
 )
 def test_training_is_served(change, n_pieces, served):
     model, call = tiny(NAME).train(), padded_batch()

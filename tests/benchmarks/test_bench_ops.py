@@ -41,7 +41,12 @@ def wrong(op):
             return None
         return out * 1.001 if isinstance(out, torch.Tensor) else (out[0] + 1, *out[1:])
 
-    return SimpleNamespace(torch=OPS[op].torch, triton=triton, torch_with=None, cpu_module=None)
+    return stand_in(OPS[op].torch, triton)
+
+
+def stand_in(torch, triton):
+    """An op with other kernels."""
+    return SimpleNamespace(torch=torch, cpu=torch, triton=triton, torch_with=None, cpu_module=None)
 
 
 # What is counted. tiny has H = E = 128, F = 512, 2 heads of 64.
@@ -149,9 +154,7 @@ def test_a_kernel_that_gives_no_number_or_fails_gets_no_time(monkeypatch):
         (lambda **kwargs: op.torch(**kwargs)[:-1], "wrong: out: expected shape (16, 128), got (15, 128)"),
         (lambda **kwargs: {}["x"], "failed: KeyError: 'x'"),
     ):
-        monkeypatch.setitem(
-            OPS, "dropout_add_norm", SimpleNamespace(torch=op.torch, triton=triton, torch_with=None, cpu_module=None)
-        )
+        monkeypatch.setitem(OPS, "dropout_add_norm", stand_in(op.torch, triton))
         ours, _ = measure(key("dropout_add_norm"), (), CEILINGS)
         assert ours["status"] == status and ours["milliseconds"] is None and ours["error_ratio"] is None
 
@@ -161,7 +164,7 @@ def test_samples_of_other_words_are_wrong(monkeypatch):
         losses, is_correct, samples = OPS["mlm_head"].torch(**kwargs)
         return losses, is_correct, samples + (samples == samples[0])
 
-    monkeypatch.setitem(OPS, "mlm_head", SimpleNamespace(torch=OPS["mlm_head"].torch, triton=triton, cpu_module=None))
+    monkeypatch.setitem(OPS, "mlm_head", stand_in(OPS["mlm_head"].torch, triton))
     ours, _ = measure(key("mlm_head", tokens=200), (), CEILINGS)
     assert ours["status"] == "wrong: samples"
 
@@ -188,9 +191,7 @@ def test_providers_take_turns():
 def test_rows_and_table_on_a_cpu(capsys, tmp_path, monkeypatch):
     cli = pytest.importorskip("electra_fast.cli.main")
     attention = OPS["attention"].torch
-    monkeypatch.setitem(
-        OPS, "attention", SimpleNamespace(torch=attention, triton=attention, torch_with=None, cpu_module=None)
-    )
+    monkeypatch.setitem(OPS, "attention", stand_in(attention, attention))
     rows_file = tmp_path / "rows.jsonl"
     options = "--device cpu --sizes tiny --tokens 16 --dtype fp32 --against eager kernels".split()
     ops = ["--ops", "attention", "mask_tokens", "grad_norm"]

@@ -139,7 +139,7 @@ def test_dynamically_quantised_layers_are_called(layers):  # noqa: F811
     call = padded_batch(padding="full")
     own = quantised(**call).logits
     patch(quantised)
-    torch.testing.assert_close(quantised(**call).logits, own, rtol=0, atol=1e-5)
+    torch.testing.assert_close(quantised(**call).logits, own, rtol=0, atol=5e-5)
     assert layers.read() > 0
     # A layer's scale follows from all the rows it gets, and there are fewer of them without padding.
     padded = padded_batch()

@@ -1,7 +1,7 @@
 // The vocabulary head on masked rows: the op mlm_head, forward and backward.
 //
 // With logits x = h W' + b: losses are log(sum of exp(x)) - x[label]. A sample is drawn from softmax(x / temperature) by
-// inverting its cumulative sum. Logits are computed again in the backward: that takes less time than fresh memory.
+// inverting its cumulative sum. Logits are computed again in the backward: they are large.
 
 #pragma once
 

@@ -160,7 +160,7 @@ class Loop(ABC):
                     self.step, self.progress, self.warmup_steps, self.decay_power, self.decay_start
                 )
         # Dropout differs between processes, and a resumed run draws the same as one that was never interrupted.
-        torch.manual_seed(mixed_seed(self.seed, self.step, "dropout", self.world.rank))
+        _seed(mixed_seed(self.seed, self.step, "dropout", self.world.rank), self.world.device)
         self._collect(self._step(self._batches()))
 
     def _backward(self, loss: Tensor) -> None:
@@ -188,6 +188,16 @@ class Loop(ABC):
         if self.world.size > 1:
             distributed.all_reduce(message, distributed.ReduceOp.MAX)
         self.seconds, self.stopped_by = float(message[0]), int(message[1])
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seeds torch's generators of the CPU and of `device`.
+
+    torch.manual_seed seeds those of all backends, and for each that is not in use formats the stack: 0.8 ms.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(seed)
 
 
 def mixed_seed(*parts: object) -> int:

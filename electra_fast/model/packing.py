@@ -2,6 +2,9 @@
 
 A padded batch of B rows of S columns with T real tokens becomes `[T, ...]` tokens in row order, and
 `cu_seqlens [B + 1] int32` marks where each row starts. Everything between entry and exit costs T tokens, not B * S.
+
+T depends on the mask, so the host has to wait for it, and a CUDA graph could not be replayed with another one. For
+graphs there is `PackedBatch.with_padding`: it keeps the padding, behind the text and in sequences of its own.
 """
 
 from __future__ import annotations
@@ -15,14 +18,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """The places of the T real tokens of a padded [B, S] batch.
+    """The places of the T tokens of a padded [B, S] batch: of the real ones or, in a `with_padding`, of all.
 
     Attributes:
         batch_size, seq_length: B and S of the padded form.
-        cu_seqlens: [B + 1] int32, first token of each sequence; the last entry is T.
+        cu_seqlens: [B + 1] int32, or [2 B + 1] in a `with_padding`: first token of each sequence; the last entry is T.
         max_seqlen: length of the longest sequence.
         indices: [T] int64, positions of the tokens in the flattened [B * S] form; None where nothing is padded:
             packing and unpacking are views then.
+        n_padding: number of sequences, the last ones, that hold padding or nothing.
     """
 
     batch_size: int
@@ -30,6 +34,7 @@ class PackedBatch:
     cu_seqlens: Tensor
     max_seqlen: int
     indices: Tensor | None
+    n_padding: int = 0
 
     @classmethod
     def full(cls, batch_size: int, seq_length: int, device: torch.device) -> PackedBatch:
@@ -52,10 +57,37 @@ class PackedBatch:
         return cls(batch_size, seq_length, cu_seqlens, max(on_host), indices)
 
     @classmethod
+    def with_padding(cls, mask: Tensor) -> PackedBatch:
+        """Makes a batch from a mask as `from_mask` does, but of all B * S tokens: real ones in row order, then padding.
+
+        Padding lies in up to B sequences of up to S tokens. So no shape depends on the mask, the host waits for
+        nothing, and every op computes finite numbers for padding; `is_text` tells what counts.
+        """
+        batch_size, seq_length = mask.shape
+        is_token, size = (mask != 0).flatten(), mask.numel()
+        tokens = torch.arange(size, device=mask.device)
+        lengths = is_token.view(mask.shape).sum(1)
+        ends = torch.cat([lengths, lengths.new_full((batch_size,), seq_length)]).cumsum(0).clamp(max=size)
+        cu_seqlens = torch.nn.functional.pad(ends, (1, 0)).int()
+        n_before = is_token.cumsum(0)
+        place = torch.where(is_token, n_before - 1, tokens - n_before + n_before[-1:])
+        indices = torch.empty_like(tokens).scatter(0, place, tokens)
+        return cls(batch_size, seq_length, cu_seqlens, seq_length, indices, batch_size)
+
+    @classmethod
     def from_cu_seqlens(cls, batch_size: int, seq_length: int, cu_seqlens: Tensor, max_seqlen: int) -> PackedBatch:
         """Makes a batch of rows that are packed already: `cu_seqlens` marks the sequences in all B * S tokens."""
         # C++ and the kernels read it as an array.
         return cls(batch_size, seq_length, cu_seqlens.to(torch.int32).contiguous(), max_seqlen, None)
+
+    @property
+    def n_sequences(self) -> int:
+        """The number of sequences of text."""
+        return len(self.cu_seqlens) - 1 - self.n_padding
+
+    def is_text(self, n_tokens: int) -> Tensor:
+        """Marks the tokens that are no padding, [T] bool."""
+        return torch.arange(n_tokens, device=self.cu_seqlens.device) < self.cu_seqlens[self.n_sequences]
 
     def position_ids(self, n_tokens: int) -> Tensor:
         """Each token's place in its sequence, [T] int64."""
@@ -71,6 +103,9 @@ class PackedBatch:
     def unpack(self, packed: Tensor, fill: float = 0.0) -> Tensor:
         """Restores padding: [T, ...] -> [B, S, ...], with `fill` at padding positions."""
         if self.indices is not None:
+            if self.n_padding:
+                is_text = self.is_text(len(packed)).view(-1, *[1] * (packed.dim() - 1))
+                packed = torch.where(is_text, packed, fill)
             flat = packed.new_full((self.batch_size * self.seq_length, *packed.shape[1:]), fill)
             packed = flat.index_copy(0, self.indices, packed)
         return packed.reshape(self.batch_size, self.seq_length, *packed.shape[1:])

@@ -114,6 +114,7 @@ class TrainingLoop(Loop):
         share = size // self.world.size
         own = slice(self.world.rank * share, (self.world.rank + 1) * share)
         rows = self.stream.rows(self.step * size + own.start, share)
+        self._n_tokens += rows.input_ids.numel() if rows.lengths is None else int(rows.lengths.sum())
         seq_length = rows.input_ids.shape[1]
         source = torch.Generator(device).manual_seed(mixed_seed(self.seed, self.step, "masks"))
         random = torch.rand(size, 3, seq_length, generator=source, device=device)[own]
@@ -138,7 +139,8 @@ class TrainingLoop(Loop):
         """Runs forward and backward on ids [b, S]; random: [b, 3, S]; is_token: [b, S] bool, None without padding."""
         packed = PackedBatch.full(*input_ids.shape, input_ids.device)
         if is_token is not None:
-            packed = PackedBatch.from_mask(is_token)
+            # On a GPU no shape may depend on the lengths; on a CPU padding would cost time.
+            packed = (PackedBatch.with_padding if is_token.is_cuda else PackedBatch.from_mask)(is_token)
         output = self.module(
             packed.pack(input_ids),
             packed,
@@ -152,7 +154,6 @@ class TrainingLoop(Loop):
     def _collect(self, outputs: list[dict[str, Tensor]]) -> None:
         for output in outputs:
             self._forwards.append({name: output[name].clone() for name in _MEANS if name in output})
-            self._n_tokens += len(output["is_candidate"])
             if "logits" in output:
                 self._scored.append(tuple(output[name].clone() for name in _SCORES))
 

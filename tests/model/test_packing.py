@@ -26,6 +26,27 @@ def test_unpack_undoes_pack_for_any_mask(rows):
     assert packed.max_seqlen == int(mask.sum(1).max())
 
 
+@given(masks)
+@settings(deadline=None)
+def test_a_batch_with_padding_has_the_same_tokens_first_and_then_the_padding(rows):
+    mask = torch.tensor(rows)
+    plain, packed = PackedBatch.from_mask(mask), PackedBatch.with_padding(mask)
+    n, (batch_size, seq_length) = int(mask.sum()), mask.shape
+    x = torch.arange(mask.numel() * 3).reshape(*mask.shape, 3)
+    tokens = packed.pack(x)
+    assert torch.equal(tokens[:n], plain.pack(x))
+    assert torch.equal(tokens[n:], x[~mask])
+    assert torch.equal(packed.unpack(tokens, fill=-7), plain.unpack(plain.pack(x), fill=-7))
+    assert packed.n_sequences == batch_size and packed.max_seqlen == seq_length
+    assert torch.equal(packed.cu_seqlens[: batch_size + 1].diff(), mask.sum(1).int())
+    lengths = packed.cu_seqlens.diff()
+    assert len(lengths) == 2 * batch_size and lengths.min() >= 0 and lengths.max() <= seq_length
+    assert packed.cu_seqlens[-1] == mask.numel()
+    assert torch.equal(packed.is_text(mask.numel()), torch.arange(mask.numel()) < n)
+    places = packed.position_ids(mask.numel())
+    assert torch.equal(places[:n], plain.position_ids(n)) and places.max() < seq_length
+
+
 def test_a_batch_without_padding_is_a_view():
     x = torch.randn(3, 4, 5)
     packed = PackedBatch.from_mask(torch.ones(3, 4))

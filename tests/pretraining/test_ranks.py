@@ -3,8 +3,12 @@
 import shutil
 
 import pytest
+import runs as runs_module
 import torch
 from runs import curve, launch, run, state
+from texts import documents
+
+from electra_fast.model.packing import PackedBatch
 
 FSDP = {"parallel": "fsdp"}
 # The ways to share out a batch of 12.
@@ -45,6 +49,21 @@ def assert_same_run(found, expected, tolerance=1e-6):
             continue
         ours, theirs = tensors[name].double(), wanted[name].double()
         assert torch.linalg.vector_norm(ours - theirs) <= tolerance * torch.linalg.vector_norm(theirs), name
+
+
+def test_padding_that_stays_in_the_batch_changes_nothing(tmp_path, monkeypatch):
+    """As on a GPU. The number of tokens and of scores is that of the text, too."""
+    recipe = {"packing": "google", "dropout": 0.0}
+    monkeypatch.setattr(runs_module, "documents", lambda: [text.replace(" ", "\n") for text in documents()])
+    run(tmp_path / "without", recipe=recipe, accumulate=2)
+    calls, with_padding = [], PackedBatch.with_padding
+    monkeypatch.setattr(PackedBatch, "from_mask", lambda mask: calls.append(mask) or with_padding(mask))
+    run(tmp_path / "with", recipe=recipe, accumulate=2)
+    assert_same_run(tmp_path / "with", tmp_path / "without")
+    assert len(calls) == 2 * 12 and not all(mask.all() for mask in calls)
+    for name in ("discriminator_auc", "replaced_share"):
+        found, expected = ([record[name] for record in curve(tmp_path / out)] for out in ("with", "without"))
+        assert found == pytest.approx(expected, rel=1e-6)
 
 
 def test_accumulation_changes_nothing(runs, tmp_path):

@@ -13,7 +13,6 @@ from math import floor, log
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import ops
@@ -23,6 +22,7 @@ from ...model.modeling import ElectraForMaskedLM, ElectraForPreTraining
 from ...model.outputs import ModelOutput
 from ...model.packing import PackedBatch
 from ...ops import Impl
+from ...ops.reference import rtd_loss
 from .generators import Guesses, MaskedBatch, Sampling, TwoTowerGenerator, UniformGenerator, guess_masked
 from .masking import mask_words
 from .options import (
@@ -48,7 +48,7 @@ class ElectraPretrainingOutput(ModelOutput):
         loss: gen_weight * generator_loss + disc_weight * discriminator_loss; with a frozen generator only the
             second term.
         generator_loss: mean cross-entropy at the masked positions; with objective electric, at all candidates.
-        discriminator_loss: mean binary cross-entropy over all tokens.
+        discriminator_loss: mean binary cross-entropy over all tokens but padding.
         generator_accuracy: share of the masked positions where the likeliest token is the true one.
         logits: [T], the discriminator's logits, above zero where the token looks replaced. With objective electric they
             include log q and the log-odds of being masked.
@@ -170,7 +170,7 @@ class ElectraPretrainingModel(nn.Module):
 
     def n_slots(self, packed: PackedBatch) -> int:
         """The largest possible number of masked positions; it does not depend on the ids, so shapes are static."""
-        n_tokens, n_sequences = packed.batch_size * packed.seq_length, len(packed.cu_seqlens) - 1
+        n_tokens, n_sequences = packed.batch_size * packed.seq_length, packed.n_sequences
         if packed.indices is not None:
             n_tokens = len(packed.indices)
         longest = n_sequences * max(1, floor(self.mask_prob * packed.max_seqlen + 0.5))
@@ -220,6 +220,8 @@ class ElectraPretrainingModel(nn.Module):
         word_starts: Tensor | None,
     ) -> MaskedBatch:
         is_candidate = ~self.is_special[input_ids]
+        if packed.n_padding:
+            is_candidate &= packed.is_text(len(input_ids))
         text = input_ids, packed.cu_seqlens, is_candidate
         options = self.n_slots(packed), self.mask_token_id, self.mask_prob, 1 - self.keep_prob
         if word_starts is None:
@@ -246,13 +248,14 @@ class ElectraPretrainingModel(nn.Module):
         )
         hidden = self.discriminator.electra.encode_packed(corrupted_ids, batch.packed, batch.token_type_ids)
         if guesses.log_q is None:
-            loss, logits = self.discriminator.discriminator_predictions(hidden, is_replaced)
+            labels = _of_text(batch.packed, is_replaced)
+            loss, logits = self.discriminator.discriminator_predictions(hidden, labels)
         else:
             # Noise-contrastive estimation: the odds that a token is a sample are q * mask_prob / (p * (1 - mask_prob)).
             is_replaced = batch.place(batch.is_used, torch.zeros_like(corrupted_ids)) != 0
             _, logits = self.discriminator.discriminator_predictions(hidden)
             logits = logits.to(guesses.log_q.dtype) + guesses.log_q + log(self.mask_prob / (1 - self.mask_prob))
-            loss = F.binary_cross_entropy_with_logits(logits, is_replaced.to(logits.dtype))
+            loss = rtd_loss(logits, _of_text(batch.packed, is_replaced))
         return {
             "discriminator_loss": loss,
             "logits": logits,
@@ -282,3 +285,10 @@ class ElectraPretrainingModel(nn.Module):
         """
         for name in self.hub_networks:
             self.save_network(name, Path(directory) / name)
+
+
+def _of_text(packed: PackedBatch, is_replaced: Tensor) -> Tensor:
+    """Labels [T] of the replaced-token loss: padding, if there is any, is below zero and does not count."""
+    if not packed.n_padding:
+        return is_replaced
+    return is_replaced.to(torch.int8).masked_fill(~packed.is_text(len(is_replaced)), -1)

@@ -6,6 +6,7 @@ import torch
 from finetuning_runs import GOOD, write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_in_gpu import GPU, stand_in_gpu
 
 from electra_fast.finetuning.data.features import Features, flat_rows
 from electra_fast.finetuning.kinds.table import make_kind
@@ -91,8 +92,8 @@ def checkpoint(tmp_path_factory):
     return write_folder(tmp_path_factory.mktemp("batches")) / "checkpoint"
 
 
-def loss_and_gradients(checkpoint, n_processes, accumulate, step):
-    """Of two tasks on one encoder, as all processes together see them, one after the other."""
+def two_tasks(checkpoint):
+    """Their kinds, their features and a tokenizer."""
     from electra_fast import ElectraTokenizer
     from electra_fast.finetuning.data.examples import TaggedExample, TextExample
 
@@ -122,6 +123,12 @@ def loss_and_gradients(checkpoint, n_processes, accumulate, step):
             32,
         ),
     }
+    return kinds, train, tokenizer
+
+
+def loss_and_gradients(checkpoint, n_processes, accumulate, step):
+    """Of two tasks on one encoder, as all processes together see them, one after the other."""
+    kinds, train, tokenizer = two_tasks(checkpoint)
     torch.manual_seed(0)
     recipe = Recipe(learning_rate=1e-3, layer_decay=0.8, batch_size=8, dropout=0.0)
     total, gradients = 0.0, None
@@ -155,6 +162,24 @@ def test_an_update_is_the_same_in_any_number_of_parts(checkpoint, n_processes, a
     assert found == pytest.approx(loss, rel=1e-6)
     for name, gradient in gradients.items():
         torch.testing.assert_close(parted[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_an_update_does_not_wait_for_a_gpu(checkpoint, precision):
+    """Batches have as many tokens as their items, so it is no CUDA graph; but the host can run ahead."""
+    kinds, train, tokenizer = two_tasks(checkpoint)
+    recipe = Recipe(learning_rate=1e-3, layer_decay=0.8, batch_size=8)
+    with stand_in_gpu() as gpu:
+        model = load_networks(str(checkpoint), kinds, recipe, len(tokenizer)).to(GPU).train()
+        loop = FinetuningLoop(
+            model, recipe, train, World(0, 1, GPU), FinetuningOptions(seed=3, log_every=1, precision=precision)
+        )
+        batches = loop._batches()
+        loop._step(batches)
+        with gpu.recording():
+            outputs = loop._step(batches)
+    assert outputs[0]["loss"].shape == ()
+    assert {"short_bwd_kernel", "adamw_kernel"} <= set(gpu.launched)
 
 
 @settings(max_examples=20)

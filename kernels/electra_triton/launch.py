@@ -1,5 +1,7 @@
-"""Helpers of the launchers: sizes of blocks and grids, and products with an fp32 result."""
+"""Helpers of the launchers: sizes of blocks and grids, and the vendor's products with sums in fp32."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -25,3 +27,35 @@ def matmul_fp32(a: Tensor, b: Tensor) -> Tensor:
     if a.is_cuda and a.dtype != torch.float32:
         return torch.mm(a, b, out_dtype=torch.float32)
     return a.float() @ b.float()
+
+
+def matmul(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
+    """The product a @ b, or plus + a @ b: [M, K] x [K, N] -> [M, N] of the inputs' dtype; summed in fp32, rounded once.
+
+    `plus` is [M, N], or [N] as a bias is.
+    """
+    if not a.is_cuda:
+        product = a.float() @ b.float()
+        return (product if plus is None else plus.float() + product).to(a.dtype)
+    with _sums_in_fp32(a.dtype):
+        return torch.mm(a, b) if plus is None else torch.addmm(plus, a, b)
+
+
+_REDUCED = {
+    torch.bfloat16: "allow_bf16_reduced_precision_reduction",
+    torch.float16: "allow_fp16_reduced_precision_reduction",
+}
+
+
+@contextmanager
+def _sums_in_fp32(dtype: torch.dtype) -> Iterator[None]:
+    """Keeps the vendor from adding the parts of a product in 16 bits, which it may do by default where K is split."""
+    settings, name = torch.backends.cuda.matmul, _REDUCED.get(dtype)
+    if name is None or not getattr(settings, name):
+        yield
+        return
+    setattr(settings, name, False)
+    try:
+        yield
+    finally:
+        setattr(settings, name, True)

@@ -8,8 +8,8 @@ Shapes: x [T, H]; weight [F, H]; bias [F]; pre, y [T, F].
 Fused: the bias and the activation are the epilogue of the GEMM, so that the forward moves T H + 2 T F elements (T H +
 T F if no backward follows), where eager torch moves T H + 3 T F: it writes pre and reads it again. The backward moves
 3 T F before its GEMMs: one pass reads dy and pre, writes dpre and sums dbias in registers over all rows that a program
-visits; eager torch reads dpre once more. Partial sums [P, F] and one small sum over P complete dbias: no atomics, the
-same bits in every run. The GEMMs of the backward are the vendor's.
+visits; eager torch reads dpre once more. `partial_sums` completes dbias from [P, F]: no atomics, the same bits in every
+run. The GEMMs of the backward are the vendor's.
 
 Beside the tensor cores, the forward waits for L2, where a multiply-add reads 1 / BLOCK_ROWS + 1 / BLOCK_COLS elements,
 and for the epilogue. If H is long, L2 decides: tiles of 128 x 256, one program per SM. If H is short, the epilogue
@@ -17,8 +17,7 @@ takes as long as the product: tiles of 128 x 128, two programs per SM, and one c
 run in groups of 16 blocks of rows, so that those that run at the same time share rows and columns in L2.
 
 Numerics: products accumulate in fp32, fp32 inputs without tf32. y is computed from pre as it is stored, so that the
-backward is the derivative of what was computed; in 16 bits this also spares the epilogue registers. dweight is
-accumulated in fp32 and rounded once.
+backward is the derivative of what was computed; in 16 bits this also spares the epilogue registers.
 """
 
 import torch
@@ -27,7 +26,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .gelu import gelu, gelu_derivative
-from .launch import matmul_fp32, n_programs, power_of_two
+from .launch import matmul, n_programs, power_of_two
+from .partial_sums import sum_partials
 
 
 @triton.jit
@@ -165,4 +165,4 @@ def linear_gelu_bwd(dy: Tensor, pre: Tensor, x: Tensor, weight: Tensor) -> tuple
         linear_gelu_bwd_kernel[triton.cdiv(f, block_cols), programs](
             dy, pre, dpre, partial, n_rows, F=f, BLOCK_ROWS=block_rows, BLOCK_COLS=block_cols, num_warps=4
         )
-    return torch.mm(dpre, weight), matmul_fp32(dpre.T, x).to(weight.dtype), partial.sum(0).to(weight.dtype)
+    return matmul(dpre, weight), matmul(dpre.T, x), sum_partials(weight.dtype, partial)

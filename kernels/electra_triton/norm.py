@@ -8,7 +8,8 @@ Fused: dropout, addition, statistics and affine map in one pass over several row
 elements (3 if no backward follows), where eager torch moves 9: dropout reads x, writes it and a mask, the sum reads
 two and writes one, LayerNorm reads one and writes one. The backward moves 4 T H (3 without dropout): it reads dy and s,
 and writes the gradients of residual and x. Each program sums the gradients of weight and bias in registers over all
-rows that it visits, [P, 2, H], and one small sum over P completes them: no atomics, the same bits in every run.
+rows that it visits, and that of x, which is the gradient of the bias of the linear layer before it; `partial_sums`
+completes these [P, 3, H]: no atomics, the same bits in every run.
 
 Numerics: everything between load and store is in fp32; statistics take two passes over registers and are stored in
 fp32. s is stored in the dtype of x. A row of equal values has variance 0 and gives the bias, also in fp16: eps is added
@@ -21,6 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import n_programs, power_of_two
+from .partial_sums import sum_partials
 from .philox import dropout_scalars, keep_mask
 
 
@@ -80,7 +82,7 @@ def dropout_add_norm_bwd_kernel(
     seed_ptr,  # [1] int64
     dx_ptr,  # [T, H], written where HAS_DROPOUT
     dresidual_ptr,  # [T, H]
-    partial_ptr,  # [P, 2, H] fp32: gradients of weight and bias, over the rows of a program
+    partial_ptr,  # [P, 3, H] fp32: gradients of weight, of bias, and of x, over the rows of a program
     n_rows,
     threshold,
     scale,
@@ -94,6 +96,7 @@ def dropout_add_norm_bwd_kernel(
     weight = tl.load(weight_ptr + cols, mask=col_mask, other=0.0).to(tl.float32)
     dweight = tl.zeros((BLOCK_ROWS, BLOCK_COLS), dtype=tl.float32)
     dbias = tl.zeros((BLOCK_ROWS, BLOCK_COLS), dtype=tl.float32)
+    dx_sum = tl.zeros((BLOCK_ROWS, BLOCK_COLS), dtype=tl.float32)
 
     for block in range(tl.program_id(0), tl.cdiv(n_rows, BLOCK_ROWS), tl.num_programs(0)):
         rows = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
@@ -111,21 +114,25 @@ def dropout_add_norm_bwd_kernel(
         dnormal = dy * weight[None, :]
         mean_d = tl.sum(dnormal, axis=1) / H
         mean_dn = tl.sum(dnormal * normal, axis=1) / H
-        dsum = (dnormal - mean_d[:, None] - normal * mean_dn[:, None]) * rstd[:, None]
-        tl.store(dresidual_ptr + offsets, dsum, mask=mask)
+        # Rows beyond the end have a deviation of zero, and columns beyond it are not stored.
+        dx = (dnormal - mean_d[:, None] - normal * mean_dn[:, None]) * rstd[:, None]
+        tl.store(dresidual_ptr + offsets, dx, mask=mask)
         if HAS_DROPOUT:
             keep = keep_mask(tl.load(seed_ptr), rows, 0, 0, threshold, BLOCK_ROWS, BLOCK_COLS)
-            tl.store(dx_ptr + offsets, tl.where(keep, dsum * scale, 0.0), mask=mask)
+            dx = tl.where(keep, dx * scale, 0.0)
+            tl.store(dx_ptr + offsets, dx, mask=mask)
+        dx_sum += dx
 
-    partial = partial_ptr + tl.program_id(0) * 2 * H + cols
+    partial = partial_ptr + tl.program_id(0) * 3 * H + cols
     tl.store(partial, tl.sum(dweight, axis=0), mask=col_mask)
     tl.store(partial + H, tl.sum(dbias, axis=0), mask=col_mask)
+    tl.store(partial + 2 * H, tl.sum(dx_sum, axis=0), mask=col_mask)
 
 
-def _block(h: int) -> tuple[int, int, int]:
-    """The (rows, columns, warps) of a block: 32 elements per thread."""
+def _block(h: int, elements: int) -> tuple[int, int, int]:
+    """The (rows, columns, warps) of a block with so many elements, where that is at least a row."""
     cols = power_of_two(h)
-    return max(1, 4096 // cols), cols, 4 if cols <= 4096 else 16
+    return max(1, elements // cols), cols, 4 if cols <= 4096 else 16
 
 
 def dropout_add_norm_fwd(
@@ -134,7 +141,7 @@ def dropout_add_norm_fwd(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Computes x, residual [T, H] -> (y [T, H], sum [T, H], mean [T], rstd [T]); all but y are empty without `save`."""
     n_rows, h = x.shape
-    block_rows, block_cols, n_warps = _block(h)
+    block_rows, block_cols, n_warps = _block(h, 4096)
     y = torch.empty_like(x)
     summed = torch.empty_like(x) if save else x.new_empty(0)
     mean, rstd = (x.new_empty(n_rows if save else 0, dtype=torch.float32) for _ in range(2))
@@ -154,16 +161,32 @@ def dropout_add_norm_bwd(
 
     Without dropout that of x is empty: it is residual's.
     """
+    h = dy.shape[1]
+    dx, dresidual, partial = dropout_add_norm_partial_bwd(dy, summed, mean, rstd, weight, seed, dropout_p)
+    if dropout_p == 0:
+        dx = dy.new_empty(0)
+    return dx, dresidual, sum_partials(weight.dtype, partial).view(3, h)[:2]
+
+
+def dropout_add_norm_partial_bwd(
+    dy: Tensor, summed: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, seed: Tensor | None, dropout_p: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Computes dy [T, H] -> gradients of x, residual, and partial sums [P, 3 H] for `partial_sums`.
+
+    Without dropout the first two are one tensor. The sums over P are the gradients of weight and bias and the column
+    sums of x's gradient.
+    """
     n_rows, h = dy.shape
-    block_rows, block_cols, n_warps = _block(h)
+    # Half as many elements for a thread as in the forward, which holds no sums over rows: four programs fit an SM.
+    block_rows, block_cols, n_warps = _block(h, 2048)
     dresidual = torch.empty_like(dy)
-    dx = torch.empty_like(dy) if dropout_p > 0 else dy.new_empty(0)
-    programs = min(n_programs(dy.device), triton.cdiv(n_rows, block_rows))
-    partial = dy.new_empty((programs, 2, h), dtype=torch.float32)
+    dx = torch.empty_like(dy) if dropout_p > 0 else dresidual
+    programs = min(n_programs(dy.device, waves=4), triton.cdiv(n_rows, block_rows))
+    partial = dy.new_empty((programs, 3 * h), dtype=torch.float32)
     threshold, scale = dropout_scalars(dropout_p)
     if n_rows > 0:
         dropout_add_norm_bwd_kernel[programs,](
             dy, summed, mean, rstd, weight, seed, dx, dresidual, partial, n_rows, threshold, scale,
             H=h, HAS_DROPOUT=dropout_p > 0, BLOCK_ROWS=block_rows, BLOCK_COLS=block_cols, num_warps=n_warps,
         )  # fmt: skip
-    return dx, dresidual, partial.sum(0).to(weight.dtype)
+    return dx, dresidual, partial

@@ -152,6 +152,29 @@ def _linear_gelu(key: Key, config: ElectraConfig) -> Case:
     return Case(key, tensors, {}, costs)
 
 
+def _feed_forward_block(key: Key, config: ElectraConfig) -> Case:
+    h, f, t, s = config.hidden_size, config.intermediate_size, key.tokens, key.dtype.itemsize
+    norm_weight, norm_bias = _norm(key, h)
+    tensors = {
+        "hidden": _randn(key, t, h),
+        "inner_weight": _matrix(key, f, h),
+        "inner_bias": _randn(key, f),
+        "outer_weight": _matrix(key, h, f),
+        "outer_bias": _randn(key, h),
+        "norm_weight": norm_weight,
+        "norm_bias": norm_bias,
+    }
+    rows, parameters, product = t * h * s, (2 * f * h + f + 3 * h) * s, 2 * 2 * t * f * h
+    forward = 2 * rows + parameters
+    # The backward needs both inputs of nonlinear functions, and mean and deviation of each row in fp32. It reads these,
+    # hidden and the gradient of the result, and writes that of hidden.
+    kept = t * f * s + rows + 2 * 4 * t
+    backward = kept + 3 * rows + 2 * parameters
+    costs = {FORWARD: Cost(forward, product), BOTH: Cost(forward + kept + backward, 3 * product)}
+    options = {"eps": config.layer_norm_eps, "dropout_p": DROPOUT}
+    return Case(key, tensors, options, costs, on_device={"seed": _seed(key)})
+
+
 def _rtd_head(key: Key, config: ElectraConfig) -> Case:
     h, t, s = config.hidden_size, key.tokens, key.dtype.itemsize
     tensors = {
@@ -266,6 +289,7 @@ _MAKERS: dict[str, Callable[[Key, ElectraConfig], Case]] = {
     "attention": _attention,
     "dropout_add_norm": _dropout_add_norm,
     "linear_gelu": _linear_gelu,
+    "feed_forward_block": _feed_forward_block,
     "rtd_head": _rtd_head,
     "mlm_head": _mlm_head,
     "mask_tokens": _mask_tokens,

@@ -117,6 +117,22 @@ def _linear_gelu(inputs: Inputs) -> Calls:
         yield dict(x=inputs.floats(inputs.n_tokens, h), weight=inputs.floats(width, h), bias=inputs.floats(width))
 
 
+def _feed_forward_block(inputs: Inputs) -> Calls:
+    config, h, f = inputs.config, inputs.config.hidden_size, inputs.config.intermediate_size
+    yield dict(
+        hidden=inputs.floats(inputs.n_tokens, h),
+        inner_weight=inputs.floats(f, h),
+        inner_bias=inputs.floats(f),
+        outer_weight=inputs.floats(h, f),
+        outer_bias=inputs.floats(h),
+        norm_weight=inputs.floats(h),
+        norm_bias=inputs.floats(h),
+        eps=config.layer_norm_eps,
+        dropout_p=config.hidden_dropout_prob,
+        seed=inputs.seed,
+    )
+
+
 def _rtd_head(inputs: Inputs) -> Calls:
     h = inputs.config.hidden_size
     for labels in (torch.zeros(inputs.n_tokens, dtype=torch.bool), inputs.ids(), None):
@@ -184,6 +200,7 @@ CALLS: dict[str, Callable[[Inputs], Calls]] = {
     "attention": _attention,
     "dropout_add_norm": _dropout_add_norm,
     "linear_gelu": _linear_gelu,
+    "feed_forward_block": _feed_forward_block,
     "rtd_head": _rtd_head,
     "mlm_head": _mlm_head,
     "mask_tokens": _mask_tokens,

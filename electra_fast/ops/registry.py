@@ -72,10 +72,9 @@ OPS: dict[str, Op] = {
         Op(reference_blocks.attention_block, "blocks", cpu_module="cpu_attention_block", is_composed=True),
         Op(
             reference_blocks.feed_forward_block,
-            "blocks",
+            "feed_forward_block",
             reference_blocks.feed_forward_block_with,
             cpu_module="cpu_feed_forward_block",
-            is_composed=True,
         ),
         Op(reference.rtd_head, "rtd_head", reference.rtd_head_with),
         Op(reference.mlm_head, "mlm_head", cpu_module="cpu_mlm_head"),

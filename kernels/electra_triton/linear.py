@@ -41,7 +41,7 @@ def tile(program, n_rows, N_COLS: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_
 @triton.jit
 def product(
     x_ptr,  # [n_rows, H]
-    weight_ptr,  # [N_COLS, H]
+    weight_ptr,  # [N_COLS, H], or [H, N_COLS] where INNER_FIRST
     rows,  # [BLOCK_ROWS], may go beyond n_rows
     cols,  # [BLOCK_COLS], may go beyond N_COLS
     n_rows,
@@ -50,19 +50,24 @@ def product(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLS: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    INNER_FIRST: tl.constexpr = False,
 ):
     """The product x[rows] weight[cols]', [BLOCK_ROWS, BLOCK_COLS] fp32; beyond the end it has no meaning."""
+    COL_STRIDE: tl.constexpr = 1 if INNER_FIRST else H
+    INNER_STRIDE: tl.constexpr = N_COLS if INNER_FIRST else 1
     inner = tl.arange(0, BLOCK_K)
     # Reading the last row again is cheaper than a mask on every load.
     x_ptrs = x_ptr + tl.minimum(rows, n_rows - 1).to(tl.int64)[:, None] * H + inner[None, :]
-    weight_ptrs = weight_ptr + tl.minimum(cols, N_COLS - 1)[None, :] * H + inner[:, None]
+    if N_COLS % BLOCK_COLS != 0:
+        cols = tl.minimum(cols, N_COLS - 1)
+    weight_ptrs = weight_ptr + cols[None, :] * COL_STRIDE + inner[:, None] * INNER_STRIDE
     total = tl.zeros((BLOCK_ROWS, BLOCK_COLS), dtype=tl.float32)
     for first in range(0, H, BLOCK_K):
         if H % BLOCK_K == 0:
-            x, weight = tl.load(x_ptrs + first), tl.load(weight_ptrs + first)
+            x, weight = tl.load(x_ptrs + first), tl.load(weight_ptrs + first * INNER_STRIDE)
         else:
             x = tl.load(x_ptrs + first, mask=inner[None, :] < H - first, other=0.0)
-            weight = tl.load(weight_ptrs + first, mask=inner[:, None] < H - first, other=0.0)
+            weight = tl.load(weight_ptrs + first * INNER_STRIDE, mask=inner[:, None] < H - first, other=0.0)
         total = tl.dot(x, weight, total, input_precision="ieee")
     return total
 

@@ -26,9 +26,10 @@ from .partial_sums import sum_partials
 from .philox import dropout_scalars, keep_mask
 
 
-@triton.jit(do_not_specialize=["n_rows"], do_not_specialize_on_alignment=["seed_ptr"])
-def dropout_add_norm_fwd_kernel(
-    x_ptr,  # [T, H]
+@triton.jit
+def add_and_normalise(
+    x,  # [BLOCK_ROWS, BLOCK_COLS] fp32; beyond column H it has no meaning
+    rows,  # [BLOCK_ROWS], may go beyond n_rows
     residual_ptr,  # [T, H]
     weight_ptr,  # [H]
     bias_ptr,  # [H]
@@ -47,29 +48,61 @@ def dropout_add_norm_fwd_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLS: tl.constexpr,
 ):
-    rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    """Writes LayerNorm(residual + dropout(x)) of some rows, and where SAVE what the backward needs."""
     cols = tl.arange(0, BLOCK_COLS)
     row_mask, col_mask = rows < n_rows, cols < H
     mask = row_mask[:, None] & col_mask[None, :]
     offsets = rows.to(tl.int64)[:, None] * H + cols[None, :]
-
-    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     if HAS_DROPOUT:
         keep = keep_mask(tl.load(seed_ptr), rows, 0, 0, threshold, BLOCK_ROWS, BLOCK_COLS)
         x = tl.where(keep, x * scale, 0.0)
     summed = x + tl.load(residual_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-    mean = tl.sum(summed, axis=1) / H
-    centred = tl.where(mask, summed - mean[:, None], 0.0)
-    rstd = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / H + eps)
-
-    weight = tl.load(weight_ptr + cols, mask=col_mask, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + cols, mask=col_mask, other=0.0).to(tl.float32)
-    y = centred * rstd[:, None] * weight[None, :] + bias[None, :]
-    tl.store(y_ptr + offsets, y, mask=mask)
+    if H < BLOCK_COLS:
+        summed = tl.where(col_mask[None, :], summed, 0.0)
     if SAVE:
         tl.store(sum_ptr + offsets, summed, mask=mask)
+    mean = tl.sum(summed, axis=1) / H
+    centred = summed - mean[:, None]
+    if H < BLOCK_COLS:
+        centred = tl.where(col_mask[None, :], centred, 0.0)
+    rstd = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / H + eps)
+    if SAVE:
         tl.store(mean_ptr + rows, mean, mask=row_mask)
         tl.store(rstd_ptr + rows, rstd, mask=row_mask)
+    weight = tl.load(weight_ptr + cols, mask=col_mask, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + cols, mask=col_mask, other=0.0).to(tl.float32)
+    tl.store(y_ptr + offsets, centred * rstd[:, None] * weight[None, :] + bias[None, :], mask=mask)
+
+
+@triton.jit(do_not_specialize=["n_rows"], do_not_specialize_on_alignment=["seed_ptr"])
+def dropout_add_norm_fwd_kernel(
+    x_ptr,  # [T, H]
+    residual_ptr,
+    weight_ptr,
+    bias_ptr,
+    seed_ptr,
+    y_ptr,
+    sum_ptr,
+    mean_ptr,
+    rstd_ptr,
+    n_rows,
+    eps,
+    threshold,
+    scale,
+    H: tl.constexpr,
+    HAS_DROPOUT: tl.constexpr,
+    SAVE: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLS: tl.constexpr,
+):
+    rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    cols = tl.arange(0, BLOCK_COLS)
+    mask = (rows < n_rows)[:, None] & (cols < H)[None, :]
+    x = tl.load(x_ptr + rows.to(tl.int64)[:, None] * H + cols[None, :], mask=mask, other=0.0).to(tl.float32)
+    add_and_normalise(
+        x, rows, residual_ptr, weight_ptr, bias_ptr, seed_ptr, y_ptr, sum_ptr, mean_ptr, rstd_ptr, n_rows, eps,
+        threshold, scale, H, HAS_DROPOUT, SAVE, BLOCK_ROWS, BLOCK_COLS,
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["n_rows"], do_not_specialize_on_alignment=["seed_ptr"])

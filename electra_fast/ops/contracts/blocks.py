@@ -1,4 +1,4 @@
-"""The ops `attention_block` and `feed_forward_block`, made of the ops on Triton kernels and of torch's products."""
+"""The op `attention_block`, made of the ops on Triton kernels and of torch's products."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..joining import joined
 from .attention import attention
-from .linear import linear_gelu
 from .norm import dropout_add_norm
 
 
@@ -36,20 +35,3 @@ def attention_block(
     attended = attention(qkv, cu_seqlens, max_seqlen, attention_p, causal, attention_seed).flatten(-2)
     out = F.linear(attended, out_weight, out_bias)
     return dropout_add_norm(out, hidden, norm_weight, norm_bias, eps, hidden_p, output_seed)
-
-
-def feed_forward_block(
-    hidden: Tensor,
-    inner_weight: Tensor,
-    inner_bias: Tensor,
-    outer_weight: Tensor,
-    outer_bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    eps: float,
-    dropout_p: float = 0.0,
-    seed: Tensor | None = None,
-) -> Tensor:
-    """LayerNorm(hidden + dropout(gelu(hidden inner' + b) outer' + c)); hidden: [..., H]."""
-    out = F.linear(linear_gelu(hidden, inner_weight, inner_bias), outer_weight, outer_bias)
-    return dropout_add_norm(out, hidden, norm_weight, norm_bias, eps, dropout_p, seed)

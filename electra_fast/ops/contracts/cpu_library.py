@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...processor import fastest_allowed
 from .. import cpu
 from ..tracing import is_followed, is_watched
-from .library import draw_seeds, needs_grad
+from .library import draw_seeds, needs_grad, reference_gradients
 
 Shapes = Sequence[tuple[int, ...]]
 
@@ -124,7 +123,8 @@ class _InCpp(Function):
         *given, saved = ctx.saved_tensors
         tensors, others = given[: ctx.n_tensors], given[ctx.n_tensors :]
         if torch.is_grad_enabled():
-            grads = _differentiable_gradients(op, dout, tensors, others, ctx.options, wanted)
+            grads = reference_gradients(lambda *given: op.reference(given, others, ctx.options), tensors, dout, wanted)
+            return None, None, None, None, *grads
         else:
             held = hold(tensors)
             *others, saved = (None if x is None else x.detach() for x in (*others, saved))
@@ -145,22 +145,6 @@ def _changed(ctx: Any, kept: Sequence[Tensor | None]) -> str | None:
         if x is not None and (reason := cpu.unfit(x, *expected)):
             return f"what it kept {reason}"
     return None
-
-
-def _differentiable_gradients(
-    op: CpuOp,
-    dout: Tensor,
-    tensors: Sequence[Tensor],
-    others: Sequence[Tensor | None],
-    options: tuple,
-    wanted: Sequence[bool],
-) -> Sequence[Tensor]:
-    """The wanted gradients by the reference, which can be differentiated again; its dropout draws the same bits."""
-    tensors = [x.view_as(x) for x in tensors]  # one tensor may be given twice, and gets two gradients
-    with sdpa_kernel(SDPBackend.MATH):  # torch's other attention has no derivative of its derivative
-        out = op.reference(tensors, others, options)
-    asked = [x for x, is_wanted in zip(tensors, wanted, strict=True) if is_wanted]
-    return torch.autograd.grad(out, asked, dout, create_graph=True)
 
 
 def hold(tensors: Iterable[Tensor]) -> list[Tensor]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -97,3 +98,18 @@ def dropout_seed(dropout_p: float, seed: Tensor | None, device: torch.device) ->
 def draw_seeds(n: int, device: torch.device) -> Tensor:
     """Draws [n] int64 seeds, one per dropout, from torch's generator in one launch."""
     return torch.randint(2**63 - 1, (n,), device=device)
+
+
+def reference_gradients(
+    reference: Callable[..., Tensor], tensors: Sequence[Tensor], dout: Tensor, wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """The wanted gradients of reference(*tensors), and None for the others; they can be differentiated again.
+
+    It stands in for a backward that is to be differentiated; a reference draws the same dropout from the same seeds.
+    """
+    tensors = [x.view_as(x) for x in tensors]  # one tensor may be given twice, and gets two gradients
+    with sdpa_kernel(SDPBackend.MATH):  # torch's other attention has no derivative of its derivative
+        out = reference(*tensors)
+    asked = [x for x, is_wanted in zip(tensors, wanted, strict=True) if is_wanted]
+    grads = iter(torch.autograd.grad(out, asked, dout, create_graph=True))
+    return [next(grads) if is_wanted else None for is_wanted in wanted]

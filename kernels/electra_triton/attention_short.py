@@ -5,9 +5,9 @@
 A tile holds all scores of a sequence and head. So the forward needs no running softmax, and the backward gets dq, dk
 and dv from one tile: it computes sum(dout * out) as a row sum of the tile, and reads no output. The forward moves 4 T H
 elements, the backward 7 T H; eager torch also writes and reads the [A, S, S] scores several times. Both should be bound
-by memory, unless the dropout's integer work holds them up: `draw_dropped` therefore saves instructions. The forward has
-two programs on an SM of Hopper. The backward's two score tiles fill the registers, so it takes several heads in turn
-and loads the next one while it works.
+by memory, unless the dropout's integer work holds up the forward: `draw_dropped` therefore saves instructions, and the
+backward loads the bits. The forward has two programs on an SM of Hopper. The backward's two score tiles fill the
+registers, so it takes several heads in turn and loads the next one while it works.
 """
 
 import math
@@ -20,16 +20,19 @@ from torch import Tensor
 from . import attention_tiles
 from .attention_tiles import (
     LN_2,
+    as_words,
     draw_dropped,
+    dropped_offsets,
     has_wide_products,
+    load_dropped,
     load_tile,
     negate_dropped,
-    score_scale,
+    store_dropped,
+    store_sums,
     store_tile,
     visible_keys,
 )
 from .launch import power_of_two
-from .philox import dropout_scalars
 
 
 @triton.jit(do_not_specialize=["n_tokens", "threshold"], do_not_specialize_on_alignment=["seed_ptr"])
@@ -39,6 +42,7 @@ def short_fwd_kernel(
     seed_ptr,  # [1] int64
     out_ptr,  # [T, A, D]
     lse_ptr,  # [A, T] fp32, written if SAVE
+    dropped_ptr,  # [A, T, 4], written if SAVE
     n_tokens,
     score_scale,
     threshold,
@@ -63,8 +67,9 @@ def short_fwd_kernel(
     v = load_tile(q_ptr + 2 * A * D, 3 * A * D, length, BLOCK, D, BLOCK_D)
 
     if HAS_DROPOUT:
-        groups = tl.arange(0, BLOCK // 8)[None, :]
-        dropped = draw_dropped(tl.load(seed_ptr), first_token + places[:, None], groups, head, threshold)
+        dropped = draw_dropped(tl.load(seed_ptr), first_token + places, 0, head, threshold, BLOCK)
+        if SAVE:
+            store_dropped(dropped_ptr, dropped, length, dropped_offsets(first_token, 0, 1, n_tokens, head, BLOCK))
     scores = tl.dot(q, tl.trans(k))
     if CAUSAL or length < BLOCK:
         scores = tl.where(visible_keys(places, places, length, CAUSAL), scores, float("-inf"))
@@ -73,7 +78,7 @@ def short_fwd_kernel(
     row_sum = tl.sum(p, axis=1)
     out_scale = 1.0 / row_sum
     if HAS_DROPOUT:
-        p = tl.maximum(negate_dropped(p, dropped), 0.0)
+        p = tl.maximum(negate_dropped(p, dropped, BLOCK), 0.0)
         out_scale *= keep_scale
     out = tl.dot(p.to(v.dtype), v) * out_scale[:, None]
     store_tile(out_ptr + (first_token.to(tl.int64) * A + head) * D, A * D, length, out, BLOCK, D, BLOCK_D)
@@ -82,17 +87,17 @@ def short_fwd_kernel(
         tl.store(lse_ptr + places, row_max + tl.log2(row_sum), mask=places < length)
 
 
-@triton.jit(do_not_specialize=["n_tokens", "threshold"], do_not_specialize_on_alignment=["seed_ptr"])
+@triton.jit(do_not_specialize=["n_tokens"])
 def short_bwd_kernel(
     dout_ptr,  # [T, A, D]
     qkv_ptr,  # [T, 3, A, D]
     lse_ptr,  # [A, T] fp32
+    dropped_ptr,  # [A, T, 4]
     cu_seqlens_ptr,  # [B + 1] int32
-    seed_ptr,  # [1] int64
     dqkv_ptr,  # [T, 3, A, D]
+    sums_ptr,  # [B, 3, A, D] fp32: sums of dqkv over the tokens of a sequence
     n_tokens,
     score_scale,
-    threshold,
     keep_scale,
     A: tl.constexpr,
     D: tl.constexpr,
@@ -106,8 +111,6 @@ def short_bwd_kernel(
     sequence, first_head = tl.program_id(0), tl.program_id(1)
     first_token = tl.load(cu_seqlens_ptr + sequence)
     length = tl.load(cu_seqlens_ptr + sequence + 1) - first_token
-    if length == 0:
-        return
     places = tl.arange(0, BLOCK)
     ds_scale = score_scale * LN_2
     if HAS_DROPOUT:  # ds is made twice as large
@@ -115,6 +118,7 @@ def short_bwd_kernel(
     qkv_ptr += first_token.to(tl.int64) * (3 * A * D)
     dout_ptr += first_token.to(tl.int64) * A * D
     dqkv_ptr += first_token.to(tl.int64) * 3 * A * D
+    sums_ptr += sequence.to(tl.int64) * 3 * A * D
 
     for head in tl.range(first_head, A, A // HEADS, num_stages=STAGES, disable_licm=True):
         q_ptr = qkv_ptr + head * D
@@ -126,21 +130,20 @@ def short_bwd_kernel(
         row_ptr = lse_ptr + n_tokens.to(tl.int64) * head + first_token + places
         lse = tl.load(row_ptr, mask=places < length, other=float("inf"))
 
-        if HAS_DROPOUT:
-            groups = tl.arange(0, BLOCK // 8)[None, :]
-            dropped = draw_dropped(tl.load(seed_ptr), first_token + places[:, None], groups, head, threshold)
         # Scores of keys past the end are zero; without the minimum, a very negative sum would make exp2 infinite.
         p = tl.exp2(tl.minimum(tl.dot(q, tl.trans(k)) * score_scale - lse[:, None], 0.0))
         if CAUSAL:
             p = tl.where(visible_keys(places, places, length, CAUSAL), p, 0.0)
-        dq_ptr = dqkv_ptr + head * D
+        dq_ptr, dq_sum_ptr = dqkv_ptr + head * D, sums_ptr + head * D
         if HAS_DROPOUT:
-            p = negate_dropped(p, dropped)
+            dropped = load_dropped(dropped_ptr, length, dropped_offsets(first_token, 0, 1, n_tokens, head, BLOCK))
+            p = negate_dropped(p, dropped, BLOCK)
             kept = tl.maximum(p, 0.0)
         else:
             kept = p
         dv = tl.dot(tl.trans(kept.to(q.dtype)), dout) * keep_scale
         store_tile(dq_ptr + 2 * A * D, 3 * A * D, length, dv, BLOCK, D, BLOCK_D)
+        store_sums(dq_sum_ptr + 2 * A * D, dv, length, D)
 
         # p + |p| is 2 max(p, 0), computed anew: kept from above, that tile would hold registers that dp needs.
         dp = tl.dot(dout, tl.trans(v))
@@ -150,6 +153,8 @@ def short_bwd_kernel(
         store_tile(dq_ptr + A * D, 3 * A * D, length, dk, BLOCK, D, BLOCK_D)
         dq = tl.dot(ds, k) * ds_scale
         store_tile(dq_ptr, 3 * A * D, length, dq, BLOCK, D, BLOCK_D)
+        store_sums(dq_sum_ptr, dq, length, D)
+        store_sums(dq_sum_ptr + A * D, tl.zeros((16, BLOCK_D), tl.float32), 0, D)
 
 
 def max_short(device: torch.device) -> int:
@@ -158,40 +163,32 @@ def max_short(device: torch.device) -> int:
 
 
 def short_fwd(
-    qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, seed: Tensor | None, dropout_p: float, causal: bool, save: bool
-) -> tuple[Tensor, Tensor]:
-    """`attention_fwd` for sequences up to `max_short`."""
-    n_tokens, _, n_heads, d = qkv.shape
+    qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, seed: Tensor | None, out: Tensor, lse: Tensor, dropped: Tensor,
+    scalars: tuple, constants: dict,
+) -> None:  # fmt: skip
+    """Launches what `attention_fwd` prepares, for sequences up to `max_short`."""
+    _, _, n_heads, d = qkv.shape
     block = power_of_two(max_seqlen)
-    out = qkv.new_empty(n_tokens, n_heads, d)
-    lse = qkv.new_empty((n_heads, n_tokens) if save else 0, dtype=torch.float32)
-    threshold, keep_scale = dropout_scalars(dropout_p)
-    if n_tokens > 0:
-        short_fwd_kernel[(len(cu_seqlens) - 1) * n_heads,](
-            qkv, cu_seqlens, seed, out, lse, n_tokens, score_scale(d), threshold, keep_scale,
-            A=n_heads, D=d, CAUSAL=causal, HAS_DROPOUT=dropout_p > 0, SAVE=save, BLOCK=block, BLOCK_D=power_of_two(d),
-            num_warps=block // 16,
-        )  # fmt: skip
-    return out, lse
+    short_fwd_kernel[(len(cu_seqlens) - 1) * n_heads,](
+        qkv, cu_seqlens, seed, out, lse, as_words(dropped, block), *scalars, **constants,
+        BLOCK=block, BLOCK_D=power_of_two(d), num_warps=block // 16,
+    )  # fmt: skip
 
 
 def short_bwd(
-    dout: Tensor, qkv: Tensor, lse: Tensor, cu_seqlens: Tensor, max_seqlen: int, seed: Tensor | None,
-    dropout_p: float, causal: bool,
+    dout: Tensor, qkv: Tensor, lse: Tensor, dropped: Tensor, cu_seqlens: Tensor, max_seqlen: int, dqkv: Tensor,
+    scalars: tuple, constants: dict,
 ) -> Tensor:  # fmt: skip
-    """`attention_bwd` for sequences up to `max_short`."""
-    n_tokens, _, n_heads, d = qkv.shape
+    """Launches what `attention_grads` prepares, for sequences up to `max_short`, and returns its sums."""
+    _, _, n_heads, d = qkv.shape
     block = power_of_two(max_seqlen)
     # The largest tile leaves a program alone on its SM: it loads the next head's operands while it works on this one's.
     # Blackwell lacks the registers for it, and every device lacks them for causal attention.
-    loads_ahead = block == 128 and attention_tiles.compute_major(qkv.device) == 9 and not causal
+    loads_ahead = block == 128 and attention_tiles.compute_major(qkv.device) == 9 and not constants["CAUSAL"]
     heads = math.gcd(n_heads, 4) if loads_ahead else 1
-    dqkv = qkv.new_empty(qkv.shape)
-    threshold, keep_scale = dropout_scalars(dropout_p)
-    if n_tokens > 0:
-        short_bwd_kernel[len(cu_seqlens) - 1, n_heads // heads](
-            dout, qkv, lse, cu_seqlens, seed, dqkv, n_tokens, score_scale(d), threshold, keep_scale,
-            A=n_heads, D=d, CAUSAL=causal, HAS_DROPOUT=dropout_p > 0, BLOCK=block, BLOCK_D=power_of_two(d),
-            HEADS=heads, STAGES=2 if heads > 1 else 1, num_warps=block // 16,
-        )  # fmt: skip
-    return dqkv
+    sums = qkv.new_empty((len(cu_seqlens) - 1, *qkv.shape[1:]), dtype=torch.float32)
+    short_bwd_kernel[len(cu_seqlens) - 1, n_heads // heads](
+        dout, qkv, lse, as_words(dropped, block), cu_seqlens, dqkv, sums, *scalars, **constants,
+        BLOCK=block, BLOCK_D=power_of_two(d), HEADS=heads, STAGES=2 if heads > 1 else 1, num_warps=block // 16,
+    )  # fmt: skip
+    return sums

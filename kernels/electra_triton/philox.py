@@ -2,8 +2,9 @@
 
 Philox 4x32 with 7 rounds (Salmon et al. 2011; the fewest that pass BigCrush) turns a key and a counter into 128 bits.
 The key is the 64-bit seed; the counter is (column // 8, row, head, 0), so a call serves eight neighbouring columns with
-16 bits each: an element is dropped if its 16 bits are below round(65536 p). Nothing is stored: the backward draws the
-same bits again from the same seed. `electra_fast.ops.philox` is this file in torch, bit for bit.
+16 bits each: an element is dropped if its 16 bits are below round(65536 p). A backward draws the same bits again from
+the same seed; attention alone, which draws one for each score, stores them. `electra_fast.ops.philox` is this file in
+torch, bit for bit.
 
 A seed is a tensor [1] int64 on the device: a CUDA graph that draws it with torch's generator draws another at each
 replay.

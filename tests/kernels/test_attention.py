@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from electra_fast.kernels import attention as kernels
 
 from electra_fast.ops import philox, reference
 from electra_fast.ops.contracts import attention
@@ -105,6 +106,25 @@ def test_dropout_draws_the_bits_of_the_reference(length, dropout_p, device):
         assert torch.allclose(out[start:, :, :n_dims][keep.transpose(0, 1)], expected, rtol=2e-3)
 
 
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+@pytest.mark.parametrize(
+    "lengths, head_size, dtype",
+    [([5, 0, 17, 33], 24, torch.bfloat16), ([140, 0, 3, 129], 64, torch.bfloat16), ([17, 0, 33], 64, torch.float32)],
+    ids=["short", "long", "fp32"],
+)
+def test_sums_of_the_gradients_are_those_over_the_tokens(lengths, head_size, dtype, causal, device):
+    tensors, seed = make(lengths, 2, head_size, dtype, device), torch.tensor([5], device=device)
+    max_seqlen = max(lengths) + 60  # blocks past the end of all sequences write zeros
+    out, *saved = kernels.attention_fwd(*tensors.values(), max_seqlen, seed, 0.1, causal, True)
+    dout, (qkv, cu_seqlens) = torch.randn(out.shape, device=device).to(dtype), tensors.values()
+    dqkv, sums = kernels.attention_grads(dout, qkv, out, *saved, cu_seqlens, max_seqlen, 0.1, causal)
+    expected, found = dqkv.double().sum(0), sums.double().sum(0)
+    # The summands are rounded to the dtype, the sums are not.
+    allowed = 8 * torch.finfo(dtype).eps * dqkv.double().square().sum(0).sqrt().max() + 1e-6
+    assert not found[1].any() and expected[1].abs().max() <= 2 * allowed
+    assert (found - expected)[[0, 2]].abs().max() <= allowed
+
+
 def test_dropping_everything_gives_zeros(device):
     for length in (9, 130):
         tensors = make([length], 1, 64, torch.bfloat16, device)
@@ -199,8 +219,8 @@ def test_contracts(max_seqlen, device):
     torch.library.opcheck(attention.attention_fwd, (*tensors.values(), *options, True))
     # Empty outputs share the null pointer, which test_schema takes for an alias.
     torch.library.opcheck(attention.attention_fwd, (*tensors.values(), *options, False), test_utils="test_faketensor")
-    out, lse = attention.attention_fwd(*tensors.values(), *options, True)
-    arguments = (out, tensors["qkv"], out.clone(), lse, tensors["cu_seqlens"], *options)
+    out, *saved = attention.attention_fwd(*tensors.values(), *options, True)
+    arguments = (out, tensors["qkv"], out.clone(), *saved, tensors["cu_seqlens"], max_seqlen, 0.1, False)
     torch.library.opcheck(attention.attention_bwd, arguments)
 
 

@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from ...ops.contracts.library import IS_INTERPRETED
-from ...ops.registry import OPS, WITH_KERNELS
+from ...ops.registry import OPS
 from ...ops.testing import poisoned, repair_interpreter
 from ...pretraining.recipes import PRESETS
 from ...processor import default_threads
@@ -46,7 +46,7 @@ class OpsBench:
 
     sizes: tuple[str, ...] = ("base", "small", "large")
     """Networks whose shapes to take: tiny, small, base, large."""
-    ops: tuple[str, ...] = WITH_KERNELS
+    ops: tuple[str, ...] = tuple(OPS)
     """The ops to measure."""
     against: tuple[str, ...] = PEERS
     """Peers: eager torch, torch.compile of it, the best public kernels."""
@@ -99,7 +99,7 @@ class OpsBench:
             raise SystemExit(f"electra_fast has no time for {len(bad)} of {len(rows)} rows: it is wrong, or fails")
 
     def _check(self) -> None:
-        for name, known in (("sizes", PRESETS), ("ops", WITH_KERNELS), ("against", PEERS)):
+        for name, known in (("sizes", PRESETS), ("ops", OPS), ("against", PEERS)):
             given = getattr(self, name)
             if not set(given) <= set(known) or (not given and name != "against"):
                 raise ValueError(f"{name} must be among {', '.join(known)}, got {' '.join(given) or 'none'}")

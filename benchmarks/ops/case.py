@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from ...ops.registry import OPS
 from ...ops.testing import Error, compare
 
 FORWARD, BOTH, UPDATE = "forward", "forward+backward", "update"
+RATES = ("dropout_p", "attention_p", "hidden_p")  # the arguments of ops that are rates of a dropout
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ class Case:
     def arguments(self, provider: Provider, direction: str) -> dict[str, Any]:
         """The arguments of what is timed: no dropout in a forward alone, which is inference."""
         options = self.options | (self.on_device if provider.is_seeded else {})
-        if "dropout_p" in options and (direction == FORWARD or not provider.has_dropout):
-            options["dropout_p"] = 0.0
+        if direction == FORWARD or not provider.has_dropout:
+            options |= _without_dropout(options)
         return options
 
     def run(self, provider: Provider, direction: str) -> Callable[[], object]:
@@ -114,13 +115,37 @@ class Case:
     def errors(self, provider: Provider, direction: str) -> list[Error]:
         """How far the provider is from the reference in fp64; both drop out alike where it is seeded, else not."""
         options = self.arguments(provider, direction)
-        if "dropout_p" in options and not provider.is_seeded:
-            options["dropout_p"] = 0.0
+        if not provider.is_seeded:
+            options |= _without_dropout(options)
         with torch.set_grad_enabled(direction == BOTH):
             return self._errors(provider.function, direction == BOTH, options)
 
     def _errors(self, function: Callable, backward: bool, options: dict[str, Any]) -> list[Error]:
         return compare(function, OPS[self.key.op].torch, self.tensors, backward, **options)
+
+
+def _without_dropout(options: dict[str, Any]) -> dict[str, float]:
+    return {name: 0.0 for name in RATES if name in options}
+
+
+class AttentionBlockCase(Case):
+    """The case of an op that takes its weights and biases of queries, keys and values as two lists."""
+
+    def run(self, provider: Provider, direction: str) -> Callable[[], object]:
+        return super().run(replace(provider, function=_of_tensors(provider.function)), direction)
+
+    def _errors(self, function: Callable, backward: bool, options: dict[str, Any]) -> list[Error]:
+        functions = [_of_tensors(f) for f in (function, OPS[self.key.op].torch)]
+        return compare(*functions, self.tensors, backward, **options)
+
+
+def _of_tensors(op: Callable) -> Callable:
+    """An attention block with one argument for all weights of queries, keys and values, and one for their biases."""
+
+    def attention_block(hidden: Tensor, qkv_weight: Tensor, qkv_bias: Tensor, **given: Any) -> Tensor:
+        return op(hidden, qkv_weight.chunk(3), qkv_bias.chunk(3), **given)
+
+    return attention_block
 
 
 class MlmHeadCase(Case):

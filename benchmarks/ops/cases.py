@@ -18,7 +18,7 @@ from torch import Tensor
 from ...model.config import ElectraConfig
 from ...model.modeling import ElectraForPreTraining
 from ...pretraining.recipes import preset
-from .case import BOTH, FORWARD, UPDATE, Case, Cost, Key, ListCase, MlmHeadCase
+from .case import BOTH, FORWARD, UPDATE, AttentionBlockCase, Case, Cost, Key, ListCase, MlmHeadCase
 from .peers import adamw_peers, attention_peers
 
 VOCAB_SIZE = 30522
@@ -26,6 +26,7 @@ LENGTHS = (128, 512)
 DROPOUT, MASK_PROB = 0.1, 0.15
 MASK_ID, FIRST_WORD_ID = 103, 1000
 SIZELESS = ("mask_tokens", "place_samples")  # read token ids alone, whatever the network
+BY_LENGTH = ("attention", "attention_block", "mask_tokens")
 LISTS = ("grad_norm", "adamw", "lamb")  # take lists of tensors
 
 
@@ -37,7 +38,7 @@ def case_keys(
         for op in ops:
             if op in SIZELESS and size != sizes[0]:
                 continue
-            lengths = sorted({min(n, tokens) for n in LENGTHS}) if op in ("attention", "mask_tokens") else [None]
+            lengths = sorted({min(n, tokens) for n in LENGTHS}) if op in BY_LENGTH else [None]
             for length in lengths:
                 n_tokens = tokens if length is None else tokens // length * length
                 yield Key(op, None if op in SIZELESS else size, length, n_tokens, dtype, device)
@@ -127,6 +128,24 @@ def _attention(key: Key, config: ElectraConfig) -> Case:
     }
     tensors = {"qkv": _randn(key, t, 3, a, d)}
     return Case(key, tensors, options, costs, on_device={"seed": _seed(key)}, peers=attention_peers())
+
+
+def _attention_block(key: Key, config: ElectraConfig) -> Case:
+    a, h, t, n = config.num_attention_heads, config.hidden_size, key.tokens, key.length
+    tensors = {"hidden": _randn(key, t, h), "qkv_weight": _matrix(key, 3 * h, h), "qkv_bias": _randn(key, 3 * h)}
+    tensors |= {"out_weight": _matrix(key, h, h), "out_bias": _randn(key, h)}
+    tensors |= dict(zip(("norm_weight", "norm_bias"), _norm(key, h), strict=True))
+    s, products, scores = key.dtype.itemsize, 2 * t * 4 * h * h, 2 * t * n * h
+    element, parameters = t * h * s, (4 * h * h + 6 * h) * s
+    # The backward reads the input, the result's gradient, and what was stored: queries, keys, values, attention's
+    # result, the sum before the norm, and a number a row for each head and two for the norm.
+    both = (2 + 2 * 5 + 3) * element + 3 * parameters + 2 * 4 * t * (a + 2)
+    costs = {FORWARD: Cost(2 * element + parameters, products + 2 * scores)}
+    costs[BOTH] = Cost(both, 3 * products + (2 + 5) * scores)
+    options = {"cu_seqlens": _cu_seqlens(key), "max_seqlen": n, "n_heads": a, "eps": config.layer_norm_eps}
+    options |= {"attention_p": DROPOUT, "hidden_p": DROPOUT}
+    on_device = {"attention_seed": _seed(key), "output_seed": _seed(key)}
+    return AttentionBlockCase(key, tensors, options, costs, on_device=on_device)
 
 
 def _dropout_add_norm(key: Key, config: ElectraConfig) -> Case:
@@ -287,6 +306,7 @@ def _lamb(key: Key, config: ElectraConfig) -> Case:
 _MAKERS: dict[str, Callable[[Key, ElectraConfig], Case]] = {
     "embed_norm_project": _embed_norm_project,
     "attention": _attention,
+    "attention_block": _attention_block,
     "dropout_add_norm": _dropout_add_norm,
     "linear_gelu": _linear_gelu,
     "feed_forward_block": _feed_forward_block,

@@ -40,7 +40,7 @@ from ...disk import written
 from ...kernels import attention_tiles
 from ...model.config import ElectraConfig
 from ...ops.contracts import library
-from ...ops.registry import WITH_KERNELS
+from ...ops.registry import OPS
 from ...processor import default_threads
 from ..measure import check_writable, markdown
 from . import resources_calls
@@ -258,7 +258,7 @@ class Resources:
     """Presets, each with its generator."""
     dtypes: tuple[str, ...] = tuple(DTYPES)
     """Types of the ops' tensors."""
-    ops: tuple[str, ...] = WITH_KERNELS
+    ops: tuple[str, ...] = tuple(OPS)
     """The ops whose kernels to compile."""
     write: Path | None = None
     """Put a summary into this file, between its two markers."""
@@ -268,9 +268,7 @@ class Resources:
         found = self.compile()
         print(table(found))
         faults = [fault for kernel in found for fault in kernel.faults]
-        if set(self.ops) == set(WITH_KERNELS) and set(self.dtypes) != {
-            "fp32"
-        }:  # attention's short kernels are not for fp32
+        if set(self.ops) == set(OPS) and set(self.dtypes) != {"fp32"}:  # attention's short kernels are not for fp32
             launched = {kernel.name for kernel in found}
             faults += [f"{name} is launched by no op" for name in kernel_names() if name not in launched]
         if self.write is not None:
@@ -290,7 +288,7 @@ class Resources:
             return merged(kernel for job in tqdm(done, total=len(jobs), disable=None) for kernel in job)
 
     def _check(self) -> None:
-        for name, known in (("arch", SHARED_LIMITS), ("dtypes", DTYPES), ("ops", WITH_KERNELS)):
+        for name, known in (("arch", SHARED_LIMITS), ("dtypes", DTYPES), ("ops", OPS)):
             given = getattr(self, name)
             if not given or not set(given) <= set(known):
                 expected = ", ".join(map(str, known))

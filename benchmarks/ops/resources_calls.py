@@ -16,6 +16,7 @@ from torch import Tensor
 from ...model.config import ElectraConfig
 from ...ops.registry import OPS
 from ...pretraining.recipes import preset
+from .case import RATES
 
 VOCAB_SIZE = 30522
 LENGTHS = (64, 128, 512)  # tokens of a sequence
@@ -62,8 +63,7 @@ def run(op: str, config: ElectraConfig, dtype: torch.dtype, n_tokens: int = 512)
         out = OPS[op].triton(**kwargs)
         outs = [x for x in (out if isinstance(out, tuple) else (out,)) if x is not None and x.requires_grad]
         torch.autograd.backward(outs, [torch.ones_like(x) for x in outs])
-        if "dropout_p" in kwargs:
-            kwargs["dropout_p"] = 0.0
+        kwargs |= {name: 0.0 for name in RATES if name in kwargs}
         with torch.no_grad():
             OPS[op].triton(**kwargs)
 
@@ -101,6 +101,28 @@ def _attention(inputs: Inputs) -> Calls:
             dropout_p=config.attention_probs_dropout_prob,
             causal=causal,
             seed=inputs.seed,
+        )
+
+
+def _attention_block(inputs: Inputs) -> Calls:
+    config, h = inputs.config, inputs.config.hidden_size
+    for length in LENGTHS:
+        yield dict(
+            hidden=inputs.floats(inputs.n_tokens, h),
+            qkv_weights=[inputs.floats(h, h) for _ in range(3)],
+            qkv_biases=[inputs.floats(h) for _ in range(3)],
+            out_weight=inputs.floats(h, h),
+            out_bias=inputs.floats(h),
+            norm_weight=inputs.floats(h),
+            norm_bias=inputs.floats(h),
+            eps=config.layer_norm_eps,
+            cu_seqlens=inputs.cu_seqlens(length),
+            max_seqlen=length,
+            n_heads=config.num_attention_heads,
+            attention_p=config.attention_probs_dropout_prob,
+            hidden_p=config.hidden_dropout_prob,
+            attention_seed=inputs.seed,
+            output_seed=inputs.seed,
         )
 
 
@@ -198,6 +220,7 @@ def _optimizer(inputs: Inputs) -> Calls:
 CALLS: dict[str, Callable[[Inputs], Calls]] = {
     "embed_norm_project": _embed_norm_project,
     "attention": _attention,
+    "attention_block": _attention_block,
     "dropout_add_norm": _dropout_add_norm,
     "linear_gelu": _linear_gelu,
     "feed_forward_block": _feed_forward_block,

@@ -39,14 +39,12 @@ class Op:
         module: the file of `electra_fast.ops.contracts` that has the op on Triton kernels.
         torch_with: the reference with an activation as its first argument, where the kernels know the erf-GELU alone.
         cpu_module: the file of `electra_fast.ops.contracts` that has the op in C++ for tensors on a CPU.
-        is_composed: whether the op has no kernels of its own on a GPU, but is made of others' there.
     """
 
     torch: Callable
     module: str
     torch_with: Callable | None = None
     cpu_module: str | None = None
-    is_composed: bool = False
 
     @property
     def triton(self) -> Callable:
@@ -69,7 +67,7 @@ OPS: dict[str, Op] = {
         Op(reference.attention, "attention"),
         Op(reference.dropout_add_norm, "norm"),
         Op(reference.linear_gelu, "linear", reference.linear_with),
-        Op(reference_blocks.attention_block, "blocks", cpu_module="cpu_attention_block", is_composed=True),
+        Op(reference_blocks.attention_block, "attention_block", cpu_module="cpu_attention_block"),
         Op(
             reference_blocks.feed_forward_block,
             "feed_forward_block",
@@ -85,9 +83,6 @@ OPS: dict[str, Op] = {
         Op(reference.lamb, "optim"),
     )
 }
-
-# The ops that have kernels of their own: what there is to compile and to measure on a GPU.
-WITH_KERNELS = tuple(name for name, op in OPS.items() if not op.is_composed)
 
 
 def resolve(impl: Impl) -> Impl:

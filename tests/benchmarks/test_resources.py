@@ -14,7 +14,7 @@ import triton
 from electra_fast.benchmarks.ops import resources_calls
 from electra_fast.benchmarks.ops.resources import BEGIN, END, Kernel, compiling_for, merged, replace_table
 
-from electra_fast.ops.registry import WITH_KERNELS
+from electra_fast.ops.registry import OPS
 
 README = Path(__file__).parents[2] / "kernels" / "README.md"
 
@@ -44,11 +44,11 @@ with mock.patch.object(Resources, "compile", return_value=found):
 OTHER_BATCHES = """
 import torch
 from electra_fast.benchmarks.ops import resources, resources_calls
-from electra_fast.ops.registry import WITH_KERNELS
+from electra_fast.ops.registry import OPS
 
 def compiled(n_tokens):
     with resources.compiling_for(90) as found:
-        for op in WITH_KERNELS:
+        for op in OPS:
             resources_calls.run(op, resources_calls.networks("small")["small"], torch.bfloat16, n_tokens)
     return {kernel.digest: kernel.name for kernel in found}
 
@@ -123,7 +123,7 @@ def test_the_table_goes_between_the_markers(tmp_path):
 
 
 def test_every_op_has_calls():
-    assert set(resources_calls.CALLS) == set(WITH_KERNELS)
+    assert set(resources_calls.CALLS) == set(OPS)
 
 
 def test_the_readme_has_every_kernel():

@@ -86,7 +86,7 @@ def _run(
     inputs = {}
     for name, x in tensors.items():
         if x is not None and x.is_floating_point():
-            x = x.detach().to(dtype or x.dtype).requires_grad_(backward)
+            x = _amid_poison(x.detach().to(dtype or x.dtype)).requires_grad_(backward)
         inputs[name] = x
     out = op(**inputs, **options)
     out = {"out": out} if isinstance(out, Tensor) else {f"out[{i}]": x for i, x in enumerate(out) if x is not None}
@@ -112,18 +112,27 @@ def _rms(x: Tensor) -> float:
     return float(x.double().square().mean().sqrt()) if x.numel() else 0.0
 
 
+def _amid_poison(x: Tensor) -> Tensor:
+    """Copies a contiguous tensor between NaNs, to show what a kernel reads around it; returns others as they are."""
+    if not x.is_contiguous():
+        return x
+    margin = 128  # elements: as aligned as memory of its own
+    buffer = _poison(x.new_empty(x.numel() + 2 * margin))
+    return buffer[margin : margin + x.numel()].view(x.shape).copy_(x)
+
+
+def _poison(x: Tensor) -> Tensor:
+    if x.dtype == torch.bool:
+        return x.fill_(True)
+    return x.fill_(float("nan") if x.is_floating_point() else torch.iinfo(x.dtype).max)
+
+
 @contextmanager
 def poisoned() -> Iterator[None]:
     """Fills tensors that torch leaves uninitialised with NaN or the largest integer, to show what a kernel forgets."""
 
     def poison(create: Callable) -> Callable:
-        def wrapper(*args: Any, **kwargs: Any) -> Tensor:
-            x = create(*args, **kwargs)
-            if x.dtype == torch.bool:
-                return x.fill_(True)
-            return x.fill_(float("nan") if x.is_floating_point() else torch.iinfo(x.dtype).max)
-
-        return wrapper
+        return lambda *args, **kwargs: _poison(create(*args, **kwargs))
 
     with (
         mock.patch.object(torch, "empty", poison(torch.empty)),

@@ -1,12 +1,18 @@
 """The checker of launches finds each fault that is planted, names it, and leaves alone what only looks like one."""
 
+import importlib
+import pkgutil
+
 import pytest
 import torch
 import triton
 import triton.language as tl
 from launch_checker import Fault, checking
 
+from electra_fast import ElectraConfig, kernels
+from electra_fast.benchmarks.ops import resources_calls
 from electra_fast.ops.contracts.library import IS_INTERPRETED
+from electra_fast.ops.registry import WITH_KERNELS
 
 pytestmark = pytest.mark.skipif(not IS_INTERPRETED, reason="the checker watches Triton's interpreter")
 
@@ -254,3 +260,15 @@ def test_nothing_stays_patched(x, out):
         run(sum_kernel, x, out, N, STRIDE=0)
     sum_kernel[GRID](x, out, N, STRIDE=0, BLOCK=BLOCK)
     assert "data_ptr" not in vars(torch.Tensor)
+
+
+def test_every_kernel_is_watched():
+    """A kernel that no op's call launches, or that the checker does not see, would escape."""
+    config = ElectraConfig(
+        vocab_size=200, embedding_size=32, hidden_size=64, num_attention_heads=2, intermediate_size=64
+    )
+    with checking(0, n_ends=1) as checker:
+        for op in WITH_KERNELS:
+            resources_calls.run(op, config, torch.bfloat16)
+    modules = [importlib.import_module(m.name) for m in pkgutil.iter_modules(kernels.__path__, f"{kernels.__name__}.")]
+    assert set(checker.launches) == {name for module in modules for name in vars(module) if name.endswith("_kernel")}

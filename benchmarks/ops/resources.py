@@ -1,10 +1,9 @@
 """Registers, spills and shared memory of every Triton kernel, for GPUs that need not be there.
 
-A driver tells Triton of a GPU, and there is none: the public ops run on CPU tensors, forward and backward, at the
-shapes of the presets, and every launch compiles its kernel and leaves it at that. The figures are read from the binary
-with the cuobjdump that Triton brings along.
+The public ops run on CPU tensors, forward and backward, at the shapes of the presets, and every launch is compiled and
+not run. The figures are read from the binary with the cuobjdump that Triton brings along.
 
-The figures do not say how fast a kernel is. Tensors that kernels would have written hold anything meanwhile.
+The figures do not say how fast a kernel is.
 """
 
 from __future__ import annotations
@@ -24,26 +23,22 @@ from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 import triton
 import tyro
 from tqdm import tqdm
-from triton.backends.compiler import GPUTarget
-from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from ... import kernels
 from ...cli.console import exit_code
 from ...disk import written
-from ...kernels import attention_tiles
 from ...model.config import ElectraConfig
-from ...ops.contracts import library
 from ...ops.registry import OPS
 from ...processor import default_threads
 from ..measure import check_writable, markdown
 from . import resources_calls
+from .launches import Launch, compiling
 
 # kB of shared memory that a block may have: CUDA C++ Programming Guide, "Technical Specifications per Compute
 # Capability".
@@ -94,50 +89,16 @@ class Kernel:
         return [f"{self.name} ({where}) on sm_{self.arch} {fault}" for fault in found]
 
 
-class TargetDriver:
-    """The part of Triton's driver that a compilation asks for.
-
-    The device has the architecture's number, as Triton keeps what it has compiled by device.
-    """
-
-    def __init__(self, arch: int):
-        self.arch = arch
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", self.arch, 32)
-
-    def get_current_device(self) -> int:
-        return self.arch
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-
 @contextmanager
 def compiling_for(arch: int, dtype: str = "", size: str = "") -> Iterator[list[Kernel]]:
-    """Compiles for sm_`arch` and lists, without running, the kernels that are launched on CPU tensors within."""
-    if triton.knobs.runtime.interpret:
-        raise ValueError("TRITON_INTERPRET=1 is set, and Triton's interpreter compiles nothing: unset it")
+    """Compiles for sm_`arch`; at its end the list has the kernels that were launched on CPU tensors within."""
     found: list[Kernel] = []
-    run = JITFunction.run
-
-    def compile_only(self: JITFunction, *args: Any, **kwargs: Any) -> Any:
-        compiled = run(self, *args, **kwargs | {"warmup": True})
-        flags = tuple(name for name, value in kwargs.items() if value is True and name.isupper())
-        found.append(Kernel(self.__name__, flags, arch, dtype, (size,), **figures(compiled), digest=compiled.hash))
-        return compiled
-
-    driver.set_active(TargetDriver(arch))
-    try:
-        # The ops take CPU tensors for the interpreter only; here no launch reaches a device either.
-        with (
-            mock.patch.object(library, "IS_INTERPRETED", True),
-            mock.patch.object(attention_tiles, "compute_major", lambda device: arch // 10),
-            mock.patch.object(JITFunction, "run", compile_only),
-        ):
-            yield found
-    finally:
-        driver.set_active(None)  # the next who asks gets the machine's own
+    launches: list[Launch] = []
+    with compiling(arch, launches.append):
+        yield found
+    for launch in launches:
+        compiled = launch.compiled
+        found.append(Kernel(launch.name, launch.flags, arch, dtype, (size,), **figures(compiled), digest=compiled.hash))
 
 
 @cache

@@ -31,8 +31,8 @@ test: .venv/installed
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
-# Everything that needs a CUDA GPU: tests, then benchmarks. Rows of the benchmarks go to OUT/*.jsonl, their output to
-# LOGS/*.log. This target uses the machine's own Python, with torch, transformers and pytest-xdist installed; it makes no
+# Everything that needs a CUDA GPU, in eight minutes: what matters most first. Rows of the benchmarks go to OUT/*.jsonl,
+# all output to LOGS/*.log. This target uses the machine's own Python, with torch, transformers and pytest-xdist installed; it makes no
 # environment and fetches nothing. Its build comes before this folder on the path, as in `sanitize`. COMMIT names the
 # commit for the rows if there is no git.
 OUT ?= benchmarks/results
@@ -44,11 +44,11 @@ gpu:
 	@$(PYTHON) -c "import sys, torch; torch.cuda.is_available() or sys.exit('make gpu needs a CUDA GPU, and torch sees none')"
 	rm -rf build/gpu
 	mkdir -p build/gpu $(OUT) $(LOGS)
-	status=0; \
+	status=0; started=$$(date +%s); \
 	$(PYTHON) setup.py --quiet build --build-base build/gpu --build-lib build/gpu/lib >$(LOGS)/build.log 2>&1 \
 		|| { tail -n 20 $(LOGS)/build.log; status=1; }; \
 	env PYTHONPATH=$(CURDIR)/build/gpu/lib PYTHONSAFEPATH=1 ELECTRA_FAST_COMMIT=$(COMMIT) \
-		$(PYTHON) -m electra_fast.benchmarks.gpu_suite $(OUT) $(LOGS) || status=1; \
+		$(PYTHON) -m electra_fast.benchmarks.gpu_suite $(OUT) $(LOGS) $$started || status=1; \
 	exit $$status
 
 # The tests of the C++ on extensions that gcc's sanitizers watch, built with a copy of the package. PYTHONPATH
@@ -140,8 +140,10 @@ bench: .venv/installed
 	$(BIN)/python -m pytest benchmarks/suite --benchmark-autosave
 
 # Registers, spills and shared memory of every kernel, compiled for GPUs that need not be there; fails if a kernel spills.
+# Then launches, bytes and instructions of whole steps; fails if they are more than the page says.
 resources: .venv/installed
 	$(BIN)/python -m electra_fast.benchmarks.ops.resources --write kernels/README.md
+	$(BIN)/python -m electra_fast.benchmarks.ops.steps --against kernels/README.md --write kernels/README.md
 
 clean:
 	rm -rf .venv build dist *.egg-info electra_fast/*.so demo

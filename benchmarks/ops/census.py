@@ -11,12 +11,14 @@ Rules:
   that splits its sums. What works on the CPU alone is none.
 - An operation reads its operands and writes its results, each byte once; broadcast dimensions count once. What it
   changes in place, it also reads, unless it fills or copies. Triton's launches: see ttir.py.
-- A part is the module that made the operation, or whose forward the backward's node belongs to.
+- A part is a layer, or another module of a network, that made the operation, or whose forward the backward's node
+  belongs to; what belongs to no module of a network is the objective's.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,7 +46,8 @@ from .ttir import Traffic, traffic
 
 META = torch.device("meta")
 MULTIPROCESSORS = 132  # of an H100 or H200: grids of kernels that loop depend on it
-OPTIMIZER, REST = "optimizer", "rest of the step"
+OPTIMIZER, OBJECTIVE, REST = "optimizer", "objective", "rest of the step"
+_LAYER = re.compile(r"^.*?\.layer\.\d+")
 
 _aten = torch.ops.aten
 _NO_LAUNCH = {
@@ -102,7 +105,7 @@ class Step:
     def layer(self, network: str = "discriminator") -> list[Event]:
         """The operations of a layer in the middle of a network, forward and backward."""
         parts = dict.fromkeys(event.part for event in self.events)
-        layers = [part for part in parts if part.startswith(network) and part.split(".")[-2:-1] == ["layer"]]
+        layers = [part for part in parts if part.startswith(network) and _LAYER.search(part)]
         return [event for event in self.events if event.part == layers[len(layers) // 2]]
 
 
@@ -173,12 +176,12 @@ class _Recorder(TorchDispatchMode):
     @contextmanager
     def listening(self, model: nn.Module) -> Iterator[None]:
         """Records what is done within. Modules have no hooks: with them, layers would go other ways."""
-        names = {id(module): name for name, module in model.named_modules()}
+        names = {id(module): _part_name(name) for name, module in model.named_modules()}
         call, recorder = nn.Module.__call__, self
 
         def traced(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             recorder._number_nodes()
-            recorder._calls.append(names.get(id(module), ""))
+            recorder._calls.append(names[id(module)])
             try:
                 return call(module, *args, **kwargs)
             finally:
@@ -241,6 +244,12 @@ class _Recorder(TorchDispatchMode):
         return self._part, False
 
 
+def _part_name(module: str) -> str:
+    """The part that a module belongs to: its layer, or else what of its network it lies in."""
+    layer = _LAYER.match(module)
+    return layer[0] if layer else ".".join(module.removesuffix(".electra").split(".")[:3]) or OBJECTIVE
+
+
 def _n_launches(func: Any, args: tuple, kwargs: dict[str, Any], result: Any) -> int:
     packet = func.overloadpacket
     tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
@@ -260,7 +269,7 @@ def _bytes(func: Any, args: tuple, kwargs: dict[str, Any], result: Any) -> int:
         read = {key: x for key, x in read.items() if key not in changed}
     total = sum(map(_size, read.values())) + sum(map(_size, (written | changed).values()))
     if func.overloadpacket in (_aten.addmm, _aten.baddbmm) and args[0].dim() > 1:
-        total += _size(args[0]) + _size(result) - 0  # the copy; the product reads what it wrote
+        total += _size(args[0]) + _size(result)  # the copy
     return total
 
 

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from . import sass
 from .census import Event, Step
+from .resources import figures
 from .sass import Binary, Pipes
-from .ttir import Loop, Traffic
+from .ttir import Traffic
 
 _REGISTERS, _THREADS, _SHARED = 65536, 2048, 227 * 1024  # of an SM
 _REDUCTIONS = ("aten::sum", "aten::native_layer_norm_backward", "aten::linalg_vector_norm")
@@ -103,27 +105,20 @@ class Program:
 
 
 def matched_trips(binary: Binary, traffic: Traffic) -> tuple[float, ...]:
-    """How often each loop of a binary runs: loops of the IR in their order, without those that were unrolled.
+    """How often each loop of a binary runs: as often as the IR's loops, in their order.
 
-    A loop whose length only data tell counts once.
+    Where the binary has fewer, the compiler has unrolled some, those of constant length first, and the shortest of
+    them. A loop whose length only data tell counts once, and so does one that only the binary has.
     """
-    n_unrolled = len(traffic.loops) - len(binary.loops)
-    constant = [i for i, loop in enumerate(traffic.loops) if loop.is_constant or loop.trips is not None]
-    constant.sort(key=lambda i: (not traffic.loops[i].is_constant, traffic.loops[i].trips))
-    unrolled = set(constant[: max(0, n_unrolled)])
-    left = [loop for i, loop in enumerate(traffic.loops) if i not in unrolled]
-    trips = [_once(loop) for loop in left]
-    return (*trips, *(1.0,) * len(binary.loops))[: len(binary.loops)]
-
-
-def _once(loop: Loop) -> float:
-    return 1.0 if loop.trips is None else loop.trips
+    known = [i for i, loop in enumerate(traffic.loops) if loop.trips is not None]
+    known.sort(key=lambda i: (not traffic.loops[i].is_constant, traffic.loops[i].trips))
+    unrolled = known[: max(0, len(traffic.loops) - len(binary.loops))]
+    left = [loop.trips for i, loop in enumerate(traffic.loops) if i not in unrolled]
+    return tuple(1.0 if trips is None else trips for trips, _ in zip_longest(left, binary.loops))[: len(binary.loops)]
 
 
 def _n_resident(compiled: object) -> int:
     """Programs that share an SM, by their registers, threads and shared memory."""
-    from .resources import figures
-
     metadata, registers = compiled.metadata, figures(compiled)["registers"]
     threads = 32 * metadata.num_warps
     by_registers = _REGISTERS // (threads * -(-registers // 8) * 8)

@@ -44,7 +44,7 @@ from .launches import Launch, compiling
 # Capability".
 SHARED_LIMITS = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99}
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-BEGIN, END = "<!-- resources: begin -->", "<!-- resources: end -->"
+MARK = "resources"  # the name of the table in kernels/README.md
 
 
 @dataclass(frozen=True)
@@ -196,14 +196,26 @@ def _kb(n_bytes: int) -> str:
     return f"{n_bytes / 1024:.1f}"
 
 
-def replace_table(path: Path, text: str) -> None:
-    """Replaces what is between the markers of a file."""
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"{path} must hold the markers {BEGIN} and {END}, one after the other")
+def replace_table(path: Path, text: str, name: str = MARK) -> None:
+    """Replaces what is between the markers of this name in a file."""
+    before, _, after = _parted(path, name)
     with written(path) as file:
-        file.write(f"{before}{begin}\n{text}\n{end}{after}")
+        file.write(f"{before}\n{text}\n{after}")
+
+
+def written_table(path: Path, name: str = MARK) -> str:
+    """The text between the markers of this name in a file."""
+    return _parted(path, name)[1]
+
+
+def _parted(path: Path, name: str) -> tuple[str, str, str]:
+    """What is before the table of a file, with its marker; the table; and what is after it, with the other marker."""
+    begin, end = (f"<!-- {name}: {side} -->" for side in ("begin", "end"))
+    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    table, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"{path} must hold the markers {begin} and {end}, one after the other")
+    return before + begin, table, end + after
 
 
 @dataclass(kw_only=True)

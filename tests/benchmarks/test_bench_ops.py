@@ -7,9 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from electra_fast.benchmarks import OURS, gpu, gpu_suite
+from electra_fast.benchmarks import OURS, gpu
 from electra_fast.benchmarks.gpu import Ceilings, milliseconds_in_turn
-from electra_fast.benchmarks.gpu_bench import BENCHES
 from electra_fast.benchmarks.ops.bench import NO_GPU, OpsBench, measure
 from electra_fast.benchmarks.ops.case import BOTH, FORWARD, UPDATE, Key
 from electra_fast.benchmarks.ops.cases import LISTS, case_keys, make_case
@@ -270,54 +269,3 @@ def test_a_recorded_run_computes():
     replay()
     assert x[0].item() == 2 * before
     assert gpu.peak_bytes(lambda: torch.empty(1 << 20, dtype=torch.int8, device="cuda")) == 1 << 20
-
-
-# `make gpu`
-
-
-def test_steps_go_on_after_failures_and_limits(tmp_path, monkeypatch, capfd):
-    def step(name, code, limit=60.0):
-        return gpu_suite.Step(name, ("-c", code), limit)
-
-    late = (
-        "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('what failed', flush=True); time.sleep(60)"
-    )
-    chosen = [step("bad", "print(7); exit(3)"), step("late", late, 1.0), step("good", "print('fine')")]
-    monkeypatch.setattr(gpu_suite, "steps", lambda tests, out: chosen)
-    monkeypatch.setattr(gpu_suite, "_GRACE", 1.0)
-    begin = time.perf_counter()
-    assert gpu_suite.main(tmp_path, tmp_path) == 1
-    assert time.perf_counter() - begin < 30
-    assert [(tmp_path / f"{name}.log").read_text() for name in ("bad", "late", "good")] == [
-        "7\n",
-        "what failed\n",
-        "fine\n",
-    ]
-    summary = capfd.readouterr().out.splitlines()[-3:]
-    assert [line.split(", ")[0].split(maxsplit=1) for line in summary] == [
-        ["bad", "exit code 3"],
-        ["late", "over its limit of 1 s"],
-        ["good", "ok"],
-    ]
-    monkeypatch.setattr(gpu_suite, "steps", lambda tests, out: chosen[2:])
-    assert gpu_suite.main(tmp_path, tmp_path) == 0
-
-
-def test_no_step_needs_tyro(tmp_path, pytestconfig):
-    tests, *benches = gpu_suite.steps(pytestconfig.rootpath / "tests", tmp_path)
-    modules = [argument for argument in tests.arguments if argument.endswith(".py")]
-    assert any("test_bench_ops" in module for module in modules)
-    assert [step.arguments[2] for step in benches] == list(BENCHES)
-    code = (
-        "import sys; from pathlib import Path; sys.modules['tyro'] = None; "
-        "from electra_fast.benchmarks.gpu_bench import BENCHES; [make(Path('rows')) for make in BENCHES.values()]"
-    )
-    hidden = gpu_suite.Step("imports", ("-c", code), 120)
-    assert gpu_suite.run(hidden, tmp_path / "log").startswith("ok"), (tmp_path / "log").read_text()
-
-
-@no_gpu
-def test_a_bench_of_make_gpu_runs_as_a_module(tmp_path):
-    bench = gpu_suite.steps(tmp_path, tmp_path)[1]
-    assert gpu_suite.run(bench, tmp_path / "log").startswith("exit code 1")
-    assert (tmp_path / "log").read_text().endswith(f"ValueError: {NO_GPU}\n")

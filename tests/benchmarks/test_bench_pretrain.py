@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from electra_fast.benchmarks import OURS, gpu_suite
-from electra_fast.benchmarks.gpu_bench import BENCHES
+from electra_fast.benchmarks import OURS
 from electra_fast.benchmarks.pretrain.bench import (
     PROVIDERS,
     OurPretraining,
@@ -294,17 +293,6 @@ def test_autocast_computes_in_bf16(work):
         TransformersTraining(peer, recipe, ids, precision, None).train(1)
     assert found == [torch.bfloat16, torch.float32]
     assert {p.dtype for p in peer.parameters()} == {torch.float32}
-
-
-# `make gpu`, and on a GPU
-
-
-def test_the_step_of_make_gpu(pytestconfig, tmp_path):
-    step = {step.name: step for step in gpu_suite.steps(pytestconfig.rootpath / "tests", tmp_path)}["pretrain"]
-    assert step.limit <= 90
-    assert step.arguments[2:] == ("pretrain", str(tmp_path / "pretrain.jsonl"))
-    bench = BENCHES["pretrain"](tmp_path / "pretrain.jsonl")
-    assert bench.json == tmp_path / "pretrain.jsonl" and set(bench.providers) <= set(PROVIDERS)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

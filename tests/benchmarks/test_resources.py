@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import triton
 from electra_fast.benchmarks.ops import resources_calls
-from electra_fast.benchmarks.ops.resources import BEGIN, END, Kernel, compiling_for, merged, replace_table
+from electra_fast.benchmarks.ops.resources import Kernel, compiling_for, merged, replace_table, written_table
 
 from electra_fast.ops.registry import OPS
 
@@ -114,10 +114,12 @@ def test_the_interpreter_is_refused(monkeypatch):
 
 def test_the_table_goes_between_the_markers(tmp_path):
     path = tmp_path / "README.md"
-    path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    begin, end = "<!-- resources: begin -->", "<!-- resources: end -->"
+    path.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    assert written_table(path) == "\nold\n"
     replace_table(path, "new")
-    assert path.read_text() == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
-    path.write_text(f"{END}{BEGIN}")
+    assert path.read_text() == f"before\n{begin}\nnew\n{end}\nafter\n"
+    path.write_text(f"{end}{begin}")
     with pytest.raises(ValueError, match="must hold the markers"):
         replace_table(path, "new")
 
@@ -128,7 +130,7 @@ def test_every_op_has_calls():
 
 def test_the_readme_has_every_kernel():
     names = python("-c", "from electra_fast.benchmarks.ops.resources import kernel_names; print(*kernel_names())")
-    written = README.read_text(encoding="utf-8").partition(BEGIN)[2]
+    written = written_table(README)
     assert set(re.findall(r"^\| `(\w+)`", written, re.MULTILINE)) == set(names.stdout.split())
 
 

@@ -13,6 +13,7 @@ import importlib
 import pkgutil
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from types import SimpleNamespace
 from unittest import mock
 
 import torch
@@ -135,6 +136,7 @@ def stand_in_gpu():
         (Tensor, "is_cuda", property(lambda x: x.device == GPU)),
         (registry, "obstacle", lambda: None),
         (torch.cuda, "is_current_stream_capturing", lambda: noted.is_on),
+        (torch.cuda, "get_device_properties", lambda device: SimpleNamespace(multi_processor_count=132)),
         (InterpretedFunction, "run", launch),
         (JITFunction, "run", launch),
     )

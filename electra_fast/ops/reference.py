@@ -267,15 +267,16 @@ def mlm_head(
     bias: Tensor,
     labels: Tensor,
     uniform: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     never_label: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Vocabulary logits of the masked rows, their cross-entropy, and one exact sample per row.
 
     hidden: [N, E]; weight: [V, E]; bias: [V]; labels: [N] int64; uniform: [N] fp32 in [0, 1), one number per row, or
     None for no sample. A sample is drawn from softmax(logits / temperature) by inverting its cumulative sum;
-    `never_label` leaves the true token out of it. Returns (losses [N] fp32, is_correct [N] bool: no logit is above the
-    label's, samples [N] int64 or None).
+    `never_label` leaves the true token out of it. A temperature that changes is a tensor [] on the device, which a CUDA
+    graph reads at each replay. Returns (losses [N] fp32, is_correct [N] bool: no logit is above the label's, samples
+    [N] int64 or None).
     """
     logits = F.linear(hidden, weight, bias)
     logits = logits if logits.dtype == torch.float64 else logits.float()

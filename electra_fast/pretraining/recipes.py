@@ -170,7 +170,7 @@ class Recipe:
     def temperature_at(self, progress: float) -> float:
         """The temperature when the share `progress`, in [0, 1], of the run is done.
 
-        It changes in few steps, because a CUDA graph contains its temperature and each change needs a new recording.
+        It changes in equal steps, 20 in all.
         """
         end = self.temperature if self.temperature_end is None else self.temperature_end
         done = round(min(1.0, progress) * _TEMPERATURE_STEPS) / _TEMPERATURE_STEPS

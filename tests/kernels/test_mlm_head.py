@@ -70,6 +70,20 @@ def test_errors_and_samples_beside_the_reference(dtype, temperature, never_label
     )
 
 
+@pytest.mark.parametrize("never_label", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_temperature_on_the_device_draws_the_same(dtype, never_label, device):
+    tensors, uniform = make(29, 64, 700, dtype, device), torch.rand(29, device=device)
+    options, place = dict(uniform=uniform, never_label=never_label), torch.zeros((), device=device)
+    samples = {}
+    for temperature in (1.0, 0.3, 2.0):
+        samples[temperature] = mlm_head(**tensors, **options, temperature=temperature)[2]
+        assert torch.equal(
+            mlm_head(**tensors, **options, temperature=place.fill_(temperature))[2], samples[temperature]
+        )
+    assert not torch.equal(samples[0.3], samples[2.0])
+
+
 def test_without_rows(device):
     tensors = make(2, 64, 70, torch.float32, device)
     tensors |= {name: tensors[name][:0] for name in ("hidden", "labels")}
@@ -190,7 +204,7 @@ def test_no_tensor_is_a_tenth_of_the_logits(monkeypatch, device):
     x, weight, bias = (torch.zeros(s, device=device) for s in ((n_rows, hidden), (vocab, hidden), (vocab,)))
     rows, labels, sizes = torch.zeros(n_rows, device=device), torch.zeros(n_rows, dtype=int, device=device), []
     with Sizes():
-        kernels.mlm_head_fwd(x, weight, bias, labels, rows, 2.0, True)
+        kernels.mlm_head_fwd(x, weight, bias, labels, rows, torch.tensor(2.0), True)
         kernels.mlm_head_bwd(rows, rows, x, weight, bias, labels)
     assert 0.05 < max(sizes) / (4 * n_rows * vocab) < 0.1
 
@@ -219,8 +233,8 @@ def test_strided_inputs_give_the_same_as_contiguous_ones(device):
 def test_contracts(device):
     tensors, rows = make(9, 64, 130, torch.float32, device), torch.rand(9, device=device)
     args = tuple(tensors.values())
-    torch.library.opcheck(mlm_head_fwd, (*args, rows, 2.0, True))
-    torch.library.opcheck(mlm_head_fwd, (*args, None, 1.0, False))
+    torch.library.opcheck(mlm_head_fwd, (*args, rows, torch.tensor(2.0, device=device), True))
+    torch.library.opcheck(mlm_head_fwd, (*args, None, None, False))
     torch.library.opcheck(mlm_head_bwd, (rows, rows + 9, *args))
 
 

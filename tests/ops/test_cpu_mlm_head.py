@@ -46,6 +46,14 @@ def test_samples_are_those_of_exact_numbers(size, temperature, never_label):
         assert not (samples == labels).any()
 
 
+def test_a_temperature_may_be_a_tensor():
+    tensors, labels, uniform = case(33, 48, 1000)
+    given = (*tensors.values(), labels, uniform)
+    samples = [cpu_mlm_head.mlm_head(*given, temperature)[2] for temperature in (1.0, 2.0, torch.tensor(2.0))]
+    assert torch.equal(samples[1], samples[2])
+    assert not torch.equal(samples[0], samples[2])
+
+
 @pytest.mark.parametrize("number", [0.0, 1 - 2**-24])
 def test_samples_at_the_ends_of_the_distribution_can_be_drawn(number):
     """A token with a probability of zero is never one of them."""

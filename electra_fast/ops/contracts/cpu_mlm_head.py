@@ -100,7 +100,7 @@ def mlm_head(
     bias: Tensor,
     labels: Tensor,
     uniform: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     never_label: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """`reference.mlm_head`; hidden: [N, E].
@@ -112,7 +112,7 @@ def mlm_head(
     held, others = hold(tensors), [None if x is None else x.detach() for x in (labels, uniform)]
     if IN_CPP.why_not(held, others) is not None or _unfit(*others, len(hidden)):
         return reference.mlm_head(*tensors, *others, temperature, never_label)
-    losses, is_correct, samples = IN_CPP(tensors, held, others, (temperature, never_label))
+    losses, is_correct, samples = IN_CPP(tensors, held, others, (float(temperature), never_label))
     return losses, is_correct, None if uniform is None else samples
 
 

@@ -13,7 +13,7 @@ from .library import define, needs_grad, on_device, operands
 
 
 @define(
-    "mlm_head_fwd(Tensor hidden, Tensor weight, Tensor bias, Tensor labels, Tensor? uniform, float temperature, "
+    "mlm_head_fwd(Tensor hidden, Tensor weight, Tensor bias, Tensor labels, Tensor? uniform, Tensor? temperature, "
     "bool never_label) -> (Tensor, Tensor, Tensor, Tensor)",
     module="mlm_head",
 )
@@ -55,21 +55,27 @@ def mlm_head(
     bias: Tensor,
     labels: Tensor,
     uniform: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     never_label: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Vocabulary logits of the masked rows, their cross-entropy, and one exact sample per row.
 
     hidden: [N, E]; weight: [V, E]; bias: [V]; labels: [N] int64; uniform: [N] fp32 in [0, 1), one number per row, or
     None for no sample. A sample is drawn from softmax(logits / temperature) by inverting its cumulative sum;
-    `never_label` leaves the true token out of it. Returns (losses [N] fp32, is_correct [N] bool: no logit is above the
-    label's, samples [N] int64 or None).
+    `never_label` leaves the true token out of it. A temperature that changes is a tensor [] on the device, which a CUDA
+    graph reads at each replay. Returns (losses [N] fp32, is_correct [N] bool: no logit is above the label's, samples
+    [N] int64 or None).
     """
     tensors = operands("mlm_head", hidden=hidden, weight=weight, bias=bias)
     on_device("mlm_head", "labels", labels, hidden.device)
     if uniform is not None:
         on_device("mlm_head", "uniform", uniform, hidden.device)
         uniform = uniform.contiguous()
+    if isinstance(temperature, Tensor):
+        on_device("mlm_head", "temperature", temperature, hidden.device)
+        temperature = temperature.float()
+    else:
+        temperature = None if temperature == 1 else labels.new_full((), temperature, dtype=torch.float32)
     args = (*(x.contiguous() for x in tensors), labels.contiguous(), uniform, temperature, never_label)
     losses, is_correct, samples = _MlmHead.apply(*args) if needs_grad(*tensors) else mlm_head_fwd(*args)[:3]
     return losses, is_correct, None if uniform is None else samples

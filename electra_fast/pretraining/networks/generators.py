@@ -52,7 +52,7 @@ class Sampling:
     """Arguments of a generator's sampling: `uniform` [T] fp32 in [0, 1), or None for no samples; see `ops.mlm_head`."""
 
     uniform: Tensor | None
-    temperature: float
+    temperature: float | Tensor
     never_label: bool
 
 

@@ -88,7 +88,8 @@ class ElectraPretrainingModel(nn.Module):
         special_token_ids: tokens that are never masked: [PAD], [CLS], [SEP], [MASK].
         mask_prob: share of a sequence's tokens to predict.
         temperature: divisor of the generator's logits in sampling, not in its loss; above 1 the replacements are
-            stranger and easier to detect. The attribute may be set between steps.
+            stranger and easier to detect. The attribute may be set between steps, also to an fp32
+            tensor [] on the device, which a CUDA graph reads at each replay.
         gen_weight, disc_weight: weights of the two losses in their sum.
         impl: code that serves the ops, "auto", "triton" or "torch".
         objective: "electra", "mlm" or "electric".
@@ -164,7 +165,8 @@ class ElectraPretrainingModel(nn.Module):
 
         self.objective, self.frozen_generator = objective, frozen_generator
         self.mask_token_id, self.mask_prob, self.keep_prob = mask_token_id, mask_prob, keep_prob
-        self.replacement, self.never_label, self.temperature = replacement, never_label, temperature
+        self.replacement, self.never_label = replacement, never_label
+        self.temperature: float | Tensor = temperature
         self.gen_weight, self.disc_weight = gen_weight, disc_weight
         self.ops = ops.select(impl)
 

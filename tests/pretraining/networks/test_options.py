@@ -201,10 +201,11 @@ def test_never_label_samples_no_true_token():
     assert any(forward(plain, s).is_replaced.sum() < forward(plain, s).is_used.sum() for s in range(20))
 
 
-def test_a_temperature_may_be_set_between_steps():
+@pytest.mark.parametrize("kind", ["number", "tensor"])
+def test_a_temperature_may_be_set_between_steps(kind):
     model = make()
     warm = forward(model)
-    model.temperature = 0.01
+    model.temperature = 0.01 if kind == "number" else torch.tensor(0.01)
     cold = forward(model)
     torch.testing.assert_close(warm.generator_loss, cold.generator_loss)
     guessed_right = cold.is_used.sum() - cold.is_replaced.sum()

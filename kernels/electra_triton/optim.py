@@ -1,4 +1,5 @@
-"""AdamW, LAMB and the global norm of gradients over many tensors of any sizes, in one to three launches per dtype.
+"""AdamW, LAMB and the global norm of gradients over many tensors of any sizes, in one to three launches per dtype, and
+as many again where some tensors begin between multiples of 16 bytes.
 
     m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  u = (m / c1) / (sqrt(v / c2) + eps) + decay * p
     AdamW: p -= lr u;  LAMB: p -= lr r u,  r = |p| / |u| per tensor
@@ -318,7 +319,7 @@ _CACHE = _Cache(64)
 
 @dataclass(frozen=True)
 class _Launch:
-    """The arguments of a launch over the tensors of one dtype: where they are, and the kernel's constants."""
+    """The arguments of a launch over tensors of one dtype: where they are, and the kernel's constants."""
 
     n_blocks: int
     n_tensors: int
@@ -328,16 +329,20 @@ class _Launch:
 
 
 def _launches(*lists: Sequence[Tensor]) -> Iterator[_Launch]:
-    """One launch for each dtype of the first list, the gradients; `lists` are the table's rows of addresses."""
-    grads = lists[0]
-    for dtype in dict.fromkeys(x.dtype for x in grads):
-        chosen = [i for i, x in enumerate(grads) if x.dtype == dtype and x.numel() > 0]
-        if not chosen:
-            continue
-        device = grads[chosen[0]].device
-        sizes = tuple(grads[i].numel() for i in chosen)
-        addresses = tuple(tuple(tensors[i].data_ptr() for i in chosen) for tensors in lists)
-        is_aligned = all(reduce(or_, row) % 16 == 0 for row in addresses)
+    """One launch for each dtype of the first list, the gradients; `lists` are the table's rows of addresses.
+
+    Where something of a tensor begins between multiples of 16 bytes, as FSDP's gradients do, it is in a launch of its
+    own: all others are read and written 16 bytes at a time.
+    """
+    alike: dict[tuple[torch.dtype, bool], list[tuple[Tensor, tuple[int, ...]]]] = {}
+    for grad, *others in zip(*lists, strict=True):
+        if grad.numel() > 0:
+            column = tuple(x.data_ptr() for x in (grad, *others))
+            alike.setdefault((grad.dtype, reduce(or_, column) % 16 == 0), []).append((grad, column))
+    for (dtype, is_aligned), chosen in alike.items():
+        device = chosen[0][0].device
+        sizes = tuple(grad.numel() for grad, _ in chosen)
+        addresses = tuple(zip(*(column for _, column in chosen), strict=True))
         yield _Launch(
             sum(triton.cdiv(n, _BLOCK) for n in sizes),
             len(chosen),

@@ -180,6 +180,19 @@ def test_tensors_that_start_anywhere(op, device):
     assert all(x[0] == 7 and x[-1] == 7 for xs in buffers for x in xs)
 
 
+@pytest.mark.parametrize("op", ["adamw", "lamb"])
+def test_a_tensor_that_starts_anywhere_slows_down_no_other(op, device):
+    lists = make(torch.bfloat16, device, [(5000,), (16,), (17,), (0,)])
+    expected, moved = clones(lists), torch.empty(17, dtype=torch.bfloat16, device=device)[1:]
+    lists[2][1] = moved.copy_(lists[2][1])
+    launches = list(kernels._launches(lists[2], *lists[3:], lists[1], lists[0]))
+    assert [(launch.n_tensors, launch.constants["ALIGNED"]) for launch in launches] == [(2, True), (1, False)]
+    getattr(optim, op)(*lists, lr=0.1, **HYPER)
+    getattr(optim, op)(*expected, lr=0.1, **HYPER)
+    assert torch.equal(bits(lists), bits(expected))
+    assert float(optim.grad_norm(lists[2])) == pytest.approx(float(optim.grad_norm(expected[2])), rel=1e-6)
+
+
 def test_gradients_that_move_are_found(device, monkeypatch):
     """Eager training may give the gradients new memory at every step: more addresses than the cache holds."""
     monkeypatch.setattr(kernels, "_CACHE", kernels._Cache(4))

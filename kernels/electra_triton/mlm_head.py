@@ -41,12 +41,12 @@ WORKSPACE = 8192  # bytes of dlogits per row
 
 
 @triton.jit
-def tempered(logits, temperature_ptr):
-    """Logits divided by the temperature, which is read on the device, so that a CUDA graph replays with a new one."""
-    if temperature_ptr is None:
-        return logits
+def load_or_1(number_ptr):
+    """A number on the device, which a CUDA graph reads at each replay; 1 where there is none."""
+    if number_ptr is None:
+        return 1.0
     else:
-        return logits * (1.0 / tl.load(temperature_ptr))
+        return tl.load(number_ptr)
 
 
 @triton.jit
@@ -78,7 +78,7 @@ def mlm_head_strips_kernel(
     sums_ptr,  # [N, S] fp32
     sample_maxima_ptr,  # [N, S] fp32, written where HAS_OWN_MASSES
     sample_sums_ptr,  # [N, S] fp32, written where HAS_OWN_MASSES
-    temperature_ptr,  # [] fp32, or None for 1
+    inverse_temperature_ptr,  # [] fp32, or None for 1
     n_rows,
     V: tl.constexpr,
     E: tl.constexpr,
@@ -95,6 +95,8 @@ def mlm_head_strips_kernel(
     rows = row_block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     cols = col_block * BLOCK_COLS + tl.arange(0, BLOCK_COLS)
     row_mask = rows < n_rows
+    # Read before the product: read after it, sm_100 takes 180 registers, and one program fills an SM.
+    inverse_temperature = load_or_1(inverse_temperature_ptr)
     logits = product(hidden_ptr, weight_ptr, rows, cols, n_rows, V, E, BLOCK_ROWS, BLOCK_COLS, BLOCK_K)
     # Tokens beyond the end have a bias of -inf, and so no mass.
     logits += tl.load(bias_ptr + cols, mask=cols < V, other=float("-inf")).to(tl.float32)[None, :]
@@ -111,7 +113,7 @@ def mlm_head_strips_kernel(
     is_here = row_mask & (labels // BLOCK_COLS == col_block)
     tl.store(label_logits_ptr + rows, tl.sum(tl.where(is_label, logits, 0.0), axis=1), mask=is_here)
     if HAS_OWN_MASSES:
-        scores = tempered(logits, temperature_ptr)
+        scores = logits * inverse_temperature
         if NEVER_LABEL:
             scores = tl.where(is_label, float("-inf"), scores)
         maximum, total = max_and_sum(scores, BLOCK_ROWS, STRIPS, STRIP)
@@ -145,7 +147,7 @@ def mlm_head_rows_kernel(
     is_correct_ptr,  # [N] bool
     samples_ptr,  # [N] int64, written where HAS_SAMPLES
     lse_ptr,  # [N] fp32
-    temperature_ptr,  # [] fp32, or None for 1
+    inverse_temperature_ptr,  # [] fp32, or None for 1
     V: tl.constexpr,
     E: tl.constexpr,
     STRIP: tl.constexpr,
@@ -183,7 +185,7 @@ def mlm_head_rows_kernel(
             weight = tl.load(weight_ptrs + first, mask=mask[None, :], other=0.0).to(tl.float32)
             products += hidden[None, :] * weight
         bias = tl.load(bias_ptr + cols, mask=cols < V, other=float("-inf")).to(tl.float32)
-        scores = tempered(tl.sum(products, axis=1) + bias, temperature_ptr)
+        scores = (tl.sum(products, axis=1) + bias) * load_or_1(inverse_temperature_ptr)
         if NEVER_LABEL:
             scores = tl.where(cols == tl.load(labels_ptr + row), float("-inf"), scores)
         masses = tl.exp(scores - tl.max(scores, axis=0))
@@ -230,13 +232,13 @@ def mlm_head_bwd_kernel(
 
 def mlm_head_fwd(
     hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, uniform: Tensor | None,
-    temperature: Tensor | None, never_label: bool,
+    inverse_temperature: Tensor | None, never_label: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Computes hidden [N, E] -> (losses [N], is_correct [N], samples [N] or empty without `uniform`, lse [N])."""
     (n_rows, e), v = hidden.shape, len(bias)
     n_strips, sizes = triton.cdiv(v, STRIP), tile_sizes(BLOCK_COLS, e, hidden.dtype)
     has_samples = uniform is not None
-    has_own_masses = has_samples and (temperature is not None or never_label)
+    has_own_masses = has_samples and (inverse_temperature is not None or never_label)
     label_logits, losses, lse = (hidden.new_empty(n_rows, dtype=torch.float32) for _ in range(3))
     is_correct = hidden.new_empty(n_rows, dtype=torch.bool)
     samples = labels.new_empty(n_rows if has_samples else 0, dtype=torch.int64)
@@ -248,11 +250,11 @@ def mlm_head_fwd(
     if n_rows > 0:
         programs = triton.cdiv(n_rows, sizes["BLOCK_ROWS"]) * triton.cdiv(v, sizes["BLOCK_COLS"])
         mlm_head_strips_kernel[programs,](
-            hidden, weight, bias, labels, label_logits, *statistics, temperature, n_rows, **flags, **sizes
+            hidden, weight, bias, labels, label_logits, *statistics, inverse_temperature, n_rows, **flags, **sizes
         )
         mlm_head_rows_kernel[n_rows,](
             hidden, weight, bias, labels, uniform, label_logits, *statistics, losses, is_correct, samples, lse,
-            temperature, HAS_SAMPLES=has_samples, BLOCK_STRIPS=power_of_two(n_strips),
+            inverse_temperature, HAS_SAMPLES=has_samples, BLOCK_STRIPS=power_of_two(n_strips),
             BLOCK_K=min(128, power_of_two(e)), num_warps=8, **flags,
         )  # fmt: skip
     return losses, is_correct, samples, lse

@@ -13,11 +13,11 @@ from .library import define, needs_grad, on_device, operands
 
 
 @define(
-    "mlm_head_fwd(Tensor hidden, Tensor weight, Tensor bias, Tensor labels, Tensor? uniform, Tensor? temperature, "
-    "bool never_label) -> (Tensor, Tensor, Tensor, Tensor)",
+    "mlm_head_fwd(Tensor hidden, Tensor weight, Tensor bias, Tensor labels, Tensor? uniform, "
+    "Tensor? inverse_temperature, bool never_label) -> (Tensor, Tensor, Tensor, Tensor)",
     module="mlm_head",
 )
-def mlm_head_fwd(hidden, weight, bias, labels, uniform, temperature, never_label):
+def mlm_head_fwd(hidden, weight, bias, labels, uniform, inverse_temperature, never_label):
     n_rows = hidden.shape[0]
     losses = hidden.new_empty(n_rows, dtype=torch.float32)
     is_correct = hidden.new_empty(n_rows, dtype=torch.bool)
@@ -36,8 +36,8 @@ def mlm_head_bwd(dlosses, lse, hidden, weight, bias, labels):
 
 class _MlmHead(Function):
     @staticmethod
-    def forward(ctx: Any, hidden, weight, bias, labels, uniform, temperature, never_label):
-        losses, is_correct, samples, lse = mlm_head_fwd(hidden, weight, bias, labels, uniform, temperature, never_label)
+    def forward(ctx: Any, hidden, weight, bias, labels, *sampling):
+        losses, is_correct, samples, lse = mlm_head_fwd(hidden, weight, bias, labels, *sampling)
         ctx.mark_non_differentiable(is_correct, samples)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(lse, hidden, weight, bias, labels)
@@ -73,9 +73,9 @@ def mlm_head(
         uniform = uniform.contiguous()
     if isinstance(temperature, Tensor):
         on_device("mlm_head", "temperature", temperature, hidden.device)
-        temperature = temperature.float()
+        inverse = temperature.float().reciprocal()
     else:
-        temperature = None if temperature == 1 else labels.new_full((), temperature, dtype=torch.float32)
-    args = (*(x.contiguous() for x in tensors), labels.contiguous(), uniform, temperature, never_label)
+        inverse = None if temperature == 1 else labels.new_full((), 1 / temperature, dtype=torch.float32)
+    args = (*(x.contiguous() for x in tensors), labels.contiguous(), uniform, inverse, never_label)
     losses, is_correct, samples = _MlmHead.apply(*args) if needs_grad(*tensors) else mlm_head_fwd(*args)[:3]
     return losses, is_correct, None if uniform is None else samples

@@ -100,12 +100,12 @@ class FinetuningLoop(Loop):
 
     def _compute(self, batches: dict[str, Batch], weights: dict[str, float]) -> dict[str, Tensor]:
         self._n_tokens += sum(len(batch.input_ids) for batch in batches.values())
-        loss = self.module(batches, weights)
+        loss = self.model(batches, weights)
         self._backward(loss * self.world.size)  # gradients are averaged over processes, the loss is shared out
         return {"loss": loss.detach()}
 
-    def _collect(self, outputs: list[Mapping[str, Tensor]]) -> None:
-        self._losses.append(torch.stack([output["loss"] for output in outputs]).sum())
+    def _collect(self, outputs: Mapping[str, Tensor]) -> None:
+        self._losses.append(outputs["loss"])
 
     def _metrics(self, seconds: float) -> dict[str, float]:
         loss = torch.stack(self._losses).double().sum()
@@ -113,7 +113,7 @@ class FinetuningLoop(Loop):
         if self.world.size > 1:
             distributed.all_reduce(sums)
         total, n_tokens = sums.tolist()
-        n_updates, self._losses, self._n_tokens = len(self._losses), [], 0
+        n_updates, self._losses, self._n_tokens = len(self._losses) / self.accumulate, [], 0
         optimizer = self.optimizers[0]
         return {
             "loss": total / n_updates,

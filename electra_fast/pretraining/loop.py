@@ -1,7 +1,7 @@
 """The updates of pre-training. A step draws its sequences, masks, samples and dropouts from (seed, step) alone.
 
-Masks and samples are drawn for the whole batch, and every process takes its rows. A single process on a GPU replays its
-step as CUDA graphs.
+Masks and samples are drawn for the whole batch, and every process takes its rows. On a GPU a step is replayed as CUDA
+graphs, except under FSDP.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, distributed
 
 from ..model.packing import PackedBatch
-from ..training.capture import CapturedStep
+from ..training.capture import CapturedStep, is_capturable
 from ..training.distributed import World
 from ..training.gpus import peak_flops
+from ..training.gradients import gradients_of
 from ..training.loop import Loop, mixed_seed
 from ..training.optim import LAMB, Adam, AdamW
+from ..training.step import Step
 from .build import parameter_groups
 from .cost import mfu
 from .evaluate import auc
@@ -80,10 +82,9 @@ class TrainingLoop(Loop):
         n_forward_tokens = recipe.batch_size * recipe.seq_length // n_parts
         self._scored: deque[tuple[Tensor, ...]] = deque(maxlen=max(1, _SCORED_TOKENS // n_forward_tokens))
         self._forwards, self._n_tokens = [], 0
-        self._captured: CapturedStep | None = None
-        is_alone = n_parts == len(self.optimizers) == 1
-        if world.device.type == "cuda" and is_alone and recipe.temperature_end is None:
-            self._captured = CapturedStep(self._compute, self.optimizers[0])
+        if recipe.temperature_end is not None:
+            # A tensor, because a CUDA graph would contain a number.
+            model.temperature = torch.tensor(float(recipe.temperature), device=world.device)
 
     def _new_optimizers(self) -> list[Adam]:
         """Makes one optimizer, or one per network if the recipe is decoupled; the first one has shared parameters."""
@@ -102,12 +103,15 @@ class TrainingLoop(Loop):
         optimizer = {"adamw": AdamW, "lamb": LAMB}[recipe.optimizer]
         return [optimizer(part, **options) for part in parts]
 
-    def _update(self) -> None:
-        self.model.temperature = self.recipe.temperature_at(self.progress)
-        super()._update()
+    def _new_step(self) -> Step:
+        if not is_capturable(self.world.device, self.options.impl, self.options.parallel):
+            return super()._new_step()
+        return CapturedStep(self._compute, self.optimizers, gradients_of(self.model, self.world.size))
 
-    def _step(self, batches: list[Batch]) -> list[dict[str, Tensor]]:
-        return super()._step(batches) if self._captured is None else [self._captured(*batches[0])]
+    def _update(self) -> None:
+        if isinstance(self.model.temperature, Tensor):
+            self.model.temperature.fill_(self.recipe.temperature_at(self.progress))
+        super()._update()
 
     def _batches(self) -> list[Batch]:
         size, device = self.recipe.batch_size, self.world.device
@@ -141,7 +145,7 @@ class TrainingLoop(Loop):
         if is_token is not None:
             # On a GPU no shape may depend on the lengths; on a CPU padding would cost time.
             packed = (PackedBatch.with_padding if is_token.is_cuda else PackedBatch.from_mask)(is_token)
-        output = self.module(
+        output = self.model(
             packed.pack(input_ids),
             packed,
             None if token_type_ids is None else packed.pack(token_type_ids),
@@ -151,11 +155,10 @@ class TrainingLoop(Loop):
         self._backward(output.loss / self.accumulate)
         return {name: value.detach() for name, value in output.items()}
 
-    def _collect(self, outputs: list[dict[str, Tensor]]) -> None:
-        for output in outputs:
-            self._forwards.append({name: output[name].clone() for name in _MEANS if name in output})
-            if "logits" in output:
-                self._scored.append(tuple(output[name].clone() for name in _SCORES))
+    def _collect(self, outputs: dict[str, Tensor]) -> None:
+        self._forwards.append({name: outputs[name].clone() for name in _MEANS if name in outputs})
+        if "logits" in outputs:
+            self._scored.append(tuple(outputs[name].clone() for name in _SCORES))
 
     def _metrics(self, seconds: float) -> dict[str, float]:
         """Means over all processes; each process computes its own AUC first."""

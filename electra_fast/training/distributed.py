@@ -15,7 +15,7 @@ from datetime import timedelta
 
 import torch
 from torch import distributed, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from ..model.layers import ElectraLayer
 from .options import Parallel
@@ -92,15 +92,15 @@ def join(device: str = "auto", timeout: timedelta = timedelta(minutes=30)) -> It
         distributed.destroy_process_group()
 
 
-def parallelize(model: nn.Module, world: World, parallel: Parallel, dtype: torch.dtype) -> nn.Module:
-    """The module whose forward and backward average gradients over all processes.
+def parallelize(model: nn.Module, world: World, parallel: Parallel, dtype: torch.dtype) -> None:
+    """Prepares a model for training by all processes, in place; `gradients_of` says what becomes of its gradients.
 
     Args:
-        model: the model, with the same weights in every process. Under FSDP its parameters become shards, in place, and
-            its encoders' layers are gathered and freed one after the other.
-        parallel: "ddp": every process has all weights; "fsdp": every process has a share of the weights, of their
-            gradients and of the optimizer's state.
-        dtype: type in which FSDP gathers weights; DDP keeps theirs.
+        model: the model, with the same weights in every process. Under FSDP its parameters become shards, and its
+            encoders' layers are gathered and freed one after the other.
+        parallel: "ddp": every process has all weights, in the beginning those of the first; "fsdp": every process has
+            a share of the weights, of their gradients and of the optimizer's state.
+        dtype: type in which FSDP gathers weights.
     """
     if parallel == "fsdp":
         mesh = distributed.init_device_mesh(world.device.type, (world.size,))
@@ -108,21 +108,7 @@ def parallelize(model: nn.Module, world: World, parallel: Parallel, dtype: torch
         layers = [module for module in model.modules() if isinstance(module, ElectraLayer)]
         for part in (*layers, model):
             fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-        return model
-    if world.size == 1:
-        return model
-    devices = [world.device] if world.device.type == "cuda" else None
-    with warnings.catch_warnings():
-        # torch 2.13 renames the option, and 2.11 does not know the new name.
-        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-        return nn.parallel.DistributedDataParallel(
-            model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
-
-
-def average_gradients(module: nn.Module, is_on: bool) -> None:
-    """Sets whether the next backwards average gradients over processes: an update does so only in its last one."""
-    if isinstance(module, nn.parallel.DistributedDataParallel):
-        module.require_backward_grad_sync = is_on
-    elif isinstance(module, FSDPModule):
-        module.set_requires_gradient_sync(is_on)
+    elif world.size > 1:
+        with torch.no_grad():
+            for tensor in (*model.parameters(), *model.buffers()):
+                distributed.broadcast(tensor, src=0)

@@ -21,12 +21,14 @@ from torch import Tensor, distributed, nn
 from ..model.precision import DTYPES
 from ..model.qkv import join_all
 from .checkpoint import State, round_parameters, training_state
-from .distributed import World, average_gradients, parallelize
+from .distributed import World, parallelize
+from .gradients import gradients_of
 from .optim import Adam
 from .options import Parallel, RunOptions
 from .precision import LossScale, lower_precision
 from .report import RunReport
 from .schedule import warmup_decay
+from .step import Step
 
 # Signals by which users and systems end a process, and those that warn it of its end: a closed terminal, and SIGUSR1 or
 # SIGUSR2 before a time limit of Slurm, LSF or Grid Engine, or SIGXCPU at one of processor time.
@@ -73,10 +75,8 @@ class Loop(ABC):
         self.step, self.seconds, self.stopped_by, self._signal = 0, 0.0, 0, 0
         self._window_start = 0.0
         dtype = DTYPES[options.precision]
-        # FSDP comes before the optimizers: it replaces parameters by shards, and the optimizers must hold the shards.
-        # DDP comes after the parameters' dtypes are lowered, because it makes its gradient buckets by these dtypes.
-        if parallel == "fsdp":
-            self.module = parallelize(model, world, parallel, dtype)
+        # FSDP replaces parameters by shards, which the optimizers must hold.
+        parallelize(model, world, parallel, dtype)
         self.optimizers = self._new_optimizers()
         if options.precision == "fp16":
             scale = LossScale(world.device)
@@ -86,7 +86,7 @@ class Loop(ABC):
             for optimizer in self.optimizers:
                 lower_precision(optimizer, dtype)
             join_all(model)
-            self.module = parallelize(model, world, parallel, dtype)
+        self._step = self._new_step()
 
     def state(self) -> State:
         """The tensors of a checkpoint: all that it holds but the number of the step."""
@@ -114,7 +114,7 @@ class Loop(ABC):
         Raises:
             ValueError: the report's guard ends the run.
         """
-        self.module.train()
+        self.model.train()
         start = time.perf_counter() - self.seconds
         while self.progress < 1 and self.step != until and not self.is_stopping:
             self._update()
@@ -136,6 +136,10 @@ class Loop(ABC):
     def _new_optimizers(self) -> list[Adam]:
         """Makes the optimizers of the model's parameters, for `__init__`; each group has an `initial_lr`."""
 
+    def _new_step(self) -> Step:
+        """Makes what runs an update, for `__init__`."""
+        return Step(self._compute, self.optimizers, gradients_of(self.model, self.world.size))
+
     @abstractmethod
     def _batches(self) -> list[tuple]:
         """This process's share of the step's batch: for each forward the arguments of `_compute`."""
@@ -145,8 +149,8 @@ class Loop(ABC):
         """Runs forward and `_backward` on a part of the step's batch; returns what the metrics need."""
 
     @abstractmethod
-    def _collect(self, outputs: list[Mapping[str, Tensor]]) -> None:
-        """Takes the outputs of the step's forwards; the next step may overwrite their memory."""
+    def _collect(self, outputs: Mapping[str, Tensor]) -> None:
+        """Takes what a `_compute` returned; the next one may overwrite its memory."""
 
     @abstractmethod
     def _metrics(self, seconds: float) -> dict[str, float]:
@@ -161,22 +165,12 @@ class Loop(ABC):
                 )
         # Dropout differs between processes, and a resumed run draws the same as one that was never interrupted.
         _seed(mixed_seed(self.seed, self.step, "dropout", self.world.rank), self.world.device)
-        self._collect(self._step(self._batches()))
+        for outputs in self._step(self._batches()):
+            self._collect(outputs)
 
     def _backward(self, loss: Tensor) -> None:
         scale = self.optimizers[0].loss_scale
         (loss if scale is None else loss * scale.value).backward()
-
-    def _step(self, batches: list[tuple]) -> list[Mapping[str, Tensor]]:
-        """Runs the step's forwards, backwards and update; returns the outputs of the forwards."""
-        outputs = []
-        for i, batch in enumerate(batches):
-            average_gradients(self.module, i == len(batches) - 1)
-            outputs.append(self._compute(*batch))
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        return outputs
 
     def agree_on_signals(self) -> None:
         """Tells all processes of signals that came after the last update; all call this together."""

@@ -21,11 +21,13 @@ class Adam(torch.optim.Optimizer):
 
     A step with a gradient that is not finite changes nothing and does not count.
 
-    A CUDA graph can record a step after a first eager one. A replay reads the rates that `write_lr` wrote last.
+    A CUDA graph can record an `update` after a first eager one. A replay reads the rates that `write_lr` wrote last.
 
     Attributes:
         grad_norm: the global norm before clipping in the last step, a tensor; None without clipping.
-        loss_scale: the `precision.LossScale` by whose value the loss is multiplied before backward, or None.
+        is_finite: whether all gradients of the last step were finite, a bool tensor; None before the first.
+        loss_scale: the `precision.LossScale` by whose value the loss is multiplied before backward, or None. `step`
+            adjusts it, `update` does not: several optimizers may share one.
     """
 
     _op: str
@@ -39,30 +41,37 @@ class Adam(torch.optim.Optimizer):
         if max_grad_norm is not None and max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be positive or None, got {max_grad_norm}")
         super().__init__(params, defaults)
-        self.max_grad_norm, self.grad_norm, self.loss_scale = max_grad_norm, None, None
+        self.max_grad_norm, self.grad_norm, self.is_finite, self.loss_scale = max_grad_norm, None, None, None
         selected = ops.select(impl)
-        self._update, self._norm = getattr(selected, self._op), selected.grad_norm
+        self._apply, self._norm = getattr(selected, self._op), selected.grad_norm
         self._rates: list[Tensor] = []
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Updates every parameter that has a gradient."""
+        """Updates every parameter that has a gradient, with the groups' `lr` of now."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.write_lr()
+        self.update()
+        if self.loss_scale is not None and self.is_finite is not None:
+            self.loss_scale.update(self.is_finite)
+        return loss
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Updates every parameter that has a gradient, with the rates that `write_lr` wrote last."""
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         if not grads:
-            return loss
-        if not (grads[0].is_cuda and torch.cuda.is_current_stream_capturing()):
-            self.write_lr()
+            return
         grad_scale = self._grad_scale(grads)
-        is_finite = grad_scale.isfinite()
+        self.is_finite = grad_scale.isfinite()
         for group, rate in zip(self.param_groups, self._rates, strict=True):
             if params := [p for p in group["params"] if p.grad is not None]:
-                self._count_of(group).add_(is_finite)
+                self._count_of(group).add_(self.is_finite)
                 states = [self._state_of(p) for p in params]
-                self._update(
+                self._apply(
                     _local(params),
                     _local(state.get("master", p) for p, state in zip(params, states, strict=True)),
                     _local(p.grad for p in params),
@@ -76,12 +85,9 @@ class Adam(torch.optim.Optimizer):
                     grad_scale,
                     **self._options(group),
                 )
-        if self.loss_scale is not None:
-            self.loss_scale.update(is_finite)
-        return loss
 
     def write_lr(self) -> None:
-        """Writes every group's `lr`, a number or scalar tensor, to the device: `step` calls this, a replay does not."""
+        """Writes every group's `lr`, a number or scalar tensor, to where `update` reads it on the device."""
         first = next(p for group in self.param_groups for p in group["params"])
         for _ in range(len(self._rates), len(self.param_groups)):
             self._rates.append(torch.zeros((), dtype=_precise(first.dtype), device=first.device))

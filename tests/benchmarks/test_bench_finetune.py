@@ -235,7 +235,7 @@ def test_turns_make_so_many_updates_up_to_the_last(make, name, tmp_path):
         nonlocal n_updates
         n_updates += module.training
 
-    module = training.loop.module if name == OURS else training.model
+    module = training.loop.model if name == OURS else training.model
     module.register_forward_hook(count)
     found = []
     for _ in range(4):
@@ -255,7 +255,7 @@ def test_every_item_is_seen_once_an_epoch(make, name, tmp_path):
     training = make_training(name, work, CPU, "fp32", tmp_path)
     seen, lengths = [], sorted(work.data.train.item_lengths.tolist())
     if name == OURS:
-        training.loop.module.register_forward_pre_hook(
+        training.loop.model.register_forward_pre_hook(
             lambda module, arguments: seen.extend(n for batch in arguments[0].values() for n in batch.row_lengths)
         )
     else:

@@ -11,6 +11,14 @@ from texts import documents
 from electra_fast.model.packing import PackedBatch
 
 FSDP = {"parallel": "fsdp"}
+# All that once had to run eagerly on a GPU.
+CHANGING = {"temperature": 2.0, "temperature_end": 0.5, "decoupled": True, "embedding_sharing": "nes"}
+REPLAYING = """
+import atexit, cpu_graphs
+replaying = cpu_graphs.cpu_graphs()
+graphs = replaying.__enter__()
+atexit.register(lambda: print(len(graphs), "recordings", flush=True))
+"""
 # The ways to share out a batch of 12.
 WAYS = {
     "ddp": {},
@@ -74,6 +82,19 @@ def test_accumulation_changes_nothing(runs, tmp_path):
 @pytest.mark.parametrize("way", WAYS)
 def test_two_processes_make_the_updates_of_one(runs, way):
     assert_same_run(runs / way, runs / "alone")
+
+
+def test_two_processes_replay_the_updates_of_one(tmp_path):
+    """As CUDA graphs: on a CPU with a stand-in for them. Alone nothing is recorded."""
+    options = {"recipe": CHANGING, "impl": "torch"}
+    run(tmp_path / "alone", **options)
+    ways = {"replayed": {}, "replayed accumulating": {"accumulate": 3}}
+    calls = [(tmp_path / way, {**options, **more}) for way, more in ways.items()]
+    code, printed = launch(calls, 2, REPLAYING)
+    assert code == 0, printed
+    assert printed.count("5 recordings") == 2, printed  # two, and three with accumulation
+    for way in ways:
+        assert_same_run(tmp_path / way, tmp_path / "alone")
 
 
 @pytest.mark.parametrize(("name", "options"), [("chain", {}), ("shards", FSDP), ("shards", {})])

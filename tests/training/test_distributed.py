@@ -38,7 +38,8 @@ def test_a_gpu_that_is_not_there_is_refused():
 def test_lamb_refuses_parameters_in_shards():
     """Its ratios are of the norms of whole tensors."""
     with join("cpu") as world:
-        module = parallelize(nn.Linear(4, 4), world, "fsdp", torch.float32)
+        module = nn.Linear(4, 4)
+        parallelize(module, world, "fsdp", torch.float32)
         assert isinstance(module, FSDPModule)
         with pytest.raises(ValueError, match="LAMB takes the norm of whole tensors, got parameters in shards"):
             LAMB(module.parameters())
@@ -53,6 +54,10 @@ def in_two(port, results, rank):
         with join("cpu", timedelta(seconds=30)) as world:
             results.put((name, world.rank, world.size, world.is_main, world.shared((name, rank))))
             world.barrier()
+            module = nn.Linear(1, 1, bias=False)
+            nn.init.constant_(module.weight, rank + 5)
+            parallelize(module, world, "ddp", torch.float32)
+            assert module.weight == 5, "the weights are the first one's"
 
 
 def test_two_processes_share_the_values_of_the_first():

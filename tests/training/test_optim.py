@@ -286,7 +286,7 @@ def test_a_recorded_step_replays_with_new_rates_counts_and_gradients(optimizer_c
     train(first, ours, [0]), train(second, theirs, [0])
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        first.step()
+        first.update()
     for step, lr in ((1, 0.1), (2, 0.03), (3, 0.2)):
         for optimizer in (first, second):
             optimizer.param_groups[0]["lr"] = lr
@@ -308,8 +308,9 @@ def test_a_step_recorded_together_with_the_backward_replays():
     def step(params, optimizer):
         optimizer.zero_grad()
         sum(p.square().sum() for p in params).backward()
-        optimizer.step()
+        optimizer.update()
 
+    first.write_lr(), second.write_lr()
     step(ours, first), step(theirs, second)
     first.zero_grad()
     graph = torch.cuda.CUDAGraph()

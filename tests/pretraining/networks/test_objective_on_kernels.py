@@ -9,7 +9,11 @@ import torch
 from electra_fast import ElectraConfig
 from electra_fast.model.packing import PackedBatch, cu_seqlens_of
 from electra_fast.pretraining.networks.objective import ElectraPretrainingModel
+from electra_fast.training.capture import CapturedStep
+from electra_fast.training.distributed import join
+from electra_fast.training.gradients import FlatGradients, Gradients
 from electra_fast.training.optim import AdamW, decay_groups
+from electra_fast.training.step import Step
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 VOCAB, MASK = 50, 3
@@ -86,8 +90,6 @@ def test_the_loss_falls(dtype):
 
 @pytest.mark.gpu
 def test_a_captured_step_trains_and_draws_anew():
-    from electra_fast.training.capture import CapturedStep
-
     network = model("triton", dropout=0.1)
     optimizer = AdamW(decay_groups(network, 0.01), lr=5e-3, impl="triton")
     ids, packed = batch([24, 24, 24, 24])
@@ -97,8 +99,13 @@ def test_a_captured_step_trains_and_draws_anew():
         output.loss.backward()
         return output.loss.detach(), output.corrupted_ids
 
-    step = CapturedStep(compute, optimizer)
-    losses, corrupted = zip(*(tuple(x.clone() for x in step(ids)) for _ in range(30)), strict=True)
+    replay = CapturedStep(compute, [optimizer], Gradients(network))
+
+    def step(ids):
+        ((loss, corrupted),) = replay([(ids,)])
+        return loss.clone(), corrupted.clone()
+
+    losses, corrupted = zip(*(step(ids) for _ in range(30)), strict=True)
     assert torch.stack(losses[-5:]).mean() < 0.9 * torch.stack(losses[:5]).mean()
     assert len({tuple(x.tolist()) for x in corrupted[-10:]}) > 5
     frozen = torch.cat([p.detach().flatten() for p in network.parameters()])
@@ -106,3 +113,40 @@ def test_a_captured_step_trains_and_draws_anew():
     assert not torch.equal(frozen, torch.cat([p.detach().flatten() for p in network.parameters()]))
     with pytest.raises(ValueError, match="a captured step takes inputs like its first"):
         step(ids[:50])
+
+
+def trained(step_class, n_parts, is_flat):
+    """Weights and losses of ten updates whose rate and temperature change, by one optimizer for each network."""
+    network = model("triton", dropout=0.1)
+    network.temperature = torch.tensor(1.0, device=DEVICE)
+    discriminator = set(network.discriminator.parameters())
+    parts = [[p for p in network.parameters() if (p in discriminator) == is_one] for is_one in (False, True)]
+    optimizers = [AdamW(part, impl="triton") for part in parts]
+    ids, packed = batch([24] * 4)
+
+    def compute(ids, random):
+        output = network(ids, packed, random=random)
+        output.loss.backward()
+        return {"loss": output.loss.detach()}
+
+    step = step_class(compute, optimizers, FlatGradients(network, 1) if is_flat else Gradients(network))
+    losses = []
+    for i in range(10):
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = 1e-2 / (i + 1)
+        network.temperature.fill_(1 + i / 4)
+        torch.manual_seed(i)
+        data = [(ids.roll(j), torch.rand(3, len(ids), device=DEVICE)) for j in range(n_parts)]
+        losses += [outputs["loss"].clone() for outputs in step(data)]
+    return [torch.stack(losses), *(p.detach() for p in network.parameters())]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("is_flat", [False, True], ids=["alone", "flat"])
+@pytest.mark.parametrize("n_parts", [1, 3])
+def test_replayed_steps_are_the_eager_ones(n_parts, is_flat):
+    """tests/training/test_capture.py with real graphs; flat gradients go through NCCL."""
+    with join("cuda"):
+        found, expected = (trained(each, n_parts, is_flat) for each in (CapturedStep, Step))
+    for x, y in zip(found, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5)

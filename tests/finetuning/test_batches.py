@@ -175,9 +175,9 @@ def test_an_update_does_not_wait_for_a_gpu(checkpoint, precision):
             model, recipe, train, World(0, 1, GPU), FinetuningOptions(seed=3, log_every=1, precision=precision)
         )
         batches = loop._batches()
-        loop._step(batches)
+        list(loop._step(batches))
         with gpu.recording():
-            outputs = loop._step(batches)
+            outputs = list(loop._step(batches))
     assert outputs[0]["loss"].shape == ()
     assert {"short_bwd_kernel", "adamw_kernel"} <= set(gpu.launched)
 

@@ -17,7 +17,7 @@ Numerics: products accumulate in fp32, fp32 inputs without tf32.
 from torch import Tensor
 
 from .attention import attention_fwd, attention_grads
-from .launch import add_matmul_, matmul
+from .launch import matmul
 from .linear_norm import linear_norm_fwd
 from .norm import dropout_add_norm_partial_bwd
 from .partial_sums import sum_partials
@@ -65,5 +65,5 @@ def attention_block_bwd(
     dout_weight = matmul(dx.T, attended.flatten(1)) if wants_out else dy.new_empty(0)
     dqkv_weight = matmul(dqkv.T, hidden) if wants_qkv else dy.new_empty(0)
     # In place, so after the others: without dropout dx is the same tensor.
-    dhidden = add_matmul_(dhidden, dqkv, qkv_weight) if wants_hidden else dy.new_empty(0)
+    dhidden = matmul(dqkv, qkv_weight, dhidden, out=dhidden) if wants_hidden else dy.new_empty(0)
     return dhidden, dqkv_weight, dout_weight, sum_partials(norm_weight.dtype, sums_of_rows, sums_of_dqkv)

@@ -31,7 +31,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import matmul_fp32, n_programs, power_of_two
+from .launch import matmul, n_programs, power_of_two
+from .partial_sums import sum_partials
 from .philox import dropout_scalars, keep_mask
 from .segments import KEY_OF_ROW_0, key_dtype, sum_segments
 
@@ -250,8 +251,8 @@ def embed_norm_project_bwd(
     if project_weight is None:
         dy, dproject_weight, dproject_bias = dout, dout.new_empty(0), dout.new_empty(0)
     else:
-        dy = torch.mm(dout, project_weight)
-        dproject_weight, dproject_bias = matmul_fp32(dout.T, rows).to(dout.dtype), dout.sum(0)
+        dy = matmul(dout, project_weight)
+        dproject_weight, dproject_bias = matmul(dout.T, rows), dout.sum(0)
     block_cols = power_of_two(e)
     # A thread has 16 elements, 8 in fp32: partial sums and the addresses of three gathers take as many registers again.
     block_rows = max(1, 4096 // (block_cols * words.element_size()))
@@ -270,4 +271,5 @@ def embed_norm_project_bwd(
         )  # fmt: skip
     dtables = sum_segments(dsum, keys, n_rows + 1)[:n_rows]
     dwords = dsum if ids is None else dsum.new_empty(0)
-    return dtables, dwords, partial.sum(0).to(weight.dtype), dproject_weight, dproject_bias
+    dnorm = sum_partials(weight.dtype, partial.view(programs, 2 * e)).view(2, e)
+    return dtables, dwords, dnorm, dproject_weight, dproject_bias

@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .gelu import gelu_derivative
-from .launch import add_matmul_, matmul
+from .launch import matmul
 from .linear import linear_gelu_fwd, product, tile, tile_sizes
 from .linear_norm import linear_norm_fwd
 from .norm import dropout_add_norm_partial_bwd
@@ -106,5 +106,5 @@ def feed_forward_block_bwd(
     douter = matmul(dx.T, inner) if wants_outer else dy.new_empty(0)
     dinner = matmul(dpre.T, hidden) if wants_inner else dy.new_empty(0)
     # In place, so after the others: without dropout dx is the same tensor.
-    dhidden = add_matmul_(dhidden, dpre, inner_weight) if wants_hidden else dy.new_empty(0)
+    dhidden = matmul(dpre, inner_weight, dhidden, out=dhidden) if wants_hidden else dy.new_empty(0)
     return dhidden, dinner, douter, sum_partials(dy.dtype, sums_of_rows, sums_of_dpre)

@@ -29,21 +29,17 @@ def matmul_fp32(a: Tensor, b: Tensor) -> Tensor:
     return a.float() @ b.float()
 
 
-def matmul(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The product a @ b, plus bias [N]: [M, K] x [K, N] -> [M, N] of their dtype; summed in fp32, rounded once."""
+def matmul(a: Tensor, b: Tensor, plus: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    """The product a @ b, or plus + a @ b: [M, K] x [K, N] -> [M, N] of the inputs' dtype; summed in fp32, rounded once.
+
+    `plus` is [M, N], or [N] as a bias is. The result is written to `out`, if it is given.
+    """
     if not a.is_cuda:
         product = a.float() @ b.float()
-        return (product if bias is None else product + bias.float()).to(a.dtype)
+        product = (product if plus is None else plus.float() + product).to(a.dtype)
+        return product if out is None else out.copy_(product)
     with _sums_in_fp32(a.dtype):
-        return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
-
-
-def add_matmul_(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Adds a @ b to total [M, N] in place, in the product's epilogue; summed in fp32, rounded once. Returns total."""
-    if not a.is_cuda:
-        return total.copy_(total.float() + a.float() @ b.float())
-    with _sums_in_fp32(a.dtype):
-        return total.addmm_(a, b)
+        return torch.mm(a, b, out=out) if plus is None else torch.addmm(plus, a, b, out=out)
 
 
 _REDUCED = {

@@ -13,9 +13,10 @@ their own (a temperature, or the label left out). A second kernel, one program p
 inverts the cumulative sum in two steps: over strips, then over the tokens of one strip, whose logits it computes again
 from 64 rows of weight. So the exact softmax takes one random number per row, where Gumbel noise takes V.
 
-The backward computes the logits again, a chunk of the vocabulary at a time: dlogits of 8 kB per row in the inputs'
-dtype. From them the vendor's GEMMs make dweight and add to dhidden. Each program sums dbias in registers over a block
-of rows, [N / BLOCK_ROWS, V], and one sum completes it: no atomics, the same bits in every run.
+The backward computes the logits again, a chunk of the vocabulary at a time: dlogits in the inputs' dtype, 20 MB or
+1024 columns, at most 8 kB per row. From them the vendor's GEMMs make dweight and add to dhidden. Each program sums
+dbias over a block of rows, [N / BLOCK_ROWS, V], as a product of ones with its tile, and one sum completes it: no
+atomics, the same bits in every run.
 
 Memory beside inputs and outputs: V / 8 bytes per row forward (V / 4 if samples have their own distribution), where fp32
 logits are 4 V, so 1 / 32 of them (1 / 16). Backward: at most 8 kB per row for dlogits, V / 32 for dbias, 8 E for
@@ -23,8 +24,9 @@ dhidden; that is a twelfth of the logits where V is 30,522 and E 128, and no ten
 holds 6 V bytes of logits forward, and in the backward their softmax and three gradients of their size.
 
 Numerics: logits accumulate in fp32, fp32 inputs without tf32, and are never rounded to the inputs' dtype; the label's
-logit and the maximum come from the same product, so that is_correct is exact. A sample is never beyond V, never a
-token without mass, never the label where that is left out, whatever rounding does to the cumulative sums.
+logit and the maximum come from the same product, so that is_correct is exact. A label that is not in the vocabulary has
+a loss and gradients of NaN. dbias sums dlogits as they are stored. A sample is never beyond V, never a token without
+mass, never the label where that is left out, whatever rounding does to the cumulative sums.
 """
 
 import torch
@@ -32,12 +34,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import matmul_fp32, power_of_two
+from .launch import matmul, matmul_fp32, power_of_two
 from .linear import product, tile, tile_sizes
+from .partial_sums import sum_partials
 
 STRIP = 64
 BLOCK_COLS = 128  # two programs per SM: one computes a product while the other is at its exponentials
 WORKSPACE = 8192  # bytes of dlogits per row
+L2_WORKSPACE = 20 * 2**20  # bytes of dlogits: less than half of Hopper's L2, so that GEMMs read them there
+LEAST_COLUMNS = 1024
 
 
 @triton.jit
@@ -136,7 +141,7 @@ def mlm_head_rows_kernel(
     hidden_ptr,  # [N, E]
     weight_ptr,  # [V, E]
     bias_ptr,  # [V]
-    labels_ptr,  # [N]
+    labels_ptr,  # [N] int64
     uniform_ptr,  # [N] fp32, read where HAS_SAMPLES
     label_logits_ptr,  # [N] fp32
     maxima_ptr,  # [N, S] fp32
@@ -161,7 +166,11 @@ def mlm_head_rows_kernel(
     row = tl.program_id(0).to(tl.int64)
     maximum, masses = strip_masses(maxima_ptr, sums_ptr, row, N_STRIPS, BLOCK_STRIPS)
     lse = maximum + tl.log(tl.sum(masses, axis=0))
-    label_logit = tl.load(label_logits_ptr + row)
+    # A label that is not in the vocabulary has no logit: its loss and, by lse, its gradients are NaN.
+    label = tl.load(labels_ptr + row)
+    has_logit = (label >= 0) & (label < V)
+    lse = tl.where(has_logit, lse, float("nan"))
+    label_logit = tl.load(label_logits_ptr + row, mask=has_logit, other=float("nan"))
     tl.store(lse_ptr + row, lse)
     tl.store(losses_ptr + row, lse - label_logit)
     tl.store(is_correct_ptr + row, label_logit >= maximum)
@@ -187,7 +196,7 @@ def mlm_head_rows_kernel(
         bias = tl.load(bias_ptr + cols, mask=cols < V, other=float("-inf")).to(tl.float32)
         scores = (tl.sum(products, axis=1) + bias) * load_or_1(inverse_temperature_ptr)
         if NEVER_LABEL:
-            scores = tl.where(cols == tl.load(labels_ptr + row), float("-inf"), scores)
+            scores = tl.where(cols == label, float("-inf"), scores)
         masses = tl.exp(scores - tl.max(scores, axis=0))
         token = strip * STRIP + invert(masses, target * tl.sum(masses, axis=0), STRIP)
         tl.store(samples_ptr + row, token.to(tl.int64))
@@ -201,7 +210,7 @@ def mlm_head_bwd_kernel(
     weight_ptr,  # [V, E]
     bias_ptr,  # [V]
     labels_ptr,  # [N]
-    dlogits_ptr,  # [N, CHUNK]
+    dlogits_ptr,  # [N in whole blocks, CHUNK]
     partial_ptr,  # [N / BLOCK_ROWS, V] fp32: gradient of bias, over a block of rows
     n_rows,
     first_col,
@@ -225,9 +234,12 @@ def mlm_head_bwd_kernel(
     lse = tl.load(lse_ptr + rows, mask=row_mask, other=float("inf"))
     softmax = tl.exp(logits - lse[:, None])
     dlogits = tl.where(cols[None, :] == labels[:, None], softmax - 1.0, softmax) * dlosses[:, None]
-    offsets = rows.to(tl.int64)[:, None] * CHUNK + chunk_cols[None, :]
-    tl.store(dlogits_ptr + offsets, dlogits, mask=row_mask[:, None] & col_mask[None, :])
-    tl.store(partial_ptr + row_block.to(tl.int64) * V + cols, tl.sum(dlogits, axis=0), mask=col_mask)
+    dlogits = dlogits.to(dlogits_ptr.dtype.element_ty)
+    # There is room for whole blocks, and what lies beyond rows and vocabulary is zero: stores without a mask are wide.
+    tl.store(dlogits_ptr + rows.to(tl.int64)[:, None] * CHUNK + chunk_cols[None, :], dlogits)
+    # A product with ones sums over rows: shuffles between threads would take a third of the tile's time.
+    sums = tl.dot(tl.full((16, BLOCK_ROWS), 1.0, dlogits.dtype), dlogits, input_precision="ieee")
+    tl.store(partial_ptr + row_block.to(tl.int64) * V + cols, tl.max(sums, axis=0), mask=col_mask)
 
 
 def mlm_head_fwd(
@@ -268,20 +280,24 @@ def mlm_head_bwd(
     sizes = tile_sizes(BLOCK_COLS, e, hidden.dtype)
     row_blocks = triton.cdiv(n_rows, sizes["BLOCK_ROWS"])
     # Chunks have equal width, except the last one: none is a remainder too small for a GEMM.
-    n_chunks = triton.cdiv(v * hidden.element_size(), WORKSPACE)
+    n_chunks = triton.cdiv(v, chunk_columns(n_rows, hidden.element_size()))
     col_blocks = triton.cdiv(triton.cdiv(v, n_chunks), sizes["BLOCK_COLS"])
     chunk = col_blocks * sizes["BLOCK_COLS"]
-    dlogits = hidden.new_empty((n_rows, chunk))
-    dhidden, dweight = torch.zeros_like(hidden, dtype=torch.float32), torch.empty_like(weight)
+    dlogits = hidden.new_empty((row_blocks * sizes["BLOCK_ROWS"], chunk))
+    dhidden = torch.zeros_like(hidden, dtype=torch.float32)
+    dweight = torch.empty_like(weight) if n_rows > 0 else torch.zeros_like(weight)
     partial = hidden.new_empty((row_blocks, v), dtype=torch.float32)
-    for first in range(0, v, chunk):
-        if n_rows > 0:
-            mlm_head_bwd_kernel[row_blocks * col_blocks,](
-                dlosses, lse, hidden, weight, bias, labels, dlogits, partial, n_rows, first, V=v, E=e, CHUNK=chunk,
-                **sizes,
-            )  # fmt: skip
+    for first in range(0, v if n_rows > 0 else 0, chunk):
+        mlm_head_bwd_kernel[row_blocks * col_blocks,](
+            dlosses, lse, hidden, weight, bias, labels, dlogits, partial, n_rows, first, V=v, E=e, CHUNK=chunk, **sizes
+        )
         tokens = slice(first, min(first + chunk, v))
-        filled = dlogits[:, : tokens.stop - first]
-        dweight[tokens] = matmul_fp32(filled.T, hidden)
+        filled = dlogits[:n_rows, : tokens.stop - first]
+        matmul(filled.T, hidden, out=dweight[tokens])
         dhidden += matmul_fp32(filled, weight[tokens])
-    return dhidden.to(hidden.dtype), dweight, partial.sum(0).to(bias.dtype)
+    return dhidden.to(hidden.dtype), dweight, sum_partials(bias.dtype, partial)
+
+
+def chunk_columns(n_rows: int, element_size: int) -> int:
+    """The most columns of dlogits at a time: what L2 holds, but enough for a GEMM, and no more than WORKSPACE a row."""
+    return min(WORKSPACE, max(L2_WORKSPACE // max(1, n_rows), LEAST_COLUMNS * element_size)) // element_size

@@ -12,8 +12,8 @@ logit and its loss follow in registers. The forward moves T H elements and a few
 moves 5 T H: the hidden activation is never written, before or after GELU. The backward computes pre again, and one
 pass over it writes dpre in its place and sums three gradients in registers over all rows that a program visits. With
 the vendor's GEMM for pre it moves 4 T H, where eager torch moves 6 T H and keeps 2 T H since the forward. The other
-GEMMs are the vendor's, too. Sums over tokens are partial sums of each program, [P, 2] and [P, 2, H], and one small sum
-over P completes them: no atomics, the same bits in every run. The number of tokens that count stays on the device.
+GEMMs are the vendor's, too. Sums over tokens are partial sums of each program, [P, 2], [P, 2, H] and [P], and one small
+sum over P completes them: no atomics, the same bits in every run. The number of tokens that count stays on the device.
 
 Numerics: products accumulate in fp32, fp32 inputs without tf32. z is kept in fp32; the loss and its gradient are
 computed from it before it is rounded to logits. The loss is max(z, 0) - z y + log(1 + exp(-|z|)), finite for every
@@ -26,8 +26,9 @@ import triton.language as tl
 from torch import Tensor
 
 from .gelu import gelu, gelu_derivative
-from .launch import matmul_fp32
+from .launch import matmul
 from .linear import column_sum_blocks, product, tile_sizes
+from .partial_sums import sum_partials
 
 
 @triton.jit(do_not_specialize=["n_rows"])
@@ -162,14 +163,14 @@ def rtd_head_fwd(
 def rtd_head_bwd(
     dloss: Tensor | None, dlogits: Tensor | None, hidden: Tensor, dense_weight: Tensor, dense_bias: Tensor,
     prediction_weight: Tensor, labels: Tensor | None, scores: Tensor, sums: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Computes dloss (a scalar or None), dlogits ([T] or None) -> four gradients.
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Computes dloss (a scalar or None), dlogits ([T] or None) -> gradients.
 
-    These are of hidden, of dense_weight, of dense_bias and prediction_weight as [2, H], and of prediction_bias.
+    These are of hidden, of dense_weight, and of dense_bias, prediction_weight and prediction_bias as [2 H + 1].
     """
     n_rows, h = hidden.shape
     # pre takes the vendor's GEMM, then a pass over it: a tile of 128 x 256 with all sums in its epilogue would spill.
-    dpre = torch.addmm(dense_bias, hidden, dense_weight.T)
+    dpre = matmul(hidden, dense_weight.T, plus=dense_bias)
     block_rows, block_cols, programs = column_sum_blocks(n_rows, h, hidden.device)
     partial = hidden.new_empty((programs, 2, h), dtype=torch.float32)
     partial_bias = hidden.new_empty((programs, 1), dtype=torch.float32)
@@ -179,6 +180,5 @@ def rtd_head_bwd(
             H=h, HAS_LOSS=dloss is not None, HAS_LOGITS=dlogits is not None,
             BLOCK_ROWS=block_rows, BLOCK_COLS=block_cols, num_warps=4,
         )  # fmt: skip
-    dtype = dense_weight.dtype
-    dvectors, dprediction_bias = partial.sum(0).to(dtype), partial_bias.sum(0).to(dtype)
-    return torch.mm(dpre, dense_weight), matmul_fp32(dpre.T, hidden).to(dtype), dvectors, dprediction_bias
+    dvectors = sum_partials(dense_weight.dtype, partial.view(programs, 2 * h), partial_bias)
+    return matmul(dpre, dense_weight), matmul(dpre.T, hidden), dvectors

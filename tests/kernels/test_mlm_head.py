@@ -1,5 +1,6 @@
 """mlm_head: errors, what is sampled and how often, the ends of the distribution, memory, contracts and refusals."""
 
+import itertools
 import math
 
 import pytest
@@ -82,6 +83,26 @@ def test_a_temperature_on_the_device_draws_the_same(dtype, never_label, device):
             mlm_head(**tensors, **options, temperature=place.fill_(temperature))[2], samples[temperature]
         )
     assert not torch.equal(samples[0.3], samples[2.0])
+
+
+@pytest.mark.parametrize("label", [-100, -1, 150, 2**33 + 5])
+def test_a_label_that_is_not_in_the_vocabulary_gives_nan(label, device):
+    """A kernel cannot refuse it, as C++ and torch do on a CPU; losses and samples of other rows are what they were."""
+    tensors, uniform = make(5, 64, 150, torch.float32, device), torch.rand(5, device=device)
+    expected = mlm_head(**tensors, uniform=uniform)
+    tensors["labels"][2] = label
+    tensors["hidden"].requires_grad_()
+    losses, is_correct, samples = mlm_head(**tensors, uniform=uniform)
+    others = torch.tensor([0, 1, 3, 4], device=device)
+    assert losses[2].isnan() and not is_correct[2] and 0 <= samples[2] < 150
+    for found, value in zip((losses, is_correct, samples), expected, strict=True):
+        assert torch.equal(found[others], value[others])
+    losses.sum().backward()
+    grad = tensors["hidden"].grad
+    assert grad[2].isnan().all() and grad[others].isfinite().all()
+    if abs(label) < 2**31 and device.type == "cpu":
+        with pytest.raises((IndexError, RuntimeError)):
+            reference.mlm_head(**tensors)
 
 
 def test_without_rows(device):
@@ -183,6 +204,13 @@ def test_only_the_losses_have_a_gradient(device):
     with torch.no_grad():
         for saved, alone in zip((losses, is_correct, samples), mlm_head(**tensors, uniform=torch.rand(3)), strict=True):
             assert alone.dtype == saved.dtype and not alone.requires_grad
+
+
+def test_chunks_of_dlogits_fit_into_l2_unless_rows_are_many():
+    for n_rows, n_bytes in itertools.product((1, 300, 2585, 5000, 10342, 10**6), (2, 4)):
+        columns = kernels.chunk_columns(n_rows, n_bytes)
+        assert columns == 1024 or n_rows * columns * n_bytes <= 20 * 2**20
+        assert 1024 <= columns <= 8192 // n_bytes
 
 
 def test_no_tensor_is_a_tenth_of_the_logits(monkeypatch, device):

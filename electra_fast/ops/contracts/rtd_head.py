@@ -26,14 +26,11 @@ def rtd_head_fwd(hidden, dense_weight, dense_bias, prediction_weight, prediction
 
 @define(
     "rtd_head_bwd(Tensor? dloss, Tensor? dlogits, Tensor hidden, Tensor dense_weight, Tensor dense_bias, "
-    "Tensor prediction_weight, Tensor? labels, Tensor scores, Tensor sums) -> (Tensor, Tensor, Tensor, Tensor)",
+    "Tensor prediction_weight, Tensor? labels, Tensor scores, Tensor sums) -> (Tensor, Tensor, Tensor)",
     module="rtd_head",
 )
 def rtd_head_bwd(dloss, dlogits, hidden, dense_weight, dense_bias, prediction_weight, labels, scores, sums):
-    return (
-        torch.empty_like(hidden), torch.empty_like(dense_weight), hidden.new_empty(2, hidden.shape[1]),
-        hidden.new_empty(1),
-    )  # fmt: skip
+    return torch.empty_like(hidden), torch.empty_like(dense_weight), hidden.new_empty(2 * hidden.shape[1] + 1)
 
 
 class _RtdHead(Function):
@@ -50,8 +47,9 @@ class _RtdHead(Function):
     @once_differentiable
     def backward(ctx: Any, dloss, dlogits):
         dlogits = None if dlogits is None else dlogits.contiguous()
-        dhidden, ddense_weight, dvectors, dprediction_bias = rtd_head_bwd(dloss, dlogits, *ctx.saved_tensors)
-        ddense_bias, dprediction_weight = dvectors
+        dhidden, ddense_weight, dvectors = rtd_head_bwd(dloss, dlogits, *ctx.saved_tensors)
+        h = dhidden.shape[1]
+        ddense_bias, dprediction_weight, dprediction_bias = dvectors.split([h, h, 1])
         return dhidden, ddense_weight, ddense_bias, dprediction_weight[None], dprediction_bias, None
 
 

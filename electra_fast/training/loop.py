@@ -121,6 +121,10 @@ class Loop(ABC):
             self.step += 1
             self._agree(time.perf_counter() - start)
             if self.step % self.log_every == 0 or self.progress >= 1:
+                # The host runs ahead of a GPU: what the updates took is known once the GPU has caught up.
+                if self.world.device.type == "cuda":
+                    torch.cuda.synchronize(self.world.device)
+                self._agree(time.perf_counter() - start)
                 metrics = self._metrics(self.seconds - self._window_start)
                 self._window_start = self.seconds
                 report.training(self.step, self.progress, self.seconds, metrics)

@@ -64,7 +64,7 @@ def gelu_bwd_kernel(
 def gelu_bwd(dx: Tensor, weight: Tensor, pre: Tensor) -> tuple[Tensor, Tensor]:
     """Computes dx [T, H], weight [H, F], pre [T, F] -> dpre [T, F] and partial sums [P, F] of it for `partial_sums`."""
     (n_rows, f), h = pre.shape, len(weight)
-    sizes = tile_sizes(f, h, dx.dtype)
+    sizes = tile_sizes(f, h, dx.dtype) | {"num_warps": 8}  # in fp32 too, where four would spill
     row_blocks = triton.cdiv(n_rows, sizes["BLOCK_ROWS"])
     dpre, partial = torch.empty_like(pre), pre.new_empty((row_blocks, f), dtype=torch.float32)
     if dx.dtype != torch.float32 and sizes["BLOCK_COLS"] <= 128:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := demo
-.PHONY: bundled demo test test-slow gpu sanitize fuzz fuzz_cpu fuzz_files random lint bench resources clean
+.PHONY: bundled demo test test-slow gpu sanitize fuzz fuzz_cpu fuzz_files random race lint bench resources clean
 
 # One environment, installed anew when the requirements or the C++ sources change. The demo needs only a part of it.
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inc)
@@ -112,6 +112,13 @@ RANDOM_SECONDS ?= 1200
 
 random: .venv/installed
 	RANDOM_SECONDS=$(RANDOM_SECONDS) $(BIN)/python -m pytest -n 0 -m slow tests/model/test_cpu_encoder_random.py
+
+# The kernels' tests, whose launches are checked for races and wrong addresses, with another order of programs each time.
+# The seed is printed, and RACE_SEED=N repeats it. A GPU is hidden: the checker watches Triton's interpreter.
+RACE_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+
+race: .venv/installed
+	CUDA_VISIBLE_DEVICES= RACE_SEED=$(RACE_SEED) $(BIN)/python -m pytest -n auto --dist loadfile tests/kernels
 
 # Broken tokenizer.json, tokenizer_config.json and their like, each through loading, calls and saving.
 fuzz_files: .venv/installed

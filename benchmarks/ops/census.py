@@ -115,7 +115,7 @@ def take(recipe: Recipe) -> Step:
     Raises:
         ValueError: TRITON_INTERPRET=1 is set.
     """
-    recorder = _Recorder(recipe.seq_length)
+    recorder = Recorder(recipe.seq_length)
     with _like_a_gpu(), compiling(sass.ARCH, recorder.note):
         loop = _OneStep(recipe)
         training = ElectraFastTraining(loop, Guard())
@@ -156,7 +156,7 @@ def _like_a_gpu() -> Iterator[None]:
         yield
 
 
-class _Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):
     """Notes every operation with its part.
 
     A forward's part is the innermost module that is being called. A backward's is the part in whose forward the node of

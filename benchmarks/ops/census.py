@@ -255,7 +255,7 @@ def _n_launches(func: Any, args: tuple, kwargs: dict[str, Any], result: Any) -> 
     tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
     if func.is_view or packet in _NO_LAUNCH or not any(x.device == META and x.numel() for x in tensors):
         return 0
-    return 2 if packet in (_aten.addmm, _aten.baddbmm) and args[0].dim() > 1 else 1
+    return 1 + _copies_first(func, args, kwargs)
 
 
 def _bytes(func: Any, args: tuple, kwargs: dict[str, Any], result: Any) -> int:
@@ -264,13 +264,18 @@ def _bytes(func: Any, args: tuple, kwargs: dict[str, Any], result: Any) -> int:
     for argument, value in zip(func._schema.arguments, args, strict=False):
         if argument.alias_info is not None and argument.alias_info.is_write:
             changed |= {id(x): x for x in tree_leaves(value) if isinstance(x, Tensor)}
-    read = {id(x): x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+    given = args, {name: value for name, value in kwargs.items() if name != "out"}
+    read = {id(x): x for x in tree_leaves(given) if isinstance(x, Tensor)}
     if func.overloadpacket in _WRITES_ONLY:
         read = {key: x for key, x in read.items() if key not in changed}
     total = sum(map(_size, read.values())) + sum(map(_size, (written | changed).values()))
-    if func.overloadpacket in (_aten.addmm, _aten.baddbmm) and args[0].dim() > 1:
-        total += _size(args[0]) + _size(result)  # the copy
-    return total
+    return total + _copies_first(func, args, kwargs) * (_size(args[0]) + _size(result))
+
+
+def _copies_first(func: Any, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether a product that is added to a matrix copies this matrix to the place of the result before."""
+    is_sum = func.overloadpacket in (_aten.addmm, _aten.baddbmm) and args[0].dim() > 1
+    return is_sum and kwargs.get("out") is not args[0]
 
 
 def _size(x: Tensor) -> int:

@@ -11,7 +11,7 @@ import torch
 from electra_fast.benchmarks.ops.launches import Launch
 from electra_fast.benchmarks.ops.ttir import Loop, traffic
 
-from electra_fast.ops.registry import WITH_KERNELS
+from electra_fast.ops.registry import OPS
 
 SCRIPT = Path(__file__).with_name("traffic_of_calls.py")
 QUICK = ("dropout_add_norm", "linear_gelu", "embed_norm_project", "adamw")
@@ -43,7 +43,7 @@ def launches(ops, interpret):
 
 @pytest.mark.parametrize(
     "ops",
-    [QUICK, pytest.param([op for op in WITH_KERNELS if op not in QUICK], marks=pytest.mark.slow)],
+    [QUICK, pytest.param([op for op in OPS if op not in QUICK], marks=pytest.mark.slow)],
     ids=["some", "others"],
 )
 def test_what_is_derived_is_what_kernels_touch(ops):

@@ -12,7 +12,7 @@ from launch_checker import Fault, checking
 
 from electra_fast import ElectraConfig, kernels
 from electra_fast.ops.contracts.library import IS_INTERPRETED
-from electra_fast.ops.registry import WITH_KERNELS
+from electra_fast.ops.registry import OPS
 
 pytestmark = pytest.mark.skipif(not IS_INTERPRETED, reason="the checker watches Triton's interpreter")
 
@@ -268,7 +268,7 @@ def test_every_kernel_is_watched():
         vocab_size=200, embedding_size=32, hidden_size=64, num_attention_heads=2, intermediate_size=64
     )
     with checking(0, n_ends=1) as checker:
-        for op in WITH_KERNELS:
+        for op in OPS:
             resources_calls.run(op, config, torch.bfloat16)
     modules = [importlib.import_module(m.name) for m in pkgutil.iter_modules(kernels.__path__, f"{kernels.__name__}.")]
     assert set(checker.launches) == {name for module in modules for name in vars(module) if name.endswith("_kernel")}

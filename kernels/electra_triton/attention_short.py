@@ -7,7 +7,8 @@ and dv from one tile: it computes sum(dout * out) as a row sum of the tile, and 
 elements, the backward 7 T H; eager torch also writes and reads the [A, S, S] scores several times. Both should be bound
 by memory, unless the dropout's integer work holds up the forward: `draw_dropped` therefore saves instructions, and the
 backward loads the bits. The forward has two programs on an SM of Hopper. The backward's two score tiles fill the
-registers, so it takes several heads in turn and loads the next one while it works.
+registers: it takes several heads in turn. The compiler copies the next one's operands at the end of a turn, though, and
+waits for them at the beginning of the next, so that no work hides these loads (LOG.md).
 """
 
 import math
@@ -182,8 +183,8 @@ def short_bwd(
     """Launches what `attention_grads` prepares, for sequences up to `max_short`, and returns its sums."""
     _, _, n_heads, d = qkv.shape
     block = power_of_two(max_seqlen)
-    # The largest tile leaves a program alone on its SM: it loads the next head's operands while it works on this one's.
-    # Blackwell lacks the registers for it, and every device lacks them for causal attention.
+    # The largest tile leaves a program alone on its SM, which then takes several heads. Blackwell lacks the registers for
+    # it, and every device lacks them for causal attention.
     loads_ahead = block == 128 and attention_tiles.compute_major(qkv.device) == 9 and not constants["CAUSAL"]
     heads = math.gcd(n_heads, 4) if loads_ahead else 1
     sums = qkv.new_empty((len(cu_seqlens) - 1, *qkv.shape[1:]), dtype=torch.float32)

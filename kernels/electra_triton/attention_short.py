@@ -183,8 +183,8 @@ def short_bwd(
     """Launches what `attention_grads` prepares, for sequences up to `max_short`, and returns its sums."""
     _, _, n_heads, d = qkv.shape
     block = power_of_two(max_seqlen)
-    # The largest tile leaves a program alone on its SM, which then takes several heads. Blackwell lacks the registers for
-    # it, and every device lacks them for causal attention.
+    # The largest tile leaves a program alone on its SM, which then takes several heads. Blackwell lacks the registers
+    # for it, and every device lacks them for causal attention.
     loads_ahead = block == 128 and attention_tiles.compute_major(qkv.device) == 9 and not constants["CAUSAL"]
     heads = math.gcd(n_heads, 4) if loads_ahead else 1
     sums = qkv.new_empty((len(cu_seqlens) - 1, *qkv.shape[1:]), dtype=torch.float32)

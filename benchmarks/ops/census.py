@@ -269,7 +269,9 @@ def _bytes(func: Any, args: tuple, kwargs: dict[str, Any], result: Any) -> int:
     if func.overloadpacket in _WRITES_ONLY:
         read = {key: x for key, x in read.items() if key not in changed}
     total = sum(map(_size, read.values())) + sum(map(_size, (written | changed).values()))
-    return total + _copies_first(func, args, kwargs) * (_size(args[0]) + _size(result))
+    if _copies_first(func, args, kwargs):
+        total += _size(args[0]) + _size(result)
+    return total
 
 
 def _copies_first(func: Any, args: tuple, kwargs: dict[str, Any]) -> bool:

@@ -28,7 +28,6 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -38,6 +37,7 @@ from ...pretraining.recipes import Recipe
 from ...pretraining.run_options import PretrainingOptions
 from ...training.distributed import World
 from ...training.guard import Guard
+from ...training.optim import Adam
 from ..pretrain.bench import numbered_tokenizer
 from ..training import ElectraFastTraining
 from . import sass
@@ -188,16 +188,16 @@ class Recorder(TorchDispatchMode):
                 recorder._number_nodes()
                 recorder._calls.pop()
 
-        hooks = [
-            register_optimizer_step_pre_hook(lambda *_: setattr(self, "_phase", OPTIMIZER)),
-            register_optimizer_step_post_hook(lambda *_: setattr(self, "_phase", "")),
-        ]
-        try:
-            with mock.patch.object(nn.Module, "__call__", traced), self:
-                yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        def updating(optimizer: Adam) -> None:
+            recorder._phase = OPTIMIZER
+            try:
+                update(optimizer)
+            finally:
+                recorder._phase = ""
+
+        update = Adam.update
+        with mock.patch.object(nn.Module, "__call__", traced), mock.patch.object(Adam, "update", updating), self:
+            yield
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}

@@ -18,6 +18,7 @@ QUICK = ("dropout_add_norm", "linear_gelu", "embed_norm_project", "adamw")
 
 # Where data decide what is touched, or whole blocks of small tensors count: less may be touched than is derived.
 BY_DATA = {
+    "attention_bwd_keys_kernel": {"sums_ptr"},
     "embed_norm_project_fwd_kernel": {"position_table_ptr", "type_table_ptr", "words_ptr"},
     "embed_norm_bwd_kernel": {"position_table_ptr", "type_table_ptr", "words_ptr"},
     "sum_within_chunks_kernel": {"out_ptr", "parts_ptr"},

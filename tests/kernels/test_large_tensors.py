@@ -34,6 +34,8 @@ N_TOKENS = {
     "attention": N_ROWS,
     "dropout_add_norm": N_ROWS,
     "linear_gelu": N_ROWS,
+    "attention_block": N_ROWS,
+    "feed_forward_block": N_ROWS,
     "rtd_head": N_ROWS,
     "mlm_head": 8 * N_ROWS,  # a row for every eighth token
 }

@@ -101,7 +101,7 @@ class FinetuningLoop(Loop):
     def _compute(self, batches: dict[str, Batch], weights: dict[str, float]) -> dict[str, Tensor]:
         self._n_tokens += sum(len(batch.input_ids) for batch in batches.values())
         loss = self.model(batches, weights)
-        self._backward(loss * self.world.size)  # gradients are averaged over processes, the loss is shared out
+        self._backward(loss, self.world.size)  # gradients are averaged over processes, the loss is shared out
         return {"loss": loss.detach()}
 
     def _collect(self, outputs: Mapping[str, Tensor]) -> None:

@@ -28,7 +28,6 @@ from .run_options import PretrainingOptions
 from .text.stream import SequenceStream
 
 _MEANS = ("loss", "generator_loss", "discriminator_loss", "generator_accuracy")
-_SCORES = ("logits", "is_replaced", "is_candidate")
 # Tokens whose scores a process keeps for a record's AUC, the last ones: more would fill memory and gain no precision.
 _SCORED_TOKENS = 2**18
 Batch = tuple[Tensor, ...]
@@ -79,9 +78,13 @@ class TrainingLoop(Loop):
         self.vocab_size, self._peak_flops = len(model.is_special), None
         if world.device.type == "cuda" and (peak := peak_flops(torch.cuda.get_device_name(world.device))):
             self._peak_flops = world.size * peak
-        n_forward_tokens = recipe.batch_size * recipe.seq_length // n_parts
-        self._scored: deque[tuple[Tensor, ...]] = deque(maxlen=max(1, _SCORED_TOKENS // n_forward_tokens))
-        self._forwards, self._n_tokens = [], 0
+        n_sequences = recipe.batch_size // n_parts
+        self._unpadded = PackedBatch.full(n_sequences, recipe.seq_length, world.device)
+        n_kept = max(1, _SCORED_TOKENS // (n_sequences * recipe.seq_length))
+        self._scored: deque[tuple[Tensor, Tensor]] = deque(maxlen=n_kept)
+        self._names: list[str] = []
+        self._means: list[Tensor] = []  # of each forward, those of `_names`
+        self._n_tokens = 0
         if recipe.temperature_end is not None:
             # A tensor, because a CUDA graph would contain a number.
             model.temperature = torch.tensor(float(recipe.temperature), device=world.device)
@@ -141,7 +144,7 @@ class TrainingLoop(Loop):
         token_type_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Runs forward and backward on ids [b, S]; random: [b, 3, S]; is_token: [b, S] bool, None without padding."""
-        packed = PackedBatch.full(*input_ids.shape, input_ids.device)
+        packed = self._unpadded
         if is_token is not None:
             # On a GPU no shape may depend on the lengths; on a CPU padding would cost time.
             packed = (PackedBatch.with_padding if is_token.is_cuda else PackedBatch.from_mask)(is_token)
@@ -152,21 +155,25 @@ class TrainingLoop(Loop):
             random=packed.pack(random.transpose(1, 2)).T,
             word_starts=packed.pack(word_starts) if self.recipe.whole_word else None,
         )
-        self._backward(output.loss / self.accumulate)
+        self._backward(output.loss, 1 / self.accumulate)
         return {name: value.detach() for name, value in output.items()}
 
     def _collect(self, outputs: dict[str, Tensor]) -> None:
-        self._forwards.append({name: outputs[name].clone() for name in _MEANS if name in outputs})
+        # Copies in few launches: one for all means, one for the labels.
+        self._names = [name for name in _MEANS if name in outputs]
+        self._means.append(torch.stack([outputs[name] for name in self._names]))
         if "logits" in outputs:
-            self._scored.append(tuple(outputs[name].clone() for name in _SCORES))
+            labels = torch.stack([outputs["is_replaced"], outputs["is_candidate"]])
+            self._scored.append((outputs["logits"].clone(), labels))
 
     def _metrics(self, seconds: float) -> dict[str, float]:
         """Means over all processes; each process computes its own AUC first."""
-        forwards, n_tokens = self._forwards, self._n_tokens
-        self._forwards, self._n_tokens = [], 0
-        found = {name: torch.stack([forward[name] for forward in forwards]).mean().double() for name in forwards[0]}
+        means, n_tokens = torch.stack(self._means, dim=1), self._n_tokens
+        self._means, self._n_tokens = [], 0
+        found = {name: values.mean().double() for name, values in zip(self._names, means, strict=True)}
         if self._scored:
-            logits, is_replaced, is_candidate = (torch.cat(parts) for parts in zip(*self._scored, strict=True))
+            logits = torch.cat([logits for logits, _ in self._scored])
+            is_replaced, is_candidate = torch.cat([labels for _, labels in self._scored], dim=1)
             logits, is_replaced = logits[is_candidate], is_replaced[is_candidate]
             found["discriminator_auc"] = torch.tensor(auc(logits, is_replaced)).to(found["loss"])
             found["replaced_share"] = is_replaced.double().mean()

@@ -172,9 +172,10 @@ class Loop(ABC):
         for outputs in self._step(self._batches()):
             self._collect(outputs)
 
-    def _backward(self, loss: Tensor) -> None:
+    def _backward(self, loss: Tensor, share: float) -> None:
+        """Runs the backward of `share` times a loss, which is scaled if the optimizers have a loss scale."""
         scale = self.optimizers[0].loss_scale
-        (loss if scale is None else loss * scale.value).backward()
+        loss.backward(torch.full_like(loss, share) if scale is None else share * scale.value)
 
     def agree_on_signals(self) -> None:
         """Tells all processes of signals that came after the last update; all call this together."""

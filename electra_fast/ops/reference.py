@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._foreach_utils import _group_tensors_by_device_and_dtype
 
 from . import philox
 
@@ -360,12 +360,12 @@ def adamw(
     grads: Sequence[Tensor],
     exp_avgs: Sequence[Tensor],
     exp_avg_sqs: Sequence[Tensor],
-    lr: float | Tensor,
+    lr: float | Tensor | Sequence[float | Tensor],
     beta1: float,
     beta2: float,
     eps: float,
-    weight_decay: float,
-    step: int | Tensor | None = None,
+    weight_decay: float | Sequence[float],
+    step: int | Tensor | Sequence[int | Tensor] | None = None,
     grad_scale: float | Tensor = 1.0,
 ) -> None:
     """One AdamW update, in place on params, masters, exp_avgs and exp_avg_sqs.
@@ -377,21 +377,25 @@ def adamw(
 
     The moments and `masters` are fp32. A master is the parameter itself if that is fp32, otherwise its precise twin,
     and the parameter is rounded from it. lr, step and grad_scale may be scalars on the device, so that a CUDA graph
-    reads them anew at each replay.
+    reads them anew at each replay. lr, weight_decay and step are one for all tensors, or one for each.
     """
     if not math.isfinite(grad_scale):
         return
     grads = [grad if grad.dtype == m.dtype else grad.to(m.dtype) for grad, m in zip(grads, exp_avgs, strict=True)]
-    options = dict(lr=float(lr), beta1=beta1, beta2=beta2, weight_decay=weight_decay, eps=eps)
-    alike = _group_tensors_by_device_and_dtype([list(masters), grads, list(exp_avgs), list(exp_avg_sqs)])
-    for (device, dtype), (lists, _) in alike.items():
+    numbers = zip(*(_of_each(values, len(grads)) for values in (lr, weight_decay, step)), strict=True)
+    alike: dict[tuple, list[tuple[Tensor, ...]]] = {}
+    for own, *tensors in zip(numbers, masters, grads, exp_avgs, exp_avg_sqs, strict=True):
+        alike.setdefault((tensors[0].device, tensors[0].dtype, *own), []).append(tuple(tensors))
+    for (device, dtype, rate, decay, count), chosen in alike.items():
+        lists = [list(row) for row in zip(*chosen, strict=True)]
         # torch's fused AdamW passes over memory once: on a CPU it is three times as fast as one op after the other. It
         # divides by a number in fp32 alone. At step infinity nothing is corrected.
         divisor = torch.as_tensor(grad_scale, dtype=torch.float32, device=device).reciprocal()
         if dtype == torch.float64:
             torch._foreach_mul_(lists[1], float(grad_scale))
             divisor = None
-        counts = [torch.tensor(math.inf if step is None else float(step), device=device)] * len(lists[0])
+        counts = [torch.tensor(math.inf if count is None else float(count), device=device)] * len(chosen)
+        options = dict(lr=rate, beta1=beta1, beta2=beta2, weight_decay=decay, eps=eps)
         torch._fused_adamw_(*lists, [], counts, **options, amsgrad=False, maximize=False, grad_scale=divisor)
     for p, master in zip(params, masters, strict=True):
         if master is not p:
@@ -404,12 +408,12 @@ def lamb(
     grads: Sequence[Tensor],
     exp_avgs: Sequence[Tensor],
     exp_avg_sqs: Sequence[Tensor],
-    lr: float | Tensor,
+    lr: float | Tensor | Sequence[float | Tensor],
     beta1: float,
     beta2: float,
     eps: float,
-    weight_decay: float,
-    step: int | Tensor | None = None,
+    weight_decay: float | Sequence[float],
+    step: int | Tensor | Sequence[int | Tensor] | None = None,
     grad_scale: float | Tensor = 1.0,
     adapt: bool = True,
 ) -> None:
@@ -418,17 +422,25 @@ def lamb(
     The ratio is 1 where either norm is 0, and for all tensors if `adapt` is false (LayerNorm and biases in NVIDIA's
     recipe). The other arguments are those of `adamw`.
     """
-    lr, step = float(lr), None if step is None else int(step)
     if not math.isfinite(grad_scale):
         return
-    for p, master, grad, m, v in zip(params, masters, grads, exp_avgs, exp_avg_sqs, strict=True):
-        correction, denominator = _move_moments(grad.to(m.dtype) * grad_scale, m, v, beta1, beta2, eps, step)
-        update = m / correction / denominator + weight_decay * master
+    numbers = zip(*(_of_each(values, len(grads)) for values in (lr, weight_decay, step)), strict=True)
+    tensors = zip(params, masters, grads, exp_avgs, exp_avg_sqs, strict=True)
+    for (p, master, grad, m, v), (rate, decay, count) in zip(tensors, numbers, strict=True):
+        correction, denominator = _move_moments(grad.to(m.dtype) * grad_scale, m, v, beta1, beta2, eps, count)
+        update = m / correction / denominator + decay * master
         p_norm, u_norm = master.norm(), update.norm()
         ratio = torch.where((p_norm > 0) & (u_norm > 0) & adapt, p_norm / u_norm, 1.0)
-        master.sub_(update * (lr * ratio))
+        master.sub_(update * (rate * ratio))
         if master is not p:
             p.copy_(master)
+
+
+def _of_each(values: Any, n_tensors: int) -> list[float | None]:
+    """Each tensor's number, from one for all or one for each; a number on a device is read once."""
+    given = values if isinstance(values, Sequence) else [values] * n_tensors
+    read = {id(x): x.item() if isinstance(x, Tensor) else x for x in {id(x): x for x in given}.values()}
+    return [read[id(x)] for x in given]
 
 
 def _move_moments(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import torch
@@ -66,33 +67,45 @@ class Adam(torch.optim.Optimizer):
         if not grads:
             return
         grad_scale = self._grad_scale(grads)
-        self.is_finite = grad_scale.isfinite()
+        self.is_finite = grad_scale < math.inf  # it is positive or NaN
+        # Groups that differ in what the op takes for each tensor are updated together.
+        alike: dict[Hashable, list[tuple[dict[str, Any], Tensor, Tensor]]] = {}
+        counts = []
         for group, rate in zip(self.param_groups, self._rates, strict=True):
             if params := [p for p in group["params"] if p.grad is not None]:
-                self._count_of(group).add_(self.is_finite)
-                states = [self._state_of(p) for p in params]
-                self._apply(
-                    _local(params),
-                    _local(state.get("master", p) for p, state in zip(params, states, strict=True)),
-                    _local(p.grad for p in params),
-                    _local(state["exp_avg"] for state in states),
-                    _local(state["exp_avg_sq"] for state in states),
-                    rate,
-                    *group["betas"],
-                    group["eps"],
-                    group["weight_decay"],
-                    group["step"] if group["bias_correction"] else None,
-                    grad_scale,
-                    **self._options(group),
-                )
+                counts.append(self._count_of(group))
+                shared = *group["betas"], group["eps"], group["bias_correction"], *self._options(group).items()
+                alike.setdefault(shared, []).extend((group, rate, p) for p in params)
+        torch._foreach_add_(counts, [self.is_finite.long()] * len(counts))
+        for chosen in alike.values():
+            groups, rates, params = zip(*chosen, strict=True)
+            states = [self._state_of(p) for p in params]
+            self._apply(
+                _local(params),
+                _local(state.get("master", p) for p, state in zip(params, states, strict=True)),
+                _local(p.grad for p in params),
+                _local(state["exp_avg"] for state in states),
+                _local(state["exp_avg_sq"] for state in states),
+                rates,
+                *groups[0]["betas"],
+                groups[0]["eps"],
+                [group["weight_decay"] for group in groups],
+                [group["step"] for group in groups] if groups[0]["bias_correction"] else None,
+                grad_scale,
+                **self._options(groups[0]),
+            )
 
     def write_lr(self) -> None:
         """Writes every group's `lr`, a number or scalar tensor, to where `update` reads it on the device."""
         first = next(p for group in self.param_groups for p in group["params"])
         for _ in range(len(self._rates), len(self.param_groups)):
             self._rates.append(torch.zeros((), dtype=_precise(first.dtype), device=first.device))
+        torch._foreach_zero_(self._rates)
+        numbers = [0.0 if isinstance(group["lr"], Tensor) else float(group["lr"]) for group in self.param_groups]
+        torch._foreach_add_(self._rates, numbers)
         for group, rate in zip(self.param_groups, self._rates, strict=True):
-            rate.copy_(group["lr"]) if isinstance(group["lr"], Tensor) else rate.fill_(group["lr"])
+            if isinstance(group["lr"], Tensor):
+                rate.copy_(group["lr"])
 
     def master_of(self, param: Tensor) -> Tensor:
         """The fp32 value of a parameter, which is what to save: its master, or itself if it is fp32."""
@@ -122,17 +135,19 @@ class Adam(torch.optim.Optimizer):
 
     def _grad_scale(self, grads: list[Tensor]) -> Tensor:
         """The factor of all gradients; with clipping it is NaN if any gradient is not finite."""
-        loss_scale = 1.0 if self.loss_scale is None else self.loss_scale.value
+        scale = None if self.loss_scale is None else self.loss_scale.value
         if self.max_grad_norm is None:
-            return torch.ones((), device=grads[0].device) / loss_scale
-        norm = self._norm(_local(grads))
-        if isinstance(grads[0], DTensor):
-            squares = norm.square()
-            distributed.all_reduce(squares)
-            norm = squares.sqrt()
-        self.grad_norm = norm = norm / loss_scale
-        # An infinite norm times zero is NaN.
-        return (self.max_grad_norm + 0 * norm) / norm.clamp(min=self.max_grad_norm) / loss_scale
+            factor = torch.ones((), device=grads[0].device)
+        else:
+            norm = self._norm(_local(grads))
+            if isinstance(grads[0], DTensor):
+                squares = norm.square()
+                distributed.all_reduce(squares)
+                norm = squares.sqrt()
+            self.grad_norm = norm = norm if scale is None else norm / scale
+            # max_grad_norm - 0 * norm: an infinite norm times zero is NaN.
+            factor = torch.rsub(norm, self.max_grad_norm, alpha=0) / norm.clamp(min=self.max_grad_norm)
+        return factor if scale is None else factor / scale
 
     def _count_of(self, group: dict[str, Any]) -> Tensor:
         """The number of steps a group has done, on its device."""

@@ -7,8 +7,9 @@ as many again where some tensors begin between multiples of 16 bytes.
 
 Tensors are cut into blocks of 2,048 elements, one program each. `owner` [C] int32 names the tensor of each block, and
 follows from the sizes. `table` [2 + K, N] int64 has the tensors' sizes, first blocks and K rows of addresses; the
-kernels cast these to pointers (in Triton's interpreter too). Both are built on the host and kept on the device by a
-`_Cache`.
+kernels cast these to pointers (in Triton's interpreter too). Among them are those of each tensor's lr and step, and one
+more row has the bits of its decay: tensors that differ in these share a launch. Both are built on the host and kept on
+the device by a `_Cache`.
 
 Bytes moved per parameter: AdamW moves 28, in fp32 (reads p, g, m, v; writes p, m, v) and in bf16 (reads g; reads and
 writes master, m, v; writes p). LAMB moves 40: one pass updates the moments and sums p^2 and u^2, another computes u
@@ -19,9 +20,10 @@ device, so that a CUDA graph replays with new values. If grad_scale is not finit
 per block, then over blocks in a fixed order.
 """
 
+import dataclasses
 import math
+import struct
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from itertools import accumulate
 from operator import or_
@@ -38,10 +40,11 @@ _TRITON_DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.
 # Rows of the table.
 _SIZE, _FIRST_BLOCK, _GRAD = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 _EXP_AVG, _EXP_AVG_SQ, _MASTER, _PARAM = tl.constexpr(3), tl.constexpr(4), tl.constexpr(5), tl.constexpr(6)
+_LR, _DECAY, _STEP = tl.constexpr(7), tl.constexpr(8), tl.constexpr(9)  # no row of steps without bias correction
 
 # Places in the tuple that `_adam` returns; a rest is 1 - beta.
 _BETA1, _BETA2, _REST1, _REST2 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
-_LOG_BETA1, _LOG_BETA2, _EPS, _DECAY = tl.constexpr(4), tl.constexpr(5), tl.constexpr(6), tl.constexpr(7)
+_LOG_BETA1, _LOG_BETA2, _EPS = tl.constexpr(4), tl.constexpr(5), tl.constexpr(6)
 
 
 @triton.jit
@@ -87,6 +90,17 @@ def _state_pointers(table_ptr, tensor, start, n_tensors, ALIGNED: tl.constexpr, 
 
 
 @triton.jit
+def _scalar(table_ptr, ROW: tl.constexpr, tensor, n_tensors, DTYPE: tl.constexpr):
+    """A tensor's scalar as fp32, whose address is in a row of the table."""
+    return tl.load(tl.load(table_ptr + ROW * n_tensors + tensor).to(tl.pointer_type(DTYPE))).to(tl.float32)
+
+
+@triton.jit
+def _decay(table_ptr, tensor, n_tensors):
+    return tl.load(table_ptr + _DECAY * n_tensors + tensor).to(tl.int32).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def _load(pointers, n_left, MASKED: tl.constexpr, OTHER: tl.constexpr = 0.0):
     """Loads a block as fp32. Only a tensor's last block needs a mask; without one, each load is of 16 bytes."""
     if MASKED:
@@ -110,10 +124,10 @@ def _correction(log_beta, step):
 
 
 @triton.jit
-def _corrections(step_ptr, adam, CORRECT: tl.constexpr):
+def _corrections(table_ptr, tensor, n_tensors, adam, CORRECT: tl.constexpr):
     """The bias corrections, by which m and v are divided."""
     if CORRECT:
-        step = tl.load(step_ptr).to(tl.float32)
+        step = _scalar(table_ptr, _STEP, tensor, n_tensors, tl.int64)
         return _correction(adam[_LOG_BETA1], step), _correction(adam[_LOG_BETA2], step)
     else:
         return 1.0, 1.0
@@ -131,9 +145,9 @@ def _move_moments(grad_ptrs, exp_avg_ptrs, exp_avg_sq_ptrs, n_left, grad_scale, 
 
 
 @triton.jit
-def _update(p, m, v, corrections, adam):
+def _update(p, m, v, corrections, decay, adam):
     m_correction, v_correction = corrections
-    return m / m_correction / (tl.sqrt(v / v_correction) + adam[_EPS]) + adam[_DECAY] * p
+    return m / m_correction / (tl.sqrt(v / v_correction) + adam[_EPS]) + decay * p
 
 
 @triton.jit
@@ -144,28 +158,30 @@ def _store_weights(param_ptrs, master_ptrs, p, n_left, MASKED: tl.constexpr):
 
 
 @triton.jit
-def _adamw_block(param_ptrs, grad_ptrs, state_ptrs, n_left, lr, grad_scale, corrections, adam, MASKED: tl.constexpr):
+def _adamw_block(
+    param_ptrs, grad_ptrs, state_ptrs, n_left, lr, grad_scale, corrections, decay, adam, MASKED: tl.constexpr
+):
     exp_avg_ptrs, exp_avg_sq_ptrs, master_ptrs = state_ptrs
     p = _load(master_ptrs, n_left, MASKED)
     m, v = _move_moments(grad_ptrs, exp_avg_ptrs, exp_avg_sq_ptrs, n_left, grad_scale, adam, MASKED)
-    _store_weights(param_ptrs, master_ptrs, p - lr * _update(p, m, v, corrections, adam), n_left, MASKED)
+    _store_weights(param_ptrs, master_ptrs, p - lr * _update(p, m, v, corrections, decay, adam), n_left, MASKED)
 
 
 @triton.jit
-def _lamb_sums_block(grad_ptrs, state_ptrs, n_left, grad_scale, corrections, adam, MASKED: tl.constexpr):
+def _lamb_sums_block(grad_ptrs, state_ptrs, n_left, grad_scale, corrections, decay, adam, MASKED: tl.constexpr):
     exp_avg_ptrs, exp_avg_sq_ptrs, master_ptrs = state_ptrs
     p = _load(master_ptrs, n_left, MASKED)
     m, v = _move_moments(grad_ptrs, exp_avg_ptrs, exp_avg_sq_ptrs, n_left, grad_scale, adam, MASKED)
-    update = _update(p, m, v, corrections, adam)
+    update = _update(p, m, v, corrections, decay, adam)
     return tl.sum(p * p, axis=0), tl.sum(update * update, axis=0)
 
 
 @triton.jit
-def _lamb_apply_block(param_ptrs, state_ptrs, n_left, rate, corrections, adam, MASKED: tl.constexpr):
+def _lamb_apply_block(param_ptrs, state_ptrs, n_left, rate, corrections, decay, adam, MASKED: tl.constexpr):
     exp_avg_ptrs, exp_avg_sq_ptrs, master_ptrs = state_ptrs
     m, v = _load(exp_avg_ptrs, n_left, MASKED), _load(exp_avg_sq_ptrs, n_left, MASKED)
     p = _load(master_ptrs, n_left, MASKED)
-    _store_weights(param_ptrs, master_ptrs, p - rate * _update(p, m, v, corrections, adam), n_left, MASKED)
+    _store_weights(param_ptrs, master_ptrs, p - rate * _update(p, m, v, corrections, decay, adam), n_left, MASKED)
 
 
 @triton.jit(do_not_specialize=["n_tensors"])
@@ -187,10 +203,8 @@ def grad_norm_kernel(
 @triton.jit(do_not_specialize=["n_tensors"])
 def adamw_kernel(
     owner_ptr,  # [C] int32
-    table_ptr,  # [7, N] int64
-    lr_ptr,  # [] of any dtype, like the next two
-    step_ptr,
-    grad_scale_ptr,
+    table_ptr,  # [9 or 10, N] int64
+    grad_scale_ptr,  # []
     adam,  # scalars from _adam
     n_tensors,
     CORRECT: tl.constexpr,
@@ -199,23 +213,24 @@ def adamw_kernel(
     BLOCK: tl.constexpr,
 ):
     tensor, start, n_left = _locate(owner_ptr, table_ptr, n_tensors, BLOCK)
-    lr, grad_scale = tl.load(lr_ptr).to(tl.float32), tl.load(grad_scale_ptr).to(tl.float32)
-    corrections = _corrections(step_ptr, adam, CORRECT)
+    lr = _scalar(table_ptr, _LR, tensor, n_tensors, tl.float32)
+    grad_scale = tl.load(grad_scale_ptr).to(tl.float32)
+    decay = _decay(table_ptr, tensor, n_tensors)
+    corrections = _corrections(table_ptr, tensor, n_tensors, adam, CORRECT)
     if tl.abs(grad_scale) < float("inf"):
         params = _pointers(table_ptr, _PARAM, tensor, start, n_tensors, DTYPE, ALIGNED, BLOCK)
         grads = _pointers(table_ptr, _GRAD, tensor, start, n_tensors, DTYPE, ALIGNED, BLOCK)
         state = _state_pointers(table_ptr, tensor, start, n_tensors, ALIGNED, BLOCK)
         if n_left >= BLOCK:
-            _adamw_block(params, grads, state, n_left, lr, grad_scale, corrections, adam, False)
+            _adamw_block(params, grads, state, n_left, lr, grad_scale, corrections, decay, adam, False)
         else:
-            _adamw_block(params, grads, state, n_left, lr, grad_scale, corrections, adam, True)
+            _adamw_block(params, grads, state, n_left, lr, grad_scale, corrections, decay, adam, True)
 
 
 @triton.jit(do_not_specialize=["n_tensors"])
 def lamb_sums_kernel(
     owner_ptr,  # [C] int32
-    table_ptr,  # [7, N] int64
-    step_ptr,  # []
+    table_ptr,  # [9 or 10, N] int64
     grad_scale_ptr,  # []
     sum_ptr,  # [C, 2] fp32: sums of p^2 and u^2 over each block
     adam,  # scalars from _adam
@@ -227,21 +242,22 @@ def lamb_sums_kernel(
 ):
     tensor, start, n_left = _locate(owner_ptr, table_ptr, n_tensors, BLOCK)
     grad_scale = tl.load(grad_scale_ptr).to(tl.float32)
-    corrections = _corrections(step_ptr, adam, CORRECT)
+    decay = _decay(table_ptr, tensor, n_tensors)
+    corrections = _corrections(table_ptr, tensor, n_tensors, adam, CORRECT)
     if tl.abs(grad_scale) < float("inf"):
         grads = _pointers(table_ptr, _GRAD, tensor, start, n_tensors, DTYPE, ALIGNED, BLOCK)
         state = _state_pointers(table_ptr, tensor, start, n_tensors, ALIGNED, BLOCK)
         if n_left >= BLOCK:
-            p_sum, update_sum = _lamb_sums_block(grads, state, n_left, grad_scale, corrections, adam, False)
+            p_sum, update_sum = _lamb_sums_block(grads, state, n_left, grad_scale, corrections, decay, adam, False)
         else:
-            p_sum, update_sum = _lamb_sums_block(grads, state, n_left, grad_scale, corrections, adam, True)
+            p_sum, update_sum = _lamb_sums_block(grads, state, n_left, grad_scale, corrections, decay, adam, True)
         tl.store(sum_ptr + 2 * tl.program_id(0), p_sum)
         tl.store(sum_ptr + 2 * tl.program_id(0) + 1, update_sum)
 
 
 @triton.jit(do_not_specialize=["n_tensors"])
 def lamb_ratio_kernel(
-    table_ptr,  # [7, N] int64
+    table_ptr,  # [9 or 10, N] int64
     sum_ptr,  # [C, 2] fp32
     ratio_ptr,  # [N] fp32
     n_tensors,
@@ -264,9 +280,7 @@ def lamb_ratio_kernel(
 @triton.jit(do_not_specialize=["n_tensors"])
 def lamb_apply_kernel(
     owner_ptr,  # [C] int32
-    table_ptr,  # [7, N] int64
-    lr_ptr,  # []
-    step_ptr,  # []
+    table_ptr,  # [9 or 10, N] int64
     grad_scale_ptr,  # []
     ratio_ptr,  # [N] fp32
     adam,  # scalars from _adam
@@ -277,15 +291,16 @@ def lamb_apply_kernel(
     BLOCK: tl.constexpr,
 ):
     tensor, start, n_left = _locate(owner_ptr, table_ptr, n_tensors, BLOCK)
-    rate = tl.load(lr_ptr).to(tl.float32) * tl.load(ratio_ptr + tensor)
-    corrections = _corrections(step_ptr, adam, CORRECT)
+    rate = _scalar(table_ptr, _LR, tensor, n_tensors, tl.float32) * tl.load(ratio_ptr + tensor)
+    decay = _decay(table_ptr, tensor, n_tensors)
+    corrections = _corrections(table_ptr, tensor, n_tensors, adam, CORRECT)
     if tl.abs(tl.load(grad_scale_ptr).to(tl.float32)) < float("inf"):
         params = _pointers(table_ptr, _PARAM, tensor, start, n_tensors, DTYPE, ALIGNED, BLOCK)
         state = _state_pointers(table_ptr, tensor, start, n_tensors, ALIGNED, BLOCK)
         if n_left >= BLOCK:
-            _lamb_apply_block(params, state, n_left, rate, corrections, adam, False)
+            _lamb_apply_block(params, state, n_left, rate, corrections, decay, adam, False)
         else:
-            _lamb_apply_block(params, state, n_left, rate, corrections, adam, True)
+            _lamb_apply_block(params, state, n_left, rate, corrections, decay, adam, True)
 
 
 class _Cache:
@@ -317,7 +332,7 @@ class _Cache:
 _CACHE = _Cache(64)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class _Launch:
     """The arguments of a launch over tensors of one dtype: where they are, and the kernel's constants."""
 
@@ -328,26 +343,29 @@ class _Launch:
     constants: dict[str, Any]
 
 
-def _launches(*lists: Sequence[Tensor]) -> Iterator[_Launch]:
-    """One launch for each dtype of the first list, the gradients; `lists` are the table's rows of addresses.
+def _launches(*lists: Sequence[Tensor], numbers: Sequence[Sequence[int]] = ()) -> Iterator[_Launch]:
+    """One launch for each dtype of the first list, the gradients; `lists` are the table's rows of addresses, and
+    `numbers` are its rows after them.
 
     Where something of a tensor begins between multiples of 16 bytes, as FSDP's gradients do, it is in a launch of its
     own: all others are read and written 16 bytes at a time.
     """
     alike: dict[tuple[torch.dtype, bool], list[tuple[Tensor, tuple[int, ...]]]] = {}
-    for grad, *others in zip(*lists, strict=True):
+    for tensors, *words in zip(zip(*lists, strict=True), *numbers, strict=True):
+        grad = tensors[0]
         if grad.numel() > 0:
-            column = tuple(x.data_ptr() for x in (grad, *others))
-            alike.setdefault((grad.dtype, reduce(or_, column) % 16 == 0), []).append((grad, column))
+            addresses = [x.data_ptr() for x in tensors]
+            kind = grad.dtype, reduce(or_, addresses) % 16 == 0
+            alike.setdefault(kind, []).append((grad, (*addresses, *words)))
     for (dtype, is_aligned), chosen in alike.items():
         device = chosen[0][0].device
         sizes = tuple(grad.numel() for grad, _ in chosen)
-        addresses = tuple(zip(*(column for _, column in chosen), strict=True))
+        rows = tuple(zip(*(column for _, column in chosen), strict=True))
         yield _Launch(
             sum(triton.cdiv(n, _BLOCK) for n in sizes),
             len(chosen),
             _CACHE.get(device, _owner, sizes),
-            _CACHE.get(device, _table, sizes, addresses),
+            _CACHE.get(device, _table, sizes, rows),
             dict(DTYPE=_TRITON_DTYPES[dtype], ALIGNED=is_aligned, BLOCK=_BLOCK, num_warps=4),
         )
 
@@ -357,21 +375,51 @@ def _owner(sizes: tuple[int, ...]) -> Tensor:
     return torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(n_blocks)
 
 
-def _table(sizes: tuple[int, ...], addresses: tuple[tuple[int, ...], ...]) -> Tensor:
+def _table(sizes: tuple[int, ...], rows: tuple[tuple[int, ...], ...]) -> Tensor:
     ends = list(accumulate(triton.cdiv(n, _BLOCK) for n in sizes))
-    return torch.tensor([sizes, [0, *ends[:-1]], *addresses])
+    return torch.tensor([sizes, [0, *ends[:-1]], *rows])
 
 
-def _adam(beta1: float, beta2: float, eps: float, weight_decay: float) -> tuple[float, ...]:
+def _adam(beta1: float, beta2: float, eps: float) -> tuple[float, ...]:
     """The scalars of Adam; differences and logarithms are computed in fp64."""
     logs = (math.log(beta) if beta > 0 else -math.inf for beta in (beta1, beta2))
-    return beta1, beta2, 1 - beta1, 1 - beta2, *logs, eps, weight_decay
+    return beta1, beta2, 1 - beta1, 1 - beta2, *logs, eps
 
 
-def _scalar(value: float | Tensor, device: torch.device) -> Tensor:
-    if isinstance(value, Tensor) and value.device == device:
-        return value
-    return torch.full((), float(value), dtype=torch.float32, device=device)
+def _adam_launches(
+    lists: Sequence[Sequence[Tensor]], lr: float | Tensor | Sequence[float | Tensor],
+    weight_decay: float | Sequence[float], step: int | Tensor | Sequence[int | Tensor] | None,
+) -> Iterator[_Launch]:  # fmt: skip
+    """The launches of an update; what their tables point to lives as long as the iterator. lists: gradients first."""
+    n_tensors = len(lists[0])
+    if n_tensors == 0:
+        return
+    device = lists[0][0].device
+    scalars = [_on_device(_of_each(lr, n_tensors), torch.float32, device)]
+    if step is not None:
+        scalars.append(_on_device(_of_each(step, n_tensors), torch.int64, device))
+    rates, *counts = ([x.data_ptr() for x in row] for row in scalars)
+    for launch in _launches(*lists, numbers=(rates, [_bits(x) for x in _of_each(weight_decay, n_tensors)], *counts)):
+        yield dataclasses.replace(launch, constants=launch.constants | {"CORRECT": step is not None})
+
+
+def _of_each(values: Any, n_tensors: int) -> Sequence[Any]:
+    return values if isinstance(values, Sequence) else [values] * n_tensors
+
+
+def _on_device(values: Sequence[float | Tensor], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """Scalars on the device, those that are the same made once."""
+    made = {id(x): _scalar_on(x, dtype, device) for x in {id(x): x for x in values}.values()}
+    return [made[id(x)] for x in values]
+
+
+def _scalar_on(value: float | Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return value.to(device, dtype) if isinstance(value, Tensor) else torch.full((), value, dtype=dtype, device=device)
+
+
+def _bits(x: float) -> int:
+    """The bits of a number in fp32."""
+    return struct.unpack("i", struct.pack("f", x))[0]
 
 
 def grad_norm(grads: Sequence[Tensor]) -> Tensor:
@@ -385,37 +433,38 @@ def grad_norm(grads: Sequence[Tensor]) -> Tensor:
 
 def adamw(
     params: Sequence[Tensor], masters: Sequence[Tensor], grads: Sequence[Tensor], exp_avgs: Sequence[Tensor],
-    exp_avg_sqs: Sequence[Tensor], lr: float | Tensor, beta1: float, beta2: float, eps: float, weight_decay: float,
-    step: int | Tensor | None, grad_scale: float | Tensor,
+    exp_avg_sqs: Sequence[Tensor], lr: float | Tensor | Sequence[float | Tensor], beta1: float, beta2: float,
+    eps: float, weight_decay: float | Sequence[float], step: int | Tensor | Sequence[int | Tensor] | None,
+    grad_scale: float | Tensor,
 ) -> None:  # fmt: skip
     """One step of AdamW, in place; an fp32 parameter is its own master."""
-    for launch in _launches(grads, exp_avgs, exp_avg_sqs, masters, params):
-        device = launch.table.device
+    adam = _adam(beta1, beta2, eps)
+    for launch in _adam_launches((grads, exp_avgs, exp_avg_sqs, masters, params), lr, weight_decay, step):
+        scale = _scalar_on(grad_scale, torch.float32, launch.table.device)
         adamw_kernel[launch.n_blocks,](
-            launch.owner, launch.table, _scalar(lr, device), None if step is None else _scalar(step, device),
-            _scalar(grad_scale, device), _adam(beta1, beta2, eps, weight_decay), launch.n_tensors,
-            CORRECT=step is not None, **launch.constants,
+            launch.owner, launch.table, scale, adam, launch.n_tensors, **launch.constants
         )  # fmt: skip
 
 
 def lamb(
     params: Sequence[Tensor], masters: Sequence[Tensor], grads: Sequence[Tensor], exp_avgs: Sequence[Tensor],
-    exp_avg_sqs: Sequence[Tensor], lr: float | Tensor, beta1: float, beta2: float, eps: float, weight_decay: float,
-    step: int | Tensor | None, grad_scale: float | Tensor,
+    exp_avg_sqs: Sequence[Tensor], lr: float | Tensor | Sequence[float | Tensor], beta1: float, beta2: float,
+    eps: float, weight_decay: float | Sequence[float], step: int | Tensor | Sequence[int | Tensor] | None,
+    grad_scale: float | Tensor,
 ) -> None:  # fmt: skip
     """One step of LAMB, in place: a step of AdamW with a rate for each tensor."""
-    adam = _adam(beta1, beta2, eps, weight_decay)
-    for launch in _launches(grads, exp_avgs, exp_avg_sqs, masters, params):
-        device, constants = launch.table.device, launch.constants | {"CORRECT": step is not None}
-        step_, scale = None if step is None else _scalar(step, device), _scalar(grad_scale, device)
+    adam = _adam(beta1, beta2, eps)
+    for launch in _adam_launches((grads, exp_avgs, exp_avg_sqs, masters, params), lr, weight_decay, step):
+        device, n_tensors = launch.table.device, launch.n_tensors
+        scale = _scalar_on(grad_scale, torch.float32, device)
         sums = torch.empty(launch.n_blocks, 2, dtype=torch.float32, device=device)
-        ratios = torch.empty(launch.n_tensors, dtype=torch.float32, device=device)
+        ratios = torch.empty(n_tensors, dtype=torch.float32, device=device)
         lamb_sums_kernel[launch.n_blocks,](
-            launch.owner, launch.table, step_, scale, sums, adam, launch.n_tensors, **constants
+            launch.owner, launch.table, scale, sums, adam, n_tensors, **launch.constants
         )  # fmt: skip
-        lamb_ratio_kernel[launch.n_tensors,](
-            launch.table, sums, ratios, launch.n_tensors, BLOCK=_BLOCK, BLOCK_SUMS=1024, num_warps=4
+        lamb_ratio_kernel[n_tensors,](
+            launch.table, sums, ratios, n_tensors, BLOCK=_BLOCK, BLOCK_SUMS=1024, num_warps=4
         )  # fmt: skip
         lamb_apply_kernel[launch.n_blocks,](
-            launch.owner, launch.table, _scalar(lr, device), step_, scale, ratios, adam, launch.n_tensors, **constants
+            launch.owner, launch.table, scale, ratios, adam, n_tensors, **launch.constants
         )  # fmt: skip

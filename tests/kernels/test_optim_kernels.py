@@ -74,6 +74,21 @@ def test_every_one_of_many_tensors_is_updated(op, options, dtype, device):
         assert torch.equal(p, master.to(dtype))
 
 
+@pytest.mark.parametrize("module", [optim, reference], ids=["triton", "torch"])
+@pytest.mark.parametrize("op", ["adamw", "lamb"])
+def test_each_tensor_may_have_its_own_rate_decay_and_count(op, module, device):
+    ours, rate, count = make(torch.bfloat16, device), torch.tensor(0.5, device=device), torch.tensor(3, device=device)
+    theirs = clones(ours)
+    options = HYPER | {"grad_scale": 0.5}
+    numbers = [(0.1, 0.3, 1), (rate, 0.0, count), (rate, 0.01, 7)] * 3
+    rates, decays, counts = zip(*numbers[: len(SHAPES)], strict=True)
+    getattr(module, op)(*ours, lr=rates, step=counts, **options | {"weight_decay": decays})
+    for i, (lr, decay, step) in enumerate(numbers[: len(SHAPES)]):
+        own = [tensors[i : i + 1] for tensors in theirs]
+        getattr(module, op)(*own, lr=lr, step=step, **options | {"weight_decay": decay})
+    assert torch.equal(bits(ours), bits(theirs))
+
+
 @pytest.mark.parametrize("op", ["adamw", "lamb"])
 def test_dtypes_may_be_mixed(op, device):
     each = [make(dtype, device, SHAPES[:3]) for dtype in DTYPES]
@@ -228,6 +243,8 @@ def test_refusals_name_the_tensor(device):
         update(params, masters, grads, params, exp_avg_sqs)
     with pytest.raises(ValueError, match=r"expected grads\[0\] .* shape \(4, 3\), contiguous.* with strides \(1, 4\)"):
         update(params, masters, [grads[0].T.contiguous().T, grads[1]], exp_avgs, exp_avg_sqs)
+    with pytest.raises(ValueError, match=r"adamw: expected one lr, or 2 of them, got 3"):
+        optim.adamw(params, masters, grads, exp_avgs, exp_avg_sqs, lr=[0.1] * 3, **HYPER)
     with pytest.raises(ValueError, match=r"expected 2 masters, got 1"):
         update(params, masters[:1], grads, exp_avgs, exp_avg_sqs)
     with pytest.raises(ValueError, match=r"expected exp_avg_sqs\[1\] .* on meta"):

@@ -277,6 +277,36 @@ def test_groups_that_are_empty_or_without_gradients(impl):
     assert [torch.equal(x, y) for x, y in zip(params, before, strict=True)] == [True, True, False, False]
 
 
+@pytest.mark.parametrize(("optimizer_class", "n_updates"), [(AdamW, 1), (LAMB, 2)])
+def test_groups_that_differ_in_rate_and_decay_share_an_update(optimizer_class, n_updates):
+    """LAMB's need one for those that it adapts and one for the others."""
+    params, alone, calls = uneven(), uneven(), []
+    options = [{"lr": 0.1 / (i + 1), "weight_decay": 0.01 * (i % 2)} for i in range(len(params))]
+    groups = [{"params": [p], **own} for p, own in zip(params, options, strict=True)]
+    optimizer = optimizer_class(groups, max_grad_norm=None)
+    others = [optimizer_class([p], max_grad_norm=None, **own) for p, own in zip(alone, options, strict=True)]
+    apply = optimizer._apply
+    optimizer._apply = lambda *args, **kwargs: (calls.append(len(args[0])), apply(*args, **kwargs))
+    for step in (0, 1):
+        give_device_gradients(params, step), give_device_gradients(alone, step)
+        for each in (optimizer, *others):
+            each.step()
+    assert len(calls) == 2 * n_updates
+    assert sum(calls) == 2 * len(params)
+    for x, y in zip(params, alone, strict=True):
+        assert torch.equal(x, y)
+
+
+@both_impls
+def test_a_group_counts_the_steps_in_which_it_has_gradients(impl):
+    params = uneven()
+    optimizer = AdamW([{"params": params[:2]}, {"params": params[2:]}], bias_correction=True, impl=impl)
+    optimizer.create_state()
+    train(optimizer, params[:2], [0, 1])
+    train(optimizer, params, [2])
+    assert [group["step"].item() for group in optimizer.param_groups] == [3, 1]
+
+
 @pytest.mark.gpu
 @both_optimizers
 def test_a_recorded_step_replays_with_new_rates_counts_and_gradients(optimizer_class):

@@ -31,18 +31,19 @@ def adamw(
     grads: Sequence[Tensor],
     exp_avgs: Sequence[Tensor],
     exp_avg_sqs: Sequence[Tensor],
-    lr: float | Tensor,
+    lr: float | Tensor | Sequence[float | Tensor],
     beta1: float,
     beta2: float,
     eps: float,
-    weight_decay: float,
-    step: int | Tensor | None = None,
+    weight_decay: float | Sequence[float],
+    step: int | Tensor | Sequence[int | Tensor] | None = None,
     grad_scale: float | Tensor = 1.0,
 ) -> None:
     """One AdamW update, in place on params, masters, exp_avgs and exp_avg_sqs; see `reference.adamw`."""
     from ...kernels import optim
 
     _check("adamw", params=params, masters=masters, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
+    _check_numbers("adamw", len(params), lr=lr, weight_decay=weight_decay, step=step)
     tensors = (params, masters, grads, exp_avgs, exp_avg_sqs)
     optim.adamw(*tensors, lr, beta1, beta2, eps, weight_decay, step, grad_scale)
     torch.autograd.graph.increment_version((*params, *masters))
@@ -54,12 +55,12 @@ def lamb(
     grads: Sequence[Tensor],
     exp_avgs: Sequence[Tensor],
     exp_avg_sqs: Sequence[Tensor],
-    lr: float | Tensor,
+    lr: float | Tensor | Sequence[float | Tensor],
     beta1: float,
     beta2: float,
     eps: float,
-    weight_decay: float,
-    step: int | Tensor | None = None,
+    weight_decay: float | Sequence[float],
+    step: int | Tensor | Sequence[int | Tensor] | None = None,
     grad_scale: float | Tensor = 1.0,
     adapt: bool = True,
 ) -> None:
@@ -67,6 +68,7 @@ def lamb(
     from ...kernels import optim
 
     _check("lamb", params=params, masters=masters, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
+    _check_numbers("lamb", len(params), lr=lr, weight_decay=weight_decay, step=step)
     tensors = (params, masters, grads, exp_avgs, exp_avg_sqs)
     update = optim.lamb if adapt else optim.adamw  # a ratio of 1
     update(*tensors, lr, beta1, beta2, eps, weight_decay, step, grad_scale)
@@ -100,3 +102,10 @@ def _check(op: str, **lists: Sequence[Tensor]) -> None:
     for i, (p, master) in enumerate(zip(first, lists.get("masters", first), strict=True)):
         if p.dtype == torch.float32 and master.data_ptr() != p.data_ptr():
             raise ValueError(f"{op}: expected masters[{i}] to be params[{i}], which is fp32 itself")
+
+
+def _check_numbers(op: str, n_tensors: int, **numbers: object) -> None:
+    """Raises ValueError for numbers of each tensor that are more or fewer than the tensors."""
+    for name, given in numbers.items():
+        if isinstance(given, Sequence) and len(given) != n_tensors:
+            raise ValueError(f"{op}: expected one {name}, or {n_tensors} of them, got {len(given)}")

@@ -22,11 +22,12 @@ def n_programs(device: torch.device, waves: int = 2) -> int:
     return waves * torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def matmul_fp32(a: Tensor, b: Tensor) -> Tensor:
-    """The product a @ b, accumulated and returned in fp32 whatever the inputs are: [M, K] x [K, N] -> [M, N]."""
+def add_matmul(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Adds the product a @ b to `total`, which is fp32 whatever the inputs are: [M, K] x [K, N] -> [M, N]."""
     if a.is_cuda and a.dtype != torch.float32:
-        return torch.mm(a, b, out_dtype=torch.float32)
-    return a.float() @ b.float()
+        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
+    else:
+        total.addmm_(a.float(), b.float())
 
 
 def matmul(a: Tensor, b: Tensor, plus: Tensor | None = None, out: Tensor | None = None) -> Tensor:

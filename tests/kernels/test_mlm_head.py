@@ -1,6 +1,5 @@
 """mlm_head: errors, what is sampled and how often, the ends of the distribution, memory, contracts and refusals."""
 
-import itertools
 import math
 
 import pytest
@@ -206,14 +205,14 @@ def test_only_the_losses_have_a_gradient(device):
             assert alone.dtype == saved.dtype and not alone.requires_grad
 
 
-def test_chunks_of_dlogits_fit_into_l2_unless_rows_are_many():
-    for n_rows, n_bytes in itertools.product((1, 300, 2585, 5000, 10342, 10**6), (2, 4)):
-        columns = kernels.chunk_columns(n_rows, n_bytes)
-        assert columns == 1024 or n_rows * columns * n_bytes <= 20 * 2**20
-        assert 1024 <= columns <= 8192 // n_bytes
+@pytest.mark.parametrize("n_rows, n_chunks", [(300, 1), (2432, 4), (9728, 15), (10**6, 30)])
+def test_chunks_of_dlogits_fit_into_l2_unless_rows_are_many(n_rows, n_chunks):
+    columns = kernels.chunk_columns(n_rows, 2)
+    assert columns == 1024 or columns > 1024 and n_rows * columns * 2 <= 40 * 2**20
+    assert math.ceil(30522 / columns) == n_chunks
 
 
-def test_no_tensor_is_a_tenth_of_the_logits(monkeypatch, device):
+def test_no_tensor_is_a_twentieth_of_the_logits(monkeypatch, device):
     """Of all that the launchers allocate, at a size where parameters are smaller than that; no kernel runs."""
 
     class Launch:
@@ -228,13 +227,13 @@ def test_no_tensor_is_a_tenth_of_the_logits(monkeypatch, device):
 
     for name in ("mlm_head_strips_kernel", "mlm_head_rows_kernel", "mlm_head_bwd_kernel"):
         monkeypatch.setattr(kernels, name, Launch())
-    n_rows, hidden, vocab = 1024, 16, 30522
+    n_rows, hidden, vocab = 16384, 16, 30522
     x, weight, bias = (torch.zeros(s, device=device) for s in ((n_rows, hidden), (vocab, hidden), (vocab,)))
     rows, labels, sizes = torch.zeros(n_rows, device=device), torch.zeros(n_rows, dtype=int, device=device), []
     with Sizes():
         kernels.mlm_head_fwd(x, weight, bias, labels, rows, torch.tensor(2.0), True)
         kernels.mlm_head_bwd(rows, rows, x, weight, bias, labels)
-    assert 0.05 < max(sizes) / (4 * n_rows * vocab) < 0.1
+    assert 0.02 < max(sizes) / (4 * n_rows * vocab) < 0.05
 
 
 def test_two_runs_are_bit_equal(device):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
@@ -83,7 +84,9 @@ def compiling(arch: int, note: Callable[[Launch], object]) -> Iterator[None]:
         known = dict(zip(self.arg_names, args, strict=False))
         known |= {name: value for name, value in kwargs.items() if name in self.arg_names}
         axes = tuple(grid(known) if callable(grid) else grid)
-        note(Launch(self.__name__, compiled, known, (*axes, 1, 1)[:3]))
+        # Autograd copies a gradient that somebody else holds, too: what is kept are views.
+        kept = {name: x.detach() if isinstance(x, torch.Tensor) else x for name, x in known.items()}
+        note(Launch(self.__name__, compiled, kept, (*axes, 1, 1)[:3]))
         return compiled
 
     driver.set_active(TargetDriver(arch))

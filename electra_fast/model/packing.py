@@ -92,7 +92,7 @@ class PackedBatch:
     def position_ids(self, n_tokens: int) -> Tensor:
         """Each token's place in its sequence, [T] int64."""
         # Giving the size saves a wait for the device.
-        starts = self.cu_seqlens[:-1].long().repeat_interleave(self.cu_seqlens.diff(), output_size=n_tokens)
+        starts = self.cu_seqlens[:-1].repeat_interleave(self.cu_seqlens.diff(), output_size=n_tokens)
         return torch.arange(n_tokens, device=starts.device) - starts
 
     def pack(self, padded: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class MaskedBatch:
     Attributes:
         input_ids: [T] int64, the original text.
         packed: starts of the sequences.
-        token_type_ids: [T] int64, or None for zeros.
+        token_type_ids, position_ids: [T] int64, which all networks read.
         is_candidate: [T] bool, tokens that may be masked.
         masked_ids: [T] int64, the text with [MASK] in it.
         positions, targets, is_used: [N], places and ids of the masked tokens, and whether a slot is in use.
@@ -32,12 +33,18 @@ class MaskedBatch:
 
     input_ids: Tensor
     packed: PackedBatch
-    token_type_ids: Tensor | None
+    token_type_ids: Tensor
+    position_ids: Tensor
     is_candidate: Tensor
     masked_ids: Tensor
     positions: Tensor
     targets: Tensor
     is_used: Tensor
+
+    @cached_property
+    def n_used(self) -> Tensor:
+        """The number of slots in use, a divisor: scalar, at least 1."""
+        return self.is_used.sum().clamp(min=1)
 
     def place(self, values: Tensor, over: Tensor) -> Tensor:
         """Writes the used slots' values [N] over [T]; a token with several slots gets the largest value."""
@@ -76,7 +83,7 @@ class Guesses:
 
 def guess_masked(generator: ElectraForMaskedLM, batch: MaskedBatch, sampling: Sampling) -> Guesses:
     """Samples from a masked language model; its loss is the mean over the masked tokens."""
-    hidden = generator.electra.encode_packed(batch.masked_ids, batch.packed, batch.token_type_ids)
+    hidden = generator.electra.encode_packed(batch.masked_ids, batch.packed, batch.token_type_ids, batch.position_ids)
     head = generator.generator_lm_head
     losses, is_correct, samples = generator.ops.mlm_head(
         generator.generator_predictions(hidden.index_select(0, batch.positions)),
@@ -87,7 +94,8 @@ def guess_masked(generator: ElectraForMaskedLM, batch: MaskedBatch, sampling: Sa
         sampling.temperature,
         sampling.never_label,
     )
-    return Guesses(samples, _mean(losses, batch.is_used), is_correct & batch.is_used)
+    loss = _sum(losses, batch.is_used) / batch.n_used
+    return Guesses(samples, loss, is_correct & batch.is_used)
 
 
 class UniformGenerator(nn.Module):
@@ -140,7 +148,7 @@ class TwoTowerGenerator(nn.Module):
 
     def guess(self, batch: MaskedBatch, sampling: Sampling) -> Guesses:
         """Samples for the masked tokens; the loss is the mean over all tokens that may be masked."""
-        hidden = self._encode(batch.input_ids, batch.packed, batch.token_type_ids)
+        hidden = self._encode(batch)
         head = self.left.embeddings.word_embeddings.weight, self.generator_lm_bias
         losses, is_correct, samples = self.ops.mlm_head(hidden, *head, batch.input_ids, sampling.uniform)
         samples = samples[batch.positions]
@@ -148,22 +156,23 @@ class TwoTowerGenerator(nn.Module):
             # The corrupted text differs at masked tokens only.
             losses_of_samples, _, _ = self.ops.mlm_head(hidden.index_select(0, batch.positions), *head, samples)
             log_q = batch.place(-losses_of_samples, -losses)
-        return Guesses(samples, _mean(losses, batch.is_candidate), is_correct[batch.positions] & batch.is_used, log_q)
+        loss = _sum(losses, batch.is_candidate) / batch.is_candidate.sum().clamp(min=1)
+        return Guesses(samples, loss, is_correct[batch.positions] & batch.is_used, log_q)
 
-    def _encode(self, input_ids: Tensor, packed: PackedBatch, token_type_ids: Tensor | None) -> Tensor:
-        """Encodes ids [T] as states [T, E], the input of the vocabulary's logits."""
-        tokens, places = torch.arange(len(input_ids), device=input_ids.device), packed.position_ids(len(input_ids))
+    def _encode(self, batch: MaskedBatch) -> Tensor:
+        """Encodes the original text as states [T, E], the input of the vocabulary's logits."""
+        input_ids, packed, types, places = batch.input_ids, batch.packed, batch.token_type_ids, batch.position_ids
+        tokens = torch.arange(len(input_ids), device=input_ids.device)
         first = tokens - places
         last = first + packed.cu_seqlens.diff().long()[torch.bucketize(tokens, packed.cu_seqlens[1:], right=True)] - 1
         backwards = first + last - tokens
-        types = None if token_type_ids is None else token_type_ids[backwards]
-        left = self.left.encode_packed(input_ids, packed, token_type_ids)
-        right = self.right.encode_packed(input_ids[backwards], packed, types, places[backwards])
+        left = self.left.encode_packed(input_ids, packed, types, places)
+        right = self.right.encode_packed(input_ids[backwards], packed, types[backwards], places[backwards])
         before = torch.where(tokens == first, last, tokens - 1)
         after = torch.where(tokens == last, first, tokens + 1)
         states = [left.index_select(0, before), right.index_select(0, backwards[after])]
         return self.generator_predictions(torch.cat(states, -1))
 
 
-def _mean(losses: Tensor, counts: Tensor) -> Tensor:
-    return losses.masked_fill(~counts, 0).sum() / counts.sum().clamp(min=1)
+def _sum(losses: Tensor, counts: Tensor) -> Tensor:
+    return losses.masked_fill(~counts, 0).sum()

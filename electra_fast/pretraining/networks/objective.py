@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import reduce
 from math import floor, log
 from pathlib import Path
 
@@ -144,6 +145,7 @@ class ElectraPretrainingModel(nn.Module):
         is_special = torch.zeros(vocab_size, dtype=torch.bool)
         is_special[[mask_token_id, *special_token_ids]] = True
         self.register_buffer("is_special", is_special, persistent=False)
+        self.register_buffer("is_maskable", ~is_special, persistent=False)
 
         if discriminator_config is not None:
             self.discriminator = ElectraForPreTraining(discriminator_config, impl=impl)
@@ -204,14 +206,13 @@ class ElectraPretrainingModel(nn.Module):
         found = {"is_candidate": batch.is_candidate, "targets": batch.targets, "is_used": batch.is_used}
         losses = []
         if guesses.loss is not None:
-            n_used = batch.is_used.sum().clamp(min=1)
-            found |= {"generator_loss": guesses.loss, "generator_accuracy": guesses.is_correct.sum() / n_used}
+            found |= {"generator_loss": guesses.loss, "generator_accuracy": guesses.is_correct.sum() / batch.n_used}
             found |= {"is_correct": guesses.is_correct}
             losses += [] if self.frozen_generator else [self.gen_weight * guesses.loss]
         if guesses.samples is not None:
             found |= self._detect(batch, guesses)
             losses.append(self.disc_weight * found["discriminator_loss"])
-        return ElectraPretrainingOutput(loss=sum(losses), **found)
+        return ElectraPretrainingOutput(loss=reduce(torch.add, losses), **found)
 
     def _mask(
         self,
@@ -221,7 +222,7 @@ class ElectraPretrainingModel(nn.Module):
         uniform: Tensor,
         word_starts: Tensor | None,
     ) -> MaskedBatch:
-        is_candidate = ~self.is_special[input_ids]
+        is_candidate = self.is_maskable[input_ids]
         if packed.n_padding:
             is_candidate &= packed.is_text(len(input_ids))
         text = input_ids, packed.cu_seqlens, is_candidate
@@ -232,7 +233,10 @@ class ElectraPretrainingModel(nn.Module):
             raise ValueError("whole words are drawn without replacement: expected word_starts to be None, got a tensor")
         else:
             masked = mask_words(*text, word_starts, uniform, *options)
-        return MaskedBatch(input_ids, packed, token_type_ids, is_candidate, *masked)
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(input_ids)
+        position_ids = packed.position_ids(len(input_ids))
+        return MaskedBatch(input_ids, packed, token_type_ids, position_ids, is_candidate, *masked)
 
     def _guess(self, batch: MaskedBatch, uniform: Tensor) -> Guesses:
         """The generator's loss and samples."""
@@ -248,7 +252,9 @@ class ElectraPretrainingModel(nn.Module):
         corrupted_ids, is_replaced = self.ops.place_samples(
             batch.input_ids, batch.positions, guesses.samples, batch.is_used
         )
-        hidden = self.discriminator.electra.encode_packed(corrupted_ids, batch.packed, batch.token_type_ids)
+        hidden = self.discriminator.electra.encode_packed(
+            corrupted_ids, batch.packed, batch.token_type_ids, batch.position_ids
+        )
         if guesses.log_q is None:
             labels = _of_text(batch.packed, is_replaced)
             loss, logits = self.discriminator.discriminator_predictions(hidden, labels)

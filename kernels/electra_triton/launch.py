@@ -22,12 +22,16 @@ def n_programs(device: torch.device, waves: int = 2) -> int:
     return waves * torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def add_matmul(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Adds the product a @ b to `total`, which is fp32 whatever the inputs are: [M, K] x [K, N] -> [M, N]."""
+def matmul_fp32(a: Tensor, b: Tensor, total: Tensor | None = None) -> Tensor:
+    """The product a @ b, accumulated and returned in fp32 whatever the inputs are: [M, K] x [K, N] -> [M, N].
+
+    With `total`, [M, N] fp32, it is added to that in its place.
+    """
     if a.is_cuda and a.dtype != torch.float32:
-        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
-    else:
-        total.addmm_(a.float(), b.float())
+        if total is None:
+            return torch.mm(a, b, out_dtype=torch.float32)
+        return torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
+    return a.float() @ b.float() if total is None else total.addmm_(a.float(), b.float())
 
 
 def matmul(a: Tensor, b: Tensor, plus: Tensor | None = None, out: Tensor | None = None) -> Tensor:

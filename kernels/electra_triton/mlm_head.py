@@ -34,7 +34,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import add_matmul, matmul, power_of_two
+from .launch import matmul, matmul_fp32, power_of_two
 from .linear import product, tile, tile_sizes
 from .partial_sums import sum_partials
 
@@ -279,6 +279,8 @@ def mlm_head_bwd(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Computes dlosses [N] -> gradients of hidden, weight and bias."""
     (n_rows, e), v = hidden.shape, len(bias)
+    if n_rows == 0:
+        return torch.zeros_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias)
     sizes = tile_sizes(BLOCK_COLS, e, hidden.dtype)
     row_blocks = triton.cdiv(n_rows, sizes["BLOCK_ROWS"])
     # Chunks have equal width, except the last one: none is a remainder too small for a GEMM.
@@ -286,20 +288,19 @@ def mlm_head_bwd(
     col_blocks = triton.cdiv(triton.cdiv(v, n_chunks), sizes["BLOCK_COLS"])
     chunk = col_blocks * sizes["BLOCK_COLS"]
     dlogits = hidden.new_empty((row_blocks * sizes["BLOCK_ROWS"], chunk))
-    dhidden = torch.zeros_like(hidden, dtype=torch.float32)
-    dweight = torch.empty_like(weight) if n_rows > 0 else torch.zeros_like(weight)
+    dhidden, dweight = None, torch.empty_like(weight)
     partial = hidden.new_empty((row_blocks, v), dtype=torch.float32)
-    for first in range(0, v if n_rows > 0 else 0, chunk):
+    for first in range(0, v, chunk):
         mlm_head_bwd_kernel[row_blocks * col_blocks,](
             dlosses, lse, hidden, weight, bias, labels, dlogits, partial, n_rows, first, V=v, E=e, CHUNK=chunk, **sizes
         )
         tokens = slice(first, min(first + chunk, v))
         filled = dlogits[:n_rows, : tokens.stop - first]
         matmul(filled.T, hidden, out=dweight[tokens])
-        add_matmul(dhidden, filled, weight[tokens])
+        dhidden = matmul_fp32(filled, weight[tokens], dhidden)
     return dhidden.to(hidden.dtype), dweight, sum_partials(bias.dtype, partial)
 
 
 def chunk_columns(n_rows: int, element_size: int) -> int:
     """The most columns of dlogits at a time: what L2 holds, but enough for a GEMM."""
-    return max(WORKSPACE // (max(1, n_rows) * element_size), LEAST_COLUMNS)
+    return max(WORKSPACE // (n_rows * element_size), LEAST_COLUMNS)

@@ -13,7 +13,8 @@ moves 5 T H: the hidden activation is never written, before or after GELU. The b
 pass over it writes dpre in its place and sums three gradients in registers over all rows that a program visits. With
 the vendor's GEMM for pre it moves 4 T H, where eager torch moves 6 T H and keeps 2 T H since the forward. The other
 GEMMs are the vendor's, too. Sums over tokens are partial sums of each program, [P, 2], [P, 2, H] and [P], and one small
-sum over P completes them: no atomics, the same bits in every run. The number of tokens that count stays on the device.
+launch each way completes them: no atomics, the same bits in every run. The number of tokens that count stays on the
+device.
 
 Numerics: products accumulate in fp32, fp32 inputs without tf32. z is kept in fp32; the loss and its gradient are
 computed from it before it is rounded to logits. The loss is max(z, 0) - z y + log(1 + exp(-|z|)), finite for every
@@ -72,6 +73,26 @@ def rtd_head_fwd_kernel(
         partial = partial_ptr + tl.program_id(0) * 2
         tl.store(partial, tl.sum(tl.where(labels >= 0, losses, 0.0)))
         tl.store(partial + 1, tl.sum((labels >= 0).to(tl.float32)))
+
+
+@triton.jit(do_not_specialize=["n_partial"])
+def rtd_head_mean_kernel(
+    partial_ptr,  # [P, 2] fp32: sum of losses and number of tokens that count
+    loss_ptr,  # [] fp32
+    sums_ptr,  # [2] fp32
+    n_partial,
+    BLOCK: tl.constexpr,
+):
+    losses = tl.zeros((BLOCK,), dtype=tl.float32)
+    counts = tl.zeros((BLOCK,), dtype=tl.float32)
+    for first in range(0, n_partial, BLOCK):
+        rows = first + tl.arange(0, BLOCK)
+        losses += tl.load(partial_ptr + rows * 2, mask=rows < n_partial, other=0.0)
+        counts += tl.load(partial_ptr + rows * 2 + 1, mask=rows < n_partial, other=0.0)
+    total, count = tl.sum(losses, axis=0), tl.sum(counts, axis=0)
+    tl.store(sums_ptr, total)
+    tl.store(sums_ptr + 1, count)
+    tl.store(loss_ptr, tl.div_rn(total, count))
 
 
 @triton.jit(do_not_specialize=["n_rows"])
@@ -156,8 +177,9 @@ def rtd_head_fwd(
         )  # fmt: skip
     if not has_labels:
         return hidden.new_empty(0, dtype=torch.float32), logits, scores, hidden.new_empty(0, dtype=torch.float32)
-    sums = partial.sum(0)
-    return sums[0] / sums[1], logits, scores, sums
+    loss, sums = partial.new_empty(()), partial.new_empty(2)
+    rtd_head_mean_kernel[1,](partial, loss, sums, programs, BLOCK=1024)
+    return loss, logits, scores, sums
 
 
 def rtd_head_bwd(

@@ -141,6 +141,7 @@ def embed_norm_bwd_kernel(
     seed_ptr,  # [1] int64
     dsum_ptr,  # [T, E]
     keys_ptr,  # [2, T] or, with ids, [3, T]: rows in [positions | types | words | one that is not read]
+    dtables_ptr,  # [positions | types | words | one that is not read, E]: zeros, for the segment sum
     partial_ptr,  # [programs, 2, E] fp32: gradients of weight and bias, over the tokens of a program
     n_tokens,
     n_words,
@@ -159,6 +160,14 @@ def embed_norm_bwd_kernel(
     weight = tl.load(weight_ptr + cols, mask=col_mask, other=0.0).to(tl.float32)
     dweight = tl.zeros((BLOCK_ROWS, BLOCK_COLS), dtype=tl.float32)
     dbias = tl.zeros((BLOCK_ROWS, BLOCK_COLS), dtype=tl.float32)
+    nobody = n_positions + n_types
+    if ids_ptr is not None:
+        nobody += n_words
+
+    for block in range(tl.program_id(0), tl.cdiv(nobody + 1, BLOCK_ROWS), tl.num_programs(0)):
+        table_rows = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+        to_tables = dtables_ptr + table_rows.to(tl.int64)[:, None] * E + cols[None, :]
+        tl.store(to_tables, tl.zeros_like(dbias), mask=(table_rows <= nobody)[:, None] & col_mask[None, :])
 
     for block in range(tl.program_id(0), tl.cdiv(n_tokens, BLOCK_ROWS), tl.num_programs(0)):
         tokens = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
@@ -172,10 +181,8 @@ def embed_norm_bwd_kernel(
 
         types = tl.load(types_ptr + tokens, mask=token_mask, other=0)
         positions = tl.load(positions_ptr + tokens, mask=token_mask, other=0)
-        nobody = n_positions + n_types
         ids = tokens
         if ids_ptr is not None:
-            nobody += n_words
             ids = tl.load(ids_ptr + tokens, mask=token_mask, other=0)
             learns = (ids >= 0) & (ids < n_words) & (ids != padding_idx)
             key = tl.where(learns, n_positions + n_types + ids, nobody) + KEY_OF_ROW_0
@@ -259,17 +266,18 @@ def embed_norm_project_bwd(
     programs = min(n_programs(dout.device, waves=4), triton.cdiv(n_tokens, block_rows))
     n_rows = len(position_table) + len(type_table) + (0 if ids is None else len(words))
     dsum = words.new_empty((n_tokens, e))
+    dtables = (words.new_empty if n_tokens > 0 else words.new_zeros)((n_rows + 1, e))
     keys = types.new_empty((2 if ids is None else 3) * n_tokens, dtype=key_dtype(n_rows + 1))
     partial = dout.new_empty((programs, 2, e), dtype=torch.float32)
     threshold, scale = dropout_scalars(dropout_p)
     if n_tokens > 0:
         embed_norm_bwd_kernel[programs,](
             dy, ids, types, positions, words, position_table, type_table, weight, mean, rstd, seed,
-            dsum, keys, partial, n_tokens, len(words), len(position_table), len(type_table), padding_idx,
+            dsum, keys, dtables, partial, n_tokens, len(words), len(position_table), len(type_table), padding_idx,
             threshold, scale, E=e, HAS_DROPOUT=dropout_p > 0,
             BLOCK_ROWS=block_rows, BLOCK_COLS=block_cols, num_warps=4,
         )  # fmt: skip
-    dtables = sum_segments(dsum, keys, n_rows + 1)[:n_rows]
+    sum_segments(dsum, keys, dtables)
     dwords = dsum if ids is None else dsum.new_empty(0)
     dnorm = sum_partials(weight.dtype, partial.view(programs, 2 * e)).view(2, e)
-    return dtables, dwords, dnorm, dproject_weight, dproject_bias
+    return dtables[:n_rows], dwords, dnorm, dproject_weight, dproject_bias

@@ -1,7 +1,8 @@
 """The gradient of embedding tables, without atomics: out[k] = sum of the rows x[t] of all tokens t with key k.
 
 Shapes: x [T, E]; keys [n T]; out [K, E]. Key i belongs to token i % T, so that several lookups of one token (its word,
-its position, its type) are one sum into one tall table. Rows without a token are zero.
+its position, its type) are one sum into one tall table. Rows without a token stay what they are: the caller, who has a
+kernel before this one, fills out with zeros there.
 
 The keys are sorted once, stably, as int16 where 65,536 rows are enough: two passes of a radix sort. Equal keys are then
 neighbours, a segment. Phase 1: a program takes 256 sorted keys, 32 at a time, and adds equal neighbours by a product
@@ -10,8 +11,8 @@ one program goes straight to its row of out. If a segment spans several programs
 fp32. Phase 2: the program in which such a segment begins adds the parts in blocks of 64, so that a segment of n tokens
 (every token is of type 0, every seventh is [MASK]) costs n / 16384 steps in sequence, not n.
 
-Moved: n T E elements read, K E written twice (zeros, then sums), and two fp32 rows per 256 keys. The order of addition
-depends on the keys alone: the same bits in every run.
+Moved: n T E elements read, up to K E written, and two fp32 rows per 256 keys. The order of addition depends on the keys
+alone: the same bits in every run.
 
 Numerics: products of x with 0 and 1 are exact, sums in fp32, one rounding at the end. A token that is not finite spoils
 the sums of the keys that lie in its block of 32, as 0 times infinity is no number.
@@ -114,14 +115,13 @@ def key_dtype(n_rows: int) -> torch.dtype:
     return torch.int16 if n_rows <= 65536 else torch.int32
 
 
-def sum_segments(x: Tensor, keys: Tensor, n_rows: int) -> Tensor:
-    """Computes x [T, E], keys [n T] -> sums [n_rows, E] in the dtype of x.
+def sum_segments(x: Tensor, keys: Tensor, out: Tensor) -> None:
+    """Writes sums of x [T, E] by keys [n T] to the rows of `out`, [K, E] in the dtype of x, that have a key.
 
-    A key is its row less 32768, in `key_dtype(n_rows)`.
+    A key is its row less 32768, in `key_dtype(K)`.
     """
     n_tokens, e = x.shape
     n_keys = len(keys)
-    out = x.new_zeros((n_rows, e))
     chunk, block_keys, block_chunks = 256, 32, 64
     block_cols = min(power_of_two(e), 64 if x.dtype == torch.float32 else 128)
     n_chunks = triton.cdiv(n_keys, chunk)
@@ -137,4 +137,3 @@ def sum_segments(x: Tensor, keys: Tensor, n_rows: int) -> Tensor:
             keys, parts, out, n_keys,
             E=e, CHUNK=chunk, BLOCK_CHUNKS=block_chunks, BLOCK_COLS=join_cols, num_warps=4,
         )  # fmt: skip
-    return out

@@ -91,9 +91,9 @@ class PackedBatch:
 
     def position_ids(self, n_tokens: int) -> Tensor:
         """Each token's place in its sequence, [T] int64."""
-        # Giving the size saves a wait for the device.
-        starts = self.cu_seqlens[:-1].repeat_interleave(self.cu_seqlens.diff(), output_size=n_tokens)
-        return torch.arange(n_tokens, device=starts.device) - starts
+        tokens = torch.arange(n_tokens, device=self.cu_seqlens.device)
+        sequence = torch.bucketize(tokens, self.cu_seqlens[1:], right=True)
+        return tokens - self.cu_seqlens.index_select(0, sequence)
 
     def pack(self, padded: Tensor) -> Tensor:
         """Drops padding: [B, S, ...] -> [T, ...]."""

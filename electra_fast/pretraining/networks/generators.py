@@ -148,7 +148,7 @@ class TwoTowerGenerator(nn.Module):
 
     def guess(self, batch: MaskedBatch, sampling: Sampling) -> Guesses:
         """Samples for the masked tokens; the loss is the mean over all tokens that may be masked."""
-        hidden = self._encode(batch)
+        hidden = self._encode(batch.input_ids, batch.packed, batch.token_type_ids, batch.position_ids)
         head = self.left.embeddings.word_embeddings.weight, self.generator_lm_bias
         losses, is_correct, samples = self.ops.mlm_head(hidden, *head, batch.input_ids, sampling.uniform)
         samples = samples[batch.positions]
@@ -159,9 +159,8 @@ class TwoTowerGenerator(nn.Module):
         loss = _sum(losses, batch.is_candidate) / batch.is_candidate.sum().clamp(min=1)
         return Guesses(samples, loss, is_correct[batch.positions] & batch.is_used, log_q)
 
-    def _encode(self, batch: MaskedBatch) -> Tensor:
-        """Encodes the original text as states [T, E], the input of the vocabulary's logits."""
-        input_ids, packed, types, places = batch.input_ids, batch.packed, batch.token_type_ids, batch.position_ids
+    def _encode(self, input_ids: Tensor, packed: PackedBatch, types: Tensor, places: Tensor) -> Tensor:
+        """Encodes ids, types and positions [T] as states [T, E], the input of the vocabulary's logits."""
         tokens = torch.arange(len(input_ids), device=input_ids.device)
         first = tokens - places
         last = first + packed.cu_seqlens.diff().long()[torch.bucketize(tokens, packed.cu_seqlens[1:], right=True)] - 1

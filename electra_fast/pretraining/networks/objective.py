@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import reduce
 from math import floor, log
 from pathlib import Path
 
@@ -204,15 +203,18 @@ class ElectraPretrainingModel(nn.Module):
         batch = self._mask(input_ids, packed, token_type_ids, random[:2], word_starts)
         guesses = self._guess(batch, random[2])
         found = {"is_candidate": batch.is_candidate, "targets": batch.targets, "is_used": batch.is_used}
-        losses = []
+        loss = None
+        if guesses.samples is not None:
+            found |= self._detect(batch, guesses)
+            loss = self.disc_weight * found["discriminator_loss"]
         if guesses.loss is not None:
             found |= {"generator_loss": guesses.loss, "generator_accuracy": guesses.is_correct.sum() / batch.n_used}
             found |= {"is_correct": guesses.is_correct}
-            losses += [] if self.frozen_generator else [self.gen_weight * guesses.loss]
-        if guesses.samples is not None:
-            found |= self._detect(batch, guesses)
-            losses.append(self.disc_weight * found["discriminator_loss"])
-        return ElectraPretrainingOutput(loss=reduce(torch.add, losses), **found)
+            if loss is None:
+                loss = self.gen_weight * guesses.loss
+            elif not self.frozen_generator:
+                loss = torch.add(loss, guesses.loss, alpha=self.gen_weight)
+        return ElectraPretrainingOutput(loss=loss, **found)
 
     def _mask(
         self,

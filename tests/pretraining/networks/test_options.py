@@ -139,7 +139,7 @@ def test_electrics_negatives_follow_the_cloze_distribution():
     with torch.no_grad():
         output = model(ids, packed, random=torch.Generator().manual_seed(0))
         one = PackedBatch.full(1, 6, ids.device)
-        encoded = model.generator._encode(ids[:6], one, None)
+        encoded = model.generator._encode(ids[:6], one, torch.zeros_like(ids[:6]), one.position_ids(6))
         weight = model.generator.left.embeddings.word_embeddings.weight
         probabilities = (encoded @ weight.T + model.generator.generator_lm_bias).softmax(-1)
     for place in (1, 2, 3, 4):

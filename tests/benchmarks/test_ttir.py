@@ -34,6 +34,9 @@ BY_DATA = {
     "mlm_head_rows_kernel": {"bias_ptr", "weight_ptr"},
 }
 
+# What the interpreter loads and nothing uses: the compiler leaves the load out. In fp32 a parameter is its own master.
+UNUSED = {"adamw_kernel": {"table_ptr"}}
+
 
 def launches(ops, interpret):
     environment = os.environ | {"TRITON_INTERPRET": str(int(interpret)), "OMP_NUM_THREADS": "1"}
@@ -54,9 +57,9 @@ def test_what_is_derived_is_what_kernels_touch(ops):
         for side, found, told in zip(("reads", "writes"), there, here, strict=True):
             for argument in found.keys() | told.keys():
                 what = f"{name} {side} {found.get(argument, 0)} bytes of {argument}, {told.get(argument, 0)} derived"
-                assert found.get(argument, 0) <= told.get(argument, 0), what
+                assert found.get(argument, 0) <= told.get(argument, 0) or argument in UNUSED.get(name, ()), what
                 is_equal = found.get(argument, 0) == told.get(argument, 0)
-                assert is_equal or argument in BY_DATA.get(name, ()), what
+                assert is_equal or argument in BY_DATA.get(name, set()) | UNUSED.get(name, set()), what
 
 
 class Compiled:

@@ -208,7 +208,7 @@ def test_only_the_losses_have_a_gradient(device):
 @pytest.mark.parametrize("n_rows, n_chunks", [(300, 1), (2432, 4), (9728, 15), (10**6, 30)])
 def test_chunks_of_dlogits_fit_into_l2_unless_rows_are_many(n_rows, n_chunks):
     columns = kernels.chunk_columns(n_rows, 2)
-    assert columns == 1024 or columns > 1024 and n_rows * columns * 2 <= 40 * 2**20
+    assert columns == 1024 or (columns > 1024 and n_rows * columns * 2 <= 40 * 2**20)
     assert math.ceil(30522 / columns) == n_chunks
 
 

@@ -1,6 +1,6 @@
 """A training step as CUDA graphs: recorded once, replayed with new inputs.
 
-The paper's small model runs about 900 kernels per step at 16,384 tokens, a few microseconds of work each: launching
+The paper's small model runs about 530 kernels per step at 16,384 tokens, a few microseconds of work each: launching
 them one by one from Python takes longer than computing. There is a recording of a batch's first forward and backward,
 which drops the gradients of the step before; another of a further one, which adds to the first one's gradients; and one
 of the optimizers. What several processes exchange runs between them.

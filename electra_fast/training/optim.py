@@ -20,13 +20,15 @@ Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 class Adam(torch.optim.Optimizer):
     """Base of AdamW and LAMB: clipping, fp32 masters, and rates and step counts that a CUDA graph can read.
 
-    A step with a gradient that is not finite changes nothing and does not count.
+    A step with a gradient that is not finite changes nothing and does not count. Nobody looks for such gradients where
+    there is neither clipping nor a loss scale.
 
     A CUDA graph can record an `update` after a first eager one. A replay reads the rates that `write_lr` wrote last.
 
     Attributes:
-        grad_norm: the global norm before clipping in the last step, a tensor; None without clipping.
-        is_finite: whether all gradients of the last step were finite, a bool tensor; None before the first.
+        grad_norm: the global norm before clipping in the last step, a tensor; None where nobody looks.
+        is_finite: whether all gradients of the last step were finite, a bool tensor, true where nobody looks; None
+            after a step without gradients.
         loss_scale: the `precision.LossScale` by whose value the loss is multiplied before backward, or None. `step`
             adjusts it, `update` does not: several optimizers may share one.
     """
@@ -63,6 +65,7 @@ class Adam(torch.optim.Optimizer):
     @torch.no_grad()
     def update(self) -> None:
         """Updates every parameter that has a gradient, with the rates that `write_lr` wrote last."""
+        self.is_finite = None
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         if not grads:
             return
@@ -97,7 +100,9 @@ class Adam(torch.optim.Optimizer):
 
     def write_lr(self) -> None:
         """Writes every group's `lr`, a number or scalar tensor, to where `update` reads it on the device."""
-        first = next(p for group in self.param_groups for p in group["params"])
+        first = next((p for group in self.param_groups for p in group["params"]), None)
+        if first is None:
+            return
         for _ in range(len(self._rates), len(self.param_groups)):
             self._rates.append(torch.zeros((), dtype=_precise(first.dtype), device=first.device))
         torch._foreach_zero_(self._rates)
@@ -134,19 +139,20 @@ class Adam(torch.optim.Optimizer):
                 self._state_of(p)
 
     def _grad_scale(self, grads: list[Tensor]) -> Tensor:
-        """The factor of all gradients; with clipping it is NaN if any gradient is not finite."""
-        scale = None if self.loss_scale is None else self.loss_scale.value
-        if self.max_grad_norm is None:
-            factor = torch.ones((), device=grads[0].device)
-        else:
-            norm = self._norm(_local(grads))
-            if isinstance(grads[0], DTensor):
-                squares = norm.square()
-                distributed.all_reduce(squares)
-                norm = squares.sqrt()
-            self.grad_norm = norm = norm if scale is None else norm / scale
-            # max_grad_norm - 0 * norm: an infinite norm times zero is NaN.
-            factor = torch.rsub(norm, self.max_grad_norm, alpha=0) / norm.clamp(min=self.max_grad_norm)
+        """The factor of all gradients; with clipping or a loss scale it is NaN if any gradient is not finite."""
+        scale, most = None if self.loss_scale is None else self.loss_scale.value, self.max_grad_norm
+        if most is None and scale is None:
+            return torch.ones((), device=grads[0].device)
+        norm = self._norm(_local(grads))
+        if isinstance(grads[0], DTensor):
+            squares = norm.square()
+            distributed.all_reduce(squares)
+            norm = squares.sqrt()
+        self.grad_norm = norm = norm if scale is None else norm / scale
+        # most - 0 * norm: an infinite norm times zero is NaN.
+        factor = torch.rsub(norm, 1.0 if most is None else most, alpha=0)
+        if most is not None:
+            factor = factor / norm.clamp(min=most)
         return factor if scale is None else factor / scale
 
     def _count_of(self, group: dict[str, Any]) -> Tensor:

@@ -52,5 +52,6 @@ class Step:
     def _update(self) -> None:
         for optimizer in self._optimizers:
             optimizer.update()
-        if (scale := self._optimizers[0].loss_scale) is not None:
-            scale.update(torch.stack([optimizer.is_finite for optimizer in self._optimizers]).all())
+        found = [optimizer.is_finite for optimizer in self._optimizers if optimizer.is_finite is not None]
+        if found and (scale := self._optimizers[0].loss_scale) is not None:
+            scale.update(torch.stack(found).all())

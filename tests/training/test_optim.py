@@ -223,6 +223,25 @@ def test_the_rate_may_be_a_number_or_a_tensor_and_may_change(impl):
         assert torch.equal(x, y)
 
 
+@both_optimizers
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0])
+def test_a_loss_scale_falls_at_overflow_and_knows_no_step_without_gradients(optimizer_class, max_grad_norm):
+    p = torch.nn.Parameter(torch.ones(4, device=DEVICE))
+    optimizer = optimizer_class([p], max_grad_norm=max_grad_norm, impl="torch")
+    optimizer.loss_scale = LossScale(DEVICE, 1024.0)
+    p.grad = torch.full_like(p, math.inf)
+    optimizer.step()
+    p.grad = None
+    optimizer.step()
+    assert optimizer.loss_scale.value == 512 and torch.equal(p, torch.ones_like(p))
+
+
+@both_optimizers
+def test_groups_without_parameters_are_nothing_to_update(optimizer_class):
+    optimizer = optimizer_class([{"params": []}, {"params": [], "weight_decay": 0.0}], impl="torch")
+    assert optimizer.step() is None
+
+
 @both_impls
 @pytest.mark.parametrize("max_grad_norm", [1.0, None])
 def test_the_loss_scale_is_divided_out(max_grad_norm, impl):

@@ -305,8 +305,13 @@ def _blocks(kernel: str, qkv: Tensor, has_dropout: bool, causal: bool) -> dict[s
     """
     is_small = qkv.shape[-1] <= 64
     if qkv.dtype == torch.float32:
-        # Drawing the bits takes registers in the forward.
-        m, n, warps, stages = (32, 16, 4, 2) if is_small and not (kernel == "fwd" and has_dropout) else (16, 16, 4, 2)
+        # Dropout's bits take registers, and causal walks, because they are two loops.
+        m, n, warps, stages = (
+            (32 if is_small and not has_dropout else 16),
+            16,
+            4,
+            1 if kernel == "keys" and causal else 2,
+        )
     elif not has_wide_products(qkv.device):
         m, n, warps, stages = 64, 32, 4, 2
     elif kernel == "keys":

@@ -370,10 +370,9 @@ def adamw(
 ) -> None:
     """One AdamW update, in place on params, masters, exp_avgs and exp_avg_sqs.
 
-    The formula is p -= lr * (m / (sqrt(v) + eps) + weight_decay * p), with eps outside the root. `step` (from 1)
-    switches bias correction on; None leaves it out, as the original ELECTRA does (google-research/electra,
-    model/optimization.py). Gradients are multiplied by `grad_scale` (clipping, loss scale), those in fp32 in place; if
-    it is not finite, nothing changes.
+    p -= lr * (m / (sqrt(v) + eps) + weight_decay * p), with eps outside the root. `step` (from 1) switches bias
+    correction on; None leaves it out, as the original ELECTRA does (google-research/electra, model/optimization.py).
+    Gradients are multiplied by `grad_scale`, those in fp32 in place; if it is not finite, nothing changes.
 
     The moments and `masters` are fp32. A master is the parameter itself if that is fp32, otherwise its precise twin,
     and the parameter is rounded from it. lr, step and grad_scale may be scalars on the device, so that a CUDA graph
@@ -390,10 +389,9 @@ def adamw(
         lists = [list(row) for row in zip(*chosen, strict=True)]
         # torch's fused AdamW passes over memory once: on a CPU it is three times as fast as one op after the other. It
         # divides by a number in fp32 alone. At step infinity nothing is corrected.
-        divisor = torch.as_tensor(grad_scale, dtype=torch.float32, device=device).reciprocal()
-        if dtype == torch.float64:
+        divisor = None if dtype == torch.float64 else torch.as_tensor(grad_scale, device=device).float().reciprocal()
+        if divisor is None:
             torch._foreach_mul_(lists[1], float(grad_scale))
-            divisor = None
         counts = [torch.tensor(math.inf if count is None else float(count), device=device)] * len(chosen)
         options = dict(lr=rate, beta1=beta1, beta2=beta2, weight_decay=decay, eps=eps)
         torch._fused_adamw_(*lists, [], counts, **options, amsgrad=False, maximize=False, grad_scale=divisor)
@@ -419,8 +417,7 @@ def lamb(
 ) -> None:
     """One LAMB update, in place (You et al. 2020, algorithm 2): AdamW's update u, scaled by |p| / |u| of each tensor.
 
-    The ratio is 1 where either norm is 0, and for all tensors if `adapt` is false (LayerNorm and biases in NVIDIA's
-    recipe). The other arguments are those of `adamw`.
+    The ratio is 1 where either norm is 0, and everywhere if `adapt` is false. Other arguments are those of `adamw`.
     """
     if not math.isfinite(grad_scale):
         return

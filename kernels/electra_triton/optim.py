@@ -9,7 +9,7 @@ Tensors are cut into blocks of 2,048 elements, one program each. `owner` [C] int
 follows from the sizes. `table` [2 + K, N] int64 has the tensors' sizes, first blocks and K rows of addresses; the
 kernels cast these to pointers (in Triton's interpreter too). Among them are those of each tensor's lr and step, and one
 more row has the bits of its decay: tensors that differ in these share a launch. Both are built on the host and kept on
-the device by a `_Cache`.
+the device by a `Cache`.
 
 Bytes moved per parameter: AdamW moves 28, in fp32 (reads p, g, m, v; writes p, m, v) and in bf16 (reads g; reads and
 writes master, m, v; writes p). LAMB moves 40: one pass updates the moments and sums p^2 and u^2, another computes u
@@ -23,7 +23,7 @@ per block, then over blocks in a fixed order.
 import dataclasses
 import math
 import struct
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from itertools import accumulate
 from operator import or_
@@ -33,6 +33,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from .device_cache import Cache
 
 _BLOCK = 2048
 _TRITON_DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
@@ -303,33 +305,7 @@ def lamb_apply_kernel(
             _lamb_apply_block(params, state, n_left, rate, corrections, decay, adam, True)
 
 
-class _Cache:
-    """Tensors on the device, by what they are made from. Keeps the youngest, and all that CUDA graphs have recorded."""
-
-    def __init__(self, size: int):
-        self._size, self._recent, self._recorded = size, {}, []
-
-    def get(self, device: torch.device, make: Callable[..., Tensor], *args: Hashable) -> Tensor:
-        """Returns make(*args), made on the host and copied to the device, or the copy of an earlier call."""
-        is_recording = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-        key = (device, make, *args)
-        tensor = self._recent.pop(key, None)
-        if tensor is None:
-            host = make(*args).pin_memory() if device.type == "cuda" else make(*args)
-            tensor = host.to(device, non_blocking=True)
-            if is_recording:
-                # The copy is recorded, not done: only replays can read the tensor, and they need the host's, too.
-                self._recorded.append((host, tensor))
-                return tensor
-        if is_recording:
-            self._recorded.append(tensor)
-        self._recent[key] = tensor
-        if len(self._recent) > self._size:
-            del self._recent[next(iter(self._recent))]
-        return tensor
-
-
-_CACHE = _Cache(64)
+_CACHE = Cache(64)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -150,9 +150,10 @@ def test_the_quick_tests_hold_every_kernel_against_its_reference(pytestconfig, t
     command = [sys.executable, *arguments[:2], "-n", "0", "--collect-only", "-q", *arguments[2:]]
     command.remove(str(max(1, min(12, (os.cpu_count() or 1) * 3 // 4))))
     listed = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    interpreted = {"test_launch_checker.py", "test_large_tensors.py"}  # run on no GPU
     assert {Path(line.split("::")[0].split(":")[0]).name for line in listed if "test_" in line.split(":")[0]} == {
         path.name for path in (tests / "kernels").glob("test_*.py")
-    }
+    } - interpreted
 
 
 def test_ours_has_a_row_before_a_peer_compiles(tmp_path):

@@ -210,7 +210,7 @@ def test_a_tensor_that_starts_anywhere_slows_down_no_other(op, device):
 
 def test_gradients_that_move_are_found(device, monkeypatch):
     """Eager training may give the gradients new memory at every step: more addresses than the cache holds."""
-    monkeypatch.setattr(kernels, "_CACHE", kernels._Cache(4))
+    monkeypatch.setattr(kernels, "_CACHE", kernels.Cache(4))
     ours = make(torch.float32, device, SHAPES[:3])
     theirs = clones(ours)
     gradients = [[torch.randn_like(x) for x in ours[2]] for _ in range(6)]

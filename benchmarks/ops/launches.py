@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from ...kernels import attention_tiles
+from ...kernels import launch
 from ...ops.contracts import library
 
 
@@ -94,7 +94,7 @@ def compiling(arch: int, note: Callable[[Launch], object]) -> Iterator[None]:
         # The ops take other tensors than CUDA's for the interpreter only; here no launch reaches a device either.
         with (
             mock.patch.object(library, "IS_INTERPRETED", True),
-            mock.patch.object(attention_tiles, "compute_major", lambda device: arch // 10),
+            mock.patch.object(launch, "compute_major", lambda device: arch // 10),
             mock.patch.object(JITFunction, "run", compile_only),
         ):
             yield

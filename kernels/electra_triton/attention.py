@@ -37,7 +37,6 @@ from .attention_tiles import (
     draw_dropped,
     dropped_offsets,
     empty_dropped,
-    has_wide_products,
     load_dropped,
     load_tile,
     negate_dropped,
@@ -47,7 +46,7 @@ from .attention_tiles import (
     store_tile,
     visible_keys,
 )
-from .launch import power_of_two
+from .launch import has_wide_products, power_of_two
 from .philox import dropout_scalars
 
 

@@ -18,13 +18,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import attention_tiles
+from . import launch
 from .attention_tiles import (
     LN_2,
     as_words,
     draw_dropped,
     dropped_offsets,
-    has_wide_products,
     load_dropped,
     load_tile,
     negate_dropped,
@@ -160,7 +159,7 @@ def short_bwd_kernel(
 
 def max_short(device: torch.device) -> int:
     """The longest sequence for these kernels: beyond it registers spill, and the kernels for longer ones do better."""
-    return 128 if has_wide_products(device) else 64
+    return 128 if launch.has_wide_products(device) else 64
 
 
 def short_fwd(
@@ -185,7 +184,7 @@ def short_bwd(
     block = power_of_two(max_seqlen)
     # The largest tile leaves a program alone on its SM, which then takes several heads. Blackwell lacks the registers
     # for it, and every device lacks them for causal attention.
-    loads_ahead = block == 128 and attention_tiles.compute_major(qkv.device) == 9 and not constants["CAUSAL"]
+    loads_ahead = block == 128 and launch.compute_major(qkv.device) == 9 and not constants["CAUSAL"]
     heads = math.gcd(n_heads, 4) if loads_ahead else 1
     sums = qkv.new_empty((len(cu_seqlens) - 1, *qkv.shape[1:]), dtype=torch.float32)
     short_bwd_kernel[len(cu_seqlens) - 1, n_heads // heads](

@@ -4,7 +4,6 @@
 """
 
 import math
-from functools import lru_cache
 
 import torch
 import triton
@@ -168,14 +167,3 @@ def empty_dropped(qkv: Tensor, max_seqlen: int, save: bool) -> Tensor:
 def as_words(dropped: Tensor, keys: int) -> Tensor:
     """Dropout's bits as the words of a kernel that has so many keys in a block."""
     return dropped.view(WORDS[keys])
-
-
-@lru_cache
-def compute_major(device: torch.device) -> int:
-    """The major compute capability of the device; a CPU counts as Hopper."""
-    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
-
-
-def has_wide_products(device: torch.device) -> bool:
-    """Whether products read their operands from shared memory, as on Hopper and Blackwell, and not from registers."""
-    return compute_major(device) in (9, 10)

@@ -1,4 +1,4 @@
-"""Helpers of the launchers: sizes of blocks and grids, and the vendor's products with sums in fp32."""
+"""Helpers of the launchers: sizes of blocks and grids, kinds of GPU, and the vendor's products with sums in fp32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +20,17 @@ def n_programs(device: torch.device, waves: int = 2) -> int:
     if device.type == "cpu":  # Triton's interpreter
         return 4
     return waves * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@lru_cache
+def compute_major(device: torch.device) -> int:
+    """The major compute capability of the device; a CPU counts as Hopper."""
+    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
+
+
+def has_wide_products(device: torch.device) -> bool:
+    """Whether products read their operands from shared memory, as on Hopper and Blackwell, and not from registers."""
+    return compute_major(device) in (9, 10)
 
 
 def matmul_fp32(a: Tensor, b: Tensor, total: Tensor | None = None) -> Tensor:

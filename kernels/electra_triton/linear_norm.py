@@ -17,8 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import attention_tiles
-from .launch import matmul, power_of_two
+from .launch import has_wide_products, matmul, power_of_two
 from .linear import product
 from .norm import add_and_normalise, dropout_add_norm_fwd
 from .philox import dropout_scalars
@@ -86,7 +85,7 @@ def linear_norm_fwd(
     mean, rstd = (x.new_empty(n_rows if save else 0, dtype=torch.float32) for _ in range(2))
     threshold, scale = dropout_scalars(dropout_p)
     # Where products read their operands from registers, 128 rows would take more of them than there are.
-    block_rows = 128 if attention_tiles.has_wide_products(x.device) else 64
+    block_rows = 128 if has_wide_products(x.device) else 64
     if n_rows > 0:
         linear_norm_fwd_kernel[triton.cdiv(n_rows, block_rows),](
             x, weight, bias, residual, norm_weight, norm_bias, seed, y, summed, mean, rstd, n_rows, eps, threshold,

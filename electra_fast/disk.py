@@ -13,7 +13,7 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal
 
@@ -374,6 +374,11 @@ def made(directory: str | os.PathLike) -> Path:
     place = _followed(directory)
     if isinstance(place, int):
         raise FileExistsError(f"the output must be a directory, but {directory} is a file")
+    # Another process may remove a directory between two looks of `mkdir`, as a run that ends early does with its own.
+    for _ in range(100):
+        with suppress(FileExistsError, FileNotFoundError):
+            place.mkdir(parents=True, exist_ok=True)
+            return Path(directory)
     place.mkdir(parents=True, exist_ok=True)
     return Path(directory)
 

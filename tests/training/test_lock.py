@@ -114,14 +114,15 @@ def test_a_full_disk_is_told_with_the_name_of_the_lock(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_many_that_take_turns_are_never_two_at_once(tmp_path):
-    """The file is removed and made again all the time."""
+@pytest.mark.parametrize("run", ["run", "of/today/run"])
+def test_many_that_take_turns_are_never_two_at_once(tmp_path, run):
+    """The file and its directories are removed and made again all the time."""
     inside, seen, refused = [0], [], [0]
 
     def work():
         for _ in range(200):
             try:
-                with locked(tmp_path / "run"):
+                with locked(tmp_path / run):
                     inside[0] += 1
                     seen.append(inside[0])
                     time.sleep(0)

@@ -223,6 +223,13 @@ def _mlm_head(key: Key, config: ElectraConfig) -> Case:
     return MlmHeadCase(key, tensors, options, costs)
 
 
+def _masked_mean(key: Key, config: ElectraConfig) -> Case:
+    n = _n_masked(key)
+    options = {"counts": torch.arange(n, device=key.device) < n - n // 50}
+    costs = {FORWARD: Cost((4 + 1) * n), BOTH: Cost((4 + 1 + 1 + 4) * n)}
+    return Case(key, {"values": torch.rand(n, device=key.device)}, options, costs)
+
+
 def _mask_tokens(key: Key, config: ElectraConfig) -> Case:
     t, cu_seqlens = key.tokens, _cu_seqlens(key)
     n_slots = int(MASK_PROB * t) + len(cu_seqlens) - 1
@@ -312,6 +319,7 @@ _MAKERS: dict[str, Callable[[Key, ElectraConfig], Case]] = {
     "feed_forward_block": _feed_forward_block,
     "rtd_head": _rtd_head,
     "mlm_head": _mlm_head,
+    "masked_mean": _masked_mean,
     "mask_tokens": _mask_tokens,
     "place_samples": _place_samples,
     "grad_norm": _grad_norm,

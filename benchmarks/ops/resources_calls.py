@@ -177,6 +177,12 @@ def _mlm_head(inputs: Inputs) -> Calls:
     yield call | dict(uniform=torch.zeros(inputs.n_slots), temperature=2.0, never_label=True)
 
 
+def _masked_mean(inputs: Inputs) -> Calls:
+    counts = torch.ones(inputs.n_slots, dtype=torch.bool)
+    yield dict(values=torch.zeros(inputs.n_slots, requires_grad=True), counts=counts)
+    yield dict(values=counts, counts=counts)
+
+
 def _mask_tokens(inputs: Inputs) -> Calls:
     for length, replacement in product(LENGTHS, (False, True)):
         yield dict(
@@ -226,6 +232,7 @@ CALLS: dict[str, Callable[[Inputs], Calls]] = {
     "feed_forward_block": _feed_forward_block,
     "rtd_head": _rtd_head,
     "mlm_head": _mlm_head,
+    "masked_mean": _masked_mean,
     "mask_tokens": _mask_tokens,
     "place_samples": _place_samples,
     "grad_norm": _grad_norm,

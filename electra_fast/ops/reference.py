@@ -1,17 +1,16 @@
 """Every op in plain torch, one short function each: the oracle of the kernels, the fallback, and the documentation.
 
 Shapes: T packed tokens, B sequences, H hidden size, E embedding size, F intermediate size, V vocabulary size, N masked
-rows, A heads of size D. All functions are differentiable where it has meaning. Only the optimizers write into their
-inputs, and say so. Random numbers of the sampling ops are arguments, so that a result can be repeated exactly. A
+rows, A heads of size D. All functions are differentiable where it has meaning, and none writes into its
+inputs. Random numbers of the sampling ops are arguments, so that a result can be repeated exactly. A
 dropout draws from torch's generator or, with a `seed` [1] int64, the bits that the kernels draw from that seed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import groupby
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -294,6 +293,11 @@ def mlm_head(
     return losses, is_correct, samples
 
 
+def masked_mean(values: Tensor, counts: Tensor) -> Tensor:
+    """The mean of the values [N], fp32 or bool, that count, a scalar in fp32; 0 where none does. counts: [N] bool."""
+    return values.masked_fill(~counts, 0).sum() / counts.sum().clamp(min=1)
+
+
 def mask_tokens(
     input_ids: Tensor,
     cu_seqlens: Tensor,
@@ -347,104 +351,3 @@ def place_samples(input_ids: Tensor, positions: Tensor, samples: Tensor, is_used
     winner = torch.full_like(input_ids, -1).scatter_reduce(0, positions, slots, "amax")
     corrupted = torch.where(winner < 0, input_ids, samples[winner])
     return corrupted, corrupted != input_ids
-
-
-def grad_norm(grads: Sequence[Tensor]) -> Tensor:
-    """The 2-norm of all tensors together, a scalar in fp32."""
-    return torch.nn.utils.get_total_norm([grad.float() if grad.dtype.itemsize < 4 else grad for grad in grads])
-
-
-def adamw(
-    params: Sequence[Tensor],
-    masters: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    exp_avgs: Sequence[Tensor],
-    exp_avg_sqs: Sequence[Tensor],
-    lr: float | Tensor | Sequence[float | Tensor],
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float | Sequence[float],
-    step: int | Tensor | Sequence[int | Tensor] | None = None,
-    grad_scale: float | Tensor = 1.0,
-) -> None:
-    """One AdamW update, in place on params, masters, exp_avgs and exp_avg_sqs.
-
-    p -= lr * (m / (sqrt(v) + eps) + weight_decay * p), with eps outside the root. `step` (from 1) switches bias
-    correction on; None leaves it out, as the original ELECTRA does (google-research/electra, model/optimization.py).
-    Gradients are multiplied by `grad_scale`, those in fp32 in place; if it is not finite, nothing changes.
-
-    The moments and `masters` are fp32. A master is the parameter itself if that is fp32, otherwise its precise twin,
-    and the parameter is rounded from it. lr, step and grad_scale may be scalars on the device, so that a CUDA graph
-    reads them anew at each replay. lr, weight_decay and step are one for all tensors, or one for each.
-    """
-    if not math.isfinite(grad_scale):
-        return
-    grads = [grad if grad.dtype == m.dtype else grad.to(m.dtype) for grad, m in zip(grads, exp_avgs, strict=True)]
-    numbers = zip(*(_of_each(values, len(grads)) for values in (lr, weight_decay, step)), strict=True)
-    alike: dict[tuple, list[tuple[Tensor, ...]]] = {}
-    for own, *tensors in zip(numbers, masters, grads, exp_avgs, exp_avg_sqs, strict=True):
-        alike.setdefault((tensors[0].device, tensors[0].dtype, *own), []).append(tuple(tensors))
-    for (device, dtype, rate, decay, count), chosen in alike.items():
-        lists = [list(row) for row in zip(*chosen, strict=True)]
-        # torch's fused AdamW passes over memory once: on a CPU it is three times as fast as one op after the other. It
-        # divides by a number in fp32 alone. At step infinity nothing is corrected.
-        divisor = None if dtype == torch.float64 else torch.as_tensor(grad_scale, device=device).float().reciprocal()
-        if divisor is None:
-            torch._foreach_mul_(lists[1], float(grad_scale))
-        counts = [torch.tensor(math.inf if count is None else float(count), device=device)] * len(chosen)
-        options = dict(lr=rate, beta1=beta1, beta2=beta2, weight_decay=decay, eps=eps)
-        torch._fused_adamw_(*lists, [], counts, **options, amsgrad=False, maximize=False, grad_scale=divisor)
-    for p, master in zip(params, masters, strict=True):
-        if master is not p:
-            p.copy_(master)
-
-
-def lamb(
-    params: Sequence[Tensor],
-    masters: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    exp_avgs: Sequence[Tensor],
-    exp_avg_sqs: Sequence[Tensor],
-    lr: float | Tensor | Sequence[float | Tensor],
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float | Sequence[float],
-    step: int | Tensor | Sequence[int | Tensor] | None = None,
-    grad_scale: float | Tensor = 1.0,
-    adapt: bool = True,
-) -> None:
-    """One LAMB update, in place (You et al. 2020, algorithm 2): AdamW's update u, scaled by |p| / |u| of each tensor.
-
-    The ratio is 1 where either norm is 0, and everywhere if `adapt` is false. Other arguments are those of `adamw`.
-    """
-    if not math.isfinite(grad_scale):
-        return
-    numbers = zip(*(_of_each(values, len(grads)) for values in (lr, weight_decay, step)), strict=True)
-    tensors = zip(params, masters, grads, exp_avgs, exp_avg_sqs, strict=True)
-    for (p, master, grad, m, v), (rate, decay, count) in zip(tensors, numbers, strict=True):
-        correction, denominator = _move_moments(grad.to(m.dtype) * grad_scale, m, v, beta1, beta2, eps, count)
-        update = m / correction / denominator + decay * master
-        p_norm, u_norm = master.norm(), update.norm()
-        ratio = torch.where((p_norm > 0) & (u_norm > 0) & adapt, p_norm / u_norm, 1.0)
-        master.sub_(update * (rate * ratio))
-        if master is not p:
-            p.copy_(master)
-
-
-def _of_each(values: Any, n_tensors: int) -> list[float | None]:
-    """Each tensor's number, from one for all or one for each; a number on a device is read once."""
-    given = values if isinstance(values, Sequence) else [values] * n_tensors
-    read = {id(x): x.item() if isinstance(x, Tensor) else x for x in {id(x): x for x in given}.values()}
-    return [read[id(x)] for x in given]
-
-
-def _move_moments(
-    grad: Tensor, m: Tensor, v: Tensor, beta1: float, beta2: float, eps: float, step: int | None
-) -> tuple[float, Tensor]:
-    """Updates Adam's moments in place; returns the correction to divide m by, and sqrt(v) + eps with v corrected."""
-    m.mul_(beta1).add_(grad, alpha=1 - beta1)
-    v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-    correction1, correction2 = (1.0, 1.0) if step is None else (1 - beta1**step, 1 - beta2**step)
-    return correction1, (v / correction2).sqrt_().add_(eps)

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from . import cpu, reference, reference_blocks
+from . import cpu, reference, reference_blocks, reference_optim
 
 Impl = Literal["auto", "triton", "torch"]
 Activation = str | Callable[[Tensor], Tensor]
@@ -76,11 +76,12 @@ OPS: dict[str, Op] = {
         ),
         Op(reference.rtd_head, "rtd_head", reference.rtd_head_with),
         Op(reference.mlm_head, "mlm_head", cpu_module="cpu_mlm_head"),
+        Op(reference.masked_mean, "masked_mean"),
         Op(reference.mask_tokens, "masking"),
         Op(reference.place_samples, "masking"),
-        Op(reference.grad_norm, "optim"),
-        Op(reference.adamw, "optim"),
-        Op(reference.lamb, "optim"),
+        Op(reference_optim.grad_norm, "optim"),
+        Op(reference_optim.adamw, "optim"),
+        Op(reference_optim.lamb, "optim"),
     )
 }
 
@@ -200,8 +201,8 @@ def draw_seeds(n: int, device: torch.device) -> Tensor | None:
 class Ops:
     """All ops, each bound to the implementation that serves it, and the seeds for the dropouts of a forward.
 
-    Signatures and shapes are those of `electra_fast.ops.reference` and `reference_blocks`. `linear_gelu`, `rtd_head`
-    and `feed_forward_block` compute the activation that was given to `select`. `draw_seeds(n, device)` gives [n] int64,
+    Signatures and shapes are those of `electra_fast.ops.reference`, `reference_blocks` and `reference_optim`.
+    `linear_gelu`, `rtd_head` and `feed_forward_block` compute the activation that was given to `select`. `draw_seeds(n, device)` gives [n] int64,
     or None where torch, or C++, draws by itself.
     """
 
@@ -213,6 +214,7 @@ class Ops:
     feed_forward_block: Callable[..., Tensor]
     rtd_head: Callable[..., tuple[Tensor | None, Tensor]]
     mlm_head: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    masked_mean: Callable[..., Tensor]
     mask_tokens: Callable[..., tuple[Tensor, ...]]
     place_samples: Callable[..., tuple[Tensor, Tensor]]
     grad_norm: Callable[..., Tensor]

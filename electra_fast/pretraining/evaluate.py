@@ -79,7 +79,7 @@ def evaluate(model: ElectraPretrainingModel, sequences: Tensor, seed: int = 0) -
         unigram_loss=_entropy(input_ids[~model.is_special[input_ids]]),
         unigram_accuracy=int(targets[is_used].bincount().max()) / n_masked,
         generator_loss=_mean(outputs, "generator_loss", [output.is_used.sum() for output in outputs]),
-        generator_accuracy=None if is_correct is None else int(is_correct.sum()) / n_masked,
+        generator_accuracy=None if is_correct is None else int(is_correct[is_used].sum()) / n_masked,
         generator_sampled_accuracy=1 - n_changed / n_masked if has_sampled_accuracy else None,
         discriminator_loss=_mean(outputs, "discriminator_loss", [len(ids) for ids in inputs]),
         **_discriminator_metrics(outputs),

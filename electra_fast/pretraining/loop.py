@@ -79,7 +79,10 @@ class TrainingLoop(Loop):
         if world.device.type == "cuda" and (peak := peak_flops(torch.cuda.get_device_name(world.device))):
             self._peak_flops = world.size * peak
         n_sequences = recipe.batch_size // n_parts
+        # Batches without padding differ in their ids alone: what else an update reads is made once.
         self._unpadded = PackedBatch.full(n_sequences, recipe.seq_length, world.device)
+        self._places = self._unpadded.position_ids(n_sequences * recipe.seq_length)
+        self._types = torch.zeros_like(self._places)
         n_kept = max(1, _SCORED_TOKENS // (n_sequences * recipe.seq_length))
         self._scored: deque[tuple[Tensor, Tensor]] = deque(maxlen=n_kept)
         self._names: list[str] = []
@@ -144,16 +147,19 @@ class TrainingLoop(Loop):
         token_type_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Runs forward and backward on ids [b, S]; random: [b, 3, S]; is_token: [b, S] bool, None without padding."""
-        packed = self._unpadded
+        packed, types, places, numbers = self._unpadded, self._types, self._places, random.transpose(0, 1).flatten(1)
         if is_token is not None:
             # On a GPU no shape may depend on the lengths; on a CPU padding would cost time.
             packed = (PackedBatch.with_padding if is_token.is_cuda else PackedBatch.from_mask)(is_token)
+            types, places = packed.pack(token_type_ids), None
+            numbers = numbers if packed.indices is None else numbers.index_select(1, packed.indices)
         output = self.model(
             packed.pack(input_ids),
             packed,
-            None if token_type_ids is None else packed.pack(token_type_ids),
-            random=packed.pack(random.transpose(1, 2)).T,
+            types,
+            random=numbers,
             word_starts=packed.pack(word_starts) if self.recipe.whole_word else None,
+            position_ids=places,
         )
         self._backward(output.loss, 1 / self.accumulate)
         return {name: value.detach() for name, value in output.items()}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from electra_fast.kernels import optim as kernels
 
-from electra_fast.ops import reference
+from electra_fast.ops import reference_optim
 from electra_fast.ops.contracts import optim
 from electra_fast.ops.testing import assert_within_budget
 
@@ -65,7 +65,7 @@ def test_every_one_of_many_tensors_is_updated(op, options, dtype, device):
     ours = make(dtype, device)
     theirs = clones(ours)
     for step in (1, 2):
-        for module, lists in ((optim, ours), (reference, theirs)):
+        for module, lists in ((optim, ours), (reference_optim, theirs)):
             getattr(module, op)(*lists, lr=0.01, step=step, **HYPER, **options)
     for got, expected in zip(ours[1:], theirs[1:], strict=True):
         for x, y in zip(got, expected, strict=True):
@@ -74,7 +74,7 @@ def test_every_one_of_many_tensors_is_updated(op, options, dtype, device):
         assert torch.equal(p, master.to(dtype))
 
 
-@pytest.mark.parametrize("module", [optim, reference], ids=["triton", "torch"])
+@pytest.mark.parametrize("module", [optim, reference_optim], ids=["triton", "torch"])
 @pytest.mark.parametrize("op", ["adamw", "lamb"])
 def test_each_tensor_may_have_its_own_rate_decay_and_count(op, module, device):
     ours, rate, count = make(torch.bfloat16, device), torch.tensor(0.5, device=device), torch.tensor(3, device=device)
@@ -144,7 +144,7 @@ def test_lamb_without_eps(device):
     """What lies beyond a tensor's end counts for nothing, and not for 0 / 0."""
     ours = make(torch.float32, device, [(5,), (2050,)])
     theirs = clones(ours)
-    for module, lists in ((optim, ours), (reference, theirs)):
+    for module, lists in ((optim, ours), (reference_optim, theirs)):
         module.lamb(*lists, lr=0.1, **HYPER | {"eps": 0.0})
     torch.testing.assert_close(bits(ours), bits(theirs), rtol=5e-6, atol=1e-6)
 
@@ -152,7 +152,7 @@ def test_lamb_without_eps(device):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_grad_norm(dtype, device):
     grads = make(dtype, device)[2]
-    exact = reference.grad_norm([x.double() for x in grads])
+    exact = reference_optim.grad_norm([x.double() for x in grads])
     norm = optim.grad_norm(grads)
     assert norm.dtype == torch.float32
     assert norm.shape == ()
@@ -215,7 +215,7 @@ def test_gradients_that_move_are_found(device, monkeypatch):
     theirs = clones(ours)
     gradients = [[torch.randn_like(x) for x in ours[2]] for _ in range(6)]
     for grads in gradients:
-        for module, lists in ((optim, ours), (reference, theirs)):
+        for module, lists in ((optim, ours), (reference_optim, theirs)):
             module.adamw(*lists[:2], grads, *lists[3:], lr=0.01, **HYPER)
     assert len(kernels._CACHE._recent) == 4
     torch.testing.assert_close(bits(ours), bits(theirs))

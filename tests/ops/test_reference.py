@@ -7,7 +7,7 @@ import torch
 from torch.autograd import gradcheck
 
 from electra_fast.model.packing import cu_seqlens_of
-from electra_fast.ops import reference
+from electra_fast.ops import reference, reference_optim
 
 LENGTHS = [[5], [1], [3, 7, 1], [4, 4, 4], [2, 0, 3], [0]]
 
@@ -130,6 +130,13 @@ def test_rtd_head():
     assert reference.rtd_head(hidden, dense, dense_bias, prediction, offset)[0] is None
 
 
+def test_masked_mean():
+    values, counts = fp64(5), torch.tensor([True, False, True, True, False])
+    assert torch.autograd.gradcheck(lambda x: reference.masked_mean(x, counts), fp64(5).requires_grad_())
+    assert reference.masked_mean(values, counts) == (values[0] + values[2] + values[3]) / 3
+    assert reference.masked_mean(values, torch.zeros(5, dtype=torch.bool)) == 0
+
+
 def test_mlm_head_loss_and_accuracy():
     hidden, weight, bias = fp64(6, 4), fp64(9, 4), fp64(9)
     labels = torch.tensor([0, 8, 3, 3, 1, 2])
@@ -173,7 +180,7 @@ def test_mlm_head_at_the_ends_of_the_unit_interval(uniform):
 def test_lamb_against_the_paper():
     p, grad = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
     ours, m, v = p.clone(), torch.zeros_like(p), torch.zeros_like(p)
-    reference.lamb([ours], [ours], [grad], [m], [v], 0.1, 0.9, 0.999, 1e-6, 0.01, step=1)
+    reference_optim.lamb([ours], [ours], [grad], [m], [v], 0.1, 0.9, 0.999, 1e-6, 0.01, step=1)
     update = grad / (grad.abs() + 1e-6) + 0.01 * p
     torch.testing.assert_close(ours, p - 0.1 * p.norm() / update.norm() * update, rtol=0, atol=1e-12)
 
@@ -184,7 +191,7 @@ def test_lamb_without_adaptation_is_adamw():
     hyper = (0.1, 0.9, 0.999, 1e-6, 0.01)
     for step in (1, 2, 3):
         for update, (p, m, v), options in zip(
-            (reference.lamb, reference.adamw), states, ({"adapt": False}, {}), strict=True
+            (reference_optim.lamb, reference_optim.adamw), states, ({"adapt": False}, {}), strict=True
         ):
             update([p], [p], [grad], [m], [v], *hyper, step=step, **options)
     torch.testing.assert_close(states[0][0], states[1][0], rtol=0, atol=1e-12)
@@ -192,7 +199,7 @@ def test_lamb_without_adaptation_is_adamw():
 
 def test_lamb_leaves_a_zero_tensor_without_nan():
     p, grad = torch.zeros(3), torch.zeros(3)
-    reference.lamb([p], [p], [grad], [torch.zeros(3)], [torch.zeros(3)], 0.1, 0.9, 0.999, 1e-6, 0.01)
+    reference_optim.lamb([p], [p], [grad], [torch.zeros(3)], [torch.zeros(3)], 0.1, 0.9, 0.999, 1e-6, 0.01)
     assert torch.equal(p, torch.zeros(3))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from electra_fast import ElectraConfig, ElectraForPreTraining, ElectraModel
-from electra_fast.ops import cpu, reference, reference_blocks, registry
+from electra_fast.ops import cpu, reference, reference_blocks, reference_optim, registry
 from electra_fast.ops.contracts import cpu_library, library
 
 
@@ -36,7 +36,7 @@ def without_gpu(monkeypatch):
 def test_every_op_has_all_implementations_with_one_name():
     selected = registry.select("torch")
     for name, op in registry.OPS.items():
-        module = reference if hasattr(reference, name) else reference_blocks
+        module = next(module for module in (reference, reference_blocks, reference_optim) if hasattr(module, name))
         assert getattr(selected, name) is op.torch is getattr(module, name)
         assert op.triton.__name__ == op.cpu.__name__ == name
         assert (op.cpu is op.torch) == (op.cpu_module is None)

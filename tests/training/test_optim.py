@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from electra_fast.ops import reference
+from electra_fast.ops import reference_optim
 from electra_fast.training.optim import LAMB, AdamW, decay_groups
 from electra_fast.training.precision import LossScale
 from electra_fast.training.schedule import warmup_decay
@@ -280,7 +280,7 @@ def test_lamb_adapts_where_there_is_decay_unless_told(adapt, impl):
     for params, decay, adapts in ((theirs[2:], 0.01, True), (theirs[:2], 0.0, bool(adapt))):
         values, grads = [p.detach() for p in params], [p.grad for p in params]
         moments = [[torch.zeros_like(p) for p in values] for _ in range(2)]
-        reference.lamb(values, values, grads, *moments, 0.1, 0.9, 0.999, 1e-6, decay, step=1, adapt=adapts)
+        reference_optim.lamb(values, values, grads, *moments, 0.1, 0.9, 0.999, 1e-6, decay, step=1, adapt=adapts)
     for x, y in zip(ours, theirs, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
 

@@ -39,7 +39,7 @@ def adamw(
     step: int | Tensor | Sequence[int | Tensor] | None = None,
     grad_scale: float | Tensor = 1.0,
 ) -> None:
-    """One AdamW update, in place on params, masters, exp_avgs and exp_avg_sqs; see `reference.adamw`."""
+    """One AdamW update, in place on params, masters, exp_avgs and exp_avg_sqs; see `reference_optim.adamw`."""
     from ...kernels import optim
 
     _check("adamw", params=params, masters=masters, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)
@@ -64,7 +64,7 @@ def lamb(
     grad_scale: float | Tensor = 1.0,
     adapt: bool = True,
 ) -> None:
-    """One LAMB update, in place on params, masters, exp_avgs and exp_avg_sqs; see `reference.lamb`."""
+    """One LAMB update, in place on params, masters, exp_avgs and exp_avg_sqs; see `reference_optim.lamb`."""
     from ...kernels import optim
 
     _check("lamb", params=params, masters=masters, grads=grads, exp_avgs=exp_avgs, exp_avg_sqs=exp_avg_sqs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -41,11 +40,6 @@ class MaskedBatch:
     targets: Tensor
     is_used: Tensor
 
-    @cached_property
-    def n_used(self) -> Tensor:
-        """The number of slots in use, a divisor: scalar, at least 1."""
-        return self.is_used.sum().clamp(min=1)
-
     def place(self, values: Tensor, over: Tensor) -> Tensor:
         """Writes the used slots' values [N] over [T]; a token with several slots gets the largest value."""
         # Unused slots write to an extra entry behind the last token.
@@ -70,7 +64,7 @@ class Guesses:
     Attributes:
         samples: [N] int64, the replacements; None if none were asked for.
         loss: scalar; None without a network.
-        is_correct: [N] bool, whether the likeliest token is the true one; None without a network.
+        is_correct: [N] bool, whether the likeliest token of a slot in use is the true one; None without a network.
         log_q: [T], the log-probability of each token of the corrupted text given the others, without gradient; None
             unless a cloze model made it.
     """
@@ -94,8 +88,7 @@ def guess_masked(generator: ElectraForMaskedLM, batch: MaskedBatch, sampling: Sa
         sampling.temperature,
         sampling.never_label,
     )
-    loss = _sum(losses, batch.is_used) / batch.n_used
-    return Guesses(samples, loss, is_correct & batch.is_used)
+    return Guesses(samples, generator.ops.masked_mean(losses, batch.is_used), is_correct)
 
 
 class UniformGenerator(nn.Module):
@@ -156,8 +149,8 @@ class TwoTowerGenerator(nn.Module):
             # The corrupted text differs at masked tokens only.
             losses_of_samples, _, _ = self.ops.mlm_head(hidden.index_select(0, batch.positions), *head, samples)
             log_q = batch.place(-losses_of_samples, -losses)
-        loss = _sum(losses, batch.is_candidate) / batch.is_candidate.sum().clamp(min=1)
-        return Guesses(samples, loss, is_correct[batch.positions] & batch.is_used, log_q)
+        loss = self.ops.masked_mean(losses, batch.is_candidate)
+        return Guesses(samples, loss, is_correct[batch.positions], log_q)
 
     def _encode(self, input_ids: Tensor, packed: PackedBatch, types: Tensor, places: Tensor) -> Tensor:
         """Encodes ids, types and positions [T] as states [T, E], the input of the vocabulary's logits."""
@@ -171,7 +164,3 @@ class TwoTowerGenerator(nn.Module):
         after = torch.where(tokens == last, first, tokens + 1)
         states = [left.index_select(0, before), right.index_select(0, backwards[after])]
         return self.generator_predictions(torch.cat(states, -1))
-
-
-def _sum(losses: Tensor, counts: Tensor) -> Tensor:
-    return losses.masked_fill(~counts, 0).sum()

@@ -57,7 +57,7 @@ class ElectraPretrainingOutput(ModelOutput):
         is_candidate: [T] bool, tokens that may be masked: all but the special ones.
         corrupted_ids: [T] int64, the text that the discriminator read.
         targets, is_correct, is_used: [N], the true token of each masked slot, whether it is the generator's likeliest
-            token, and whether the slot is in use.
+            token, and whether the slot is in use; only then do the others mean anything.
     """
 
     loss: Tensor | None = None
@@ -186,6 +186,7 @@ class ElectraPretrainingModel(nn.Module):
         token_type_ids: Tensor | None = None,
         random: Tensor | torch.Generator | None = None,
         word_starts: Tensor | None = None,
+        position_ids: Tensor | None = None,
     ) -> ElectraPretrainingOutput:
         """Masks, generates, corrupts and detects.
 
@@ -196,11 +197,12 @@ class ElectraPretrainingModel(nn.Module):
             random: [3, T] fp32 in [0, 1), numbers that decide which tokens are chosen, which of them become [MASK], and
                 what is sampled for them; or a generator to draw them from, by default torch's own.
             word_starts: [T] bool, the first token of each word, to mask whole words; None masks single tokens.
+            position_ids: [T] int64; by default each token's place in its sequence.
         """
         if not isinstance(random, Tensor):
             source = input_ids.device if random is None else random.device
             random = torch.rand(3, len(input_ids), generator=random, device=source).to(input_ids.device)
-        batch = self._mask(input_ids, packed, token_type_ids, random[:2], word_starts)
+        batch = self._mask(input_ids, packed, token_type_ids, random[:2], word_starts, position_ids)
         guesses = self._guess(batch, random[2])
         found = {"is_candidate": batch.is_candidate, "targets": batch.targets, "is_used": batch.is_used}
         loss = None
@@ -208,8 +210,8 @@ class ElectraPretrainingModel(nn.Module):
             found |= self._detect(batch, guesses)
             loss = self.disc_weight * found["discriminator_loss"]
         if guesses.loss is not None:
-            found |= {"generator_loss": guesses.loss, "generator_accuracy": guesses.is_correct.sum() / batch.n_used}
-            found |= {"is_correct": guesses.is_correct}
+            accuracy = self.ops.masked_mean(guesses.is_correct, batch.is_used)
+            found |= {"generator_loss": guesses.loss, "generator_accuracy": accuracy, "is_correct": guesses.is_correct}
             if loss is None:
                 loss = self.gen_weight * guesses.loss
             elif not self.frozen_generator:
@@ -223,6 +225,7 @@ class ElectraPretrainingModel(nn.Module):
         token_type_ids: Tensor | None,
         uniform: Tensor,
         word_starts: Tensor | None,
+        position_ids: Tensor | None = None,
     ) -> MaskedBatch:
         is_candidate = self.is_maskable[input_ids]
         if packed.n_padding:
@@ -237,7 +240,8 @@ class ElectraPretrainingModel(nn.Module):
             masked = mask_words(*text, word_starts, uniform, *options)
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
-        position_ids = packed.position_ids(len(input_ids))
+        if position_ids is None:
+            position_ids = packed.position_ids(len(input_ids))
         return MaskedBatch(input_ids, packed, token_type_ids, position_ids, is_candidate, *masked)
 
     def _guess(self, batch: MaskedBatch, uniform: Tensor) -> Guesses:

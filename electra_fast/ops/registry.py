@@ -202,8 +202,8 @@ class Ops:
     """All ops, each bound to the implementation that serves it, and the seeds for the dropouts of a forward.
 
     Signatures and shapes are those of `electra_fast.ops.reference`, `reference_blocks` and `reference_optim`.
-    `linear_gelu`, `rtd_head` and `feed_forward_block` compute the activation that was given to `select`. `draw_seeds(n, device)` gives [n] int64,
-    or None where torch, or C++, draws by itself.
+    `linear_gelu`, `rtd_head` and `feed_forward_block` compute the activation that was given to `select`.
+    `draw_seeds(n, device)` gives [n] int64, or None where torch, or C++, draws by itself.
     """
 
     embed_norm_project: Callable[..., Tensor]

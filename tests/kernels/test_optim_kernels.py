@@ -55,7 +55,7 @@ def test_errors_are_within_the_budget(op, dtype, step, device):
     _, _, (grad,), (exp_avg,), (exp_avg_sq,) = make(dtype, device, [(10007,)])
     tensors = dict(grad=grad, master=torch.randn(10007, device=device), exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
     options = dict(lr=0.0123, step=step, grad_scale=0.7)
-    functions = (updated(getattr(module, op)) for module in (optim, reference))
+    functions = (updated(getattr(module, op)) for module in (optim, reference_optim))
     assert_within_budget(*functions, tensors, backward=False, **options)
 
 

@@ -1,0 +1,145 @@
+"""The parameters of the eight classes: their shapes, their first values, and their names in files of PyTorch.
+
+Parameters are dictionaries within dictionaries, with the parts of a module's name as keys, as in Flax:
+
+    electra.encoder.layer.0.output.dense.weight [H, F]     {"electra": {"encoder": {"layer": {"0": {"output": {"dense":
+                                                           {"kernel": [F, H]}}}}}}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+Path = tuple[str, ...]
+Shapes = dict[str, Any]
+"""Shapes, tuples of ints, in dictionaries within dictionaries."""
+
+# Names of leaves in PyTorch's files. A kernel is transposed there.
+_TORCH_LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
+
+
+# Shapes
+
+
+def shapes(config: Any, kind: str) -> Shapes:
+    """The shapes of a class's parameters; `kind` is a key of `HEADS`."""
+    base = _encoder(config)
+    return base if kind == "Model" else {"electra": base, **_head(config, kind)}
+
+
+def _dense(n_in: int, n_out: int) -> Shapes:
+    return {"kernel": (n_in, n_out), "bias": (n_out,)}
+
+
+def _norm(size: int) -> Shapes:
+    return {"scale": (size,), "bias": (size,)}
+
+
+def _encoder(config: Any) -> Shapes:
+    width, narrow = config.hidden_size, config.embedding_size
+    rows = {"word": config.vocab_size, "position": config.max_position_embeddings, "token_type": config.type_vocab_size}
+    embeddings = {f"{kind}_embeddings": {"embedding": (n, narrow)} for kind, n in rows.items()}
+    projection = {} if narrow == width else {"embeddings_project": _dense(narrow, width)}
+    layers = {str(i): _layer(config) for i in range(config.num_hidden_layers)}
+    return {"embeddings": {**embeddings, "LayerNorm": _norm(narrow)}, **projection, "encoder": {"layer": layers}}
+
+
+def _layer(config: Any) -> Shapes:
+    width, inner = config.hidden_size, config.intermediate_size
+
+    def residual(n_in: int) -> Shapes:
+        return {"dense": _dense(n_in, width), "LayerNorm": _norm(width)}
+
+    def attention() -> Shapes:
+        return {"self": {name: _dense(width, width) for name in ("query", "key", "value")}, "output": residual(width)}
+
+    return {
+        "attention": attention(),
+        **({"crossattention": attention()} if config.add_cross_attention else {}),
+        "intermediate": {"dense": _dense(width, inner)},
+        "output": residual(inner),
+    }
+
+
+def _head(config: Any, kind: str) -> Shapes:
+    width, narrow, n_labels = config.hidden_size, config.embedding_size, config.num_labels
+    if kind == "ForPreTraining":
+        return {"discriminator_predictions": {"dense": _dense(width, width), "dense_prediction": _dense(width, 1)}}
+    if kind in ("ForMaskedLM", "ForCausalLM"):
+        logits = _dense(narrow, config.vocab_size)
+        if config.tie_word_embeddings:  # the kernel is the word table
+            del logits["kernel"]
+        predictions = {"LayerNorm": _norm(narrow), "dense": _dense(width, narrow)}
+        return {"generator_predictions": predictions, "generator_lm_head": logits}
+    if kind == "ForSequenceClassification":
+        return {"classifier": {"dense": _dense(width, width), "out_proj": _dense(width, n_labels)}}
+    if kind == "ForTokenClassification":
+        return {"classifier": _dense(width, n_labels)}
+    if kind == "ForQuestionAnswering":
+        return {"qa_outputs": _dense(width, n_labels)}
+    assert kind == "ForMultipleChoice", kind
+    if not config.summary_use_proj:
+        return {"classifier": _dense(width, 1)}
+    size = n_labels if getattr(config, "summary_proj_to_labels", False) and n_labels > 0 else width
+    return {"sequence_summary": {"summary": _dense(width, size)}, "classifier": _dense(width, 1)}
+
+
+# Trees
+
+
+def flatten(tree: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """The leaves of dictionaries within dictionaries, each with its path."""
+    for key, value in tree.items():
+        path = (*above, str(key))
+        if isinstance(value, Mapping):
+            yield from flatten(value, path)
+        else:
+            yield path, value
+
+
+def unflatten(leaves: Mapping[Path, Any]) -> dict[str, Any]:
+    """Dictionaries within dictionaries from leaves by their paths."""
+    tree: dict[str, Any] = {}
+    for path, value in leaves.items():
+        place = tree
+        for key in path[:-1]:
+            place = place.setdefault(key, {})
+        place[path[-1]] = value
+    return tree
+
+
+# First values
+
+
+def initial_values(shapes: Shapes, std: float, seed: int, padding_row: int | None = None) -> dict[str, Any]:
+    """Fresh parameters in fp32: matrices and tables normal with `std`, biases 0, LayerNorms 1 and 0.
+
+    `padding_row` of the word table is zero.
+    """
+    generator = np.random.default_rng(seed)
+    leaves = {path: _first_value(path[-1], shape, std, generator) for path, shape in flatten(shapes)}
+    if padding_row is not None:
+        words = next(value for path, value in leaves.items() if path[-2:] == ("word_embeddings", "embedding"))
+        words[padding_row] = 0
+    return unflatten(leaves)
+
+
+def _first_value(leaf: str, shape: tuple[int, ...], std: float, generator: np.random.Generator) -> np.ndarray:
+    if leaf in ("kernel", "embedding"):
+        return generator.standard_normal(shape, np.float32) * np.float32(std)
+    return np.full(shape, leaf == "scale", np.float32)
+
+
+# Names
+
+
+def torch_name(path: Path) -> str:
+    """The name in PyTorch's files of the parameter with a path; that of a kernel is of its transpose."""
+    return ".".join((*path[:-1], _TORCH_LEAVES[path[-1]]))
+
+
+def is_transposed(path: Path) -> bool:
+    return path[-1] == "kernel"

@@ -131,7 +131,7 @@ class Network:
         inputs_embeds: Array | None = None,
         key: Array | None = None,
     ) -> Array:
-        """dropout(LayerNorm(word + type + position)), projected E -> H where the widths differ: ids [B, S] -> [B, S, H].
+        """dropout(LayerNorm(word + type + position)), projected E -> H where the widths differ: [B, S] -> [B, S, H].
 
         Token types that are not given are zeros; `inputs_embeds [B, S, E]` takes the place of the word lookup.
         """

@@ -19,17 +19,16 @@ from torch import Tensor
 
 from ..disk import read_json_object
 from ..hub.files import find_file
-from ..hub.weights import file_names, modern_names, origins, read_state_dict
+from ..hub.names import modern_names, origins
+from ..hub.weights import FORMATS, file_names, read_state_dict
 from ..tokenizer import ElectraTokenizer
 from ..tokenizer.files import TOKENIZER_FILE, VOCAB_FILE, read_vocab
 from . import tf1_names
-from .foreign_weights import FLAX_FILE, TF_FILE, read_flax, read_keras
 from .network import Network, build_network
 from .tf1_bundle import Tf1Bundle
 from .tf1_names import NetworkName
 
 NETWORKS: tuple[NetworkName, ...] = ("discriminator", "generator")
-_FOREIGN = {TF_FILE: read_keras, FLAX_FILE: read_flax}
 # Parts of a BERT that an ELECTRA has too, one with the same width for embeddings and encoder.
 _BERT_ENCODER = ("electra.embeddings.", "electra.encoder.")
 
@@ -93,7 +92,7 @@ def tokenizer_of(vocab: str | os.PathLike, max_length: int) -> ElectraTokenizer:
 def _is_tf1(source: str | os.PathLike) -> bool:
     path = Path(source)
     if path.is_dir():
-        has_hub = any((path / name).is_file() for name in (*file_names("safetensors"), *file_names("bin"), *_FOREIGN))
+        has_hub = any((path / name).is_file() for format in FORMATS for name in file_names(format))
         return not has_hub and any(any(path.glob(pattern)) for pattern in ("*.index", "*.data-*"))
     return path.is_file() or (path.parent.is_dir() and any(path.parent.glob(f"{glob.escape(path.name)}.*")))
 
@@ -182,12 +181,9 @@ def _hub_network(source: str | os.PathLike) -> Network:
 
 def _hub_tensors(source: str | os.PathLike) -> tuple[Path, dict[str, Tensor]]:
     find = partial(find_file, source, required=False)
-    if (found := read_state_dict(find)) is not None:
-        return found
-    for name, read in _FOREIGN.items():
-        if (path := find(name)) is not None:
-            return path, read(path)
-    raise FileNotFoundError(f"{source} must hold weights: model.safetensors, pytorch_model.bin, {', '.join(_FOREIGN)}")
+    if (found := read_state_dict(find, FORMATS)) is None:
+        raise FileNotFoundError(f"{source} must hold weights: {', '.join(file_names(format)[0] for format in FORMATS)}")
+    return found
 
 
 # Both kinds of source

@@ -1,8 +1,9 @@
 """Weights on disk: reading, writing, and fitting a file's keys to a model's.
 
-Tensor names on disk are always the Hub's. Files in the wild differ from a model's `state_dict()` in a few known ways,
-which are put right here: LayerNorm parameters called gamma and beta, `position_ids` buffers that old versions saved,
-tied tensors that are saved once or twice, and the prefix `electra.`, which only models with a head have.
+Tensors have the Hub's names, those of PyTorch, whatever the format of a file: `foreign_weights` has the others. Files
+in the wild differ from a model's `state_dict()` in a few known ways, which are put right here and in `names`: LayerNorm
+parameters called gamma and beta, `position_ids` buffers that old versions saved, tied tensors that are saved once or
+twice, and the prefix `electra.`, which only models with a head have.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,25 +24,27 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..disk import is_stream, made, moved, read_json, removed
+from .foreign_weights import FLAX_FILE, TF_FILE, is_flax, read_flax, read_keras, torch_tensors, write_flax
+from .names import flax_parts, origins, torch_name
 
 # Name of the directory that a save writes into first, inside its target; only a killed process leaves one behind.
 _SAVING_PREFIX = ".saving-"
-# (name of a single file, name of the index of its shards).
-_FORMATS = {
+# By format: (name of a single file, name of the index of its shards).
+FORMATS = {
     "safetensors": ("model.safetensors", "model.safetensors.index.json"),
     "bin": ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    "msgpack": (FLAX_FILE, f"{FLAX_FILE}.index.json"),
+    "h5": (TF_FILE, f"{TF_FILE}.index.json"),
 }
-_OLD_NAMES = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 """The dtypes that weights may have."""
-_OLD_BUFFERS = re.compile(r"(^|\.)(embeddings\.token_type_ids|position_ids)$")
 
 
 def file_names(format: str, variant: str | None = None) -> tuple[str, str]:
     """Names of the weights file and of its index; a variant comes before the last suffix (`model.fp16.safetensors`)."""
     if variant is None:
-        return _FORMATS[format]
-    single, index = (f"{stem}.{variant}.{suffix}" for stem, suffix in (n.rsplit(".", 1) for n in _FORMATS[format]))
+        return FORMATS[format]
+    single, index = (f"{stem}.{variant}.{suffix}" for stem, suffix in (n.rsplit(".", 1) for n in FORMATS[format]))
     return single, index
 
 
@@ -79,15 +82,20 @@ def read_state_dict(
 
 
 def read_tensors(path: Path, weights_only: bool = True) -> dict[str, Any]:
-    """Reads one `.safetensors` or `.bin` file; raises ValueError, with its name, if it is damaged or another kind.
+    """Reads one file of any format; raises ValueError, with its name, if it is damaged or another kind.
 
     A `.bin` file may hold other values beside its tensors, such as the number of a step.
     """
+    if path.suffix in _FOREIGN:
+        return _FOREIGN[path.suffix](path)
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            tensors = load_file(path)
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} must be a whole safetensors file, got: {error}") from error
+        if is_flax(tensors):
+            return torch_tensors(path, ((name, name.split("."), tensor) for name, tensor in tensors.items()))
+        return tensors
     try:
         content = torch.load(path, map_location="cpu", weights_only=weights_only)
     except Exception as error:  # a damaged pickle can fail in any way
@@ -100,9 +108,12 @@ def read_tensors(path: Path, weights_only: bool = True) -> dict[str, Any]:
     return dict(content)
 
 
+_FOREIGN = {Path(FLAX_FILE).suffix: read_flax, Path(TF_FILE).suffix: read_keras}
+
+
 def _read_shards(index: Path, find: Callable[[str], Path | None], weights_only: bool) -> dict[str, Any]:
     try:
-        weight_map = read_json(index)["weight_map"]
+        weight_map = {_torch_key(index, key): shard for key, shard in read_json(index)["weight_map"].items()}
         shards = sorted(set(weight_map.values()))
         outside = [shard for shard in shards if Path(shard).name != shard]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -121,6 +132,11 @@ def _read_shards(index: Path, find: Callable[[str], Path | None], weights_only: 
     if absent := sorted(set(weight_map) - set(state)):
         raise ValueError(f"{index} promises {absent[0]}, but {weight_map[absent[0]]} does not hold it")
     return state
+
+
+def _torch_key(index: Path, key: str) -> str:
+    """A name in an index by PyTorch's rules."""
+    return torch_name(key.split("/")) if index.name.startswith(Path(FLAX_FILE).stem) else key
 
 
 # Fitting
@@ -146,6 +162,15 @@ class Fit:
             hint = "ignore_mismatched_sizes=True initialises these anew"
             raise ValueError(f"{source} does not have the shapes of this {class_name}: {shapes}. {hint}")
 
+    def loading_info(self) -> dict[str, Any]:
+        """The keys that did not fit, as `from_pretrained` gives them with `output_loading_info`."""
+        return {
+            "missing_keys": set(self.missing),
+            "unexpected_keys": set(self.unexpected),
+            "mismatched_keys": set(self.mismatched),
+            "error_msgs": [],
+        }
+
     def describe(self, class_name: str) -> list[str]:
         """Lines for the user about tensors that were not loaded; none if every tensor found its place."""
         lines = []
@@ -163,34 +188,6 @@ class Fit:
         if self.unexpected:
             lines.append(f"no part of {class_name}, left out: {', '.join(self.unexpected)}")
         return lines
-
-
-def modern_names(state: Mapping[str, Tensor], key_mapping: Mapping[str, str] | None = None) -> dict[str, Tensor]:
-    """Renames tensors by `key_mapping` (patterns and their replacements), then to today's names; drops old buffers.
-
-    Raises:
-        ValueError: two tensors would have the same name.
-    """
-    rules = (*(key_mapping or {}).items(), *_OLD_NAMES)
-
-    def modern(name: str) -> str:
-        for pattern, replacement in rules:
-            name = re.sub(pattern, replacement, name)
-        return name
-
-    names = {name: modern(name) for name in state}
-    origin = origins((key, name) for name, key in names.items() if not _OLD_BUFFERS.search(key))
-    return {key: state[name] for key, name in origin.items()}
-
-
-def origins(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Names of tensors in a file by the names that they get; raises ValueError where two would have the same."""
-    origin: dict[str, str] = {}
-    for key, name in pairs:
-        if key in origin:
-            raise ValueError(f"the checkpoint holds {key} twice: as {origin[key]} and as {name}")
-        origin[key] = name
-    return origin
 
 
 def differing_ties(state: Mapping[str, Tensor], ties: Mapping[str, str]) -> list[str]:
@@ -277,8 +274,11 @@ def write_checkpoint(
     max_shard_size: int | str = "50GB",
     format: str = "safetensors",
     variant: str | None = None,
+    replaces: Collection[str] = ("safetensors", "bin"),
 ) -> list[str]:
     """Writes config.json and the weights into a directory, in place of the checkpoint of this variant that it holds.
+
+    Its weights in the formats `replaces` are removed. Those in others stay: they are of other frameworks.
 
     Everything is first written aside, then renamed into place, so that a file is never half-written. An old index is
     removed before its shards and the new one comes last, so that shards of two saves are never read as one checkpoint.
@@ -302,7 +302,10 @@ def write_checkpoint(
         Path(aside, "config.json").write_text(config_json, encoding="utf-8")
         mode = Path(aside, "config.json").stat().st_mode
         if split.is_sharded:
-            index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+            weight_map = split.tensor_to_filename
+            if format == "msgpack":
+                weight_map = {"/".join(flax_parts(name)): shard for name, shard in weight_map.items()}
+            index = {"metadata": split.metadata, "weight_map": weight_map}
             Path(aside, index_name).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             names.append(index_name)
             removed(directory / index_name)
@@ -312,13 +315,16 @@ def write_checkpoint(
             with open(Path(aside, name), "rb") as file:
                 os.fsync(file.fileno())
             moved(Path(aside, name), directory / name)
-    _remove_stale(directory, variant, keep=names)
+    _remove_stale(directory, variant, replaces, keep=names)
     return names
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     # A view would be saved with the whole tensor behind it, or refused: so we clone.
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+    if path.suffix == Path(FLAX_FILE).suffix:
+        write_flax(path, tensors)
+        return
     if path.suffix != ".safetensors":
         torch.save(tensors, path)
         return
@@ -328,9 +334,9 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise OSError(f"{path.name} could not be written into {path.parent.parent}: {error}") from error
 
 
-def _remove_stale(directory: Path, variant: str | None, keep: Collection[str]) -> None:
+def _remove_stale(directory: Path, variant: str | None, formats: Collection[str], keep: Collection[str]) -> None:
     """Removes files of older checkpoints of this variant, so that no reader prefers them or mixes them in."""
-    for format in _FORMATS:
+    for format in formats:
         names = file_names(format, variant)
         stem, suffix = names[0].rsplit(".", 1)
         shard = re.compile(rf"{re.escape(stem)}-\d{{5}}-of-\d{{5}}\.{suffix}")

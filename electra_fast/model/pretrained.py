@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,20 +16,21 @@ import torch
 from torch import Tensor
 
 from ..hub.files import find_file, push_directory
+from ..hub.names import modern_names
 from ..hub.weights import (
     FLOATING,
+    FORMATS,
     differing_ties,
     file_names,
     fit,
     is_weight,
     merge_ties,
-    modern_names,
     read_state_dict,
     write_checkpoint,
 )
 from .config import ElectraConfig
 
-_PUSH_OPTIONS = ("repo_id", "private", "revision", "commit_message", "create_pr")
+PUSH_OPTIONS = ("repo_id", "private", "revision", "commit_message", "create_pr")
 # Keywords of transformers that choose between ways of doing a thing, where we have one way only.
 _NO_EFFECT_ON_LOADING = (
     "attn_implementation",
@@ -115,7 +116,8 @@ class HubMixin:
             config: a config in place of the checkpoint's config.json, or the place to read one from.
             state_dict: weights in place of the checkpoint's.
             ignore_mismatched_sizes: give fresh values to parameters whose shapes differ, in place of an error.
-            use_safetensors: True for safetensors only, False for `.bin` only, None for the first of them that exists.
+            use_safetensors: True for safetensors only, False for `.bin` only, None for the first that exists of
+                safetensors, `.bin`, flax_model.msgpack and tf_model.h5.
             variant: part of the file's name; "fp16" reads `model.fp16.safetensors`.
             dtype: "auto" takes the config's or else the weights' own; None is float32; "int8" is a model in float32
                 after `quantize("int8")`. `torch_dtype` is the same argument.
@@ -141,20 +143,14 @@ class HubMixin:
         dtype = kwargs.pop("torch_dtype", dtype)
         device = _resolve_device(device_map)
         _warn_without_effect(kwargs, _NO_EFFECT_ON_LOADING)
-        config = _resolve_config(config, pretrained_model_name_or_path, options, kwargs)
+        formats = {None: tuple(FORMATS), True: ("safetensors",), False: ("bin",)}[use_safetensors]
+        config = resolve_config(config, pretrained_model_name_or_path, options, kwargs)
         refuse_quantized(config, "the config")
 
         source = "state_dict"
         if state_dict is None:
-            source, state_dict = _read_weights(
-                pretrained_model_name_or_path, options, use_safetensors, variant, weights_only
-            )
-        state, notes = modern_names(state_dict, key_mapping), []
-        if config.tie_word_embeddings and (differing := differing_ties(state, cls._tied_weights_keys)):
-            config.tie_word_embeddings = False
-            notes = [f"not tied to the word table, since it differs: {', '.join(differing)}"]
-        ties = cls._tied_weights_keys if config.tie_word_embeddings else {}
-        state = merge_ties(state, ties)
+            source, state_dict = read_weights(pretrained_model_name_or_path, options, formats, variant, weights_only)
+        state, ties, notes = tied_state(config, modern_names(state_dict, key_mapping), cls._tied_weights_keys)
         in_bytes = dtype in ("int8", torch.int8)
         dtype = torch.float32 if in_bytes else _resolve_dtype(dtype, config, state)
 
@@ -172,9 +168,7 @@ class HubMixin:
                 model = cls(config, *model_args, impl=impl).to(device, dtype)
         model.load_state_dict(fitted.tensors, strict=False)
         model.tie_weights()
-        if notes := [*fitted.describe(cls.__name__), *notes]:
-            message = "\n  ".join([f"{source} does not fit {cls.__name__} exactly:", *notes])
-            warnings.warn(message, CheckpointWarning, stacklevel=2)
+        warn_of_misfits(source, cls.__name__, [*fitted.describe(cls.__name__), *notes])
 
         model.config.dtype = dtype
         model.config._name_or_path = "" if pretrained_model_name_or_path is None else str(pretrained_model_name_or_path)
@@ -183,12 +177,7 @@ class HubMixin:
             model.quantize("int8")
         if not output_loading_info:
             return model
-        return model, {
-            "missing_keys": set(fitted.missing),
-            "unexpected_keys": set(fitted.unexpected),
-            "mismatched_keys": set(fitted.mismatched),
-            "error_msgs": [],
-        }
+        return model, fitted.loading_info()
 
     def save_pretrained(
         self,
@@ -214,7 +203,7 @@ class HubMixin:
             **kwargs: the arguments of `push_directory`, with `push_to_hub`.
         """
         directory = Path(save_directory)
-        push = {name: kwargs.pop(name) for name in _PUSH_OPTIONS if push_to_hub and name in kwargs}
+        push = {name: kwargs.pop(name) for name in PUSH_OPTIONS if push_to_hub and name in kwargs}
         _warn_without_effect(kwargs, _NO_EFFECT_ON_SAVING)
         if kwargs:
             raise TypeError(f"save_pretrained got unexpected keyword arguments: {', '.join(sorted(kwargs))}")
@@ -265,12 +254,18 @@ def _warn_without_effect(kwargs: dict[str, Any], names: tuple[str, ...]) -> None
         warnings.warn(f"no effect here: {', '.join(given)}", stacklevel=3)
 
 
-def _resolve_config(
+def resolve_config(
     config: ElectraConfig | str | os.PathLike | None,
     name_or_path: str | os.PathLike | None,
     options: dict[str, Any],
     overrides: dict[str, Any],
 ) -> ElectraConfig:
+    """The config that `from_pretrained` was given or finds, with fields overridden.
+
+    Raises:
+        FileNotFoundError: no config.json.
+        TypeError: an override that is no field of the config.
+    """
     if config is None and name_or_path is None:
         raise ValueError(
             "pretrained_model_name_or_path must be a directory or a model on the Hub, got None and no config"
@@ -287,14 +282,19 @@ def _resolve_config(
     return type(config)(**{**fields, **overrides})
 
 
-def _read_weights(
+def read_weights(
     name_or_path: str | os.PathLike,
     options: dict[str, Any],
-    use_safetensors: bool | None,
-    variant: str | None,
-    weights_only: bool,
+    formats: Collection[str],
+    variant: str | None = None,
+    weights_only: bool = True,
 ) -> tuple[Path, dict[str, Tensor]]:
-    formats = {None: ("safetensors", "bin"), True: ("safetensors",), False: ("bin",)}[use_safetensors]
+    """Reads the first checkpoint of these formats that a directory or repository holds: its file and its tensors.
+
+    Raises:
+        FileNotFoundError: no weights in these formats.
+        ValueError: a damaged file.
+    """
     find = partial(find_file, name_or_path, required=False, **options)
     found = read_state_dict(find, formats, variant, weights_only)
     if found is None:
@@ -305,6 +305,28 @@ def _read_weights(
             f"{name_or_path} must hold weights, one of {names}; none is cached or can be downloaded"
         )
     return found
+
+
+def tied_state(
+    config: ElectraConfig, state: Mapping[str, Tensor], ties: Mapping[str, str]
+) -> tuple[dict[str, Tensor], Mapping[str, str], list[str]]:
+    """A checkpoint with one of each pair of tied tensors, the ties that hold, and what to tell the user.
+
+    Where tensors differ that `config` ties, it ties them no more.
+    """
+    notes = []
+    if config.tie_word_embeddings and (differing := differing_ties(state, ties)):
+        config.tie_word_embeddings = False
+        notes = [f"not tied to the word table, since it differs: {', '.join(differing)}"]
+    ties = ties if config.tie_word_embeddings else {}
+    return merge_ties(state, ties), ties, notes
+
+
+def warn_of_misfits(source: str | os.PathLike, class_name: str, notes: list[str]) -> None:
+    """Warns the caller of `from_pretrained` once of all tensors that were not loaded."""
+    if notes:
+        message = "\n  ".join([f"{source} does not fit {class_name} exactly:", *notes])
+        warnings.warn(message, CheckpointWarning, stacklevel=3)
 
 
 def _resolve_dtype(dtype: str | torch.dtype | None, config: ElectraConfig, state: Mapping[str, Tensor]) -> torch.dtype:

@@ -15,7 +15,7 @@ from tiny_models import TINY, assert_same_weights, random_model
 import electra_fast
 from electra_fast import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining, ElectraModel
 from electra_fast.conversion import convert_to_hub, write_bundle
-from electra_fast.conversion.foreign_weights import read_flax, read_keras
+from electra_fast.hub.foreign_weights import read_flax, read_keras
 
 CLASSES = ("ElectraModel", "ElectraForPreTraining", "ElectraForMaskedLM", "ElectraForSequenceClassification",
            "ElectraForTokenClassification", "ElectraForQuestionAnswering", "ElectraForMultipleChoice")  # fmt: skip

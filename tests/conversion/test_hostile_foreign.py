@@ -9,7 +9,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from electra_fast.conversion.foreign_weights import read_flax, read_keras
+from electra_fast.hub.foreign_weights import read_flax, read_keras
 
 
 def array(shape, dtype, content, code=1):

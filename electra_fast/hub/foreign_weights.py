@@ -21,20 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..hub.weights import origins
+from .names import TRANSPOSED, flax_parts, origins, torch_name
 
 TF_FILE, FLAX_FILE = "tf_model.h5", "flax_model.msgpack"
-_LEAVES = {
-    # Keras
-    "embeddings": "weight",
-    "gamma": "weight",
-    "beta": "bias",
-    # Flax
-    "embedding": "weight",
-    "scale": "weight",
-    # both
-    "kernel": "weight",
-}
 _FLAX_ARRAY = 1  # number of the msgpack extension that Flax writes arrays with
 _DEEPEST = 32  # dictionaries within dictionaries
 _DEFLATE = 1032  # the largest ratio at which the compression of HDF5 packs
@@ -66,7 +55,7 @@ def read_keras(path: Path) -> dict[str, Tensor]:
             file.visititems(visit)
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise ValueError(f"{path} must be a whole HDF5 file of transformers, got: {error}") from error
-    return _torch_tensors(path, arrays)
+    return torch_tensors(path, arrays)
 
 
 def read_flax(path: Path) -> dict[str, Tensor]:
@@ -96,7 +85,7 @@ def read_flax(path: Path) -> dict[str, Tensor]:
             raise ValueError(f"a {type(tree).__name__}, where a dictionary is expected")
     except (ValueError, RuntimeError, TypeError, AttributeError, msgpack.UnpackException) as error:
         raise ValueError(f"{path} must be a whole file of Flax, got: {str(error) or type(error).__name__}") from error
-    return _torch_tensors(path, _leaves(path, tree.get("params", tree)))
+    return torch_tensors(path, _leaves(path, tree.get("params", tree)))
 
 
 def _leaves(path: Path, tree: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str], Tensor]]:
@@ -115,19 +104,46 @@ def _leaves(path: Path, tree: Any, above: tuple[str, ...] = ()) -> Iterator[tupl
         yield from _leaves(path, value, (*above, key))
 
 
-def _torch_tensors(path: Path, arrays: Iterable[tuple[str, list[str], Tensor]]) -> dict[str, Tensor]:
+def is_flax(names: Iterable[str]) -> bool:
+    """Tells whether these are names of Flax with dots between their parts, as transformers 4 puts into safetensors."""
+    return any(name.endswith(f".{TRANSPOSED}") for name in names)
+
+
+def torch_tensors(path: Path, arrays: Iterable[tuple[str, list[str], Tensor]]) -> dict[str, Tensor]:
     """Tensors with torch's names and layout, from their names and the parts of these in Keras or Flax."""
     found = {}
     for name, parts, tensor in arrays:
         if not parts:
             raise ValueError(f"{path} must hold weights of transformers, got an array without a model's name")
-        *above, leaf = parts
-        if leaf == "kernel" and tensor.ndim != 2:
+        if parts[-1] == TRANSPOSED and tensor.ndim != 2:
             raise ValueError(f"{path} must hold {name} with 2 dimensions, got {list(tensor.shape)}")
-        tensor = tensor.t() if leaf == "kernel" else tensor
-        found[name] = ".".join([*above, _LEAVES.get(leaf, leaf)]), tensor.contiguous()
+        found[name] = torch_name(parts), (tensor.t() if parts[-1] == TRANSPOSED else tensor).contiguous()
     origin = origins((ours, name) for name, (ours, _) in found.items())
     return {ours: found[name][1] for ours, name in origin.items()}
+
+
+def write_flax(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a `flax_model.msgpack` from tensors with torch's names and layout.
+
+    Raises:
+        ImportError: msgpack is not installed.
+    """
+    msgpack = _import("msgpack", path)
+
+    def packed(leaf: str, tensor: Tensor) -> Any:
+        tensor = (tensor.t() if leaf == TRANSPOSED else tensor).contiguous()
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        content = tensor.view(-1).view(torch.uint8).numpy().tobytes()
+        return msgpack.ExtType(_FLAX_ARRAY, msgpack.packb((tuple(tensor.shape), dtype, content)))
+
+    tree: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        *above, leaf = flax_parts(name)
+        place = tree
+        for part in above:
+            place = place.setdefault(part, {})
+        place[leaf] = packed(leaf, tensor)
+    path.write_bytes(msgpack.packb(tree))
 
 
 def _import(name: str, path: Path) -> ModuleType:

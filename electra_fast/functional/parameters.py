@@ -1,4 +1,4 @@
-"""The parameters of the eight classes: their shapes, their first values, and their names in files of PyTorch.
+"""The parameters of the eight classes: their shapes and first values. `hub.names` has their names in PyTorch's files.
 
 Parameters are dictionaries within dictionaries, with the parts of a module's name as keys, as in Flax:
 
@@ -8,17 +8,12 @@ Parameters are dictionaries within dictionaries, with the parts of a module's na
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-
-import numpy as np
 
 Path = tuple[str, ...]
 Shapes = dict[str, Any]
 """Shapes, tuples of ints, in dictionaries within dictionaries."""
-
-# Names of leaves in PyTorch's files. A kernel is transposed there.
-_TORCH_LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
 
 
 # Shapes
@@ -114,32 +109,13 @@ def unflatten(leaves: Mapping[Path, Any]) -> dict[str, Any]:
 # First values
 
 
-def initial_values(shapes: Shapes, std: float, seed: int, padding_row: int | None = None) -> dict[str, Any]:
-    """Fresh parameters in fp32: matrices and tables normal with `std`, biases 0, LayerNorms 1 and 0.
-
-    `padding_row` of the word table is zero.
-    """
-    generator = np.random.default_rng(seed)
-    leaves = {path: _first_value(path[-1], shape, std, generator) for path, shape in flatten(shapes)}
-    if padding_row is not None:
-        words = next(value for path, value in leaves.items() if path[-2:] == ("word_embeddings", "embedding"))
-        words[padding_row] = 0
-    return unflatten(leaves)
-
-
-def _first_value(leaf: str, shape: tuple[int, ...], std: float, generator: np.random.Generator) -> np.ndarray:
-    if leaf in ("kernel", "embedding"):
-        return generator.standard_normal(shape, np.float32) * np.float32(std)
-    return np.full(shape, leaf == "scale", np.float32)
-
-
-# Names
-
-
-def torch_name(path: Path) -> str:
-    """The name in PyTorch's files of the parameter with a path; that of a kernel is of its transpose."""
-    return ".".join((*path[:-1], _TORCH_LEAVES[path[-1]]))
-
-
-def is_transposed(path: Path) -> bool:
-    return path[-1] == "kernel"
+def initial_values(
+    shapes: Shapes, normal: Callable[[tuple[int, ...]], Any], full: Callable[[tuple[int, ...], float], Any]
+) -> dict[str, Any]:
+    """Fresh parameters: matrices and tables are `normal(shape)`; biases are 0, and LayerNorms 1 and 0."""
+    return unflatten(
+        {
+            path: normal(shape) if path[-1] in ("kernel", "embedding") else full(shape, float(path[-1] == "scale"))
+            for path, shape in flatten(shapes)
+        }
+    )

@@ -24,8 +24,18 @@ _HOME = {
     "PackedBatch": "model.packing",
     "embed": "inference.embed",
     "embed_stream": "inference.embed",
+    "FlaxElectraPreTrainedModel": "flax.base",
+    "FlaxElectraModel": "flax.modeling",
+    "FlaxElectraForPreTraining": "flax.modeling",
+    "FlaxElectraForMaskedLM": "flax.modeling",
+    "FlaxElectraForCausalLM": "flax.modeling",
+    "FlaxElectraForSequenceClassification": "flax.modeling",
+    "FlaxElectraForTokenClassification": "flax.modeling",
+    "FlaxElectraForMultipleChoice": "flax.modeling",
+    "FlaxElectraForQuestionAnswering": "flax.modeling",
 }
 
+# Without the classes that need an extra: `from electra_fast import *` imports all of these.
 __all__ = [
     "ElectraConfig",
     "ElectraForCausalLM",
@@ -60,6 +70,17 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from .flax.base import FlaxElectraPreTrainedModel  # noqa: F401
+    from .flax.modeling import (  # noqa: F401
+        FlaxElectraForCausalLM,
+        FlaxElectraForMaskedLM,
+        FlaxElectraForMultipleChoice,
+        FlaxElectraForPreTraining,
+        FlaxElectraForQuestionAnswering,
+        FlaxElectraForSequenceClassification,
+        FlaxElectraForTokenClassification,
+        FlaxElectraModel,
+    )
     from .inference.embed import embed, embed_stream
     from .model.backbone import ElectraModel
     from .model.base import ElectraPreTrainedModel

@@ -1,12 +1,14 @@
 """Gives each process one thread, because pytest-xdist runs as many processes as there are cores.
 
 Without a GPU the kernels run in Triton's interpreter. Triton reads the variable when it is imported, so it is set here.
+XLA optimizes little, since compilations would take most of the time of the tests with JAX.
 
 After all tests, the largest errors of the kernels are shown in the form of the table in kernels/README.md.
 """
 
 import os
 import signal
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -16,9 +18,16 @@ if not torch.cuda.is_available():
     from electra_fast.ops.testing import repair_interpreter
 
     repair_interpreter()
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+HAS_JAX = find_spec("jax") is not None
+collect_ignore_glob = [] if HAS_JAX else ["flax/test_*.py", "functional/test_jax_*.py"]
 torch.set_num_threads(1)
 # In the background of a shell Ctrl-C is ignored, and then in all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header() -> str | None:
+    return None if HAS_JAX else f"jax is not installed: left out are {', '.join(collect_ignore_glob)}"
 
 
 @pytest.fixture

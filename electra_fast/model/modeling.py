@@ -36,6 +36,7 @@ from .outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
+from .pretrained import TIED_HEAD
 
 
 class ElectraForPreTraining(ElectraPreTrainedModel):
@@ -77,7 +78,7 @@ class ElectraForPreTraining(ElectraPreTrainedModel):
 class ElectraForMaskedLM(ElectraPreTrainedModel):
     """The generator: predicts the tokens at [MASK]."""
 
-    _tied_weights_keys = {"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"}  # noqa: RUF012
+    _tied_weights_keys = TIED_HEAD
 
     def __init__(self, config: ElectraConfig, impl: Impl = "auto"):
         super().__init__(config, impl)

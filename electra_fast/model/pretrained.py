@@ -40,6 +40,8 @@ _NO_EFFECT_ON_LOADING = (
     "trust_remote_code",
     "use_kernels",
 )
+TIED_HEAD = {"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"}
+"""The tie of the heads that predict tokens: {name: the name it shares its tensor with}."""
 _NO_EFFECT_ON_SAVING = ("save_function", "save_original_format", "save_peft_format")
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from electra_fast.benchmarks.model import cost
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from electra_fast.benchmarks import OURS, gpu_suite
 from electra_fast.benchmarks.gpu_bench import BENCHES
 from electra_fast.benchmarks.ops.bench import NO_GPU

@@ -1,0 +1,121 @@
+"""Calls within jit, grad, vmap and checkpoint, on two devices, and by the C++ encoder from within a graph."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_models import TINY
+
+from electra_fast import ElectraConfig, FlaxElectraForSequenceClassification, FlaxElectraModel
+
+FIELDS = {**TINY, "num_hidden_layers": 1, "initializer_range": 0.3}
+IDS = np.random.default_rng(0).integers(1, TINY["vocab_size"], (4, 7))
+MASK = np.ones_like(IDS)
+MASK[0, 4:] = 0
+
+
+@pytest.fixture(scope="module")
+def model():
+    return FlaxElectraForSequenceClassification(ElectraConfig(**FIELDS))
+
+
+def assert_near(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+def test_where_parameters_are_known_cpp_computes(model, twin_calls):
+    eager = model(IDS, MASK, output_hidden_states=True)
+    assert twin_calls == [IDS.shape]
+    jitted = jax.jit(lambda ids, mask: model(ids, mask, output_hidden_states=True))(IDS, MASK)
+    assert len(twin_calls) == 2 and (jitted.logits == eager.logits).all()
+    assert all((a == b).all() for a, b in zip(jitted.hidden_states, eager.hidden_states, strict=True))
+    traced = jax.jit(lambda params: model(IDS, MASK, params=params, output_hidden_states=True))(model.params)
+    assert len(twin_calls) == 2
+    assert_near(eager.logits, traced.logits)
+    for ours, theirs in zip(eager.hidden_states, traced.hidden_states, strict=True):
+        assert_near(ours * MASK[..., None], theirs * MASK[..., None])
+
+
+def test_a_new_set_of_parameters_is_seen(model):
+    other = jax.tree.map(lambda x: x * 0.5, model.params)
+    first, second = model(IDS), model(IDS, params=other)
+    assert (first.logits != second.logits).all() and (model(IDS).logits == first.logits).all()
+
+
+def test_vmap(model, twin_calls):
+    ids, mask = jnp.stack([IDS, IDS[::-1]]), jnp.stack([MASK, MASK[::-1]])
+    expected = model(IDS, MASK).logits
+    for found in (
+        jax.vmap(lambda ids, mask: model(ids, mask).logits)(ids, mask),
+        jax.jit(lambda params: jax.vmap(lambda *given: model(*given, params=params).logits)(ids, mask))(model.params),
+    ):
+        assert_near(found[0], expected)
+        assert_near(found[1], expected[::-1])
+    assert twin_calls == [(4, 7), (8, 7)]
+
+
+def test_gradients_with_dropout_and_checkpointing(model):
+    other = FlaxElectraForSequenceClassification(model.config, gradient_checkpointing=True)
+    key = jax.random.PRNGKey(3)
+
+    def results(model):
+        def loss(params):
+            logits = model(IDS, MASK, params=params, dropout_rng=key, train=True).logits
+            return (logits**2).sum(), logits
+
+        return jax.jit(jax.grad(loss, has_aux=True))(other.params)
+
+    plain, checkpointed = results(model), results(other)
+    jax.tree.map(assert_near, plain, checkpointed)
+    assert (plain[1] != other(IDS, MASK).logits).all()
+    other = FlaxElectraModel(model.config)
+    other.enable_gradient_checkpointing()
+    assert other.module.checkpoint_layers
+
+
+def test_half_precision(model):
+    exact = model(IDS, MASK).logits
+    half = FlaxElectraForSequenceClassification(model.config, dtype=jnp.bfloat16, _do_init=False)
+    params = model.to_bf16(model.params)
+    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
+    found = jax.jit(lambda params: half(IDS, MASK, params=params).logits)(params)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=0, atol=0.1)
+    mask = jax.tree.map(lambda x: x.ndim == 2, model.params)
+    mixed = model.to_fp16(model.params, mask)
+    assert {(x.ndim, str(x.dtype)) for x in jax.tree.leaves(mixed)} == {(1, "float32"), (2, "float16")}
+    assert {str(x.dtype) for x in jax.tree.leaves(model.to_fp32(mixed))} == {"float32"}
+
+
+TWO_DEVICES = """
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from electra_fast import ElectraConfig, FlaxElectraForSequenceClassification
+model = FlaxElectraForSequenceClassification(ElectraConfig(**{fields}))
+ids = np.arange(28).reshape(4, 7)
+expected = model(ids).logits
+mesh = jax.sharding.Mesh(jax.devices(), ("data",))
+rows, whole = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+shared, params = jax.device_put(ids, rows), jax.device_put(model.params, whole)
+loss = lambda params, ids: (model(ids, params=params).logits ** 2).sum()
+found = {{
+    "rows": jax.jit(lambda params, ids: model(ids, params=params).logits)(params, shared),
+    "known parameters": jax.jit(lambda ids: model(ids).logits)(shared),
+}}
+for name, value in found.items():
+    np.testing.assert_allclose(value, expected, rtol=0, atol=2e-6, err_msg=name)
+assert len(found["rows"].sharding.device_set) == 2
+one, two = jax.jit(jax.grad(loss))(model.params, ids), jax.jit(jax.grad(loss))(params, shared)
+jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, two)
+"""
+
+
+def test_two_devices(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    run = subprocess.run([sys.executable, "-c", TWO_DEVICES.format(fields=FIELDS)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

@@ -14,9 +14,19 @@ def fresh(code: str) -> str:
 
 
 @pytest.mark.parametrize("touch", ["", "; electra_fast.ElectraModel; electra_fast.ElectraTokenizer"])
-def test_neither_transformers_nor_triton_is_imported(touch):
-    loaded = fresh(f"import sys, electra_fast{touch}; print({{'transformers', 'triton'}} & set(sys.modules))")
+def test_nothing_is_imported_that_is_not_needed(touch):
+    heavy = {"transformers", "triton", "jax", "tensorflow"}
+    loaded = fresh(f"import sys, electra_fast{touch}; print({heavy} & set(sys.modules))")
     assert loaded.strip() == "set()"
+
+
+def test_without_jax_the_flax_classes_name_the_extra():
+    code = (
+        "import sys; sys.modules['jax'] = None\nfrom electra_fast import *\nfrom electra_fast import FlaxElectraModel"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last = run.stderr.strip().splitlines()[-1]
+    assert last == "ImportError: the FlaxElectra classes need jax: pip install 'electra_fast[jax]'"
 
 
 def test_importing_takes_under_one_and_a_half_times_torch():

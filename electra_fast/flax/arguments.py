@@ -37,7 +37,7 @@ def tokens_of(config: ElectraConfig, n_dims: int, given: Tokens, cache: Mapping[
         "token_type_ids": config.type_vocab_size,
         "position_ids": config.max_position_embeddings,
     }
-    arrays = {name: _integers(name, value, limits[name]) for name, value in given._asdict().items()}
+    arrays = {name: integers(name, value, limits[name]) for name, value in given._asdict().items()}
     ids = arrays["input_ids"]
     if ids is None or ids.ndim != n_dims or not ids.shape[-1]:
         expected = "[batch, length]" if n_dims == 2 else "[batch, choices, length]"
@@ -51,6 +51,7 @@ def tokens_of(config: ElectraConfig, n_dims: int, given: Tokens, cache: Mapping[
         )
     shapes = dict.fromkeys(arrays, ids.shape)
     if cache is not None:
+        _check_cache(config, cache, ids.shape[0])
         shapes["attention_mask"] = (ids.shape[0], places(cache))
     for name, array in arrays.items():
         if array is None:
@@ -62,7 +63,7 @@ def tokens_of(config: ElectraConfig, n_dims: int, given: Tokens, cache: Mapping[
     return Tokens(**arrays)
 
 
-def _integers(name: str, value: Any, limit: int | None) -> Any:
+def integers(name: str, value: Any, limit: int | None) -> Any:
     """An argument as an array of integers; raises ValueError for others, and for values outside [0, limit)."""
     if value is None:
         return None
@@ -99,7 +100,7 @@ def check_encoder(config: ElectraConfig, states: Any, mask: Any) -> None:
         raise ValueError(f"encoder_attention_mask must have shape {shape[:2]}, got {tuple(jnp.shape(mask))}")
 
 
-def check_cache(config: ElectraConfig, cache: Any, n_rows: int) -> None:
+def _check_cache(config: ElectraConfig, cache: Any, n_rows: int) -> None:
     """Raises ValueError for a cache that is not of `init_cache`, or not of this model or batch."""
     if not config.is_decoder:
         raise ValueError("past_key_values need a config with is_decoder=True")

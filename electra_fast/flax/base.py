@@ -14,7 +14,7 @@ from ..functional.core import Network, Params, empty_cache
 from ..functional.parameters import flatten, initial_values, shapes, unflatten
 from ..model.config import ElectraConfig
 from . import cpu
-from .arguments import Tokens, check_cache, check_encoder, check_head_mask, leaves_of, tokens_of
+from .arguments import Tokens, check_encoder, check_head_mask, leaves_of, tokens_of
 from .outputs import FlaxModelOutput
 from .pretrained import FlaxHubMixin
 
@@ -69,6 +69,13 @@ class FlaxElectraPreTrainedModel(FlaxHubMixin):
         if _do_init:
             self._params = self.init_weights(self.key, input_shape)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "module": self.module.checkpoint_layers}  # modules, its operations, are not pickled
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.module = Network(jax_ops, self.config, self.dtype, state["module"])
+
     @classmethod
     def _from_config(cls, config: ElectraConfig, **kwargs: Any) -> FlaxElectraPreTrainedModel:
         return cls(config, **kwargs)
@@ -112,7 +119,9 @@ class FlaxElectraPreTrainedModel(FlaxHubMixin):
         keys = iter(jax.random.split(rng, len(self._shapes)))
         std = self.config.initializer_range
         fresh = initial_values(
-            unflatten(self._shapes), lambda shape: jax.random.normal(next(keys), shape) * std, jnp.full
+            unflatten(self._shapes),
+            lambda shape: jax.random.normal(next(keys), shape, jnp.float32) * std,
+            lambda shape, value: jnp.full(shape, value, jnp.float32),
         )
         if params is None:
             return fresh
@@ -201,8 +210,6 @@ class FlaxElectraPreTrainedModel(FlaxHubMixin):
         n_dims = 3 if self.kind == "ForMultipleChoice" else 2
         tokens = Tokens(input_ids, attention_mask, token_type_ids, position_ids)
         tokens = tokens_of(config, n_dims, tokens, past_key_values)
-        if past_key_values is not None:
-            check_cache(config, past_key_values, tokens.input_ids.shape[0])
         check_head_mask(config, head_mask)
         check_encoder(config, encoder_hidden_states, encoder_attention_mask)
         if train and dropout_rng is None and self._drops():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from jax import Array
 
 from ..functional.core import Params
+from .arguments import integers
 from .outputs import FlaxCausalLMOutputWithCrossAttentions, FlaxGreedySearchOutput, FlaxSampleOutput
 
 _DEFAULT_NEW_TOKENS = 20
@@ -63,7 +65,7 @@ class FlaxGenerationMixin:
         config = self.config
         if not config.is_decoder:
             raise ValueError("generate() needs a config with is_decoder=True: tokens to the right are not there yet")
-        ids = np.asarray(input_ids)
+        ids = np.asarray(integers("input_ids", input_ids, config.vocab_size))
         if ids.ndim != 2 or ids.shape[1] == 0:
             raise ValueError(f"generate() needs input_ids [batch, length] with at least one token, got {ids.shape}")
         if do_sample and (temperature <= 0 or top_k < 0 or not 0 < top_p <= 1):
@@ -83,10 +85,11 @@ class FlaxGenerationMixin:
                              "what the next one follows")  # fmt: skip
         types = np.zeros_like(ids) if token_type_ids is None else np.broadcast_to(token_type_ids, ids.shape)
         params = self.params if params is None else params
-        run = partial(self._continue, limit=limit, choose=_chooser(do_sample, temperature, top_k, top_p))
-        run = jax.jit(run) if trace else run
+        run = self._loop if trace else self._continue
         key = jax.random.PRNGKey(0) if prng_key is None else prng_key
-        sequences = run(params, ids, mask, types, jnp.array(ends or [-1]), jnp.int32(pad), key)
+        choose = Chooser(do_sample, temperature, top_k, top_p)
+        ends = jnp.array(ends or [-1])
+        sequences = run(params, ids, mask, types, ends, jnp.int32(pad), key, limit=limit, choose=choose)
         return (FlaxSampleOutput if do_sample else FlaxGreedySearchOutput)(sequences=sequences)
 
     def _limit(self, n_prompt: int, max_length: int | None, max_new_tokens: int | None) -> int:
@@ -101,6 +104,13 @@ class FlaxGenerationMixin:
             raise ValueError(f"nothing to generate: the prompt has {n_prompt} tokens, {given}")
         return limit
 
+    @cached_property
+    def _loop(self) -> Callable[..., Array]:
+        return jax.jit(self._continue, static_argnames=("limit", "choose"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_loop"}
+
     def _continue(
         self,
         params: Params,
@@ -112,9 +122,9 @@ class FlaxGenerationMixin:
         key: Array,
         *,
         limit: int,
-        choose: Callable[[Array, Array], Array],
+        choose: Chooser,
     ) -> Array:
-        """Ids, mask and types [B, S] -> ids [B, limit]; `choose` makes tokens [B] of logits [B, V] and a key."""
+        """Ids, mask and types [B, S] -> ids [B, limit]."""
         n_rows, n_prompt = ids.shape
         # What comes after a token is hidden from it, so the mask may be of all places.
         mask = jnp.ones((n_rows, limit), bool).at[:, :n_prompt].set(mask)
@@ -186,22 +196,25 @@ class _State(NamedTuple):
     key: Array
 
 
-def _chooser(do_sample: bool, temperature: float, top_k: int, top_p: float) -> Callable[[Array, Array], Array]:
-    """The function that chooses tokens [B] from logits [B, V] and a key."""
+@dataclass(frozen=True)
+class Chooser:
+    """The function that chooses tokens [B] from logits [B, V]; its fields are the arguments of `generate`."""
 
-    def greedy(logits: Array, key: Array) -> Array:
-        return logits.argmax(-1)
+    do_sample: bool
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
 
-    def sample(logits: Array, key: Array) -> Array:
-        logits = logits / temperature
-        if 0 < top_k < logits.shape[-1]:
-            logits = jnp.where(logits < jax.lax.top_k(logits, top_k)[0][:, -1:], -jnp.inf, logits)
-        if top_p < 1:
+    def __call__(self, logits: Array, key: Array) -> Array:
+        if not self.do_sample:
+            return logits.argmax(-1)
+        logits = logits / self.temperature
+        if 0 < self.top_k < logits.shape[-1]:
+            logits = jnp.where(logits < jax.lax.top_k(logits, self.top_k)[0][:, -1:], -jnp.inf, logits)
+        if self.top_p < 1:
             order = jnp.argsort(-logits, axis=-1)
             ordered = jax.nn.softmax(jnp.take_along_axis(logits, order, axis=-1))
-            is_kept = ordered.cumsum(-1) - ordered < top_p
+            is_kept = ordered.cumsum(-1) - ordered < self.top_p
             is_kept = jnp.take_along_axis(is_kept, jnp.argsort(order, axis=-1), axis=-1)
             logits = jnp.where(is_kept, logits, -jnp.inf)
         return jax.random.categorical(key, logits)
-
-    return sample if do_sample else greedy

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from itertools import accumulate
 from typing import Any
 
 import jax
@@ -11,7 +13,7 @@ from jax import Array
 
 from ..functional import heads, jax_ops
 from ..functional.core import Network, Params, empty_cache
-from ..functional.parameters import flatten, initial_values, shapes, unflatten
+from ..functional.parameters import flatten, initial_values, is_random, shapes, unflatten
 from ..model.config import ElectraConfig
 from . import cpu
 from .arguments import Tokens, check_encoder, check_head_mask, leaves_of, tokens_of
@@ -116,17 +118,19 @@ class FlaxElectraPreTrainedModel(FlaxHubMixin):
 
     def init_weights(self, rng: Array, input_shape: tuple[int, ...] = (1, 1), params: Params | None = None) -> Params:
         """Fresh parameters, or `params` with fresh ones for those that they lack."""
-        keys = iter(jax.random.split(rng, len(self._shapes)))
-        std = self.config.initializer_range
+        given = {} if params is None else dict(flatten(params))
+        lacking = {path: shape for path, shape in self._shapes.items() if path not in given}
+        sizes = [math.prod(shape) for path, shape in lacking.items() if is_random(path)]
+        # All at once: JAX compiles the generator anew for each size.
+        numbers = jax.random.normal(rng, (sum(sizes),), jnp.float32) * self.config.initializer_range
+        parts = iter(jnp.split(numbers, list(accumulate(sizes))[:-1]))
         fresh = initial_values(
-            unflatten(self._shapes),
-            lambda shape: jax.random.normal(next(keys), shape, jnp.float32) * std,
+            unflatten(lacking),
+            lambda shape: next(parts).reshape(shape),
             lambda shape, value: jnp.full(shape, value, jnp.float32),
         )
-        if params is None:
-            return fresh
-        given = dict(flatten(params))
-        return unflatten({path: given.get(path, value) for path, value in flatten(fresh)})
+        fresh = dict(flatten(fresh))
+        return unflatten({path: given.get(path, fresh.get(path)) for path in self._shapes})
 
     def to_bf16(self, params: Params, mask: Any = None) -> Params:
         """A copy of parameters in bfloat16; with a `mask`, a tree of bools, only where that is True."""

@@ -115,7 +115,12 @@ def initial_values(
     """Fresh parameters: matrices and tables are `normal(shape)`; biases are 0, and LayerNorms 1 and 0."""
     return unflatten(
         {
-            path: normal(shape) if path[-1] in ("kernel", "embedding") else full(shape, float(path[-1] == "scale"))
+            path: normal(shape) if is_random(path) else full(shape, float(path[-1] == "scale"))
             for path, shape in flatten(shapes)
         }
     )
+
+
+def is_random(path: Path) -> bool:
+    """Tells whether the first values of a parameter are drawn."""
+    return path[-1] in ("kernel", "embedding")

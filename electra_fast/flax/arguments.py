@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -117,29 +118,45 @@ def places(cache: Mapping[str, Any]) -> int:
     return cache["layer"]["0"]["key"].shape[1]
 
 
-def leaves_of(params: Any, expected: dict[Path, tuple[int, ...]], class_name: str) -> dict[Path, Any]:
-    """The arrays of parameters by their paths, in the order of `expected`.
+class Layout:
+    """The names and shapes of a model's parameters, to hold others against.
 
-    Raises:
-        ValueError: parameters of another model: missing, further or of other shapes.
+    Args:
+        owner: name of the model's class, for errors.
+        shapes: the shapes of its parameters.
     """
-    if not isinstance(params, Mapping):
-        raise ValueError(f"params must be a dictionary of parameters, got a {type(params).__name__}")
-    found = dict(flatten(params))
-    if missing := expected.keys() - found.keys():
-        raise ValueError(f"params must hold the parameters of {class_name}, but lack {_listed(missing)}")
-    if further := found.keys() - expected.keys():
-        raise ValueError(f"params must hold the parameters of {class_name} alone, got also {_listed(further)}")
-    for path, shape in expected.items():
-        if (got := jnp.shape(found[path])) != shape:
-            raise ValueError(f"{'/'.join(path)} must have shape {shape} in params, got {got}")
-    return {path: found[path] for path in expected}
+
+    def __init__(self, owner: str, shapes: Shapes):
+        self.owner, self.shapes = owner, dict(flatten(shapes))
+        self._structure = jax.tree.structure(shapes, is_leaf=lambda x: isinstance(x, tuple))
+        self._paths = sorted(self.shapes)  # JAX's order
+        self._in_order = [self.shapes[path] for path in self._paths]
+
+    def leaves_of(self, params: Any) -> dict[Path, Any]:
+        """The arrays of parameters by their paths.
+
+        Raises:
+            ValueError: parameters of another model: missing, further or of other shapes.
+        """
+        leaves, structure = jax.tree.flatten(params)  # in C++: this runs before every call
+        if structure == self._structure:
+            found = dict(zip(self._paths, leaves, strict=True))
+        elif isinstance(params, Mapping):
+            found = dict(flatten(params))
+        else:
+            raise ValueError(f"params must be a dictionary of parameters, got a {type(params).__name__}")
+        if missing := self.shapes.keys() - found.keys():
+            raise ValueError(f"params must hold the parameters of {self.owner}, but lack {_listed(missing)}")
+        if further := found.keys() - self.shapes.keys():
+            raise ValueError(f"params must hold the parameters of {self.owner} alone, got also {_listed(further)}")
+        leaves = [found[path] for path in self._paths]
+        for path, shape, leaf in zip(self._paths, self._in_order, leaves, strict=True):
+            if getattr(leaf, "shape", None) != shape:
+                got = f"one of {leaf.shape}" if hasattr(leaf, "shape") else f"a {type(leaf).__name__}"
+                raise ValueError(f"{'/'.join(path)} must be an array of shape {shape} in params, got {got}")
+        return found
 
 
 def _listed(paths: Any) -> str:
     names = sorted("/".join(path) for path in paths)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def flat_shapes(shapes: Shapes) -> dict[Path, tuple[int, ...]]:
-    return dict(flatten(shapes))

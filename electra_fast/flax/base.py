@@ -16,7 +16,7 @@ from ..functional.core import Network, Params, empty_cache
 from ..functional.parameters import flatten, initial_values, is_random, shapes, unflatten
 from ..model.config import ElectraConfig
 from . import cpu
-from .arguments import Tokens, check_encoder, check_head_mask, leaves_of, tokens_of
+from .arguments import Layout, Tokens, check_encoder, check_head_mask, tokens_of
 from .outputs import FlaxModelOutput
 from .pretrained import FlaxHubMixin
 
@@ -65,7 +65,7 @@ class FlaxElectraPreTrainedModel(FlaxHubMixin):
         self.config, self.dtype, self.input_shape = config, dtype, input_shape
         self.key = jax.random.PRNGKey(seed)
         self.module = Network(jax_ops, config, dtype, gradient_checkpointing)
-        self._shapes = dict(flatten(shapes(config, self.kind)))
+        self._layout = Layout(type(self).__name__, shapes(config, self.kind))
         self._cpu = cpu.CpuPath(config, self.kind)
         self._is_initialized = _do_init
         if _do_init:
@@ -96,7 +96,7 @@ class FlaxElectraPreTrainedModel(FlaxHubMixin):
     @params.setter
     def params(self, params: Params) -> None:
         self._check_initialized("set")
-        leaves_of(params, self._shapes, type(self).__name__)
+        self._layout.leaves_of(params)
         self._params = params
 
     def _check_initialized(self, what: str) -> None:
@@ -109,17 +109,19 @@ class FlaxElectraPreTrainedModel(FlaxHubMixin):
     @property
     def required_params(self) -> set[tuple[str, ...]]:
         """The paths of all parameters."""
-        return set(self._shapes)
+        return set(self._layout.shapes)
 
     @property
     def params_shape_tree(self) -> Params:
         """The shapes and dtypes of the parameters, as `jax.eval_shape` gives them."""
-        return unflatten({path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in self._shapes.items()})
+        return unflatten(
+            {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in self._layout.shapes.items()}
+        )
 
     def init_weights(self, rng: Array, input_shape: tuple[int, ...] = (1, 1), params: Params | None = None) -> Params:
         """Fresh parameters, or `params` with fresh ones for those that they lack."""
         given = {} if params is None else dict(flatten(params))
-        lacking = {path: shape for path, shape in self._shapes.items() if path not in given}
+        lacking = {path: shape for path, shape in self._layout.shapes.items() if path not in given}
         sizes = [math.prod(shape) for path, shape in lacking.items() if is_random(path)]
         # All at once: JAX compiles the generator anew for each size.
         numbers = jax.random.normal(rng, (sum(sizes),), jnp.float32) * self.config.initializer_range
@@ -130,7 +132,7 @@ class FlaxElectraPreTrainedModel(FlaxHubMixin):
             lambda shape, value: jnp.full(shape, value, jnp.float32),
         )
         fresh = dict(flatten(fresh))
-        return unflatten({path: given.get(path, fresh.get(path)) for path in self._shapes})
+        return unflatten({path: given.get(path, fresh.get(path)) for path in self._layout.shapes})
 
     def to_bf16(self, params: Params, mask: Any = None) -> Params:
         """A copy of parameters in bfloat16; with a `mask`, a tree of bools, only where that is True."""
@@ -210,7 +212,7 @@ class FlaxElectraPreTrainedModel(FlaxHubMixin):
             getattr(config, name) if value is None else value for name, value in options.items()
         )
         params = self.params if params is None else params
-        leaves = leaves_of(params, self._shapes, type(self).__name__)
+        leaves = self._layout.leaves_of(params)
         n_dims = 3 if self.kind == "ForMultipleChoice" else 2
         tokens = Tokens(input_ids, attention_mask, token_type_ids, position_ids)
         tokens = tokens_of(config, n_dims, tokens, past_key_values)

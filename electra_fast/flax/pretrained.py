@@ -31,7 +31,6 @@ from ..model.pretrained import (
     tied_state,
     warn_of_misfits,
 )
-from .arguments import leaves_of
 
 # Formats of weights in the order in which they are looked for, by whether PyTorch's come first.
 _FORMATS = {False: ("msgpack", "safetensors", "bin", "h5"), True: ("safetensors", "bin", "msgpack", "h5")}
@@ -93,8 +92,8 @@ class FlaxHubMixin:
 
         model_options = {"seed": seed, "dtype": dtype, "gradient_checkpointing": gradient_checkpointing}
         model = cls(config, *model_args, **model_options, _do_init=False)
-        names = {torch_name(path): path for path in model._shapes}
-        expected = {name: _on_paper(path, model._shapes[path]) for name, path in names.items()}
+        names = {torch_name(path): path for path in model._layout.shapes}
+        expected = {name: _on_paper(path, model._layout.shapes[path]) for name, path in names.items()}
         fitted = fit(state, expected, f"{cls.base_model_prefix}.")
         fitted.check(source, cls.__name__, ignore_mismatched_sizes)
         warn_of_misfits(source, cls.__name__, [*fitted.describe(cls.__name__), *notes])
@@ -132,7 +131,7 @@ class FlaxHubMixin:
         push = {name: kwargs.pop(name) for name in PUSH_OPTIONS if push_to_hub and name in kwargs}
         if kwargs:
             raise TypeError(f"save_pretrained got unexpected keyword arguments: {', '.join(sorted(kwargs))}")
-        leaves = leaves_of(self.params if params is None else params, self._shapes, type(self).__name__)
+        leaves = self._layout.leaves_of(self.params if params is None else params)
         state = dict(to_torch(path, np.asarray(value)) for path, value in leaves.items())
         config = copy.deepcopy(self.config)
         config.architectures = [type(self).__name__.removeprefix("Flax")]

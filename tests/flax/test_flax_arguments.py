@@ -88,7 +88,9 @@ def test_parameters_of_another_model(model, base):
     with pytest.raises(ValueError, match="the parameters of FlaxElectraModel alone, got also pooler/kernel"):
         base.params = further
     other = FlaxElectraModel(ElectraConfig(**{**TINY, "vocab_size": 50}))
-    with pytest.raises(ValueError, match=r"word_embeddings/embedding must have shape \(99, 16\) in params, got \(50"):
+    with pytest.raises(
+        ValueError, match=r"word_embeddings/embedding must be an array of shape \(99, 16\) in params, got one of \(50"
+    ):
         base(IDS, params=other.params)
 
 

@@ -49,9 +49,11 @@ class Twin:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a decoder that is none: its framework's class has warned
             self.model = cls(copy.deepcopy(config))
-        self.model.load_state_dict(state, assign=True, strict=False)
+        missing, unexpected = self.model.load_state_dict(state, assign=True, strict=False)
+        assert not unexpected and {*missing} <= {*cls._tied_weights_keys}, (missing, unexpected)
         self.model.tie_weights()
         self.model.requires_grad_(False).eval()
+        self._options = {"use_cache": False} if config.is_decoder else {}
 
     def __call__(self, *tokens: np.ndarray | None, keep_states: bool = False) -> tuple[dict[str, Any], Any]:
         """Computes `heads.forward`'s results and the hidden states, or None, of integers [..., S].
@@ -63,9 +65,8 @@ class Twin:
             ValueError: ids that are not in their tables.
         """
         given = [None if x is None else torch.from_numpy(np.array(x, np.int64)) for x in tokens]
-        options = {} if self.model.config.is_decoder is False else {"use_cache": False}
         with torch.inference_mode():
-            outputs = self.model(*given, output_hidden_states=keep_states, return_dict=True, **options)
+            outputs = self.model(*given, output_hidden_states=keep_states, return_dict=True, **self._options)
         states = outputs.pop("hidden_states", None)
         return (
             {name: value.numpy() for name, value in outputs.items()},

@@ -87,6 +87,7 @@ def test_every_class(file, class_name, tmp_path):
     source.mkdir()
     model.config.save_pretrained(source)
     WRITERS[file](model, source / file)
+    assert_same_weights(cls.from_pretrained(source), model.state_dict())
     (network,) = convert_to_hub(source, tmp_path / "out").networks
     assert network.model_class is cls and not network.notes
     found, info = cls.from_pretrained(tmp_path / "out", output_loading_info=True)

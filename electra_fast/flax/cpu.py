@@ -5,7 +5,6 @@ XLA's graphs have fixed shapes, so they compute padding too. `Twin` drops it, in
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from operator import is_
 from typing import Any
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.experimental.buffer_callback import ExecutionContext, buffer_callback
 
 from ..functional.parameters import Path
 from ..functional.twin import Twin, why_not
@@ -87,15 +87,15 @@ def compute(twin: Twin, tokens: Iterable[Any], keep_states: bool, pure: Callable
         return jax.tree.map(jnp.asarray, twin(*tokens, keep_states=keep_states))
     n_own = len(tokens[0].shape)
 
-    def call(*tokens: Any) -> Any:
-        """Several batches at once, if the graph was mapped, by rows one below the other."""
-        above = tokens[0].shape[: tokens[0].ndim - n_own]
-        flat = [None if x is None else _joined(np.asarray(x), len(above)) for x in tokens]
-        results = twin(*flat, keep_states=keep_states)
-        return jax.tree.map(lambda x: x.reshape(*above, x.shape[0] // math.prod(above), *x.shape[1:]), results)
+    def call(_: ExecutionContext, results: Any, *tokens: Any) -> None:
+        """Writes the results of several batches at once, if the graph was mapped, by rows one below the other."""
+        given = [None if x is None else np.asarray(x) for x in tokens]
+        n_above = given[0].ndim - n_own
+        flat = [None if x is None else x.reshape(-1, *x.shape[n_above + 1 :]) for x in given]
+        found = twin(*flat, keep_states=keep_states)
+        for room, values in zip(jax.tree.leaves(results), jax.tree.leaves(found), strict=True):
+            room = np.asarray(room)
+            room[...] = values.reshape(room.shape)
 
-    return jax.pure_callback(call, jax.eval_shape(pure, *tokens), *tokens, vmap_method="broadcast_all")
-
-
-def _joined(x: np.ndarray, n_above: int) -> np.ndarray:
-    return x.reshape(-1, *x.shape[n_above + 1 :])
+    # jax.pure_callback copies what is larger than 100 kB in threads that this very call may hold, and waits for ever.
+    return buffer_callback(call, jax.eval_shape(pure, *tokens), vmap_method="broadcast_all")(*tokens)

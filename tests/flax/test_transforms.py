@@ -41,6 +41,11 @@ def test_where_parameters_are_known_cpp_computes(model, twin_calls):
         assert_near(ours * MASK[..., None], theirs * MASK[..., None])
 
 
+def test_an_unknown_id_within_a_graph_is_an_error(model):
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"input_ids must be in \[0, 99\)"):
+        jax.block_until_ready(jax.jit(lambda ids: model(ids).logits)(IDS + 90))
+
+
 def test_a_new_set_of_parameters_is_seen(model):
     other = jax.tree.map(lambda x: x * 0.5, model.params)
     first, second = model(IDS), model(IDS, params=other)
@@ -113,8 +118,23 @@ for found in (logits, jax.jit(lambda ids: model(ids).logits)(shared)):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 """
 
+IN_FLIGHT = """
+import os
+os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})  # so JAX has one thread
+import jax, numpy as np
+from electra_fast import ElectraConfig, FlaxElectraForSequenceClassification
+model = FlaxElectraForSequenceClassification(ElectraConfig(**{fields}))
+ids = np.ones((6000, 60), np.int32)
+mask = ids * (np.arange(60) == 0)
+run = jax.jit(lambda ids, mask: model(ids, mask).logits)
+jax.block_until_ready([run(ids, mask) for _ in range(4)])
+"""
 
-def test_two_devices(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-    run = subprocess.run([sys.executable, "-c", TWO_DEVICES.format(fields=FIELDS)], capture_output=True, text=True)
+
+@pytest.mark.parametrize("code", [TWO_DEVICES, IN_FLIGHT], ids=["two_devices", "large_batches_in_flight"])
+def test_in_a_process_of_its_own(code, monkeypatch):
+    devices = "--xla_force_host_platform_device_count=2" if code == TWO_DEVICES else ""
+    monkeypatch.setenv("XLA_FLAGS", devices)
+    code = code.format(fields=FIELDS)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr

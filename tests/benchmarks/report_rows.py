@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from electra_fast.benchmarks.report.rows import OURS
+
 from electra_fast.cli.main import main
 
 

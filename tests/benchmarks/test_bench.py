@@ -8,9 +8,6 @@ import subprocess
 import sys
 
 import pytest
-from tqdm import tqdm
-
-from electra_fast import ElectraTokenizer
 from electra_fast.benchmarks import measure
 from electra_fast.benchmarks.measure import (
     markdown,
@@ -23,6 +20,9 @@ from electra_fast.benchmarks.measure import (
 )
 from electra_fast.benchmarks.tokenizer.bench import head, kinds_of_work, measure_work
 from electra_fast.benchmarks.tokenizer.peers import OURS, ElectraFast, Provider
+from tqdm import tqdm
+
+from electra_fast import ElectraTokenizer
 from electra_fast.cli.main import BENCHMARKS, main
 
 TEXTS = [f"The quick brown fox number {i} jumps. Over {i} lazy dogs, 東京 and a naïve café!" for i in range(40)]

@@ -10,11 +10,6 @@ import numpy as np
 import pytest
 import torch
 import tyro
-from hypothesis import given
-from hypothesis import strategies as st
-from tqdm import tqdm
-
-from electra_fast import ElectraConfig, ElectraForPreTraining, ElectraTokenizer
 from electra_fast.benchmarks.embed import bench
 from electra_fast.benchmarks.embed.bench import (
     OURS,
@@ -26,6 +21,11 @@ from electra_fast.benchmarks.embed.bench import (
     speed,
 )
 from electra_fast.benchmarks.embed.peers import PEERS, Sorted, Transformers, make_peers
+from hypothesis import given
+from hypothesis import strategies as st
+from tqdm import tqdm
+
+from electra_fast import ElectraConfig, ElectraForPreTraining, ElectraTokenizer
 from electra_fast.bundled import bundled
 from electra_fast.cli.console import exit_code
 

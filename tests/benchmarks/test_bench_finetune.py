@@ -8,11 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-import electra_fast.finetuning.loop
-from electra_fast import ElectraConfig, ElectraForPreTraining, ElectraTokenizer
 from electra_fast.benchmarks import OURS
 from electra_fast.benchmarks.finetune.bench import (
     FinetuneBench,
@@ -24,6 +19,11 @@ from electra_fast.benchmarks.finetune.bench import (
 from electra_fast.benchmarks.finetune.peers import rows_of, twin
 from electra_fast.benchmarks.finetune.work import Work, first_updates, make_work, write_sentences
 from electra_fast.benchmarks.training import STEPS_A_TURN
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import electra_fast.finetuning.loop
+from electra_fast import ElectraConfig, ElectraForPreTraining, ElectraTokenizer
 from electra_fast.bundled import bundled
 from electra_fast.cli.main import main
 from electra_fast.finetuning.data.tasks import custom_task

@@ -9,11 +9,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tqdm import tqdm
-
-from electra_fast import ElectraConfig, ElectraTokenizer
 from electra_fast.benchmarks import OURS
 from electra_fast.benchmarks.measure import CPU_FLAGS, machine, take_turns
 from electra_fast.benchmarks.model.bench import ModelBench, choose
@@ -33,6 +28,11 @@ from electra_fast.benchmarks.model.work import (
     sentences_of,
     text_workload,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tqdm import tqdm
+
+from electra_fast import ElectraConfig, ElectraTokenizer
 from electra_fast.bundled import bundled
 from electra_fast.cli.main import main
 

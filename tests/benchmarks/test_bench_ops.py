@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
 from electra_fast.benchmarks import OURS, gpu
 from electra_fast.benchmarks.gpu import Ceilings, milliseconds_in_turn
 from electra_fast.benchmarks.ops.bench import NO_GPU, OpsBench, measure
 from electra_fast.benchmarks.ops.case import BOTH, FORWARD, UPDATE, Key
 from electra_fast.benchmarks.ops.cases import LISTS, case_keys, make_case
+
 from electra_fast.ops.registry import OPS
 
 CPU = torch.device("cpu")

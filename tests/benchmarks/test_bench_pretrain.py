@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from electra_fast.benchmarks import OURS
 from electra_fast.benchmarks.pretrain.bench import (
     PROVIDERS,
@@ -19,6 +18,7 @@ from electra_fast.benchmarks.pretrain.bench import (
 )
 from electra_fast.benchmarks.pretrain.check import PLAIN, PLAIN_GATHERED, Losses, check_losses, is_far, our_step
 from electra_fast.benchmarks.pretrain.peers import TransformersPretraining, TransformersTraining
+
 from electra_fast.cli.main import main
 from electra_fast.pretraining.build import build_model
 from electra_fast.pretraining.cost import training_flops

@@ -4,16 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from report_rows import cells, fail, row
-
 from electra_fast.benchmarks.report import rows as rows_module
 from electra_fast.benchmarks.report.figures import BLOCKS, make, rewrite
 from electra_fast.benchmarks.report.history import history_tables
 from electra_fast.benchmarks.report.plots import plot_history, plot_ratios
 from electra_fast.benchmarks.report.report import tables
 from electra_fast.benchmarks.report.rows import BENCHES, OURS, newest, read_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_rows import cells, fail, row
+
 from electra_fast.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,8 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from tqdm import tqdm
-
 from electra_fast.benchmarks import OURS
 from electra_fast.benchmarks.model import bench
 from electra_fast.benchmarks.model.cold_start import write_batches
@@ -16,6 +14,8 @@ from electra_fast.benchmarks.model.table import tables
 from electra_fast.benchmarks.model.train_measure import TrainingContest
 from electra_fast.benchmarks.model.train_peers import TRAIN_TABLE, of_electra_fast
 from electra_fast.benchmarks.model.work import TRAIN_WORKLOADS, training_workload
+from tqdm import tqdm
+
 from electra_fast.cli.main import main
 
 BY_NAME = {entry.name: entry for entry in TRAIN_TABLE}

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
-
 from electra_fast.benchmarks.ops.census import META, OBJECTIVE, REST, Recorder
 from electra_fast.benchmarks.ops.resources import written_table
 from electra_fast.benchmarks.ops.steps import MARK
+from torch import nn
 
 README = Path(__file__).parents[2] / "kernels" / "README.md"
 

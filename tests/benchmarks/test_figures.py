@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-from report_rows import cells, row
-
 from electra_fast.benchmarks.report.figures import BLOCKS, make, rewrite
 from electra_fast.benchmarks.report.rows import OURS, RESULTS, is_clean, read_rows
+from report_rows import cells, row
+
 from electra_fast.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]

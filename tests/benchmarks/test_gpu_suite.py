@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from electra_fast.benchmarks import OURS, gpu_suite
 from electra_fast.benchmarks.gpu_bench import BENCHES
 from electra_fast.benchmarks.ops.bench import NO_GPU

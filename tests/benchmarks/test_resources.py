@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import triton
-
 from electra_fast.benchmarks.ops import resources_calls
 from electra_fast.benchmarks.ops.resources import Kernel, compiling_for, merged, replace_table, written_table
+
 from electra_fast.ops.registry import OPS
 
 README = Path(__file__).parents[2] / "kernels" / "README.md"

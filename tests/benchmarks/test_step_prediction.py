@@ -4,7 +4,6 @@ import math
 from types import SimpleNamespace
 
 import pytest
-
 from electra_fast.benchmarks.ops.census import Event
 from electra_fast.benchmarks.ops.prediction import Gpu, Program, matched_trips
 from electra_fast.benchmarks.ops.sass import Binary, Pipes

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import triton
-
 from electra_fast.benchmarks.ops.resources import written_table
 from electra_fast.benchmarks.ops.steps import MARK, WORKLOADS, KernelRow, StepRow, Steps, faults, merged, text
 

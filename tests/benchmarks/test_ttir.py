@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from electra_fast.benchmarks.ops.launches import Launch
 from electra_fast.benchmarks.ops.ttir import Loop, traffic
+
 from electra_fast.ops.registry import OPS
 
 SCRIPT = Path(__file__).with_name("traffic_of_calls.py")

@@ -10,8 +10,8 @@ from collections import defaultdict
 
 import torch
 import triton
-
 from electra_fast.benchmarks.ops import resources_calls
+
 from electra_fast.model.config import ElectraConfig
 
 CONFIG = ElectraConfig(

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from electra_fast.kernels import attention as kernels
+
 from electra_fast.ops import philox, reference
 from electra_fast.ops.contracts import attention
 from electra_fast.ops.testing import assert_within_budget, compare

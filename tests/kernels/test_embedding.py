@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from electra_fast.kernels.segments import KEY_OF_ROW_0, key_dtype, sum_segments
+
 from electra_fast.ops import reference
 from electra_fast.ops.contracts import embedding
 from electra_fast.ops.testing import assert_within_budget

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-
 from electra_fast.kernels import feed_forward as kernels
 from electra_fast.kernels import linear_norm
+
 from electra_fast.ops import reference, reference_blocks
 from electra_fast.ops.contracts import feed_forward_block as contract
 from electra_fast.ops.testing import assert_within_budget

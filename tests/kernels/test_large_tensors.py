@@ -14,12 +14,12 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from electra_fast.benchmarks.ops import resources_calls
 from launch_checker import Fault, checking, untouched_memory
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from electra_fast import kernels
-from electra_fast.benchmarks.ops import resources_calls
 from electra_fast.ops.contracts.library import IS_INTERPRETED
 from electra_fast.ops.registry import OPS
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from electra_fast.benchmarks.ops import resources_calls
 from launch_checker import Fault, checking
 
 from electra_fast import ElectraConfig, kernels
-from electra_fast.benchmarks.ops import resources_calls
 from electra_fast.ops.contracts.library import IS_INTERPRETED
 from electra_fast.ops.registry import OPS
 

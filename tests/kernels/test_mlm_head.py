@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from electra_fast.kernels import mlm_head as kernels
 from scipy.stats import chisquare
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from electra_fast.kernels import mlm_head as kernels
 from electra_fast.ops import reference
 from electra_fast.ops.contracts.mlm_head import mlm_head, mlm_head_bwd, mlm_head_fwd
 from electra_fast.ops.testing import Error, assert_within_budget, compare

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from electra_fast.kernels.partial_sums import sum_partials
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

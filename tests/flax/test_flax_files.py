@@ -81,12 +81,11 @@ def test_the_layout_of_transformers_4_in_safetensors(tmp_path):
     assert_equal(FlaxElectraModel.from_pretrained(tmp_path).params, model)
 
 
-def test_transformers_loads_what_flax_saved(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    model = random_model(ElectraForMaskedLM)
-    model.save_pretrained(tmp_path)
+def test_safetensors_are_those_of_the_pytorch_class(tmp_path):
+    random_model(ElectraForMaskedLM).save_pretrained(tmp_path)
     FlaxElectraForMaskedLM.from_pretrained(tmp_path).save_pretrained(tmp_path / "out", safe_serialization=True)
-    assert_same_weights(transformers.ElectraForMaskedLM.from_pretrained(tmp_path / "out"), model.state_dict())
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_bfloat16(tmp_path):

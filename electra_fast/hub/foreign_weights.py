@@ -3,6 +3,7 @@
 Both hold the tensors of the torch model under their own names; matrices of dense layers, `kernel`, are transposed.
 
     tf_model.h5           electra/tf_electra_model/electra/encoder/layer_._0/attention/self/query/kernel:0
+    a shard of it         electra/encoder/layer_._0/attention/self/query/kernel:0
     flax_model.msgpack    {"electra": {"encoder": {"layer": {"0": {"attention": {"self": {"query": {"kernel": ...
 
 Sources: convert_tf_weight_name_to_pt_weight_name in modeling_tf_pytorch_utils.py of transformers 4, and
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .names import TRANSPOSED, flax_parts, origins, torch_name
+from .names import KERAS_END, TRANSPOSED, flax_parts, keras_name, keras_parts, origins, torch_name
 
 TF_FILE, FLAX_FILE = "tf_model.h5", "flax_model.msgpack"
 _FLAX_ARRAY = 1  # number of the msgpack extension that Flax writes arrays with
@@ -37,7 +38,7 @@ def read_keras(path: Path) -> dict[str, Tensor]:
         ValueError: a damaged file, or another kind of file.
     """
     h5py = _import("h5py", path)
-    arrays: list[tuple[str, list[str], Tensor]] = []
+    arrays: dict[str, tuple[str, list[str], Tensor]] = {}
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
@@ -47,15 +48,19 @@ def read_keras(path: Path) -> dict[str, Tensor]:
             if item.nbytes > _DEFLATE * max(item.id.get_storage_size(), 1):
                 raise ValueError(f"{name} of shape {list(item.shape)} in {item.id.get_storage_size():,} bytes")
             # The name has the layer's group, then the variable's own name; the latter begins with the model's.
-            parts = name.removesuffix(":0").replace("_._", "/").split("/")[2:]
-            arrays.append((name, parts, torch.from_numpy(np.asarray(item))))
+            own = name if is_shard else "/".join(name.split("/")[2:])
+            tensor = torch.from_numpy(np.asarray(item))
+            # A head that is tied to the word table has the tables in its group, too.
+            if own not in arrays or not torch.equal(tensor, arrays[own][2]):
+                arrays[own if own not in arrays else name] = name, keras_parts(own) if own else [], tensor
 
     try:
         with h5py.File(path, "r") as file:
+            is_shard = any("/" in str(name) for name in file.attrs.get("layer_names", ()))
             file.visititems(visit)
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise ValueError(f"{path} must be a whole HDF5 file of transformers, got: {error}") from error
-    return torch_tensors(path, arrays)
+    return torch_tensors(path, arrays.values())
 
 
 def read_flax(path: Path) -> dict[str, Tensor]:
@@ -109,6 +114,11 @@ def is_flax(names: Iterable[str]) -> bool:
     return any(name.endswith(f".{TRANSPOSED}") for name in names)
 
 
+def is_keras(names: Iterable[str]) -> bool:
+    """Tells whether these are names of Keras, without the model's, as transformers 4 puts into safetensors."""
+    return any(name.endswith(KERAS_END) for name in names)
+
+
 def torch_tensors(path: Path, arrays: Iterable[tuple[str, list[str], Tensor]]) -> dict[str, Tensor]:
     """Tensors with torch's names and layout, from their names and the parts of these in Keras or Flax."""
     found = {}
@@ -144,6 +154,37 @@ def write_flax(path: Path, tensors: Mapping[str, Tensor]) -> None:
             place = place.setdefault(part, {})
         place[leaf] = packed(leaf, tensor)
     path.write_bytes(msgpack.packb(tree))
+
+
+def write_keras(path: Path, tensors: Mapping[str, Tensor], model_name: str, is_shard: bool) -> None:
+    """Writes a `tf_model.h5`, or a shard of one, from tensors with torch's names and layout.
+
+    Args:
+        model_name: the Keras model's, such as `tf_electra_model`: a part of the names in a file that is no shard.
+
+    Raises:
+        ImportError: h5py is not installed.
+    """
+    h5py = _import("h5py", path)
+    arrays = {}
+    for name, tensor in tensors.items():
+        name = keras_name(name)
+        is_transposed = keras_parts(name)[-1] == TRANSPOSED
+        arrays[name] = (tensor.t() if is_transposed else tensor).contiguous().numpy()
+    with h5py.File(path, "w") as file:
+        if is_shard:
+            file.attrs["layer_names"] = sorted(arrays)
+            for name, array in arrays.items():
+                file[name] = array
+            return
+        layers = list(dict.fromkeys(name.partition("/")[0] for name in arrays))
+        file.attrs["layer_names"] = layers
+        for layer in layers:
+            names = {f"{model_name}/{name}": array for name, array in arrays.items() if name.startswith(f"{layer}/")}
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = list(names)
+            for name, array in names.items():
+                group[name] = array
 
 
 def _import(name: str, path: Path) -> ModuleType:

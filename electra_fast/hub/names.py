@@ -22,6 +22,8 @@ _LEAVES = {
     "kernel": "weight",
 }
 TRANSPOSED = "kernel"
+KERAS_END = ":0"
+"""The end of a variable's name in Keras."""
 
 
 def torch_name(parts: Sequence[str]) -> str:
@@ -40,6 +42,21 @@ def flax_parts(name: str) -> tuple[str, ...]:
         elif above and above[-1].endswith("_embeddings"):
             leaf = "embedding"
     return (*above, leaf)
+
+
+def keras_name(name: str) -> str:
+    """The name in Keras, without the model's, of a parameter of PyTorch: `torch_name` of `keras_parts` turned round."""
+    *above, leaf = flax_parts(name)
+    within = above[-1] if above else ""
+    leaf = {"scale": "gamma", "embedding": "weight" if within == "word_embeddings" else "embeddings"}.get(leaf, leaf)
+    if (within, leaf) == ("LayerNorm", "bias"):
+        leaf = "beta"
+    return re.sub(r"/(\d+)/", r"_._\1/", "/".join((*above, leaf))) + KERAS_END
+
+
+def keras_parts(name: str) -> list[str]:
+    """The parts of a name in Keras; those of a list are numbers."""
+    return name.removesuffix(KERAS_END).replace("_._", "/").split("/")
 
 
 def modern_names(state: Mapping[str, Tensor], key_mapping: Mapping[str, str] | None = None) -> dict[str, Tensor]:

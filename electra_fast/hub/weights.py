@@ -24,8 +24,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..disk import is_stream, made, moved, read_json, removed
-from .foreign_weights import FLAX_FILE, TF_FILE, is_flax, read_flax, read_keras, torch_tensors, write_flax
-from .names import flax_parts, origins, torch_name
+from .foreign_weights import (
+    FLAX_FILE,
+    TF_FILE,
+    is_flax,
+    is_keras,
+    read_flax,
+    read_keras,
+    torch_tensors,
+    write_flax,
+    write_keras,
+)
+from .names import flax_parts, keras_name, keras_parts, origins, torch_name
 
 # Name of the directory that a save writes into first, inside its target; only a killed process leaves one behind.
 _SAVING_PREFIX = ".saving-"
@@ -95,6 +105,8 @@ def read_tensors(path: Path, weights_only: bool = True) -> dict[str, Any]:
             raise ValueError(f"{path} must be a whole safetensors file, got: {error}") from error
         if is_flax(tensors):
             return torch_tensors(path, ((name, name.split("."), tensor) for name, tensor in tensors.items()))
+        if is_keras(tensors):
+            return torch_tensors(path, ((name, keras_parts(name), tensor) for name, tensor in tensors.items()))
         return tensors
     try:
         content = torch.load(path, map_location="cpu", weights_only=weights_only)
@@ -136,6 +148,8 @@ def _read_shards(index: Path, find: Callable[[str], Path | None], weights_only: 
 
 def _torch_key(index: Path, key: str) -> str:
     """A name in an index by PyTorch's rules."""
+    if is_keras((key,)):
+        return torch_name(keras_parts(key)[1:])  # without the model's name
     return torch_name(key.split("/")) if index.name.startswith(Path(FLAX_FILE).stem) else key
 
 
@@ -275,10 +289,12 @@ def write_checkpoint(
     format: str = "safetensors",
     variant: str | None = None,
     replaces: Collection[str] = ("safetensors", "bin"),
+    model_name: str = "",
 ) -> list[str]:
     """Writes config.json and the weights into a directory, in place of the checkpoint of this variant that it holds.
 
-    Its weights in the formats `replaces` are removed. Those in others stay: they are of other frameworks.
+    Its weights in the formats `replaces` are removed. Those in others stay: they are of other frameworks. All names in
+    "h5" have the Keras model's in them, `model_name`.
 
     Everything is first written aside, then renamed into place, so that a file is never half-written. An old index is
     removed before its shards and the new one comes last, so that shards of two saves are never read as one checkpoint.
@@ -298,13 +314,15 @@ def write_checkpoint(
     made(directory)
     with TemporaryDirectory(prefix=_SAVING_PREFIX, dir=directory) as aside:
         for name, keys in split.filename_to_tensors.items():
-            _write_tensors(Path(aside, name), {key: state[key] for key in keys})
+            _write_tensors(Path(aside, name), {key: state[key] for key in keys}, model_name, split.is_sharded)
         Path(aside, "config.json").write_text(config_json, encoding="utf-8")
         mode = Path(aside, "config.json").stat().st_mode
         if split.is_sharded:
             weight_map = split.tensor_to_filename
             if format == "msgpack":
                 weight_map = {"/".join(flax_parts(name)): shard for name, shard in weight_map.items()}
+            if format == "h5":
+                weight_map = {f"{model_name}/{keras_name(name)}": shard for name, shard in weight_map.items()}
             index = {"metadata": split.metadata, "weight_map": weight_map}
             Path(aside, index_name).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             names.append(index_name)
@@ -319,11 +337,14 @@ def write_checkpoint(
     return names
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], model_name: str, is_shard: bool) -> None:
     # A view would be saved with the whole tensor behind it, or refused: so we clone.
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
     if path.suffix == Path(FLAX_FILE).suffix:
         write_flax(path, tensors)
+        return
+    if path.suffix == Path(TF_FILE).suffix:
+        write_keras(path, tensors, model_name, is_shard)
         return
     if path.suffix != ".safetensors":
         torch.save(tensors, path)

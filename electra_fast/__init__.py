@@ -33,6 +33,14 @@ _HOME = {
     "FlaxElectraForTokenClassification": "flax.modeling",
     "FlaxElectraForMultipleChoice": "flax.modeling",
     "FlaxElectraForQuestionAnswering": "flax.modeling",
+    "TFElectraPreTrainedModel": "tf.base",
+    "TFElectraModel": "tf.modeling",
+    "TFElectraForPreTraining": "tf.modeling",
+    "TFElectraForMaskedLM": "tf.modeling",
+    "TFElectraForSequenceClassification": "tf.modeling",
+    "TFElectraForTokenClassification": "tf.modeling",
+    "TFElectraForMultipleChoice": "tf.modeling",
+    "TFElectraForQuestionAnswering": "tf.modeling",
 }
 
 # Without the classes that need an extra: `from electra_fast import *` imports all of these.
@@ -96,4 +104,14 @@ if TYPE_CHECKING:
     )
     from .model.outputs import ElectraForPreTrainingOutput
     from .model.packing import PackedBatch
+    from .tf.base import TFElectraPreTrainedModel  # noqa: F401
+    from .tf.modeling import (  # noqa: F401
+        TFElectraForMaskedLM,
+        TFElectraForMultipleChoice,
+        TFElectraForPreTraining,
+        TFElectraForQuestionAnswering,
+        TFElectraForSequenceClassification,
+        TFElectraForTokenClassification,
+        TFElectraModel,
+    )
     from .tokenizer import ElectraTokenizer, ElectraTokenizerFast

@@ -1,0 +1,83 @@
+"""Inference on a CPU by the C++ encoder, for eager calls.
+
+A graph that is traced is of TensorFlow's operations alone, so that it can be saved; padding is dropped only here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.eager import record  # there is no public way to ask whether a GradientTape records
+
+from ..functional.parameters import flatten
+from ..functional.twin import Twin, why_not
+
+TOKENS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+
+
+class CpuPath:
+    """The C++ encoder for a model, with the values of its variables at the last call.
+
+    The values are held as they were read. TensorFlow never changes memory that somebody holds: it gives a variable
+    new memory instead. So a variable has changed exactly if it lies elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self._read: Any = None
+        self._held: list[tf.Tensor] = []
+        self._addresses: list[int] = []
+        self._twin: Twin | None = None
+
+    def twin_of(self, config: Any, kind: str, tree: Mapping[str, Any]) -> Twin:
+        """The model of PyTorch with these variables."""
+        leaves = dict(flatten(tree))
+        if self._read is None:
+            # One call of a function reads all variables in half the time of as many operations.
+            variables = list(leaves.values())
+            read = tf.function(lambda: [variable.read_value() for variable in variables], autograph=False)
+            self._read = read.get_concrete_function()
+        values = self._read()
+        addresses = list(map(_address, values))
+        if self._twin is None or addresses != self._addresses:
+            self._held, self._addresses = values, addresses
+            self._twin = Twin(config, kind, dict(zip(leaves, map(np.asarray, values), strict=True)))
+        return self._twin
+
+    def forget(self) -> None:
+        """Drops what is held, for a model that gets other variables."""
+        self.__init__()
+
+
+def _address(tensor: tf.Tensor) -> int:
+    return np.asarray(tensor).__array_interface__["data"][0]
+
+
+def obstacle(config: Any, tensors: Iterable[tf.Tensor], variable: tf.Variable) -> str | None:
+    """The reason why a call is not for the C++ encoder; None if it is.
+
+    Args:
+        tensors: the inputs.
+        variable: one of the model's.
+    """
+    if not tf.executing_eagerly():
+        return "a graph is being traced"
+    if record.could_possibly_record():
+        return "a GradientTape records"
+    if variable.dtype != tf.float32:
+        return f"the model is in {variable.dtype.name}"
+    if any("CPU" not in x.device for x in (*tensors, variable)):
+        return "the model or its input is not on a CPU"
+    return why_not(config)
+
+
+def compute(twin: Twin, arguments: Mapping[str, tf.Tensor], keep_states: bool) -> tuple[dict[str, Any], Any]:
+    """Computes `heads.forward`'s results and the hidden states, or None, of `TOKENS`."""
+    tokens = {name: None if value is None else value.numpy() for name, value in arguments.items()}
+    if tokens["attention_mask"] is not None:
+        tokens["attention_mask"] = tokens["attention_mask"] != 0
+    results, states = twin(*(tokens[name] for name in TOKENS), keep_states=keep_states)
+    results = {name: tf.convert_to_tensor(value) for name, value in results.items()}
+    return results, None if states is None else tuple(map(tf.convert_to_tensor, states))

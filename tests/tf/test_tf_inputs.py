@@ -1,0 +1,159 @@
+"""Arguments in every form, results as types and tuples, decoders' caches, and wrong input: one clear error each."""
+
+from collections import UserDict
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from golden.cases import CASES, LENGTH, ROWS, TF, cases_of, inputs_of
+
+tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed: `make test-tf` has an environment with it")
+
+import keras  # noqa: E402
+from tf_models import error, make, tokens_of  # noqa: E402
+
+NAMES = ("input_ids", "attention_mask", "token_type_ids")
+FORMS = {
+    "by_name": lambda model, x: model(**x),
+    "dict": lambda model, x: model(x),
+    "user_dict": lambda model, x: model(UserDict(x)),
+    "list": lambda model, x: model([x[name] for name in NAMES]),
+    "tuple": lambda model, x: model(tuple(tf.constant(x[name]) for name in NAMES)),
+    "in_order": lambda model, x: model(*(x[name] for name in NAMES)),
+    "lists_of_python": lambda model, x: model({name: value.tolist() for name, value in x.items()}),
+    "int64": lambda model, x: model({name: value.astype(np.int64) for name, value in x.items()}),
+    "mixed": lambda model, x: model({"input_ids": x["input_ids"]}, **{name: x[name] for name in NAMES[1:]}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms(form):
+    assert error("pretraining", "logits", FORMS[form](make("pretraining"), inputs_of("pretraining")).logits) < 1e-5
+
+
+def test_ids_alone():
+    model, ids = make("pretraining"), inputs_of("pretraining")["input_ids"]
+    expected = model(ids, attention_mask=np.ones_like(ids), token_type_ids=np.zeros_like(ids)).logits
+    for given in (ids, tf.constant(ids), ids.tolist()):
+        assert abs(model(given).logits - expected).numpy().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", cases_of(TF))
+def test_tuples_have_the_same_values_in_the_same_order(name):
+    model, inputs = make(name), inputs_of(name)
+    inputs.pop("past_key_values", None)
+    output = model(**inputs, output_attentions=True, output_hidden_states=True)
+    values = model(**inputs, output_attentions=True, output_hidden_states=True, return_dict=False)
+    assert isinstance(values, tuple) and len(values) == len(output)
+    assert next(iter(output)) == (
+        "loss" if "labels" in inputs or "start_positions" in inputs else CASES[name].outputs[0]
+    )
+    np.testing.assert_array_equal(values[0], output[0])
+
+
+def test_the_functional_api():
+    model = make("model")
+    ids, mask = (keras.Input((None,), dtype="int32") for _ in range(2))
+    first = model(ids, attention_mask=mask).last_hidden_state
+    again = model({"input_ids": ids, "attention_mask": mask})[0]
+    whole = keras.Model([ids, mask], [first, again])
+    inputs = inputs_of("model")
+    first, again = whole([inputs["input_ids"], inputs["attention_mask"]])
+    expected = model(inputs["input_ids"], inputs["attention_mask"])[0]
+    assert error("model", "", first, expected) < 1e-5
+    assert error("model", "", again, expected) < 1e-5
+    assert len(whole.trainable_weights) == len(model.trainable_weights)
+
+
+def test_mixed_precision():
+    model = make("classes")
+    reduced = type(model)(model.config, values=None, dtype="mixed_bfloat16")
+    reduced.set_weights(model.get_weights())
+    inputs = tokens_of("classes")
+    logits = reduced(inputs).logits
+    assert logits.dtype == tf.bfloat16 and {w.dtype for w in reduced.weights} == {"float32"}
+    assert error("classes", "", tf.cast(logits, tf.float32), model(inputs).logits) < 0.5
+
+
+def test_changed_variables_are_seen():
+    model, inputs = make("classes"), tokens_of("classes")
+    results = [model(inputs).logits]
+    model.electra["encoder"]["layer"]["1"]["output"]["dense"]["bias"].assign_add(np.arange(36.0))
+    results.append(model(inputs).logits)
+    model.electra.embeddings.word_embeddings.embedding.assign(model.electra.embeddings.word_embeddings.embedding * 2)
+    results.append(model(inputs).logits)
+    pure = model(inputs, output_attentions=True).logits
+    for a, b in pairwise(results):
+        assert abs(a - b).numpy().max() > 1e-3
+    assert abs(results[-1] - pure).numpy().max() < 1e-5
+
+
+def test_a_tape_records_pure_functions():
+    model, inputs = make("classes"), tokens_of("classes")
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(model(inputs).logits)
+    assert all(gradient is not None for gradient in tape.gradient(total, model.trainable_weights))
+
+
+def test_dropout_is_drawn_anew_and_by_the_seed():
+    fields = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.1, "classifier_dropout": 0.3}
+    inputs = tokens_of("classes")
+    model = make("classes", **fields)
+    first, second = (model(inputs, training=True).logits for _ in range(2))
+    assert abs(first - second).numpy().max() > 1e-3
+    twins = [type(model)(model.config, seed=3) for _ in range(2)]
+    a, b = (twin(inputs, training=True).logits for twin in twins)
+    np.testing.assert_array_equal(a, b)
+
+
+WRONG = {
+    "misspelt": (lambda m, x: m(**x, atention_mask=1), TypeError, "unexpected argument 'atention_mask'"),
+    "misspelt_key": (lambda m, x: m(x | {"idx": 1}), TypeError, "unexpected argument 'idx'"),
+    "twice": (lambda m, x: m(x, input_ids=x["input_ids"]), TypeError, "got input_ids twice"),
+    "nothing": (lambda m, x: m(), ValueError, "exactly one of input_ids or inputs_embeds"),
+    "id_too_large": (lambda m, x: m(x["input_ids"] + 99), ValueError, r"input_ids must be in \[0, 99\), got"),
+    "id_over_32_bits": (lambda m, x: m(x["input_ids"].astype(np.int64) + 2**33), ValueError, "input_ids must be in"),
+    "ids_of_floats": (lambda m, x: m(x["input_ids"] / 1.0), ValueError, "input_ids must be integers, got float"),
+    "one_dimension": (lambda m, x: m(x["input_ids"][0]), ValueError, r"input_ids must have shape \[batch, length\]"),
+    "no_tokens": (lambda m, x: m(x["input_ids"][:, :0]), ValueError, "at least one token"),
+    "too_long": (lambda m, x: m(np.ones((1, 41), int)), ValueError, "length 41 is over max_position_embeddings 40"),
+    "mask": (
+        lambda m, x: m(x["input_ids"], np.ones((ROWS, 8))),
+        ValueError,
+        r"attention_mask must have shape \[3, 9\]",
+    ),
+    "types": (
+        lambda m, x: m(**x | {"token_type_ids": x["input_ids"]}),
+        ValueError,
+        r"token_type_ids must be in \[0, 3",
+    ),
+    "head_mask": (
+        lambda m, x: m(**x, head_mask=np.ones(4)),
+        ValueError,
+        r"head_mask must have shape \[2, 3\] or \[3\]",
+    ),
+    "class": (lambda m, x: m(**x, labels=np.array([0, 1, 3])), ValueError, r"labels must be in \[0, 3\), got 3"),
+    "labels": (lambda m, x: m(**x, labels=np.array([0, 1])), ValueError, r"labels must have shape \(3,\), got \(2,\)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input(name):
+    call, kind, message = WRONG[name]
+    with pytest.raises(kind, match=message):
+        call(make("classes"), tokens_of("classes"))
+
+
+def test_wrong_input_of_other_classes():
+    with pytest.raises(TypeError, match="'labels': it has no loss of its own"):
+        make("pretraining")(**tokens_of("pretraining"), labels=np.zeros((ROWS, LENGTH), int))
+    with pytest.raises(ValueError, match=r"end_positions must be in \[0, 9\), got 9"):
+        make("answer")(**tokens_of("answer"), start_positions=[0, 1, 8], end_positions=[0, 1, 9])
+    with pytest.raises(ValueError, match=r"\[batch, choices, length\]"):
+        make("choice")(tokens_of("classes"))
+    with pytest.raises(ValueError, match="add_cross_attention=True"):
+        make("model")(**tokens_of("model"), encoder_hidden_states=np.zeros((ROWS, 4, 36), "f4"))
+    with pytest.raises(ValueError, match="num_labels 2"):
+        make("answer", num_labels=3)
+    with pytest.raises(TypeError, match=r"electra_fast\.ElectraConfig"):
+        type(make("model"))({"vocab_size": 3})

@@ -171,4 +171,4 @@ def test_sst2_ends_where_the_pytorch_class_does():
     x, y = next(iter(model.prepare_tf_dataset(columns, batch_size=512, shuffle=False, tokenizer=tokenizer)))
     with torch.inference_mode():
         theirs = twin.eval()(**{name: torch.from_numpy(value.numpy()) for name, value in x.items()}).logits.argmax(-1)
-    assert abs((model(x).logits.numpy().argmax(-1) == y).mean() - (theirs.numpy() == y.numpy()).mean()) < 0.02
+    assert abs((model(x).logits.numpy().argmax(-1) == y.numpy()).mean() - (theirs.numpy() == y.numpy()).mean()) < 0.02

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := demo
-.PHONY: bundled demo test test-slow gpu sanitize fuzz fuzz_cpu fuzz_files random race lint bench resources clean
+.PHONY: bundled demo test test-slow test-tf gpu sanitize fuzz fuzz_cpu fuzz_files random race lint bench resources clean
 
 # One environment, installed anew when the requirements or the C++ sources change. The demo needs only a part of it.
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inc)
@@ -27,6 +27,18 @@ demo: .venv/demo
 # One process has all tests of a file: runs, exports and models that a file's tests share are made once.
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu"
+
+# The TFElectra classes have an environment of their own: TensorFlow takes 2 GB. h5py is of the version it asks for.
+.venv-tf/installed: $(SOURCES)
+	@echo "Installing electra_fast, with its C++ compiled here, and TensorFlow into .venv-tf ..."
+	@test -x .venv-tf/bin/pip || $(PYTHON) -m venv .venv-tf
+	@sed /^h5py/d constraints.txt >.venv-tf/constraints.txt
+	@.venv-tf/bin/pip install --quiet --disable-pip-version-check -c .venv-tf/constraints.txt -e . \
+		tensorflow-cpu h5py msgpack pytest pytest-timeout pytest-xdist
+	@touch $@
+
+test-tf: .venv-tf/installed
+	.venv-tf/bin/python -m pytest -n auto --dist loadfile tests/tf tests/test_readme.py -k "tf or tensorflow"
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
@@ -153,4 +165,4 @@ resources: .venv/installed
 	$(BIN)/python -m electra_fast.benchmarks.ops.steps --against kernels/README.md --write kernels/README.md
 
 clean:
-	rm -rf .venv build dist *.egg-info electra_fast/*.so demo
+	rm -rf .venv .venv-tf build dist *.egg-info electra_fast/*.so demo

@@ -5,11 +5,13 @@ Importing it raises ImportError where TensorFlow is not installed, or where Kera
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 
 # Both Triton and TensorFlow bring an LLVM. A process that imports Triton second is aborted, and torch's optimizers do.
-with suppress(ImportError):
-    import triton  # noqa: F401
+if "tensorflow" not in sys.modules:
+    with suppress(ImportError):
+        import triton  # noqa: F401
 try:
     import tensorflow  # noqa: F401
 except ImportError as error:

@@ -32,7 +32,6 @@ def test_on_another_backend_of_keras():
 # A model that was imported after TensorFlow itself; then all that is done with it but training in PyTorch.
 USE = """
 import sys, tensorflow as tf
-sys.modules["triton"] = None  # as if it were not there
 from electra_fast import ElectraConfig, TFElectraForSequenceClassification
 config = ElectraConfig(vocab_size=9, embedding_size=4, hidden_size=8, num_attention_heads=2, num_hidden_layers=1)
 model = TFElectraForSequenceClassification(config)
@@ -42,14 +41,23 @@ model.compile("adam")
 model.fit({"input_ids": ids.numpy()}, tf.constant([0, 1]).numpy(), verbose=0)
 model.save_pretrained(sys.argv[1])
 TFElectraForSequenceClassification.from_pretrained(sys.argv[1])(ids)
-assert model._cpu._twin is not None and "torch._dynamo" not in sys.modules
+assert model._cpu._twin is not None and not {"triton", "torch._dynamo"} & {*sys.modules}
 """
 
 
 def test_nothing_imports_triton_after_tensorflow(tmp_path):
     """Where Triton is imported after TensorFlow, the process is aborted."""
     pytest.importorskip("tensorflow", reason="TensorFlow is not installed: `make test-tf` has an environment with it")
+    pytest.importorskip("triton", reason="Triton is not installed")
     subprocess.run([sys.executable, "-c", USE, tmp_path], check=True)
+
+
+def test_pytorch_trains_beside_it():
+    pytest.importorskip("tensorflow", reason="TensorFlow is not installed: `make test-tf` has an environment with it")
+    code = (
+        "from electra_fast import TFElectraModel; import torch; torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_package_imports_neither():

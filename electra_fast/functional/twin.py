@@ -56,33 +56,41 @@ class Twin:
     Args:
         config: the model's shape; copied.
         kind: what follows `Electra` in the class's name.
-        parameters: fp32 arrays of `parameters.shapes`, by their paths.
+        parameters: fp32 arrays of `parameters.shapes`, by their paths; without the word table, where no call needs it.
     """
 
     def __init__(self, config: ElectraConfig, kind: str, parameters: Mapping[Path, np.ndarray]):
+        self.kind = kind
         state = dict(to_torch(path, values) for path, values in parameters.items())
         cls = getattr(backbone if kind == "Model" else modeling, f"Electra{kind}")
         with _WithoutValues(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a decoder that is none: its framework's class has warned
             self.model = cls(copy.deepcopy(config))
         missing, unexpected = self.model.load_state_dict(state, assign=True, strict=False)
-        assert not unexpected and {*missing} <= {*cls._tied_weights_keys}, (missing, unexpected)
+        words = {key for key in missing if key.endswith("word_embeddings.weight")}
+        assert not unexpected and {*missing} <= words | {*cls._tied_weights_keys}, (missing, unexpected)
         self.model.tie_weights()
         self.model.requires_grad_(False).eval()
         self._options = {"use_cache": False} if config.is_decoder else {}
 
-    def __call__(self, *tokens: np.ndarray | None, keep_states: bool = False) -> tuple[dict[str, Any], Any]:
+    def __call__(
+        self, *tokens: np.ndarray | None, inputs_embeds: np.ndarray | None = None, keep_states: bool = False
+    ) -> tuple[dict[str, Any], Any]:
         """Computes `heads.forward`'s results and the hidden states, or None, of integers [..., S].
 
         Args:
             tokens: input_ids, attention_mask, token_type_ids and position_ids; None for a default.
+            inputs_embeds: [..., S, E] fp32 in the place of input_ids.
 
         Raises:
             ValueError: ids that are not in their tables.
         """
         given = [None if x is None else torch.from_numpy(np.array(x, np.int64)) for x in tokens]
+        embeds = None if inputs_embeds is None else torch.from_numpy(np.array(inputs_embeds))
         with torch.inference_mode():
-            outputs = self.model(*given, output_hidden_states=keep_states, return_dict=True, **self._options)
+            outputs = self.model(
+                *given, inputs_embeds=embeds, output_hidden_states=keep_states, return_dict=True, **self._options
+            )
         states = outputs.pop("hidden_states", None)
         return (
             {name: value.numpy() for name, value in outputs.items()},

@@ -145,7 +145,8 @@ class TFElectraPreTrainedModel(TrainingMixin, TFHubMixin, keras.Model):
         mask = arguments.get("attention_mask")
         if is_plain and (mask is None or mask.shape.rank == self.n_dims) and not self._cpu_obstacle(arguments.values()):
             tokens = {name: arguments.get(name) for name in TOKENS}
-            results, states = compute(self._cpu.twin_of(config, self.kind, tree), tokens, keep_states)
+            twin = self._cpu.twin_of(config, self.kind, tree)
+            results, states = compute(twin, self._words, tokens, keep_states)
             return results, Encoded(None, states)
         net = Network(tf_ops, config, tf.as_dtype(self.compute_dtype))
         if caches:
@@ -160,7 +161,11 @@ class TFElectraPreTrainedModel(TrainingMixin, TFHubMixin, keras.Model):
         """The reason why the C++ encoder does not serve a call on these tensors; None if it does."""
         if self.compute_dtype != "float32":
             return f"the model computes in {self.compute_dtype}"
-        return obstacle(self.config, tensors, self.get_input_embeddings()["embedding"]._value)
+        return obstacle(self.config, tensors, self._words)
+
+    @property
+    def _words(self) -> tf.Variable:
+        return self.get_input_embeddings()["embedding"]._value
 
     def _result(
         self,

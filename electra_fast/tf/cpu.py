@@ -16,13 +16,16 @@ from ..functional.parameters import flatten
 from ..functional.twin import Twin, why_not
 
 TOKENS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+WORDS = ("embeddings", "word_embeddings", "embedding")
 
 
 class CpuPath:
     """The C++ encoder for a model, with the values of its variables at the last call.
 
-    The values are held as they were read. TensorFlow never changes memory that somebody holds: it gives a variable
-    new memory instead. So a variable has changed exactly if it lies elsewhere.
+    The values are held as they were read. TensorFlow never changes memory that somebody holds: it gives the variable
+    new memory instead. So a variable that lies where it lay has not changed. One that is updated by rows is copied
+    whenever it is read; then values are compared. The word table is neither held nor read: TensorFlow looks words up,
+    unless the head predicts words.
     """
 
     def __init__(self) -> None:
@@ -33,7 +36,7 @@ class CpuPath:
 
     def twin_of(self, config: Any, kind: str, tree: Mapping[str, Any]) -> Twin:
         """The model of PyTorch with these variables."""
-        leaves = dict(flatten(tree))
+        leaves = {path: x for path, x in flatten(tree) if path[-3:] != WORDS or kind == "ForMaskedLM"}
         if self._read is None:
             # One call of a function reads all variables in half the time of as many operations.
             variables = list(leaves.values())
@@ -41,10 +44,19 @@ class CpuPath:
             self._read = read.get_concrete_function()
         values = self._read()
         addresses = list(map(_address, values))
-        if self._twin is None or addresses != self._addresses:
+        if self._twin is None or not self._has(values, addresses):
             self._held, self._addresses = values, addresses
             self._twin = Twin(config, kind, dict(zip(leaves, map(np.asarray, values), strict=True)))
         return self._twin
+
+    def _has(self, values: list[tf.Tensor], addresses: list[int]) -> bool:
+        """Tells whether the twin has these values."""
+        for i, (old, new) in enumerate(zip(self._addresses, addresses, strict=True)):
+            if old != new:
+                if not np.array_equal(self._held[i], values[i]):
+                    return False
+                self._held[i], self._addresses[i] = values[i], new
+        return True
 
     def forget(self) -> None:
         """Drops what is held, for a model that gets other variables."""
@@ -73,11 +85,20 @@ def obstacle(config: Any, tensors: Iterable[tf.Tensor], variable: tf.Variable) -
     return why_not(config)
 
 
-def compute(twin: Twin, arguments: Mapping[str, tf.Tensor], keep_states: bool) -> tuple[dict[str, Any], Any]:
-    """Computes `heads.forward`'s results and the hidden states, or None, of `TOKENS`."""
+def compute(
+    twin: Twin, words: tf.Variable, arguments: Mapping[str, tf.Tensor], keep_states: bool
+) -> tuple[dict[str, Any], Any]:
+    """Computes `heads.forward`'s results and the hidden states, or None, of `TOKENS`.
+
+    Args:
+        words: the word table.
+    """
     tokens = {name: None if value is None else value.numpy() for name, value in arguments.items()}
     if tokens["attention_mask"] is not None:
         tokens["attention_mask"] = tokens["attention_mask"] != 0
-    results, states = twin(*(tokens[name] for name in TOKENS), keep_states=keep_states)
+    embeds = None
+    if twin.kind != "ForMaskedLM":
+        embeds = tf.gather(words, tokens.pop("input_ids")).numpy()
+    results, states = twin(*map(tokens.get, TOKENS), inputs_embeds=embeds, keep_states=keep_states)
     results = {name: tf.convert_to_tensor(value) for name, value in results.items()}
     return results, None if states is None else tuple(map(tf.convert_to_tensor, states))

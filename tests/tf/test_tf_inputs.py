@@ -88,6 +88,23 @@ def test_changed_variables_are_seen():
     assert abs(results[-1] - pure).numpy().max() < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["word", "position"])
+@pytest.mark.parametrize("name", ["classes", "masked_lm"])
+def test_rows_that_are_updated_in_place_are_seen(name, kind):
+    """A variable whose rows were gathered is updated in place, and copied whenever it is read."""
+    model, inputs = make(name), tokens_of(name)
+    table = model.electra.embeddings[f"{kind}_embeddings"]["embedding"]._value
+    tf.gather(table, [0])
+    first, twin = model(inputs).logits, model._cpu._twin
+    np.testing.assert_array_equal(model(inputs).logits, first)
+    assert model._cpu._twin is twin
+    rows = inputs["input_ids"][:, 1] if kind == "word" else [0, 1, 2]
+    table.scatter_sub(tf.IndexedSlices(tf.random.normal((3, 16), seed=1), tf.constant(rows)))
+    second = model(inputs).logits
+    assert error(name, "", second, first) > 1e-2
+    assert error(name, "", second, model(inputs, output_attentions=True).logits) < 1e-5
+
+
 def test_a_tape_records_pure_functions():
     model, inputs = make("classes"), tokens_of("classes")
     with tf.GradientTape() as tape:

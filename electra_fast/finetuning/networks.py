@@ -40,8 +40,9 @@ class TaskNetworks(nn.Module):
         """The sum over tasks of the task's weight times the sum of its losses, in fp32."""
         loss = torch.zeros((), device=next(self.parameters()).device)
         for name, batch in batches.items():
-            hidden = self.encoder.encode_packed(batch.input_ids, batch.packed, batch.token_type_ids)
-            loss = loss + weights[name] * self.kinds[name].loss(self.models[name], hidden, batch)
+            kind, text = self.kinds[name], (batch.input_ids, batch.packed, batch.token_type_ids)
+            hidden = self.encoder.encode_packed(*text, read=kind.read(batch))
+            loss = loss + weights[name] * kind.loss(self.models[name], hidden, batch)
         # Every parameter gets a gradient in every process, so that they can be averaged.
         for name, model in self.models.items():
             if name not in batches:

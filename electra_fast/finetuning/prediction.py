@@ -94,7 +94,8 @@ def score_features(
     found: list[tuple[int, Any]] = []
     for items in islice(batches_by_length(features.item_lengths, batch_tokens), rank, None, size):
         batch = features.batch(items, device)
-        hidden = model.electra.encode_packed(batch.input_ids, batch.packed, batch.token_type_ids)
+        text = batch.input_ids, batch.packed, batch.token_type_ids
+        hidden = model.electra.encode_packed(*text, read=kind.read(batch))
         found += zip(items.tolist(), kind.scores(model, hidden, batch), strict=True)
     model.train(was_training)
     if size > 1:

@@ -20,8 +20,9 @@ from .config import ElectraConfig
 from .layers import Context, KeyValueCache, PackedContext, PaddedContext
 from .packing import PackedBatch, packed_row
 
-# Positions that a head reads: real tokens only, the first column (even if that is padding), or every column.
-Reads = Literal["tokens", "first", "all"]
+# Positions that a head reads: real tokens only, these and the first column (even if that is padding), that column and
+# nothing else, or every column.
+Reads = Literal["tokens", "first", "only_first", "all"]
 
 # Keywords that a forward takes beyond its named parameters: those of transformers 4, of packed input, and those that
 # transformers 5 knows for all models.
@@ -57,7 +58,7 @@ class Encoded:
     """The encoder's results for a batch.
 
     Attributes:
-        hidden: [T, H] where `packed` is given, else [B, S, H].
+        hidden: [T, H] where `packed` is given, else [B, S, H], or [B, 1, H] for a head that reads "only_first".
         packed: where the tokens belong.
         hidden_states, attentions, cross_attentions: padded, for the caller; None unless asked for.
     """
@@ -371,7 +372,7 @@ def choose_packing(
     packed = PackedBatch.from_mask(attention_mask)
     if packed.indices is None or reads == "tokens":
         return packed
-    if reads == "first" and bool((attention_mask[:, 0] != 0).all()):
+    if reads != "all" and bool((attention_mask[:, 0] != 0).all()):
         return packed
     return None
 

@@ -111,16 +111,20 @@ class ElectraModel(ElectraPreTrainedModel):
             replayed = self.captured(self, call.input_ids, call.packed, call.token_type_ids, call.position_ids)
             return Encoded(replayed, call.packed)
         tokens = call.input_ids, call.token_type_ids, call.position_ids, call.inputs_embeds
+        reads_rows = reads == "only_first" and call.packed is not None
         if call.packed is None:
             output = self._encode_padded(call, *tokens)
         else:
-            output = self._encode_tokens(call.packed, *tokens, call.output_hidden_states)
+            read = call.packed.first_tokens if reads_rows else None
+            output = self._encode_tokens(call.packed, *tokens, call.output_hidden_states, read)
         encoded = Encoded(output.hidden, call.packed, call.cache if call.returns_cache else None)
         if call.output_hidden_states:
             encoded.hidden_states = tuple(encoded.restore(x) for x in output.hidden_states)
         if call.output_attentions:
             encoded.attentions = tuple(output.attentions)
             encoded.cross_attentions = tuple(x for x in output.cross_attentions if x is not None)
+        if reads_rows:  # which are a padded batch of one column
+            encoded.hidden, encoded.packed = output.hidden[:, None], None
         return encoded
 
     def encode_packed(
@@ -129,13 +133,18 @@ class ElectraModel(ElectraPreTrainedModel):
         packed: PackedBatch,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        read: Tensor | None = None,
     ) -> Tensor:
-        """Packed tokens [T] -> hidden states [T, H], without checks: for training loops that pack their own batches."""
+        """Packed tokens [T] -> hidden states [T, H], without checks: for training loops that pack their own batches.
+
+        read: [N] int64, tokens whose states are wanted, in this order: the result is [N, H] then, and the last layer
+        computes no others.
+        """
         if position_ids is None:
             position_ids = packed.position_ids(len(input_ids))
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
-        return self._encode_tokens(packed, input_ids, token_type_ids, position_ids, None).hidden
+        return self._encode_tokens(packed, input_ids, token_type_ids, position_ids, None, read=read).hidden
 
     def _encode_padded(self, call: Arguments, *tokens: Tensor | None) -> EncoderOutput:
         if self.cpu_encoder is not None:
@@ -152,17 +161,29 @@ class ElectraModel(ElectraPreTrainedModel):
         position_ids: Tensor,
         inputs_embeds: Tensor | None,
         keep_states: bool = False,
+        read: Tensor | None = None,
     ) -> EncoderOutput:
-        """Runs packed ids [T], or `inputs_embeds` [T, E], through all layers; `keep_states` keeps their states."""
+        """Runs packed ids [T], or `inputs_embeds` [T, E], through all layers; `keep_states` keeps their states.
+
+        `read` is as in `encode_packed`.
+        """
         on_cpu = self.cpu_encoder
         serves = on_cpu is not None and on_cpu.serves(self, position_ids)
-        if serves and inputs_embeds is None:
-            return EncoderOutput(*on_cpu(packed, input_ids, token_type_ids, position_ids, None, keep_states))
-        embedding_seed, seeds = self._draw_seeds(position_ids.device)
-        hidden = self._embed(input_ids, token_type_ids, position_ids, inputs_embeds, embedding_seed)
+        hidden = None
+        if not serves or inputs_embeds is not None:
+            embedding_seed, seeds = self._draw_seeds(position_ids.device)
+            hidden = self._embed(input_ids, token_type_ids, position_ids, inputs_embeds, embedding_seed)
         if serves:
-            return EncoderOutput(*on_cpu(packed, None, token_type_ids, position_ids, hidden, keep_states))
-        return self.encoder(hidden, packed_context(self.config, packed, seeds))
+            ids = None if hidden is not None else input_ids
+            output = EncoderOutput(*on_cpu(packed, ids, token_type_ids, position_ids, hidden, keep_states))
+        else:
+            context = packed_context(self.config, packed, seeds)
+            if read is not None and not keep_states and self.encoder.may_read():
+                return self.encoder(hidden, context, read)
+            output = self.encoder(hidden, context)
+        if read is not None:
+            output.hidden = output.hidden.index_select(0, read)
+        return output
 
     def _check_dtype(self, embeds: Tensor | None) -> None:
         """Raises ValueError for embeddings on a CPU that are more precise than the model, which torch cannot mix."""

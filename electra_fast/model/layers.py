@@ -18,7 +18,7 @@ from .. import ops
 from ..ops import Impl, reference
 from .config import ElectraConfig
 from .halves import attention_half, attention_rate, feed_forward_half
-from .hooks import dropout_rate, is_plain, is_unheard
+from .hooks import dropout_rate, is_hooked, is_plain, is_unheard
 from .qkv import QueriesKeysValues, project
 
 
@@ -285,13 +285,20 @@ class ElectraLayer(nn.Module):
         self.ops = ops.select(impl, activation=config.hidden_act)
         self.is_gelu = reference.is_erf_gelu(config.hidden_act)
 
-    def forward(self, hidden: Tensor, context: Context) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Returns (hidden, attention probabilities, cross-attention probabilities)."""
+    def forward(
+        self, hidden: Tensor, context: Context, read: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Returns (hidden, attention probabilities, cross-attention probabilities).
+
+        read: [N] int64, the packed tokens whose states are returned, and computed after attention; None for all.
+        """
         attention_seed, attended_seed, output_seed = context.layer_seeds(self.layer_idx)
         hidden, probabilities = self.attention(hidden, context, attention_seed, attended_seed)
         cross_probabilities = None
         if isinstance(context, PaddedContext) and context.encoder_hidden_states is not None:
             hidden, cross_probabilities = self.crossattention(hidden, context)
+        if read is not None:
+            hidden = hidden.index_select(0, read)
         if self.chunk_size_feed_forward:
             chunks = hidden.split(self.chunk_size_feed_forward, dim=-2)
             hidden = torch.cat([self.feed_forward(chunk) for chunk in chunks], dim=-2)
@@ -344,15 +351,27 @@ class ElectraEncoder(nn.Module):
         self.layer = nn.ModuleList(ElectraLayer(config, i, impl) for i in range(config.num_hidden_layers))
         self.gradient_checkpointing = False
 
-    def forward(self, hidden: Tensor, context: Context) -> EncoderOutput:
+    def forward(self, hidden: Tensor, context: Context, read: Tensor | None = None) -> EncoderOutput:
+        """Computes states before the layers -> those after them; read: as in `ElectraLayer`, for the last layer.
+
+        Needs `may_read` where `read` is given.
+        """
         output = EncoderOutput(hidden, hidden_states=[hidden])
-        for layer in self.layer:
+        for i, layer in enumerate(self.layer, 1):
+            is_read_from = read is not None and i == len(self.layer)
+            inputs = (hidden, context, read) if is_read_from else (hidden, context)
             if self.gradient_checkpointing and self.training:
-                hidden, probabilities, cross = checkpoint(layer, hidden, context, use_reentrant=False)
+                hidden, probabilities, cross = checkpoint(layer, *inputs, use_reentrant=False)
             else:
-                hidden, probabilities, cross = layer(hidden, context)
+                hidden, probabilities, cross = layer(*inputs)
             output.hidden_states.append(hidden)
             output.attentions.append(probabilities)
             output.cross_attentions.append(cross)
         output.hidden = hidden
         return output
+
+    def may_read(self) -> bool:
+        """Tells whether the last layer may compute some states alone: it is ours, and nobody listens to any part."""
+        if not len(self.layer) or is_hooked(self) or not is_unheard(self.layer[-1], ElectraLayer):
+            return False
+        return not any(is_hooked(part) for part in self.layer[-1].modules())

@@ -25,6 +25,7 @@ from .heads import (
     ElectraSequenceSummary,
     classifier_dropout,
 )
+from .hooks import is_unheard
 from .labels import choices, integers, replaced, sequence_loss, token_loss
 from .layers import KeyValueCache
 from .outputs import (
@@ -196,8 +197,10 @@ class ElectraForSequenceClassification(ElectraPreTrainedModel):
         **kwargs: Any,
     ) -> tuple | SequenceClassifierOutput:
         """Computes logits [B, num_labels] and the loss; labels are those of `sequence_loss`."""
+        # A head of the user's may read every position.
+        reads: Reads = "only_first" if is_unheard(self.classifier, ElectraClassificationHead) else "first"
         encoded = self.electra.encode(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, reads="first", **kwargs
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, reads=reads, **kwargs
         )
         logits = self.classifier(encoded.padded_hidden)
         loss = None if labels is None else sequence_loss(self.config, logits, labels)
@@ -265,7 +268,9 @@ class ElectraForMultipleChoice(ElectraPreTrainedModel):
         if given is None:
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         n_choices = given.shape[1]
-        reads: Reads = "first" if self.config.summary_type == "first" else "all"
+        reads: Reads = "all"
+        if self.config.summary_type == "first":
+            reads = "only_first" if is_unheard(self.sequence_summary, ElectraSequenceSummary) else "first"
         encoded = self.electra.encode(*flat, reads=reads, **kwargs)
         logits = self.classifier(self.sequence_summary(encoded.padded_hidden)).view(-1, n_choices)
         loss = None if labels is None else F.cross_entropy(logits, choices(labels, logits))

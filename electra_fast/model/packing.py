@@ -85,6 +85,13 @@ class PackedBatch:
         """The number of sequences of text."""
         return len(self.cu_seqlens) - 1 - self.n_padding
 
+    @property
+    def first_tokens(self) -> Tensor:
+        """The places of the rows' first columns, which are real tokens, [B] int64."""
+        if self.indices is None:
+            return torch.arange(self.batch_size, device=self.cu_seqlens.device) * self.seq_length
+        return self.cu_seqlens[: self.batch_size].long()
+
     def is_text(self, n_tokens: int) -> Tensor:
         """Marks the tokens that are no padding, [T] bool."""
         return torch.arange(n_tokens, device=self.cu_seqlens.device) < self.cu_seqlens[self.n_sequences]

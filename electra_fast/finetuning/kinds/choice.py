@@ -54,6 +54,9 @@ class MultipleChoice:
             n_targets=np.ones(len(examples), np.int64),
         )
 
+    def read(self, batch: Batch) -> Tensor:
+        return batch.first_tokens
+
     def loss(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> Tensor:
         return F.cross_entropy(self._logits(model, hidden, batch), batch.targets["labels"], reduction="sum")
 
@@ -85,7 +88,7 @@ class MultipleChoice:
         """Logits [I, largest number of choices], fp32; -inf for choices that an item does not have."""
         if model.config.summary_type != "first":
             raise ValueError(f"config.summary_type must be 'first' for packed rows, got {model.config.summary_type!r}")
-        logits = model.classifier(model.sequence_summary(hidden[batch.first_tokens][:, None]))[:, 0].float()
+        logits = model.classifier(model.sequence_summary(hidden[:, None]))[:, 0].float()
         n_choices = batch.item_rows.diff()
         columns = torch.arange(int(n_choices.max()), device=logits.device)
         is_choice = columns < n_choices[:, None]

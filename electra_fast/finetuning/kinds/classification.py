@@ -55,10 +55,12 @@ class _SequenceKind(ABC):
     def _targets(self, examples: Sequence[TextExample]) -> np.ndarray:
         """The targets, [examples, ...]."""
 
+    def read(self, batch: Batch) -> Tensor:
+        return batch.first_tokens
+
     @staticmethod
-    def _logits(model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> Tensor:
-        """Logits [I, num_labels], fp32."""
-        first = hidden[batch.first_tokens]
+    def _logits(model: ElectraPreTrainedModel, first: Tensor) -> Tensor:
+        """Logits [I, num_labels], fp32, from the states of first tokens [I, H]."""
         if isinstance(model.classifier, ElectraClassificationHead):  # it takes rows, and reads the first token of each
             return model.classifier(first[:, None]).float()
         return model.classifier(model.dropout(first)).float()
@@ -80,11 +82,11 @@ class Classification(_SequenceKind):
         return {"problem_type": "single_label_classification", **label_config(self.labels)}
 
     def loss(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> Tensor:
-        return F.cross_entropy(self._logits(model, hidden, batch), batch.targets["labels"], reduction="sum")
+        return F.cross_entropy(self._logits(model, hidden), batch.targets["labels"], reduction="sum")
 
     def scores(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> list[np.ndarray]:
         """The probabilities [labels] of each item."""
-        return list(as_array(self._logits(model, hidden, batch).softmax(-1)))
+        return list(as_array(self._logits(model, hidden).softmax(-1)))
 
     def predictions(
         self, examples: Sequence[TextExample], features: Features, scores: Sequence[np.ndarray]
@@ -126,11 +128,11 @@ class Regression(_SequenceKind):
         return self._values(examples).astype(np.float32)
 
     def loss(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> Tensor:
-        return F.mse_loss(self._logits(model, hidden, batch)[:, 0], batch.targets["labels"], reduction="sum")
+        return F.mse_loss(self._logits(model, hidden)[:, 0], batch.targets["labels"], reduction="sum")
 
     def scores(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> list[np.float32]:
         """The value of each item."""
-        return list(as_array(self._logits(model, hidden, batch)[:, 0]))
+        return list(as_array(self._logits(model, hidden)[:, 0]))
 
     def predictions(
         self, examples: Sequence[TextExample], features: Features, scores: Sequence[np.float32]
@@ -167,13 +169,13 @@ class MultiLabel(_SequenceKind):
 
     def loss(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> Tensor:
         """The sum over items of the mean over labels, so that the mean over items is transformers' loss."""
-        logits = self._logits(model, hidden, batch)
+        logits = self._logits(model, hidden)
         loss = F.binary_cross_entropy_with_logits(logits, batch.targets["labels"], reduction="sum")
         return loss / len(self.labels)
 
     def scores(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> list[np.ndarray]:
         """The probabilities [labels] of each item."""
-        return list(as_array(self._logits(model, hidden, batch).sigmoid()))
+        return list(as_array(self._logits(model, hidden).sigmoid()))
 
     def predictions(
         self, examples: Sequence[TextExample], features: Features, scores: Sequence[np.ndarray]

@@ -37,8 +37,11 @@ class Kind(Protocol):
     def features(self, examples: Sequence[Example], tokenizer: ElectraTokenizer, max_length: int) -> Features:
         """Examples as items of rows of at most `max_length` tokens; without targets if examples have no labels."""
 
+    def read(self, batch: Batch) -> Tensor | None:
+        """The tokens whose states the network's head reads, [N] int64; None for all."""
+
     def loss(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> Tensor:
-        """The sum of the losses of a batch's targets, in fp32. hidden: [T, H], the encoder's output."""
+        """The sum of the losses of a batch's targets, in fp32. hidden: [N, H], the encoder's output of these."""
 
     def scores(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> list[Any]:
         """The network's scores for each item: I NumPy arrays, or dicts of arrays."""

@@ -61,7 +61,7 @@ class ElectraPaperForSequenceClassification(_PaperModel):
         labels: [B] classes or values, or [B, num_labels] floating for several labels.
         """
         encoded = self.electra.encode(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, reads="first", **kwargs
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, reads="only_first", **kwargs
         )
         logits = self.classifier(self.dropout(encoded.padded_hidden[:, 0]))
         loss = None if labels is None else sequence_loss(self.config, logits, labels)

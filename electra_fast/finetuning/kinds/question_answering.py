@@ -160,6 +160,9 @@ class QuestionAnswering:
             raise ValueError(f"line {example.line}: answer {text!r} of question {example.id!r} covers no token")
         return first, last
 
+    def read(self, batch: Batch) -> None:
+        return None
+
     def loss(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> Tensor:
         """The sum over windows of the mean of the cross-entropies of start and end, in fp32 or better.
 

@@ -87,6 +87,9 @@ class Tagging:
             n_targets=np.add.reduceat(targets["words"] >= 0, row_starts[:-1], dtype=np.int64),
         )
 
+    def read(self, batch: Batch) -> None:
+        return None
+
     def loss(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> Tensor:
         logits = self._logits(model, hidden)
         return F.cross_entropy(logits, batch.targets["labels"], ignore_index=_NO_LABEL, reduction="sum")

@@ -77,10 +77,11 @@ class Guesses:
 
 def guess_masked(generator: ElectraForMaskedLM, batch: MaskedBatch, sampling: Sampling) -> Guesses:
     """Samples from a masked language model; its loss is the mean over the masked tokens."""
-    hidden = generator.electra.encode_packed(batch.masked_ids, batch.packed, batch.token_type_ids, batch.position_ids)
+    text = batch.masked_ids, batch.packed, batch.token_type_ids, batch.position_ids
+    hidden = generator.electra.encode_packed(*text, read=batch.positions)
     head = generator.generator_lm_head
     losses, is_correct, samples = generator.ops.mlm_head(
-        generator.generator_predictions(hidden.index_select(0, batch.positions)),
+        generator.generator_predictions(hidden),
         head.weight,
         head.bias,
         batch.targets,

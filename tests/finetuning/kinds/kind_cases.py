@@ -62,8 +62,9 @@ def twins(name: str, kind) -> tuple[torch.nn.Module, torch.nn.Module]:
     return theirs.eval(), ours.eval()
 
 
-def encode(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    return model.electra.encode_packed(batch.input_ids, batch.packed, batch.token_type_ids)
+def encode(model: torch.nn.Module, batch: Batch, kind) -> torch.Tensor:
+    text = batch.input_ids, batch.packed, batch.token_type_ids
+    return model.electra.encode_packed(*text, read=kind.read(batch))
 
 
 def padded(features: Features, values: np.ndarray, items: list[int], fill: int = 0) -> torch.Tensor:
@@ -86,7 +87,7 @@ def assert_same_loss(theirs, ours, kind, features: Features, items: list[int], l
     """Our loss over the targets is the mean that transformers computes, and so are the gradients, the head's first."""
     batch = features.batch(items)
     their_loss = theirs(**(inputs or inputs_for_theirs(features, items)), labels=labels).loss
-    our_loss = kind.loss(ours, encode(ours, batch), batch) / batch.n_targets
+    our_loss = kind.loss(ours, encode(ours, batch, kind), batch) / batch.n_targets
     assert our_loss.dtype == torch.float32
     torch.testing.assert_close(our_loss, their_loss, rtol=1e-5, atol=1e-5)
     their_loss.backward()
@@ -108,5 +109,5 @@ def scores_in_batches(model, kind, features: Features, size: int) -> list:
     with torch.no_grad():
         for first in range(0, len(features), size):
             batch = features.batch(range(first, min(first + size, len(features))))
-            scores += kind.scores(model, encode(model, batch), batch)
+            scores += kind.scores(model, encode(model, batch, kind), batch)
     return scores

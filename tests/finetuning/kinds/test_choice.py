@@ -50,7 +50,7 @@ def test_different_numbers_of_choices_are_as_each_alone():
         np.testing.assert_allclose(scores[item], output.logits[0].softmax(-1).detach(), atol=1e-5)
     gradients = {name: p.grad for name, p in theirs.named_parameters() if not name.startswith("electra.")}
     batch = features.batch(range(5))
-    loss = KIND.loss(ours, encode(ours, batch), batch)
+    loss = KIND.loss(ours, encode(ours, batch, KIND), batch)
     loss.backward()
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(their_loss, rel=1e-5)
@@ -99,7 +99,7 @@ def test_constant_loss_is_that_of_equal_scores():
     _, model = twins("ElectraForMultipleChoice", KIND)
     torch.nn.init.zeros_(model.classifier.weight)
     batch = features.batch(range(5))
-    mean = KIND.loss(model, encode(model, batch), batch).item() / batch.n_targets
+    mean = KIND.loss(model, encode(model, batch, KIND), batch).item() / batch.n_targets
     assert mean == pytest.approx(KIND.constant_loss(features))
 
 
@@ -108,7 +108,7 @@ def test_errors():
     model = ElectraForMultipleChoice(config)
     batch = KIND.features(EXAMPLES, tokenizer(), 64).batch([0])
     with pytest.raises(ValueError, match="summary_type must be 'first' for packed rows, got 'mean'"):
-        KIND.loss(model, encode(model, batch), batch)
+        KIND.loss(model, encode(model, batch, KIND), batch)
     with pytest.raises(ValueError, match="head must be 'transformers' for multiple choice, got 'paper'"):
         KIND.model_class("paper")
     assert KIND.model_class("transformers") is ElectraForMultipleChoice

@@ -82,9 +82,9 @@ def test_the_papers_head_is_one_layer_on_the_first_token(kind):
     assert type(model) is ElectraPaperForSequenceClassification
     features = kind.features(examples_for(kind), tokenizer(), 64)
     batch = features.batch([1, 3])
-    hidden = encode(model, batch)
-    starts = [0, int(batch.packed.cu_seqlens[1])]
-    logits = hidden[starts] @ model.classifier.weight.T + model.classifier.bias
+    hidden = encode(model, batch, kind)
+    assert hidden.shape == (2, SHAPE["hidden_size"])
+    logits = hidden @ model.classifier.weight.T + model.classifier.bias
     activation = {CLASSIFICATION: lambda x: x.softmax(-1), REGRESSION: lambda x: x[:, 0], MULTI_LABEL: torch.sigmoid}
     scores = np.stack(kind.scores(model, hidden, batch))
     np.testing.assert_allclose(scores, activation[kind](logits).detach().numpy(), atol=1e-6)
@@ -98,14 +98,14 @@ def test_the_papers_head_is_one_layer_on_the_first_token(kind):
 def test_loss_is_a_sum_over_items_in_fp32(kind):
     ours = kind.model_class("transformers")(ElectraConfig(**SHAPE, **kind.config_changes())).eval()
     features = kind.features(examples_for(kind), tokenizer(), 64)
-    losses = [kind.loss(ours, encode(ours, b), b).item() for b in map(features.batch, ([0], [1], [2], [0, 1, 2]))]
+    losses = [kind.loss(ours, encode(ours, b, kind), b).item() for b in map(features.batch, ([0], [1], [2], [0, 1, 2]))]
     assert losses[3] == pytest.approx(sum(losses[:3]), rel=1e-5)
     half = ours.bfloat16()
     batch = features.batch([0, 1, 2])
-    loss = kind.loss(half, encode(half, batch), batch)
+    loss = kind.loss(half, encode(half, batch, kind), batch)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(losses[3], rel=0.05)
-    assert all(np.asarray(score).dtype == np.float32 for score in kind.scores(half, encode(half, batch), batch))
+    assert all(np.asarray(score).dtype == np.float32 for score in kind.scores(half, encode(half, batch, kind), batch))
 
 
 @KINDS
@@ -167,7 +167,7 @@ def test_constant_loss_is_the_least_of_a_constant_prediction(kind):
     out = model.classifier.out_proj
     torch.nn.init.zeros_(out.weight)
     optimizer = torch.optim.LBFGS([out.bias], max_iter=100, line_search_fn="strong_wolfe")
-    hidden = encode(model, batch).detach()
+    hidden = encode(model, batch, kind).detach()
 
     def closure():
         optimizer.zero_grad()

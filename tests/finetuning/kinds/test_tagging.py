@@ -144,7 +144,7 @@ def test_words_that_are_not_read_count_in_nothing():
     assert features.n_targets.tolist() == [2, 0]
     model = tiny_model()
     batch = features.batch([1])
-    assert KIND.loss(model, encode(model, batch), batch).item() == 0.0
+    assert KIND.loss(model, encode(model, batch, KIND), batch).item() == 0.0
     scores = scores_in_batches(model, KIND, features, 1)
     assert [score.shape for score in scores] == [(2, 3), (0, 3)]
     scores[0] = np.array([[0.9, 0.1, 0.0], [0.2, 0.3, 0.5]])
@@ -169,11 +169,13 @@ def features_of_one(example):
 def test_loss_is_a_sum_over_words_in_fp32():
     model = tiny_model()
     features = KIND.features(EXAMPLES, TOKENIZER, 64)
-    losses = [KIND.loss(model, encode(model, b), b).item() for b in map(features.batch, ([0], [1], [2], [2, 0, 1]))]
+    losses = [
+        KIND.loss(model, encode(model, b, KIND), b).item() for b in map(features.batch, ([0], [1], [2], [2, 0, 1]))
+    ]
     assert losses[3] == pytest.approx(sum(losses[:3]), rel=1e-5)
     half = model.bfloat16()
     batch = features.batch([0, 1, 2])
-    loss = KIND.loss(half, encode(half, batch), batch)
+    loss = KIND.loss(half, encode(half, batch, KIND), batch)
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(losses[3], rel=0.05)
 
 

@@ -239,24 +239,30 @@ void bind_ends(py::module_& module) {
             });
         });
     module.def(
+        "mlm_head_saved",
+        [](const std::array<long, 3>& sizes, const std::string& limit) {
+            return saved_floats(kernels_up_to<float>(limit), vocabulary_head(sizes, 0, 0, 0, 0));
+        },
+        "Floats that mlm_head_forward saves.");
+    module.def(
         "mlm_head_forward",
         [](const std::array<long, 3>& sizes, Address hidden, Address weight, Address bias, Address labels,
            Address uniform, float temperature, bool never_label, Address losses, Address is_correct, Address samples,
-           Address log_sums, int n_threads, const std::string& limit) {
+           Address saved, int n_threads, const std::string& limit) {
             const VocabularyHead head = vocabulary_head(sizes, hidden, weight, bias, labels);
             without_gil<float>(n_threads, limit, [&](const Call<float>& call) {
                 return forward(call, head, {at<const float>(uniform), temperature, never_label, at<std::int64_t>(samples)},
-                               {at<float>(losses), at<bool>(is_correct), at<float>(log_sums)});
+                               {at<float>(losses), at<bool>(is_correct)}, at<float>(saved));
             });
         });
     module.def(
         "mlm_head_backward",
         [](const std::array<long, 3>& sizes, Address hidden, Address weight, Address bias, Address labels,
-           Address log_sums, Address dlosses, Address dhidden, Address dweight, Address dbias, int n_threads,
+           Address saved, Address dlosses, Address dhidden, Address dweight, Address dbias, int n_threads,
            const std::string& limit) {
             const VocabularyHead head = vocabulary_head(sizes, hidden, weight, bias, labels);
             without_gil<float>(n_threads, limit, [&](const Call<float>& call) {
-                return backward(call, head, at<const float>(log_sums), at<const float>(dlosses),
+                return backward(call, head, at<const float>(saved), at<const float>(dlosses),
                                 {at<float>(dhidden), at<float>(dweight), at<float>(dbias)});
             });
         });

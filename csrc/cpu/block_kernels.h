@@ -135,8 +135,9 @@ struct BlockKernels {
     // Sums of a panel's logits in some rows.
     void (*sum_logits)(const Logits&, float temperature, long first_row, long last_row, long panel, const PanelSums&);
     // Turns a panel's logits x of label y into gradients of the cross-entropy: dloss (exp(x - log_sum) - [x is y's]).
+    // `to` has the shape of the logits, and may be these.
     void (*logits_backward)(const Logits&, const float* log_sums, const std::int64_t* labels, const float* dlosses,
-                            long first_row, long last_row, long panel);
+                            long first_row, long last_row, long panel, const Matrix<float>& to);
     // Dropout of a row of n numbers; `bits` has bits_stride(n) bytes. out may be x.
     void (*drop)(const Dropout&, std::uint32_t row, long n, const float* x, float* out, std::uint8_t* bits);
     void (*norm)(const NormForward<T>&, long first_row, long last_row);

@@ -15,13 +15,19 @@ namespace {
 
 // Rows whose logits are in memory together: enough to read the weight rarely.
 constexpr long kMostRows = 768;
+// Logits that are kept for the backward: 8 MB of them are read in less time than it takes to compute them again.
+constexpr long kMostKept = 1L << 21;
 
-// Checks a call, and returns its labels: a copy, for another thread may write to what was given.
-std::vector<std::int64_t> checked_labels(const VocabularyHead& head) {
+void check_sizes(const VocabularyHead& head) {
     check_size("embedding_size", head.width, kOperand<float>);
     if (head.vocabulary < 1 || head.vocabulary > 1L << 31)
         throw std::invalid_argument("the vocabulary must have from 1 to 2^31 entries, got " +
                                     std::to_string(head.vocabulary));
+}
+
+// Checks a call, and returns its labels: a copy, for another thread may write to what was given.
+std::vector<std::int64_t> checked_labels(const VocabularyHead& head) {
+    check_sizes(head);
     std::vector<std::int64_t> labels(head.labels, head.labels + head.n_rows);
     for (const std::int64_t label : labels)
         if (label < 0 || label >= head.vocabulary)
@@ -30,17 +36,40 @@ std::vector<std::int64_t> checked_labels(const VocabularyHead& head) {
     return labels;
 }
 
+// What a forward saves. It depends on the sizes alone.
+struct Saved {
+    Saved(const BlockKernels<float>& kernels, const VocabularyHead& head) : layout(kernels.panel) {
+        keeps_logits = head.n_rows <= kMostRows && head.n_rows * layout.padded(head.vocabulary) <= kMostKept;
+        if (keeps_logits) layout.add(&logits, head.n_rows, head.vocabulary);
+        layout.add(&log_sums, head.n_rows);
+    }
+    Saved(const Saved&) = delete;
+
+    void place(const float* memory) const { layout.place(reinterpret_cast<std::byte*>(const_cast<float*>(memory))); }
+
+    Layout layout;
+    bool keeps_logits;
+    Matrix<float> logits;
+    float* log_sums = nullptr;
+};
+
 int threads_for(const Call<float>& call, const VocabularyHead& head) {
     return useful_threads(call.n_threads, head.n_rows * head.width * head.vocabulary);
+}
+
+// Calls f(first, last, panel) for the rows and the panel of a product's task.
+template <typename F>
+void for_task(const BlockKernels<float>& kernels, long n_rows, long task, const F& f) {
+    const long n_blocks = ceil_div(n_rows, kernels.task_rows), first = task % n_blocks * kernels.task_rows;
+    f(first, std::min(first + kernels.task_rows, n_rows), task / n_blocks);
 }
 
 // The logits of some rows, and the weight that they are computed with.
 class LogitsOf {
 public:
     LogitsOf(const BlockKernels<float>& kernels, const VocabularyHead& head, Layout& layout)
-        : kernels_(kernels), head_(head), n_rows_(std::min(head.n_rows, kMostRows)) {
+        : kernels_(kernels), head_(head) {
         layout.add(&packed_, layout.padded(head.vocabulary) * head.width);
-        layout.add(&values, n_rows_, head.vocabulary);
     }
 
     long n_panels() const { return ceil_div(head_.vocabulary, kernels_.panel); }
@@ -48,8 +77,8 @@ public:
         kernels_.pack_transposed(head_.weight, head_.vocabulary, head_.width, panel,
                                  packed_ + panel * kernels_.panel * head_.width);
     }
-    // The product for some rows from first_row on.
-    BlockProduct<float> product(long first_row) const {
+    // The product for some rows from first_row on; their logits go to `values`.
+    BlockProduct<float> product(long first_row, const Matrix<float>& values) const {
         BlockProduct<float> product;
         product.a = in_rows(head_.hidden + first_row * head_.width, head_.width, kernels_.panel);
         product.b = packed_;
@@ -59,20 +88,9 @@ public:
         product.c = values;
         return product;
     }
-    // Calls f(first, last, panel) for the rows and the panel of a task.
-    template <typename F>
-    void multiply_and(const BlockProduct<float>& product, long n_rows, long task, float* scratch, const F& f) const {
-        multiply(kernels_, product, n_rows, task, scratch);
-        const long n_blocks = ceil_div(n_rows, kernels_.task_rows), first = task % n_blocks * kernels_.task_rows;
-        f(first, std::min(first + kernels_.task_rows, n_rows), task / n_blocks);
-    }
-
-    Matrix<float> values;
-
 private:
     const BlockKernels<float>& kernels_;
     const VocabularyHead& head_;
-    const long n_rows_;
     float* packed_ = nullptr;
 };
 
@@ -150,7 +168,13 @@ private:
 
 }  // namespace
 
-bool forward(const Call<float>& call, const VocabularyHead& head, const Samples& samples, const HeadResults& results) {
+long saved_floats(const BlockKernels<float>& kernels, const VocabularyHead& head) {
+    check_sizes(head);
+    return Saved(kernels, head).layout.size() / static_cast<long>(sizeof(float));
+}
+
+bool forward(const Call<float>& call, const VocabularyHead& head, const Samples& samples, const HeadResults& results,
+             float* saved_to) {
     const std::vector<std::int64_t> labels = checked_labels(head);
     const BlockKernels<float>& kernels = call.kernels;
     const int n_threads = threads_for(call, head);
@@ -158,30 +182,37 @@ bool forward(const Call<float>& call, const VocabularyHead& head, const Samples&
     LogitsOf logits(kernels, head, layout);
     PanelSums sums{};
     sums.n_rows = std::min(head.n_rows, kMostRows);
-    float* scratch;
+    const Saved saved(kernels, head);
+    Matrix<float> values;
+    float *scratch, *unsaved;
     layout.add(&sums.largest, logits.n_panels() * sums.n_rows);
     layout.add(&sums.sums, logits.n_panels() * sums.n_rows);
     if (samples.uniform) layout.add(&sums.tempered, logits.n_panels() * sums.n_rows);
     layout.add(&scratch, n_threads * kernels.product_scratch);
+    layout.add(&unsaved, saved_to ? 0 : saved.layout.size() / static_cast<long>(sizeof(float)));
+    if (!saved.keeps_logits) layout.add(&values, sums.n_rows, head.vocabulary);
     const Borrowed memory(layout);
+    saved.place(saved_to ? saved_to : unsaved);
+    if (saved.keeps_logits) values = saved.logits;
 
     Stop stop(call.wants_stop);  // one for all rows: some of them alone are over before it asks
     for (long begin = 0; begin < head.n_rows; begin += kMostRows) {
         const long n_rows = std::min(head.n_rows - begin, kMostRows);
-        const BlockProduct<float> product = logits.product(begin);
+        const BlockProduct<float> product = logits.product(begin, values);
         const bool is_done = run_phases(n_threads, stop, [&](Worker& worker) {
             float* const own = scratch + worker.rank * kernels.product_scratch;
             worker.each(begin == 0 ? logits.n_panels() : 0, [&](long task) { logits.pack(task); }) &&
                 worker.each(n_tasks(kernels, product, n_rows), [&](long task) {
-                    logits.multiply_and(product, n_rows, task, own, [&](long first, long last, long panel) {
-                        kernels.sum_logits({logits.values, head.vocabulary}, samples.temperature, first, last, panel, sums);
+                    multiply(kernels, product, n_rows, task, own);
+                    for_task(kernels, n_rows, task, [&](long first, long last, long panel) {
+                        kernels.sum_logits({values, head.vocabulary}, samples.temperature, first, last, panel, sums);
                     });
                 }) &&
                 worker.each(n_rows, [&](long i) {
-                    const Row row(logits.values, sums, i, head.vocabulary, kernels.panel);
+                    const Row row(values, sums, i, head.vocabulary, kernels.panel);
                     const long label = labels[static_cast<std::size_t>(begin + i)];
                     const double log_sum = row.log_sum();
-                    results.log_sums[begin + i] = static_cast<float>(log_sum);
+                    saved.log_sums[begin + i] = static_cast<float>(log_sum);
                     results.losses[begin + i] = static_cast<float>(log_sum - row.logit(label));
                     results.is_correct[begin + i] = row.logit(label) >= row.top() && !std::isnan(log_sum);
                     if (samples.uniform)
@@ -194,7 +225,7 @@ bool forward(const Call<float>& call, const VocabularyHead& head, const Samples&
     return true;
 }
 
-bool backward(const Call<float>& call, const VocabularyHead& head, const float* log_sums, const float* dlosses,
+bool backward(const Call<float>& call, const VocabularyHead& head, const float* saved_from, const float* dlosses,
               const HeadGradients& gradients) {
     const std::vector<std::int64_t> labels = checked_labels(head);
     const BlockKernels<float>& kernels = call.kernels;
@@ -202,29 +233,33 @@ bool backward(const Call<float>& call, const VocabularyHead& head, const float* 
     const int n_threads = threads_for(call, head);
     Layout layout(panel);
     LogitsOf logits(kernels, head, layout);
+    const Saved saved(kernels, head);
+    Matrix<float> dvalues;
     float *packed, *scratch;
     const long width_panels = ceil_div(head.width, panel);
+    layout.add(&dvalues, std::min(head.n_rows, kMostRows), head.vocabulary);
     layout.add(&packed, gradients.hidden ? width_panels * panel * head.vocabulary : 0);
     layout.add(&scratch, n_threads * kernels.product_scratch);
     const Borrowed memory(layout);
-    const Logits dlogits{logits.values, head.vocabulary};
+    saved.place(saved_from);
+    const Logits values{saved.keeps_logits ? saved.logits : dvalues, head.vocabulary};
 
     Stop stop(call.wants_stop);
     for (long begin = 0; begin == 0 || begin < head.n_rows; begin += kMostRows) {
         const long n_rows = std::min(head.n_rows - begin, kMostRows);
-        const BlockProduct<float> product = logits.product(begin);
+        const BlockProduct<float> product = logits.product(begin, dvalues);
         BlockProduct<float> to_dhidden;
-        to_dhidden.a = logits.values;
+        to_dhidden.a = dvalues;
         to_dhidden.b = packed;
         to_dhidden.k = head.vocabulary;
         to_dhidden.n = head.width;
         to_dhidden.end = End::kAdd;
         if (gradients.hidden) to_dhidden.c = in_rows(gradients.hidden + begin * head.width, head.width, panel);
-        WeightGradient<float> dweight{logits.values, in_rows(head.hidden + begin * head.width, head.width, panel), n_rows,
+        WeightGradient<float> dweight{dvalues, in_rows(head.hidden + begin * head.width, head.width, panel), n_rows,
                                head.vocabulary, head.width, gradients.weight, gradients.bias};
         dweight.adds = begin > 0;
         const long n_dhidden = gradients.hidden ? n_tasks(kernels, to_dhidden, n_rows) : 0;
-        const long n_packs = begin == 0 ? logits.n_panels() : 0;
+        const long n_packs = begin == 0 && !saved.keeps_logits ? logits.n_panels() : 0;
         const bool is_done = run_phases(n_threads, stop, [&](Worker& worker) {
             float* const own = scratch + worker.rank * kernels.product_scratch;
             worker.each(n_packs + (begin == 0 && gradients.hidden ? width_panels : 0), [&](long task) {
@@ -232,8 +267,10 @@ bool backward(const Call<float>& call, const VocabularyHead& head, const float* 
                     (kernels.pack(head.weight, head.vocabulary, head.width, task, packed + task * panel * head.vocabulary),
                      true);
             }) && worker.each(n_tasks(kernels, product, n_rows), [&](long task) {
-                logits.multiply_and(product, n_rows, task, own, [&](long first, long last, long i) {
-                    kernels.logits_backward(dlogits, log_sums + begin, labels.data() + begin, dlosses + begin, first, last, i);
+                if (!saved.keeps_logits) multiply(kernels, product, n_rows, task, own);
+                for_task(kernels, n_rows, task, [&](long first, long last, long i) {
+                    kernels.logits_backward(values, saved.log_sums + begin, labels.data() + begin, dlosses + begin,
+                                            first, last, i, dvalues);
                 });
             }) && worker.each(n_dhidden + n_tasks(kernels, dweight), [&](long task) {
                 take(task, n_dhidden, [&](long i) { multiply(kernels, to_dhidden, n_rows, i, own); }) ||

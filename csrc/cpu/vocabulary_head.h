@@ -1,7 +1,7 @@
 // The vocabulary head on masked rows: the op mlm_head, forward and backward.
 //
 // With logits x = h W' + b: losses are log(sum of exp(x)) - x[label]. A sample is drawn from softmax(x / temperature) by
-// inverting its cumulative sum. Logits are computed again in the backward: they are large.
+// inverting its cumulative sum. Where logits are few they are kept for the backward, else it computes them again.
 
 #pragma once
 
@@ -26,20 +26,23 @@ struct Samples {
     std::int64_t* out;     // [n_rows]
 };
 
-// All are [n_rows]; `log_sums` is for the backward.
+// [n_rows] each.
 struct HeadResults {
     float* losses;
     bool* is_correct;  // no logit is above the label's
-    float* log_sums;
 };
+
+// Floats that a forward saves for its backward: logits, if they are few, and [n_rows] logarithms of sums.
+long saved_floats(const BlockKernels<float>& kernels, const VocabularyHead& head);
 
 struct HeadGradients {
     float *hidden, *weight, *bias;  // null where nobody wants one
 };
 
 // Throw std::out_of_range for a label that is not in the vocabulary; otherwise as the functions of blocks.h.
-bool forward(const Call<float>& call, const VocabularyHead& head, const Samples& samples, const HeadResults& results);
-bool backward(const Call<float>& call, const VocabularyHead& head, const float* log_sums, const float* dlosses,
+bool forward(const Call<float>& call, const VocabularyHead& head, const Samples& samples, const HeadResults& results,
+             float* saved);
+bool backward(const Call<float>& call, const VocabularyHead& head, const float* saved, const float* dlosses,
               const HeadGradients& gradients);
 
 }  // namespace electra_fast::cpu

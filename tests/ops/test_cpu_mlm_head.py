@@ -8,8 +8,18 @@ from electra_fast.ops.contracts import cpu_library, cpu_mlm_head
 
 pytestmark = pytest.mark.skipif(cpu_library.obstacle() is not None, reason=f"{cpu_library.obstacle()}")
 
-# (rows, width, vocabulary): panels full, broken and alone; more rows than are in memory at once; none.
-SIZES = [(1, 8, 5), (7, 24, 70), (5, 64, 64), (33, 48, 1000), (130, 128, 517), (800, 16, 90), (0, 8, 9)]
+# (rows, width, vocabulary): panels full, broken and alone; more logits than are kept; more rows than are in memory at
+# once; none.
+SIZES = [
+    (1, 8, 5),
+    (7, 24, 70),
+    (5, 64, 64),
+    (33, 48, 1000),
+    (130, 128, 517),
+    (40, 8, 60_000),
+    (800, 16, 90),
+    (0, 8, 9),
+]
 
 
 def case(n_rows: int, width: int, vocabulary: int) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
@@ -75,8 +85,9 @@ def test_a_loss_that_is_none_shows():
     assert ((samples >= 0) & (samples < 70)).all()
 
 
-def test_bits_do_not_depend_on_threads():
-    tensors, labels, uniform = case(800, 16, 90)
+@pytest.mark.parametrize("size", [(800, 16, 90), (33, 48, 1000)], ids=["computed-again", "kept"])
+def test_bits_do_not_depend_on_threads(size):
+    tensors, labels, uniform = case(*size)
     before, found = torch.get_num_threads(), []
     try:
         for n_threads in (1, 2, 3, 1):
@@ -89,6 +100,14 @@ def test_bits_do_not_depend_on_threads():
         torch.set_num_threads(before)
     for others in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], others, strict=True))
+
+
+def test_a_second_backward_finds_what_was_kept():
+    tensors, labels, _ = case(33, 48, 1000)
+    leaves = [x.clone().requires_grad_() for x in tensors.values()]
+    loss = cpu_mlm_head.mlm_head(*leaves, labels)[0].sum()
+    first = torch.autograd.grad(loss, leaves, retain_graph=True)
+    assert all(torch.equal(a, b) for a, b in zip(first, torch.autograd.grad(loss, leaves), strict=True))
 
 
 def test_gradients_that_nobody_wants_are_left_out_and_others_stay():

@@ -77,7 +77,7 @@ def test_labels_and_sums_of_the_vocabulary_head_are_checked_again():
     for pick, change, message in (
         (lambda x: x.dtype == torch.int64, lambda x: x.int(), "must be in torch.int64"),
         (lambda x: x.dtype == torch.int64, lambda x: x[:2], "must have shape"),
-        (lambda x: x.dim() == 1 and len(x) == 33 and x.is_floating_point(), lambda x: x.half(), "must be in fp32"),
+        (lambda x: x.dim() == 1 and len(x) >= 33 * 70 and x.is_floating_point(), lambda x: x.half(), "must be in fp32"),
     ):
         tensors, labels = head(33, 8, 70)
         with saving(pick, change):

@@ -239,10 +239,11 @@ void check_head(const BlockKernels<float>& kernels, Choices& choices, Memory& me
                            choices.one_in(2), samples.data()};
     const float* const dlosses = memory.numbers(head.n_rows, 1);
     const auto is_correct = std::make_unique<bool[]>(at(head.n_rows));
-    Floats losses(at(head.n_rows)), log_sums(at(head.n_rows));
+    Floats losses(at(head.n_rows)), saved(at(saved_floats(kernels, head)));
     const std::function<bool()> wants_stop = never;
-    const HeadResults results{losses.data(), is_correct.get(), log_sums.data()};
-    if (!is_taken<std::out_of_range>(is_right, [&] { must(forward({kernels, 1, wants_stop}, head, sampling, results)); }))
+    const HeadResults results{losses.data(), is_correct.get()};
+    if (!is_taken<std::out_of_range>(
+            is_right, [&] { must(forward({kernels, 1, wants_stop}, head, sampling, results, nullptr)); }))
         return;
     const std::vector<std::int64_t> first_samples = samples;
     for (const std::int64_t sample : samples)
@@ -251,9 +252,9 @@ void check_head(const BlockKernels<float>& kernels, Choices& choices, Memory& me
     check(choices, memory, {head.n_rows * head.width, n_weights, head.vocabulary}, head.n_rows, head.n_rows * n_weights,
           [&](int n_threads, float* out, const std::vector<float*>& to) {
               const Call<float> call{kernels, n_threads, wants_stop};
-              must(forward(call, head, sampling, {out, is_correct.get(), log_sums.data()}));
+              must(forward(call, head, sampling, {out, is_correct.get()}, saved.data()));
               if (samples != first_samples) fail("samples that depend on threads");
-              must(backward(call, head, log_sums.data(), dlosses, {to[0], to[1], to[2]}));
+              must(backward(call, head, saved.data(), dlosses, {to[0], to[1], to[2]}));
           },
           [&] { return plain(head, dlosses); });
 }

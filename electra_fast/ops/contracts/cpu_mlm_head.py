@@ -19,10 +19,11 @@ def _shapes(tensors: Sequence[Tensor]) -> Shapes:
     return (n_rows, width), (vocabulary, width), (vocabulary,)
 
 
-def _room(hidden: Tensor, uniform: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    n_rows = len(hidden)
+def _room(hidden: Tensor, vocabulary: int, uniform: Tensor | None, save: bool) -> tuple[Tensor, ...]:
+    n_rows, width = hidden.shape
     samples = hidden.new_empty(0 if uniform is None else n_rows, dtype=torch.int64)
-    return hidden.new_empty(n_rows), hidden.new_empty(n_rows, dtype=torch.bool), samples, hidden.new_empty(n_rows)
+    n_saved = cpu.extension.mlm_head_saved((n_rows, width, vocabulary), fastest_allowed()) if save else 0
+    return hidden.new_empty(n_rows), hidden.new_empty(n_rows, dtype=torch.bool), samples, hidden.new_empty(n_saved)
 
 
 def _described(hidden, parameters, labels):
@@ -34,13 +35,13 @@ def _described(hidden, parameters, labels):
 
 def _launch_forward(hidden, parameters, labels, uniform, temperature, never_label, save):
     cpu.share_threads()
-    results = _room(hidden, uniform)
+    results = _room(hidden, len(parameters[0]), uniform, save)
     cpu.extension.mlm_head_forward(
         *_described(hidden, parameters, labels),
         *addresses([uniform]),
         temperature,
         never_label,
-        *addresses(results),
+        *addresses((*results[:-1], results[-1] if save else None)),
         torch.get_num_threads(),
         fastest_allowed(),
     )
@@ -53,15 +54,15 @@ def _launch_forward(hidden, parameters, labels, uniform, temperature, never_labe
     "bool never_label, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def mlm_head_cpu_fwd(hidden, parameters, labels, uniform, temperature, never_label, save):
-    return _room(hidden, uniform)
+    return _room(hidden, len(parameters[0]), uniform, save)
 
 
-def _launch_backward(dlosses, log_sums, hidden, parameters, labels, uniform, temperature, never_label, wanted):
+def _launch_backward(dlosses, saved, hidden, parameters, labels, uniform, temperature, never_label, wanted):
     cpu.share_threads()
     grads = room_for_gradients((hidden, *parameters), wanted)
     cpu.extension.mlm_head_backward(
         *_described(hidden, parameters, labels),
-        log_sums.data_ptr(),
+        saved.data_ptr(),
         dlosses.data_ptr(),
         *addresses(grads),
         torch.get_num_threads(),
@@ -72,10 +73,10 @@ def _launch_backward(dlosses, log_sums, hidden, parameters, labels, uniform, tem
 
 @run_by(
     _launch_backward,
-    "mlm_head_cpu_bwd(Tensor dlosses, Tensor log_sums, Tensor hidden, Tensor[] parameters, Tensor labels, "
+    "mlm_head_cpu_bwd(Tensor dlosses, Tensor saved, Tensor hidden, Tensor[] parameters, Tensor labels, "
     "Tensor? uniform, float temperature, bool never_label, bool[] wanted) -> Tensor[]",
 )
-def mlm_head_cpu_bwd(dlosses, log_sums, hidden, parameters, *call):
+def mlm_head_cpu_bwd(dlosses, saved, hidden, parameters, *call):
     return wanted_only(room_for_gradients((hidden, *parameters), call[-1]))
 
 

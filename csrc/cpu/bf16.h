@@ -19,6 +19,9 @@ struct Bf16 {
     std::uint16_t bits;
 };
 
+inline float as_float(float x) { return x; }
+inline float as_float(Bf16 x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16); }
+
 // Two neighbours of a product's inner dimension, which one instruction multiplies.
 struct Pair {
     Bf16 first, second;

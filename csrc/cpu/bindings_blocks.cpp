@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -33,6 +34,8 @@ template <std::size_t n>
 using Addresses = std::array<Address, n>;
 // (threshold of 65536, seed) of a dropout.
 using Drawn = std::pair<std::uint32_t, std::int64_t>;
+// The tokens that are read; None for all.
+using Read = std::optional<std::vector<long>>;
 
 template <typename T>
 T* at(Address address) {
@@ -79,10 +82,10 @@ void without_gil(int n_threads, const std::string& limit, const Run& run) {
 template <typename T>
 AttentionBlock<T> attention_block(const std::array<long, 3>& sizes, std::vector<std::int32_t> starts, bool causal,
                                   Address x, const Addresses<4>& weights, const Addresses<4>& biases,
-                                  const Addresses<2>& norm, float eps, const std::array<Drawn, 2>& dropouts) {
+                                  const Addresses<2>& norm, float eps, const std::array<Drawn, 2>& dropouts, Read read) {
     return {sizes[0], sizes[1], sizes[2], std::move(starts), causal, at<const T>(x), all_at<const T>(weights),
             all_at<const T>(biases), {at<const T>(norm[0]), at<const T>(norm[1])}, eps, dropout_of(dropouts[0]),
-            dropout_of(dropouts[1])};
+            dropout_of(dropouts[1]), std::move(read)};
 }
 
 template <typename T>
@@ -153,7 +156,8 @@ void bind_blocks_of(py::module_& module) {
             block.heads = heads;
             return saved_columns(kernels_up_to<T>(limit), block);
         },
-        "Numbers per token that attention_block_forward saves; `saved` is [tokens + 1, numbers].");
+        "Numbers per token and per row of the result that attention_block_forward saves; there is room for one of each "
+        "more.");
     module.def(
         "feed_forward_block_saved",
         [](long hidden, long inner, const std::string& limit) {
@@ -167,9 +171,10 @@ void bind_blocks_of(py::module_& module) {
         "attention_block_forward",
         [](const std::array<long, 3>& sizes, std::vector<std::int32_t> starts, bool causal, Address x,
            const Addresses<4>& weights, const Addresses<4>& biases, const Addresses<2>& norm, float eps,
-           const std::array<Drawn, 2>& dropouts, Address out, Address saved, int n_threads, const std::string& limit) {
-            const AttentionBlock<T> block =
-                attention_block<T>(sizes, std::move(starts), causal, x, weights, biases, norm, eps, dropouts);
+           const std::array<Drawn, 2>& dropouts, Read read, Address out, Address saved, int n_threads,
+           const std::string& limit) {
+            const AttentionBlock<T> block = attention_block<T>(sizes, std::move(starts), causal, x, weights, biases, norm,
+                                                               eps, dropouts, std::move(read));
             without_gil<T>(n_threads, limit, [&](const Call<T>& call) {
                 return forward(call, block, at<T>(out), at<T>(saved));
             });
@@ -178,10 +183,11 @@ void bind_blocks_of(py::module_& module) {
         "attention_block_backward",
         [](const std::array<long, 3>& sizes, std::vector<std::int32_t> starts, bool causal, Address x,
            const Addresses<4>& weights, const Addresses<4>& biases, const Addresses<2>& norm, float eps,
-           const std::array<Drawn, 2>& dropouts, Address dout, Address saved, Address dx, const Addresses<4>& dweights,
-           const Addresses<4>& dbiases, const Addresses<2>& dnorm, int n_threads, const std::string& limit) {
-            const AttentionBlock<T> block =
-                attention_block<T>(sizes, std::move(starts), causal, x, weights, biases, norm, eps, dropouts);
+           const std::array<Drawn, 2>& dropouts, Read read, Address dout, Address saved, Address dx,
+           const Addresses<4>& dweights, const Addresses<4>& dbiases, const Addresses<2>& dnorm, int n_threads,
+           const std::string& limit) {
+            const AttentionBlock<T> block = attention_block<T>(sizes, std::move(starts), causal, x, weights, biases, norm,
+                                                               eps, dropouts, std::move(read));
             const BlockGradients<T, 4> gradients{at<T>(dx), all_at<T>(dweights), all_at<T>(dbiases),
                                                  at<T>(dnorm[0]), at<T>(dnorm[1])};
             without_gil<T>(n_threads, limit, [&](const Call<T>& call) {

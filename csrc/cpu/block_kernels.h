@@ -100,20 +100,24 @@ struct NormBackward {
     Dropout dropout;
     Matrix<T> dsums;    // gradient of the sums
     Matrix<T> dbranch;  // after dropout, as dsums lies; dsums itself without dropout
+    const long* tokens = nullptr;  // the row of dropout's bits for each row; null: the row itself
 };
 
-// Attention of one head within one sequence; all matrices are those of the whole batch, in panels.
+// Attention of one head within one sequence; all matrices are those of the whole batch, in panels. Keys and values have a
+// row for each token; queries, and what belongs to them, have one for each token that somebody reads.
 template <typename T>
 struct BlockAttention {
-    Matrix<const T> qkv;        // queries, keys and values, `part_panels` panels each
-    long part_panels;
-    long first_token, length, n_tokens, head, head_size;
+    Matrix<const T> queries, keys, values;
+    const long* rows;           // [n_queries]: this sequence's rows of queries
+    const long* tokens;         // [n_rows]: the token of each row of queries
+    long n_queries, n_rows;
+    long first_token, length, head, head_size;
     bool causal;
     Dropout dropout;
-    float* statistics;          // [heads, 2, tokens]: a row's largest score and 1 / its sum of exponentials
+    float* statistics;          // [heads, 2, n_rows]: a row's largest score and 1 / its sum of exponentials
     Matrix<T> out;              // forward: the result
     Matrix<const T> dattended;  // backward: the gradient of the result
-    Matrix<T> dqkv;             // backward: the gradient of qkv
+    Matrix<T> dqueries, dkeys, dvalues;  // backward: gradients
 };
 
 template <typename T>
@@ -143,9 +147,9 @@ struct BlockKernels {
     void (*norm)(const NormForward<T>&, long first_row, long last_row);
     // Adds the gradients of weight and bias to `partial` [2, n]; `bits` has bits_stride(n) bytes.
     void (*norm_backward)(const NormBackward<T>&, long first_row, long last_row, float* partial, std::uint8_t* bits);
-    long (*attention_scratch)(long length, long head_size);
+    long (*attention_scratch)(long n_queries, long length, long head_size);
     void (*attend)(const BlockAttention<T>&, float* scratch);
-    long (*attention_backward_scratch)(long length, long head_size);
+    long (*attention_backward_scratch)(long n_queries, long length, long head_size);
     void (*attend_backward)(const BlockAttention<T>&, float* scratch);
 };
 

@@ -108,7 +108,8 @@ void OutputForward<T>::prepare(long task) const {
     });
     if (is_panel) return;
     for (long row = task * kNormRows; row < std::min((task + 1) * kNormRows, output_.n_tokens); ++row)
-        kernels_.draw_bits(output_.dropout, static_cast<std::uint32_t>(row), 0, output_.n, bits_ + row * bits_stride_);
+        kernels_.draw_bits(output_.dropout, static_cast<std::uint32_t>(output_.tokens ? output_.tokens[row] : row), 0,
+                           output_.n, bits_ + row * bits_stride_);
 }
 
 template <typename T>
@@ -162,7 +163,7 @@ void OutputBackward<T>::prepare(
     float* const partial = partials_ + task * 2 * output_.n;
     std::fill_n(partial, 2 * output_.n, 0.0f);
     kernels_.norm_backward({dout, sums, output_.norm.weight, statistics, output_.n, output_.n_tokens, output_.dropout,
-                            dsums_, dbranch()},
+                            dsums_, dbranch(), output_.tokens},
                            task * kNormRows, std::min((task + 1) * kNormRows, output_.n_tokens), partial,
                            bits_ + rank * bits_stride_);
 }

@@ -114,6 +114,7 @@ struct Output {
     NormParameters<T> norm;
     float eps;
     Dropout dropout;
+    const long* tokens = nullptr;  // the row of dropout's bits for each row; null: the row itself
 };
 
 template <typename T>

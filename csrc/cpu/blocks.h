@@ -12,6 +12,8 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "cpu/block_kernels.h"
@@ -41,6 +43,10 @@ struct AttentionBlock {
     NormParameters<T> norm;
     float eps;
     Dropout attention_dropout, output_dropout;
+    std::optional<std::vector<long>> read = {};  // the tokens whose results are computed, in this order; none: all
+
+    // Rows of the result.
+    long n_rows() const { return read ? static_cast<long>(read->size()) : n_tokens; }
 };
 
 template <typename T>
@@ -61,14 +67,16 @@ struct BlockGradients {
     T *norm_weight, *norm_bias;
 };
 
-// Numbers per token that a forward saves; it takes the room of one token more. They depend on the sizes alone.
+// Numbers per token that a forward saves, and of an attention_block per row of its result too; it takes the room of one
+// token and one row more. They depend on the sizes alone.
 template <typename T>
-long saved_columns(const BlockKernels<T>& kernels, AttentionBlock<T> block);
+std::pair<long, long> saved_columns(const BlockKernels<T>& kernels, AttentionBlock<T> block);
 template <typename T>
 long saved_columns(const BlockKernels<T>& kernels, FeedForwardBlock<T> block);
 
-// Throw std::invalid_argument for sizes or starts that cannot be, and std::bad_alloc. Return false, with the results
-// undone, once the call was to stop. `saved` is null if no backward follows.
+// Throw std::invalid_argument for sizes or starts that cannot be, std::out_of_range for a token to read that is none, and
+// std::bad_alloc. Return false, with the results undone, once the call was to stop. `saved` is null if no backward
+// follows.
 template <typename T>
 bool forward(const Call<T>& call, const AttentionBlock<T>& block, T* out, T* saved);
 template <typename T>

@@ -182,7 +182,7 @@ bool forward(const Call<float>& call, const VocabularyHead& head, const Samples&
     LogitsOf logits(kernels, head, layout);
     PanelSums sums{};
     sums.n_rows = std::min(head.n_rows, kMostRows);
-    const Saved saved(kernels, head);
+    Saved saved(kernels, head);
     Matrix<float> values;
     float *scratch, *unsaved;
     layout.add(&sums.largest, logits.n_panels() * sums.n_rows);
@@ -233,7 +233,7 @@ bool backward(const Call<float>& call, const VocabularyHead& head, const float* 
     const int n_threads = threads_for(call, head);
     Layout layout(panel);
     LogitsOf logits(kernels, head, layout);
-    const Saved saved(kernels, head);
+    Saved saved(kernels, head);
     Matrix<float> dvalues;
     float *packed, *scratch;
     const long width_panels = ceil_div(head.width, panel);

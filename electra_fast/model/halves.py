@@ -22,8 +22,9 @@ def attention_half(
     causal: bool = False,
     seed: Tensor | None = None,
     output_seed: Tensor | None = None,
+    read: Tensor | None = None,
 ) -> Tensor | None:
-    """Attention among packed tokens, its output and their sum's LayerNorm: [T, H] -> [T, H]."""
+    """Attention among packed tokens, its output and their sum's LayerNorm: [T, H] -> [T, H], or its rows `read`."""
     inner, end = attention.self, _end(attention.output)
     projections = [weight_and_bias(linear, nn.Linear) for linear in (inner.query, inner.key, inner.value)]
     # Other programs know three products by three weights.
@@ -41,6 +42,7 @@ def attention_half(
         causal,
         seed,
         output_seed,
+        read,
     )
 
 

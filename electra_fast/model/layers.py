@@ -247,16 +247,22 @@ class ElectraAttention(nn.Module):
         self.ops = ops.select(impl, config.head_size)
 
     def forward(
-        self, hidden: Tensor, context: Context, seed: Tensor | None = None, output_seed: Tensor | None = None
+        self,
+        hidden: Tensor,
+        context: Context,
+        seed: Tensor | None = None,
+        output_seed: Tensor | None = None,
+        read: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         is_whole = is_unheard(self.self, ElectraSelfAttention) and is_unheard(self.output, ElectraSelfOutput)
         if is_whole and isinstance(context, PackedContext):
             packed = context.cu_seqlens, context.max_seqlen, context.causal
-            whole = attention_half(self.ops, self, hidden, *packed, seed, output_seed)
+            whole = attention_half(self.ops, self, hidden, *packed, seed, output_seed, read)
             if whole is not None:
                 return whole, None
         attended, probabilities = self.self(hidden, context, seed)
-        return self.output(attended, hidden, output_seed), probabilities
+        out = self.output(attended, hidden, output_seed)
+        return out if read is None else out.index_select(0, read), probabilities
 
 
 class ElectraIntermediate(nn.Module):
@@ -290,15 +296,14 @@ class ElectraLayer(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Returns (hidden, attention probabilities, cross-attention probabilities).
 
-        read: [N] int64, the packed tokens whose states are returned, and computed after attention; None for all.
+        read: [N] int64, the packed tokens whose states are returned, and no others computed; None for all.
         """
         attention_seed, attended_seed, output_seed = context.layer_seeds(self.layer_idx)
-        hidden, probabilities = self.attention(hidden, context, attention_seed, attended_seed)
+        reads = () if read is None else (read,)
+        hidden, probabilities = self.attention(hidden, context, attention_seed, attended_seed, *reads)
         cross_probabilities = None
         if isinstance(context, PaddedContext) and context.encoder_hidden_states is not None:
             hidden, cross_probabilities = self.crossattention(hidden, context)
-        if read is not None:
-            hidden = hidden.index_select(0, read)
         if self.chunk_size_feed_forward:
             chunks = hidden.split(self.chunk_size_feed_forward, dim=-2)
             hidden = torch.cat([self.feed_forward(chunk) for chunk in chunks], dim=-2)
@@ -374,4 +379,5 @@ class ElectraEncoder(nn.Module):
         """Tells whether the last layer may compute some states alone: it is ours, and nobody listens to any part."""
         if not len(self.layer) or is_hooked(self) or not is_unheard(self.layer[-1], ElectraLayer):
             return False
-        return not any(is_hooked(part) for part in self.layer[-1].modules())
+        last = self.layer[-1]
+        return type(last.attention) is ElectraAttention and not any(is_hooked(part) for part in last.modules())

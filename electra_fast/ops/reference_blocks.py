@@ -31,17 +31,19 @@ def attention_block(
     causal: bool = False,
     attention_seed: Tensor | None = None,
     output_seed: Tensor | None = None,
+    read: Tensor | None = None,
 ) -> Tensor:
     """LayerNorm(hidden + dropout(attention(hidden) out' + b)), with attention within each packed sequence.
 
     hidden: [T, H]; qkv_weights, qkv_biases: those of queries, keys and values, three [H, H] and three [H]; out_weight:
     [H, H]; cu_seqlens: [B + 1] int32. Probabilities drop out by `attention_p` and `attention_seed`, what is added to
-    `hidden` by `hidden_p` and `output_seed`. Returns [T, H].
+    `hidden` by `hidden_p` and `output_seed`. Returns [T, H], or the rows `read` [N] int64 of it, [N, H].
     """
     qkv = F.linear(hidden, *joined(qkv_weights, qkv_biases)).unflatten(-1, (3, n_heads, -1))
     attended = attention(qkv, cu_seqlens, max_seqlen, attention_p, causal, attention_seed).flatten(-2)
     out = F.linear(attended, out_weight, out_bias)
-    return dropout_add_norm(out, hidden, norm_weight, norm_bias, eps, hidden_p, output_seed)
+    out = dropout_add_norm(out, hidden, norm_weight, norm_bias, eps, hidden_p, output_seed)
+    return out if read is None else out.index_select(0, read)
 
 
 def feed_forward_block(

@@ -1,5 +1,7 @@
 """The two halves of a layer in C++: errors against fp64, bits of dropout, equal bits, contracts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from block_cases import attention_case, both, feed_forward_case, gradients
@@ -100,6 +102,47 @@ def test_results_do_not_depend_on_the_sequences_beside():
     assert torch.equal(whole[40:74], case.cpp(**alone, **options))
 
 
+# Tokens that are read: none, in no order, one thrice, all of a sequence and none of its neighbours, all in reverse.
+READ = [[], [41, 0, 5, 41, 17, 41], list(range(17, 40)), list(range(42))[::-1]]
+
+
+def reading(case, tokens):
+    return replace(case, options=case.options | {"read": torch.tensor(tokens, dtype=torch.int64)})
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1])
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+@pytest.mark.parametrize("read", READ, ids=["none", "some", "neighbours", "all"])
+def test_errors_of_some_rows_are_within_the_budget(read, causal, p):
+    case = reading(attention_case([17, 0, 23, 2], 3, 20, causal).dropping(p), read)
+    testing.assert_within_budget(case.cpp, case.reference, case.tensors, **case.options)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1])
+def test_some_rows_are_those_of_all_with_the_same_dropout(p):
+    case, tokens = attention_case([40, 34, 5, 130], 2, 32).dropping(p), [77, 3, 200, 3, 78, 0, 150]
+    some = reading(case, tokens).cpp(**case.tensors, **reading(case, tokens).options)
+    torch.testing.assert_close(some, case.cpp(**case.tensors, **case.options)[tokens], rtol=1e-5, atol=1e-5)
+
+
+def test_rows_that_are_read_have_the_same_bits_on_any_number_of_threads(threads):
+    case = reading(attention_case([129, 0, 64, 3, 90], 4, 64).dropping(0.1), [*range(0, 286, 3), 5, 5, 285])
+    runs = []
+    for n in (1, 2, 3, 1):
+        threads(n)
+        runs.append(gradients(case.cpp, case.leaves(), **case.options))
+    for other in runs[1:]:
+        for name, value in runs[0].items():
+            assert torch.equal(other[name], value), name
+
+
+@pytest.mark.parametrize("token", [-1, 42, 2**40])
+def test_a_token_to_read_that_is_none_is_refused(token):
+    case = reading(attention_case([17, 0, 23, 2], 3, 20), [3, token])
+    with pytest.raises(IndexError, match=rf"tokens to read must be in \[0, 42\), got {token}"):
+        case.cpp(**case.tensors, **case.options)
+
+
 @pytest.mark.parametrize("lengths", [[], [0], [0, 0]], ids=str)
 def test_an_empty_batch_has_gradients_of_zero(lengths):
     for case in (attention_case(lengths, 2, 8), feed_forward_case(0, 16, 24)):
@@ -122,8 +165,10 @@ def test_leading_dimensions_of_the_second_half():
 def test_memory_of_a_token():
     """What is saved for the backward, as docs/ops.md says."""
     hidden = torch.zeros(10, 256)
-    _, saved = cpu_attention_block._room(hidden, 4, True)
-    assert saved.shape[1] * 4 <= (3 + 1 + 1) * 256 * 4 + 4 * (2 * 4 + 2) + 256
+    of_keys, of_all_else = 2 * 256 * 4, (1 + 1 + 1) * 256 * 4 + 4 * (2 * 4 + 2)
+    for read, n_rows in ((None, 10), (torch.arange(3), 3)):
+        _, saved = cpu_attention_block._room(hidden, read, 4, True)
+        assert saved.nbytes <= 11 * of_keys + (n_rows + 1) * (of_all_else + 256)
     _, saved = cpu_feed_forward_block._room(hidden, [torch.zeros(1024, 256)], True)
     assert saved.shape[1] * 4 <= (1024 + 256 + 2) * 4 + 256
 
@@ -135,7 +180,7 @@ def test_contracts(p):
         (
             cpu_attention_block,
             attention,
-            [attention.options["cu_seqlens"]],
+            [attention.options["cu_seqlens"], torch.tensor([20, 3, 3])],
             (3, 1e-12, p, p, True, [2**62 + 12345, 77]),
         ),
         (cpu_feed_forward_block, feed_forward, [], (1e-12, p, 99)),
@@ -145,10 +190,10 @@ def test_contracts(p):
             order = ["inner_weight", "outer_weight", "inner_bias", "outer_bias"]
         parameters = [case.tensors[name] for name in (*order, "norm_weight", "norm_bias")]
         call = case.tensors["hidden"], parameters, *others, *options
-        saved = op.IN_CPP.forward(*call, True)[1]
+        out, saved = op.IN_CPP.forward(*call, True)
         # Memory between rows of what is saved is not written, so it is no result that can be compared.
         tests = ("test_schema", "test_autograd_registration", "test_faketensor")
         torch.library.opcheck(op.IN_CPP.forward, (*call, True), test_utils=tests)
         torch.library.opcheck(op.IN_CPP.forward, (*call, False))
         wanted = [True, False] * (len(case.tensors) // 2) + [True] * (len(case.tensors) % 2)
-        torch.library.opcheck(op.IN_CPP.backward, (torch.ones_like(call[0]), saved, *call, wanted))
+        torch.library.opcheck(op.IN_CPP.backward, (torch.ones_like(out), saved, *call, wanted))

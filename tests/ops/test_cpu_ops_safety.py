@@ -61,13 +61,13 @@ def saving(pick, change):
 
 @pytest.mark.parametrize("case", both(), ids=lambda case: case.op)
 def test_hooks_that_change_what_is_kept_are_noticed(case):
-    n_rows = len(case.tensors["hidden"]) + 1
+    shapes = {x.shape for x in case.tensors.values()}
     for change, message in (
         (lambda x: x.bfloat16(), "must be in fp32"),
         (lambda x: x[:0], "must have shape"),
-        (lambda x: x.t().contiguous().t(), "is not contiguous"),
+        (lambda x: x.repeat_interleave(2, -1)[..., ::2], "is not contiguous"),
     ):
-        with saving(lambda x: x.dim() == 2 and len(x) == n_rows, change):
+        with saving(lambda x: x.is_floating_point() and x.shape not in shapes, change):
             out = case.cpp(**case.leaves(), **case.options)
         with pytest.raises(RuntimeError, match=f"changed since the forward: what it kept {message}"):
             out.sum().backward()

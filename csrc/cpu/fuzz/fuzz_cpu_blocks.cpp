@@ -128,9 +128,20 @@ void must(bool is_done) {
 // Sizes for few multiplications, at times for several threads.
 long some_tokens(Choices& choices) { return choices.one_in(8) ? choices.upto(255) : choices.upto(40); }
 
+long rows_of(const AttentionBlock<float>& block) { return block.n_rows(); }
+long rows_of(const FeedForwardBlock<float>& block) { return block.n_tokens; }
+long saved_floats(const BlockKernels<float>& kernels, const AttentionBlock<float>& block) {
+    const auto [of_token, of_row] = saved_columns(kernels, block);
+    return (block.n_tokens + 1) * of_token + (block.n_rows() + 1) * of_row;
+}
+long saved_floats(const BlockKernels<float>& kernels, const FeedForwardBlock<float>& block) {
+    return (block.n_tokens + 1) * saved_columns(kernels, block);
+}
+
 template <typename Block, std::size_t n>
 void run_block(const BlockKernels<float>& kernels, Choices& choices, Memory& memory, const Block& block) {
-    const float* const dout = memory.numbers(block.n_tokens * block.hidden, 1);
+    const long out_size = rows_of(block) * block.hidden;
+    const float* const dout = memory.numbers(out_size, 1);
     std::vector<long> sizes{block.n_tokens * block.hidden};
     if constexpr (n == 4) {
         sizes.insert(sizes.end(), 4, block.hidden * block.hidden);
@@ -139,16 +150,15 @@ void run_block(const BlockKernels<float>& kernels, Choices& choices, Memory& mem
         sizes.insert(sizes.end(), {block.hidden * block.inner, block.hidden * block.inner, block.inner, block.hidden});
     }
     sizes.insert(sizes.end(), 2, block.hidden);
-    Floats unsaved(at(sizes[0]));
-    const long columns = saved_columns(kernels, block);
-    check(choices, memory, sizes, sizes[0], block.n_tokens * sizes[1],
+    Floats unsaved(at(out_size));
+    check(choices, memory, sizes, out_size, block.n_tokens * sizes[1],
           [&](int n_threads, float* out, const std::vector<float*>& to) {
               const std::function<bool()> wants_stop = never;
               const Call<float> call{kernels, n_threads, wants_stop};
-              Floats saved(at((block.n_tokens + 1) * columns), NAN);
+              Floats saved(at(saved_floats(kernels, block)), NAN);
               must(forward(call, block, out, saved.data()));
               must(forward(call, block, unsaved.data(), static_cast<float*>(nullptr)));
-              if (!is_same(unsaved, Floats(out, out + sizes[0]))) fail("a forward that saves nothing has other results");
+              if (!is_same(unsaved, Floats(out, out + out_size))) fail("a forward that saves nothing has other results");
               BlockGradients<float, n> gradients{to[0], {}, {}, to[1 + 2 * n], to[2 + 2 * n]};
               std::copy_n(to.begin() + 1, n, gradients.weights.begin());
               std::copy_n(to.begin() + 1 + n, n, gradients.biases.begin());
@@ -183,6 +193,20 @@ void check_attention(const BlockKernels<float>& kernels, Choices& choices, Memor
     block.eps = 0.1f;
     block.attention_dropout = dropout(choices);
     block.output_dropout = dropout(choices);
+    if (is_right && choices.one_in(2)) {
+        block.read.emplace();
+        for (long n = choices.upto(30); n && block.n_tokens; --n) block.read->push_back(choices.upto(block.n_tokens - 1));
+        if (choices.one_in(8)) {
+            block.read->push_back(choices.any_number());
+            const long last = block.read->back();
+            const std::function<bool()> wants_stop = never;
+            if (!is_taken<std::out_of_range>(last >= 0 && last < block.n_tokens, [&] {
+                    Floats out(at(block.n_rows() * block.hidden));
+                    must(forward<float>({kernels, 1, wants_stop}, block, out.data(), nullptr));
+                }))
+                return;
+        }
+    }
     if (is_right) return run_block<AttentionBlock<float>, 4>(kernels, choices, memory, block);
     is_taken<std::invalid_argument>(false, [&] {
         const std::function<bool()> wants_stop = never;

@@ -161,6 +161,22 @@ inline void attend(const AttentionBlock<float>& block, long begin, long length, 
 }
 
 inline Plain plain(const AttentionBlock<float>& block, const float* dout) {
+    if (block.read) {  // the op of all tokens, of whose rows some are taken
+        AttentionBlock<float> whole = block;
+        whole.read.reset();
+        std::vector<float> dwhole(at(block.n_tokens * block.hidden));
+        const auto each_number = [&](const auto& f) {
+            for (long row = 0; row < block.n_rows(); ++row)
+                for (long j = 0; j < block.hidden; ++j)
+                    f(at(row * block.hidden + j), at((*block.read)[at(row)] * block.hidden + j));
+        };
+        each_number([&](std::size_t of_row, std::size_t of_token) { dwhole[of_token] += dout[of_row]; });
+        Plain found = plain(whole, dwhole.data());
+        Doubles out(at(block.n_rows() * block.hidden));
+        each_number([&](std::size_t of_row, std::size_t of_token) { out[of_row] = found.out[of_token]; });
+        found.out = out;
+        return found;
+    }
     const long rows = block.n_tokens, hidden = block.hidden;
     const Doubles x(block.x, block.x + rows * hidden);
     std::vector<Linear> linears;

@@ -106,8 +106,9 @@ def attention_block(
     causal: bool = False,
     attention_seed: Tensor | None = None,
     output_seed: Tensor | None = None,
+    read: Tensor | None = None,
 ) -> Tensor:
-    """LayerNorm(hidden + dropout(attention(hidden) out' + b)); hidden: [T, H].
+    """LayerNorm(hidden + dropout(attention(hidden) out' + b)); hidden: [T, H]; all of it, or the rows `read`.
 
     The gradient of the keys' bias is zero: that bias moves all scores of a query alike.
 
@@ -131,5 +132,7 @@ def attention_block(
     seeds = [dropout_seed(p, seed, hidden.device) for p, seed in zip(rates, seeds, strict=True)]
     others, options = (cu_seqlens, *seeds), (max_seqlen, n_heads, eps, *rates, causal)
     if needs_grad(*tensors):
-        return _AttentionBlock.apply(*others, options, *tensors)
-    return attention_block_fwd(*tensors, *others, *options, False)[0]
+        out = _AttentionBlock.apply(*others, options, *tensors)
+    else:
+        out = attention_block_fwd(*tensors, *others, *options, False)[0]
+    return out if read is None else out.index_select(0, read)

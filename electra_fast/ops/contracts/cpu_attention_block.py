@@ -17,7 +17,6 @@ from .cpu_library import (
     functions_for,
     hold,
     room_for_gradients,
-    room_to_save,
     threshold,
     wanted_only,
 )
@@ -33,14 +32,17 @@ def _shapes(tensors: Sequence[Tensor]) -> Shapes:
     return (n_tokens, width), *[(width, width)] * 4, *[(width,)] * 6
 
 
-def _room(hidden: Tensor, n_heads: int, save: bool) -> tuple[Tensor, Tensor]:
+def _room(hidden: Tensor, read: Tensor | None, n_heads: int, save: bool) -> tuple[Tensor, Tensor]:
+    n_tokens, width = hidden.shape
+    n_rows = n_tokens if read is None else len(read)
+    out = hidden.new_empty(n_rows, width)
     if not save:
-        return torch.empty_like(hidden), hidden.new_empty(0)
-    n_columns = functions_for(hidden).attention_block_saved(hidden.shape[1], n_heads, fastest_allowed())
-    return torch.empty_like(hidden), room_to_save(hidden, n_columns)
+        return out, hidden.new_empty(0)
+    of_token, of_row = functions_for(hidden).attention_block_saved(width, n_heads, fastest_allowed())
+    return out, hidden.new_empty((n_tokens + 1) * of_token + (n_rows + 1) * of_row)
 
 
-def _described(hidden, parameters, cu_seqlens, n_heads, eps, attention_p, hidden_p, causal, seeds):
+def _described(hidden, parameters, cu_seqlens, read, n_heads, eps, attention_p, hidden_p, causal, seeds):
     """A call's arguments as both functions of C++ begin with them."""
     places = addresses(parameters)
     return (
@@ -53,13 +55,14 @@ def _described(hidden, parameters, cu_seqlens, n_heads, eps, attention_p, hidden
         places[8:],
         eps,
         ((threshold(attention_p), seeds[0]), (threshold(hidden_p), seeds[1])),
+        None if read is None else read.tolist(),
     )
 
 
 def _launch_forward(hidden, parameters, *call):
     cpu.share_threads()
     *call, save = call
-    out, saved = _room(hidden, call[1], save)
+    out, saved = _room(hidden, *call[1:3], save)
     functions_for(hidden).attention_block_forward(
         *_described(hidden, parameters, *call),
         out.data_ptr(),
@@ -72,11 +75,11 @@ def _launch_forward(hidden, parameters, *call):
 
 @run_by(
     _launch_forward,
-    "attention_block_cpu_fwd(Tensor hidden, Tensor[] parameters, Tensor cu_seqlens, int n_heads, float eps, "
-    "float attention_p, float hidden_p, bool causal, int[] seeds, bool save) -> (Tensor, Tensor)",
+    "attention_block_cpu_fwd(Tensor hidden, Tensor[] parameters, Tensor cu_seqlens, Tensor? read, int n_heads, "
+    "float eps, float attention_p, float hidden_p, bool causal, int[] seeds, bool save) -> (Tensor, Tensor)",
 )
-def attention_block_cpu_fwd(hidden, parameters, cu_seqlens, n_heads, eps, attention_p, hidden_p, causal, seeds, save):
-    return _room(hidden, n_heads, save)
+def attention_block_cpu_fwd(hidden, parameters, cu_seqlens, read, n_heads, *options):
+    return _room(hidden, read, n_heads, options[-1])
 
 
 def _launch_backward(dout, saved, hidden, parameters, *call):
@@ -101,7 +104,8 @@ def _launch_backward(dout, saved, hidden, parameters, *call):
 @run_by(
     _launch_backward,
     "attention_block_cpu_bwd(Tensor dout, Tensor saved, Tensor hidden, Tensor[] parameters, Tensor cu_seqlens, "
-    "int n_heads, float eps, float attention_p, float hidden_p, bool causal, int[] seeds, bool[] wanted) -> Tensor[]",
+    "Tensor? read, int n_heads, float eps, float attention_p, float hidden_p, bool causal, int[] seeds, bool[] wanted) "
+    "-> Tensor[]",
 )
 def attention_block_cpu_bwd(dout, saved, hidden, parameters, *call):
     return wanted_only(room_for_gradients((hidden, *parameters), call[-1]))
@@ -109,12 +113,13 @@ def attention_block_cpu_bwd(dout, saved, hidden, parameters, *call):
 
 def _reference(tensors, others, options):
     hidden, weights, biases, norm = tensors[0], tensors[1:5], tensors[5:9], tensors[9:]
-    (cu_seqlens,), (n_heads, eps, *rest, seeds) = others, options
+    (cu_seqlens, read), (n_heads, eps, *rest, seeds) = others, options
     seeds = [torch.tensor([seed]) for seed in seeds]
     longest = int(cu_seqlens.diff().max()) if len(cu_seqlens) > 1 else 0
     return reference_blocks.attention_block(
-        hidden, weights[:3], biases[:3], weights[3], biases[3], *norm, eps, cu_seqlens, longest, n_heads, *rest, *seeds
-    )
+        hidden, weights[:3], biases[:3], weights[3], biases[3], *norm, eps, cu_seqlens, longest, n_heads, *rest, *seeds,
+        read,
+    )  # fmt: skip
 
 
 IN_CPP = CpuOp(
@@ -145,19 +150,21 @@ def attention_block(
     causal: bool = False,
     attention_seed: Tensor | None = None,
     output_seed: Tensor | None = None,
+    read: Tensor | None = None,
 ) -> Tensor:
     """LayerNorm(hidden + dropout(attention(hidden) out' + b)); hidden: [T, H].
 
     Raises:
+        IndexError: a token to read that is none.
         ValueError: a rate of dropout that is none, heads that do not divide the width, or a `cu_seqlens` that does not
             mark sequences.
     """
     tensors = (hidden, *qkv_weights, out_weight, *qkv_biases, out_bias, norm_weight, norm_bias)
     held = hold(tensors)
-    if IN_CPP.why_not(held, (cu_seqlens, attention_seed, output_seed)) is not None:
+    if IN_CPP.why_not(held, (cu_seqlens, attention_seed, output_seed, read)) is not None:
         return reference_blocks.attention_block(
             hidden, qkv_weights, qkv_biases, out_weight, out_bias, norm_weight, norm_bias, eps, cu_seqlens, max_seqlen,
-            n_heads, attention_p, hidden_p, causal, attention_seed, output_seed,
+            n_heads, attention_p, hidden_p, causal, attention_seed, output_seed, read,
         )  # fmt: skip
     seeds = dropout_seeds((attention_p, hidden_p), (attention_seed, output_seed))
-    return IN_CPP(tensors, held, (cu_seqlens,), (n_heads, eps, attention_p, hidden_p, causal, seeds))[0]
+    return IN_CPP(tensors, held, (cu_seqlens, read), (n_heads, eps, attention_p, hidden_p, causal, seeds))[0]

@@ -173,4 +173,5 @@ PYBIND11_MODULE(_cpu, module) {
         .def("is_current", &PyEncoder::is_current)
         .def("run", &PyEncoder::run);
     bind_blocks(module);
+    bind_optimizer(module);
 }

@@ -7,5 +7,6 @@
 namespace electra_fast::cpu {
 
 void bind_blocks(pybind11::module_& module);
+void bind_optimizer(pybind11::module_& module);
 
 }  // namespace electra_fast::cpu

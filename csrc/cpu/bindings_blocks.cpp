@@ -19,9 +19,9 @@
 #include "cpu/bindings.h"
 #include "cpu/blocks.h"
 #include "cpu/embedding.h"
+#include "cpu/replaced_token_head.h"
+#include "cpu/room.h"
 #include "cpu/vocabulary_head.h"
-#include "pages.h"
-#include "spare.h"
 
 namespace py = pybind11;
 
@@ -105,42 +105,16 @@ Embedding embedding_of(const std::array<long, 2>& sizes, const Addresses<3>& tab
             {at<const float>(norm[0]), at<const float>(norm[1])}, eps, dropout_of(dropout)};
 }
 
-// Memory of a large result. Its pages stay with the process for later ones: fresh pages take longer than what fills them.
-class Room {
-public:
-    explicit Room(std::size_t n_bytes) : n_bytes_(n_bytes), pages_(spare().take()) {
-        if (pages_ && pages_->n_bytes >= n_bytes && pages_->n_bytes / 2 <= n_bytes) return;
-        pages_.reset();
-        pages_ = std::make_unique<Pages>(n_bytes);
-    }
-    ~Room() { spare().give_back(std::move(pages_)); }
-    Room(const Room&) = delete;
-    Room& operator=(const Room&) = delete;
-
-    py::buffer_info buffer() {
-        return {pages_->memory.data(), 1, py::format_descriptor<std::uint8_t>::format(), static_cast<py::ssize_t>(n_bytes_)};
-    }
-
-private:
-    struct Pages {
-        explicit Pages(std::size_t n) : n_bytes(n), memory(n) {}
-        const std::size_t n_bytes;
-        ZeroedPages<std::uint8_t> memory;
-    };
-    // The gradients of the word tables of two networks, and of their heads.
-    static Spare<Pages, 4>& spare() {
-        static Spare<Pages, 4> kept;
-        return kept;
-    }
-
-    const std::size_t n_bytes_;
-    std::unique_ptr<Pages> pages_;
-};
-
 VocabularyHead vocabulary_head(const std::array<long, 3>& sizes, Address hidden, Address weight, Address bias,
                                Address labels) {
     return {sizes[0], sizes[1], sizes[2], at<const float>(hidden), at<const float>(weight),
             at<const float>(bias), at<const std::int64_t>(labels)};
+}
+
+// Parameters: weight and bias of the dense layer, and of the prediction.
+ReplacedTokenHead replaced_token_head(const std::array<long, 2>& sizes, Address x, const Addresses<4>& parameters) {
+    const auto [weight, bias, gate, offset] = all_at<const float>(parameters);
+    return {sizes[0], sizes[1], at<const float>(x), weight, bias, gate, offset};
 }
 
 template <typename T>
@@ -219,8 +193,34 @@ void bind_blocks_of(py::module_& module) {
         });
 }
 
-// The embedding and the vocabulary head, which are written for float32 alone.
+// The embedding and the heads, which are written for float32 alone.
 void bind_ends(py::module_& module) {
+    module.def(
+        "rtd_head_saved",
+        [](long hidden, const std::string& limit) {
+            return saved_columns(kernels_up_to<float>(limit), replaced_token_head({0, hidden}, 0, {}));
+        },
+        "Floats per token that rtd_head_forward saves; `saved` is [tokens + 1, floats].");
+    module.def(
+        "rtd_head_forward",
+        [](const std::array<long, 2>& sizes, Address x, const Addresses<4>& parameters, Address logits, Address saved,
+           int n_threads, const std::string& limit) {
+            const ReplacedTokenHead head = replaced_token_head(sizes, x, parameters);
+            without_gil<float>(n_threads, limit, [&](const Call<float>& call) {
+                return forward(call, head, at<float>(logits), at<float>(saved));
+            });
+        });
+    module.def(
+        "rtd_head_backward",
+        [](const std::array<long, 2>& sizes, Address x, const Addresses<4>& parameters, Address dlogits, Address saved,
+           const Addresses<5>& gradients, int n_threads, const std::string& limit) {
+            const ReplacedTokenHead head = replaced_token_head(sizes, x, parameters);
+            const auto to = all_at<float>(gradients);
+            without_gil<float>(n_threads, limit, [&](const Call<float>& call) {
+                return backward(call, head, at<const float>(dlogits), at<const float>(saved),
+                                {to[0], to[1], to[2], to[3], to[4]});
+            });
+        });
     module.def(
         "embedding_forward",
         [](const std::array<long, 2>& sizes, const Addresses<3>& tables, const std::array<long, 3>& rows,
@@ -277,7 +277,11 @@ void bind_ends(py::module_& module) {
 }  // namespace
 
 void bind_blocks(py::module_& module) {
-    py::class_<Room>(module, "Room", py::buffer_protocol()).def(py::init<std::size_t>()).def_buffer(&Room::buffer);
+    py::class_<Room>(module, "Room", py::buffer_protocol())
+        .def(py::init<std::size_t>())
+        .def_buffer([](Room& room) -> py::buffer_info {
+            return {room.data(), 1, py::format_descriptor<std::uint8_t>::format(), static_cast<py::ssize_t>(room.n_bytes())};
+        });
     bind_blocks_of<float>(module);
     bind_ends(module);
     py::module_ of_bf16 = module.def_submodule("bfloat16", "The blocks of bfloat16.");

@@ -120,6 +120,11 @@ struct BlockAttention {
     Matrix<T> dqueries, dkeys, dvalues;  // backward: gradients
 };
 
+// The numbers of AdamW's update of a tensor: p = kept p - rate m / (sqrt(v) inverse_root + eps).
+struct AdamWRates {
+    float rate, inverse_root, kept, beta2, rest1, rest2, eps, grad_scale;  // resti: 1 - betai
+};
+
 template <typename T>
 struct BlockKernels {
     long panel;
@@ -151,6 +156,13 @@ struct BlockKernels {
     void (*attend)(const BlockAttention<T>&, float* scratch);
     long (*attention_backward_scratch)(long n_queries, long length, long head_size);
     void (*attend_backward)(const BlockAttention<T>&, float* scratch);
+    void (*project)(const Matrix<const float>& x, const float* weight, float offset, long n, long first_row, long last_row,
+                    float* out);
+    // Backward of GELU(x) . weight; adds the weight's gradient to `partial` [n].
+    void (*project_backward)(const Matrix<const float>& x, const float* weight, const float* dout, long n, long first_row,
+                             long last_row, const Matrix<float>& dx, float* partial);
+    double (*sum_of_squares)(const float* x, long n);
+    void (*adamw)(const AdamWRates&, const float* grad, long n, float* param, float* exp_avg, float* exp_avg_sq);
 };
 
 // The kernels of the instruction set that kernels_of(limit) takes; null if there are none. Those of Bf16 need

@@ -33,6 +33,10 @@ namespace {
 
 #include "cpu/block_logits.inc"
 
+#include "cpu/block_gate.inc"
+
+#include "cpu/block_optimizer.inc"
+
 #include "cpu/block_table.inc"
 
 }  // namespace

@@ -15,6 +15,7 @@ INLINE Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
 INLINE Vector sub(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
 INLINE Vector mul(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
 INLINE Vector div(Vector a, Vector b) { return _mm256_div_ps(a, b); }
+INLINE Vector square_root(Vector x) { return _mm256_sqrt_ps(x); }
 INLINE Vector min(Vector a, Vector b) { return _mm256_min_ps(a, b); }
 INLINE Vector max(Vector a, Vector b) { return _mm256_max_ps(a, b); }
 INLINE Vector round(Vector x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

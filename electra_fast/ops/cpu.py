@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -66,12 +67,13 @@ def unfit(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> str | N
     return None
 
 
-# Fresh pages of large memory take longer than the numbers that are written into them.
-_LARGE = 8 << 20
+# Fresh pages take longer than the numbers that are written into them; below so many bytes an allocator has old ones.
+_LARGE = 64 << 10
 
 
-def room_like(tensor: Tensor) -> Tensor:
-    """Memory like a tensor's, with any values. The process keeps some that is large and free."""
-    if type(tensor) is not Tensor or tensor.nbytes < _LARGE:  # shape rules ask with tensors that have no memory
-        return torch.empty_like(tensor)
-    return torch.frombuffer(extension.Room(tensor.nbytes), dtype=tensor.dtype).view(tensor.shape)
+def room(like: Tensor, *shape: int) -> Tensor:
+    """A tensor of a shape and a dtype like another one, with any values; large memory that is free stays with us."""
+    n_bytes = math.prod(shape) * like.itemsize
+    if n_bytes < _LARGE or type(like) is not Tensor or not like.is_cpu:  # shape rules ask for no memory
+        return like.new_empty(shape)
+    return torch.frombuffer(extension.Room(n_bytes), dtype=like.dtype).view(shape)

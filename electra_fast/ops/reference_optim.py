@@ -36,7 +36,7 @@ def adamw(
 
     p -= lr * (m / (sqrt(v) + eps) + weight_decay * p), with eps outside the root. `step` (from 1) switches bias
     correction on; None leaves it out, as the original ELECTRA does (google-research/electra, model/optimization.py).
-    Gradients are multiplied by `grad_scale`, those in fp32 in place; if it is not finite, nothing changes.
+    Gradients are multiplied by `grad_scale`, here those in fp32 in place; if it is not finite, nothing changes.
 
     The moments and `masters` are fp32. A master is the parameter itself if that is fp32, otherwise its precise twin,
     and the parameter is rounded from it. lr, step and grad_scale may be scalars on the device, so that a CUDA graph
@@ -45,7 +45,7 @@ def adamw(
     if not math.isfinite(grad_scale):
         return
     grads = [grad if grad.dtype == m.dtype else grad.to(m.dtype) for grad, m in zip(grads, exp_avgs, strict=True)]
-    numbers = zip(*(_of_each(values, len(grads)) for values in (lr, weight_decay, step)), strict=True)
+    numbers = zip(*(of_each(values, len(grads)) for values in (lr, weight_decay, step)), strict=True)
     alike: dict[tuple, list[tuple[Tensor, ...]]] = {}
     for own, *tensors in zip(numbers, masters, grads, exp_avgs, exp_avg_sqs, strict=True):
         alike.setdefault((tensors[0].device, tensors[0].dtype, *own), []).append(tuple(tensors))
@@ -85,7 +85,7 @@ def lamb(
     """
     if not math.isfinite(grad_scale):
         return
-    numbers = zip(*(_of_each(values, len(grads)) for values in (lr, weight_decay, step)), strict=True)
+    numbers = zip(*(of_each(values, len(grads)) for values in (lr, weight_decay, step)), strict=True)
     tensors = zip(params, masters, grads, exp_avgs, exp_avg_sqs, strict=True)
     for (p, master, grad, m, v), (rate, decay, count) in zip(tensors, numbers, strict=True):
         correction, denominator = _move_moments(grad.to(m.dtype) * grad_scale, m, v, beta1, beta2, eps, count)
@@ -97,7 +97,7 @@ def lamb(
             p.copy_(master)
 
 
-def _of_each(values: Any, n_tensors: int) -> list[float | None]:
+def of_each(values: Any, n_tensors: int) -> list[float | None]:
     """Each tensor's number, from one for all or one for each; a number on a device is read once."""
     given = values if isinstance(values, Sequence) else [values] * n_tensors
     read = {id(x): x.item() if isinstance(x, Tensor) else x for x in {id(x): x for x in given}.values()}

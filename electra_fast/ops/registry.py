@@ -74,13 +74,13 @@ OPS: dict[str, Op] = {
             reference_blocks.feed_forward_block_with,
             cpu_module="cpu_feed_forward_block",
         ),
-        Op(reference.rtd_head, "rtd_head", reference.rtd_head_with),
+        Op(reference.rtd_head, "rtd_head", reference.rtd_head_with, cpu_module="cpu_rtd_head"),
         Op(reference.mlm_head, "mlm_head", cpu_module="cpu_mlm_head"),
         Op(reference.masked_mean, "masked_mean"),
         Op(reference.mask_tokens, "masking"),
         Op(reference.place_samples, "masking"),
-        Op(reference_optim.grad_norm, "optim"),
-        Op(reference_optim.adamw, "optim"),
+        Op(reference_optim.grad_norm, "optim", cpu_module="cpu_optim"),
+        Op(reference_optim.adamw, "optim", cpu_module="cpu_optim"),
         Op(reference_optim.lamb, "optim"),
     )
 }
@@ -160,7 +160,8 @@ def _cpp_dtypes(name: str) -> str:
     from .contracts import cpu_library
 
     module = importlib.import_module(f"{__package__}.contracts.{OPS[name].cpu_module}")
-    if not module.IN_CPP.has_bf16:
+    served = getattr(module, "IN_CPP", None)  # optimizers have none: they are no autograd functions
+    if served is None or not served.has_bf16:
         return "for float32"
     no_bf16 = cpu_library.bf16_obstacle()
     return "for float32 and bfloat16" if no_bf16 is None else f"for float32, not bfloat16: {no_bf16}"

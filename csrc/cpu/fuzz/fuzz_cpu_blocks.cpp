@@ -16,6 +16,7 @@
 
 #include "cpu/fuzz/choices.h"
 #include "cpu/fuzz/plain.h"
+#include "cpu/optimizer.h"
 
 using namespace electra_fast::cpu;
 using namespace electra_fast::cpu::fuzz;
@@ -235,7 +236,7 @@ void check_sizes(const BlockKernels<float>& kernels, Block block, long Block::*o
     block.hidden = choices.any_number();
     block.*other = choices.any_number();
     try {
-        if (saved_columns(kernels, block) < 1) fail("sizes that need no memory");
+        if (saved_floats(kernels, block) < 1) fail("sizes that need no memory");
     } catch (const std::invalid_argument&) {
     }
 }
@@ -283,6 +284,83 @@ void check_head(const BlockKernels<float>& kernels, Choices& choices, Memory& me
           [&] { return plain(head, dlosses); });
 }
 
+void check_replaced_token_head(const BlockKernels<float>& kernels, Choices& choices, Memory& memory) {
+    ReplacedTokenHead head{};
+    head.n_tokens = some_tokens(choices);
+    head.hidden = 1 + choices.upto(150);
+    head.x = memory.numbers(head.n_tokens * head.hidden, 1);
+    head.weight = memory.weight(head.hidden, head.hidden);
+    head.bias = memory.numbers(head.hidden, 0.5);
+    head.gate = memory.weight(1, head.hidden);
+    head.offset = memory.numbers(1, 0.5);
+    const float* const dlogits = memory.numbers(head.n_tokens, 1);
+    const long n_weights = head.hidden * head.hidden;
+    check(choices, memory, {head.n_tokens * head.hidden, n_weights, head.hidden, head.hidden, 1}, head.n_tokens,
+          head.n_tokens * n_weights,
+          [&](int n_threads, float* out, const std::vector<float*>& to) {
+              const std::function<bool()> wants_stop = never;
+              const Call<float> call{kernels, n_threads, wants_stop};
+              Floats saved(at((head.n_tokens + 1) * saved_columns(kernels, head)), NAN), unsaved(at(head.n_tokens));
+              must(forward(call, head, out, saved.data()));
+              must(forward(call, head, unsaved.data(), nullptr));
+              if (!is_same(unsaved, Floats(out, out + head.n_tokens))) fail("a forward that saves nothing has other results");
+              must(backward(call, head, dlogits, saved.data(), {to[0], to[1], to[2], to[3], to[4]}));
+          },
+          [&] { return plain(head, dlogits); });
+}
+
+// AdamW of some tensors beside plain loops over doubles, and the norm of their gradients.
+void check_optimizer(const BlockKernels<float>& kernels, Choices& choices, Memory& memory) {
+    const AdamW adam{choices.one_in(4) ? 0.0 : 0.9, choices.one_in(4) ? 0.0 : 0.99, 1e-3f, choices.one_in(2) ? 1.0f : 0.3f};
+    std::vector<Floats> params, exp_avgs, exp_avg_sqs;
+    std::vector<Updated> tensors;
+    std::vector<Numbers> grads;
+    for (long n = choices.upto(5); n; --n) {
+        const long size = choices.one_in(8) ? 200 * choices.upto(255) : choices.upto(40);
+        const float *const grad = memory.numbers(size, 1), *const numbers = memory.numbers(size, 1);
+        params.emplace_back(numbers, numbers + size);
+        exp_avgs.emplace_back(at(size), 0.25f);
+        exp_avg_sqs.emplace_back(at(size), 0.5f);
+        grads.push_back({grad, size});
+        tensors.push_back({nullptr, nullptr, nullptr, grad, size, 0.01 * static_cast<double>(choices.upto(9)), 0.1,
+                           choices.one_in(2) ? INFINITY : 1.0 + choices.byte()});
+    }
+    const auto run = [&](int n_threads) {
+        std::vector<Floats> found;
+        for (std::size_t i = 0; i < tensors.size(); ++i) found.insert(found.end(), {params[i], exp_avgs[i], exp_avg_sqs[i]});
+        for (std::size_t i = 0; i < tensors.size(); ++i) {
+            tensors[i].param = found[3 * i].data();
+            tensors[i].exp_avg = found[3 * i + 1].data();
+            tensors[i].exp_avg_sq = found[3 * i + 2].data();
+        }
+        update(kernels, n_threads, adam, tensors);
+        found.push_back({norm(kernels, n_threads, grads)});
+        return found;
+    };
+    const std::vector<Floats> found = run(1), others = run(static_cast<int>(choices.upto(4)));
+    for (std::size_t i = 0; i < found.size(); ++i)
+        if (!is_same(found[i], others[i])) fail("updates that depend on threads");
+    if (memory.is_telling()) return;
+    double squares = 0;
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+        const Updated& tensor = tensors[i];
+        Doubles param(at(tensor.size)), exp_avg(at(tensor.size)), exp_avg_sq(at(tensor.size));
+        for (std::size_t j = 0; j < param.size(); ++j) {
+            const double g = tensor.grad[j] * static_cast<double>(adam.grad_scale);
+            squares += std::pow(static_cast<double>(tensor.grad[j]), 2);
+            exp_avg[j] = adam.beta1 * exp_avgs[i][j] + (1 - adam.beta1) * g;
+            exp_avg_sq[j] = adam.beta2 * exp_avg_sqs[i][j] + (1 - adam.beta2) * g * g;
+            const double correction1 = 1 - std::pow(adam.beta1, tensor.step), correction2 = 1 - std::pow(adam.beta2, tensor.step);
+            param[j] = params[i][j] - tensor.lr * (exp_avg[j] / correction1 / (std::sqrt(exp_avg_sq[j] / correction2) + adam.eps) +
+                                                   tensor.decay * params[i][j]);
+        }
+        compare("parameter", found[3 * i], param, 1);
+        compare("first moment", found[3 * i + 1], exp_avg, 1);
+        compare("second moment", found[3 * i + 2], exp_avg_sq, 1);
+    }
+    compare("norm", found.back(), {std::sqrt(squares)}, 1e-2);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -295,9 +373,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         return 0;
     }
     Memory memory(choices, choices.one_in(4));
-    switch (choices.upto(2)) {
+    switch (choices.upto(4)) {
         case 0: check_attention(*kernels, choices, memory); break;
         case 1: check_feed_forward(*kernels, choices, memory); break;
+        case 2: check_replaced_token_head(*kernels, choices, memory); break;
+        case 3: check_optimizer(*kernels, choices, memory); break;
         default: check_head(*kernels, choices, memory);
     }
     return 0;

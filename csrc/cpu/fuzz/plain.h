@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu/replaced_token_head.h"
 #include "cpu/vocabulary_head.h"
 
 namespace electra_fast::cpu::fuzz {
@@ -223,6 +224,24 @@ inline Plain plain(const FeedForwardBlock<float>& block, const float* dout) {
                      before[i] * std::exp(-before[i] * before[i] / 2) / std::sqrt(2 * M_PI);
     first.backward(x, dinner, rows, dx);
     found.gradients = {dx, first.dweight, second.dweight, first.dbias, second.dbias, norm.dweight, norm.dbias};
+    return found;
+}
+
+inline Plain plain(const ReplacedTokenHead& head, const float* dlogits) {
+    const long rows = head.n_tokens, hidden = head.hidden;
+    const Doubles x(head.x, head.x + rows * hidden);
+    Linear dense{head.weight, head.bias, hidden, hidden}, gate{head.gate, head.offset, 1, hidden};
+    const Doubles before = dense.forward(x, rows);
+    Doubles activated(before), dactivated(before.size()), dx(x.size());
+    for (double& a : activated) a *= std::erfc(-a / std::sqrt(2.0)) / 2;
+    Plain found;
+    found.out = gate.forward(activated, rows);
+    gate.backward(activated, Doubles(dlogits, dlogits + rows), rows, dactivated);
+    for (std::size_t i = 0; i < before.size(); ++i)
+        dactivated[i] *= std::erfc(-before[i] / std::sqrt(2.0)) / 2 +
+                         before[i] * std::exp(-before[i] * before[i] / 2) / std::sqrt(2 * M_PI);
+    dense.backward(x, dactivated, rows, dx);
+    found.gradients = {dx, dense.dweight, dense.dbias, gate.dweight, gate.dbias};
     return found;
 }
 

@@ -39,7 +39,7 @@ def _room(hidden: Tensor, read: Tensor | None, n_heads: int, save: bool) -> tupl
     if not save:
         return out, hidden.new_empty(0)
     of_token, of_row = functions_for(hidden).attention_block_saved(width, n_heads, fastest_allowed())
-    return out, hidden.new_empty((n_tokens + 1) * of_token + (n_rows + 1) * of_row)
+    return out, cpu.room(hidden, (n_tokens + 1) * of_token + (n_rows + 1) * of_row)
 
 
 def _described(hidden, parameters, cu_seqlens, read, n_heads, eps, attention_p, hidden_p, causal, seeds):

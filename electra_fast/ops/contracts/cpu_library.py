@@ -59,7 +59,7 @@ class CpuOp:
         if torch.is_autocast_enabled("cpu"):
             return "autocast is on"
         for tensor in (*tensors, *others):
-            if type(tensor) not in _PLAIN:
+            if type(tensor) not in PLAIN:
                 return f"a tensor is a {type(tensor).__name__}"
             if tensor is not None and not tensor.is_cpu:
                 return f"a tensor is on {tensor.device}"
@@ -95,7 +95,7 @@ class CpuOp:
         return forward(held[0], held[1:], *others, *options, False)[:-1]
 
 
-_PLAIN = (Tensor, nn.Parameter, type(None))
+PLAIN = (Tensor, nn.Parameter, type(None))
 
 
 class _InCpp(Function):
@@ -205,12 +205,12 @@ def addresses(tensors: Iterable[Tensor | None]) -> list[int]:
 
 def room_to_save(hidden: Tensor, n_columns: int) -> Tensor:
     """Memory for what a backward needs; C++ lays it out."""
-    return hidden.new_empty(hidden.shape[0] + 1, n_columns)
+    return cpu.room(hidden, hidden.shape[0] + 1, n_columns)
 
 
 def room_for_gradients(tensors: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | None]:
     """Memory for the wanted gradients, in the order of the tensors."""
-    return [cpu.room_like(x) if is_wanted else None for x, is_wanted in zip(tensors, wanted, strict=True)]
+    return [cpu.room(x, *x.shape) if is_wanted else None for x, is_wanted in zip(tensors, wanted, strict=True)]
 
 
 def wanted_only(grads: Iterable[Tensor | None]) -> list[Tensor]:

@@ -23,7 +23,7 @@ def _room(hidden: Tensor, vocabulary: int, uniform: Tensor | None, save: bool) -
     n_rows, width = hidden.shape
     samples = hidden.new_empty(0 if uniform is None else n_rows, dtype=torch.int64)
     n_saved = cpu.extension.mlm_head_saved((n_rows, width, vocabulary), fastest_allowed()) if save else 0
-    return hidden.new_empty(n_rows), hidden.new_empty(n_rows, dtype=torch.bool), samples, hidden.new_empty(n_saved)
+    return hidden.new_empty(n_rows), hidden.new_empty(n_rows, dtype=torch.bool), samples, cpu.room(hidden, n_saved)
 
 
 def _described(hidden, parameters, labels):

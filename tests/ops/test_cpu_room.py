@@ -1,0 +1,48 @@
+"""Memory of results in C++, which stays with the process."""
+
+import pytest
+import torch
+
+from electra_fast.ops import cpu
+
+pytestmark = pytest.mark.skipif(cpu.extension is None, reason="the extension electra_fast._cpu is not built")
+
+
+@pytest.mark.parametrize("n", [20 << 10, 99_999, 3 << 20], ids=["small", "odd", "large"])
+def test_memory_is_used_again_and_by_one_tensor_at_a_time(n):
+    like = torch.zeros(1)
+    first, second = cpu.room(like, n), cpu.room(like, n)
+    for x in (first, second):
+        assert x.shape == (n,) and x.dtype == torch.float32 and x.data_ptr() % 64 == 0
+    first.fill_(1)
+    second.fill_(2)
+    assert first.eq(1).all()
+    place = first.data_ptr()
+    del first
+    again = cpu.room(like, n // 7, 7)
+    assert again.data_ptr() == place and again.shape == (n // 7, 7)
+    again.fill_(3)
+    view = again[1:]
+    del again
+    other = cpu.room(like, n)
+    assert other.data_ptr() != place  # a view holds it
+    assert view.eq(3).all() and second.eq(2).all()
+
+
+def test_little_is_kept_of_much_that_is_free():
+    def resident() -> int:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096
+
+    try:
+        before = resident()
+    except OSError:
+        pytest.skip("no /proc")
+    tensors = [cpu.room(torch.zeros(1), (1 << 20) + i * 40_000).fill_(1) for i in range(70)]
+    assert resident() - before > 300 << 20
+    del tensors
+    assert resident() - before < 300 << 20
+
+
+def test_what_has_no_memory_gets_none():
+    assert cpu.room(torch.empty(1, device="meta"), 1 << 20).is_meta

@@ -19,6 +19,7 @@
 #include "cpu/bindings.h"
 #include "cpu/blocks.h"
 #include "cpu/embedding.h"
+#include "cpu/masking.h"
 #include "cpu/replaced_token_head.h"
 #include "cpu/room.h"
 #include "cpu/vocabulary_head.h"
@@ -274,6 +275,25 @@ void bind_ends(py::module_& module) {
         });
 }
 
+// The choice of masked tokens. It takes microseconds, so the GIL stays.
+void bind_masking(py::module_& module) {
+    module.def(
+        "mask_tokens",
+        [](long n_tokens, std::vector<std::int32_t> starts, const Addresses<3>& given, long n_slots, std::int64_t mask_id, float mask_prob,
+           float mask_fraction, bool replacement, const Addresses<4>& to) {
+            mask_tokens({n_tokens, n_slots, std::move(starts), at<const std::int64_t>(given[0]), at<const bool>(given[1]),
+                         at<const float>(given[2]), mask_id, mask_prob, mask_fraction, replacement},
+                        {at<std::int64_t>(to[0]), at<std::int64_t>(to[1]), at<std::int64_t>(to[2]), at<bool>(to[3])});
+        });
+    module.def(
+        "place_samples",
+        [](const std::array<long, 2>& sizes, const Addresses<6>& places) {
+            place_samples(sizes[0], at<const std::int64_t>(places[0]), sizes[1], at<const std::int64_t>(places[1]),
+                          at<const std::int64_t>(places[2]), at<const bool>(places[3]), at<std::int64_t>(places[4]),
+                          at<bool>(places[5]));
+        });
+}
+
 }  // namespace
 
 void bind_blocks(py::module_& module) {
@@ -284,6 +304,7 @@ void bind_blocks(py::module_& module) {
         });
     bind_blocks_of<float>(module);
     bind_ends(module);
+    bind_masking(module);
     py::module_ of_bf16 = module.def_submodule("bfloat16", "The blocks of bfloat16.");
     bind_blocks_of<Bf16>(of_bf16);
 }

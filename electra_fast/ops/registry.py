@@ -77,8 +77,8 @@ OPS: dict[str, Op] = {
         Op(reference.rtd_head, "rtd_head", reference.rtd_head_with, cpu_module="cpu_rtd_head"),
         Op(reference.mlm_head, "mlm_head", cpu_module="cpu_mlm_head"),
         Op(reference.masked_mean, "masked_mean"),
-        Op(reference.mask_tokens, "masking"),
-        Op(reference.place_samples, "masking"),
+        Op(reference.mask_tokens, "masking", cpu_module="cpu_masking"),
+        Op(reference.place_samples, "masking", cpu_module="cpu_masking"),
         Op(reference_optim.grad_norm, "optim", cpu_module="cpu_optim"),
         Op(reference_optim.adamw, "optim", cpu_module="cpu_optim"),
         Op(reference_optim.lamb, "optim"),
@@ -160,7 +160,7 @@ def _cpp_dtypes(name: str) -> str:
     from .contracts import cpu_library
 
     module = importlib.import_module(f"{__package__}.contracts.{OPS[name].cpu_module}")
-    served = getattr(module, "IN_CPP", None)  # optimizers have none: they are no autograd functions
+    served = getattr(module, "IN_CPP", None)  # ops without a backward have none
     if served is None or not served.has_bf16:
         return "for float32"
     no_bf16 = cpu_library.bf16_obstacle()

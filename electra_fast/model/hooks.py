@@ -24,6 +24,11 @@ def is_hooked(module: nn.Module) -> bool:
     )
 
 
+def is_heard_within(module: nn.Module) -> bool:
+    """Tells whether a module or a part of it is hooked."""
+    return is_hooked(module) or any(is_heard_within(x) for x in module._modules.values() if x is not None)
+
+
 def has_global_hooks() -> bool:
     """Tells whether all modules have forward hooks."""
     return bool(all_modules._global_forward_hooks or all_modules._global_forward_pre_hooks)

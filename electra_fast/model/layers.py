@@ -18,7 +18,7 @@ from .. import ops
 from ..ops import Impl, reference
 from .config import ElectraConfig
 from .halves import attention_half, attention_rate, feed_forward_half
-from .hooks import dropout_rate, is_hooked, is_plain, is_unheard
+from .hooks import dropout_rate, is_heard_within, is_hooked, is_plain, is_unheard
 from .qkv import QueriesKeysValues, project
 
 
@@ -380,4 +380,4 @@ class ElectraEncoder(nn.Module):
         if not len(self.layer) or is_hooked(self) or not is_unheard(self.layer[-1], ElectraLayer):
             return False
         last = self.layer[-1]
-        return type(last.attention) is ElectraAttention and not any(is_hooked(part) for part in last.modules())
+        return type(last.attention) is ElectraAttention and not is_heard_within(last)

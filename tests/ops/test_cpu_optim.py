@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from electra_fast.ops import reference, registry
+from electra_fast.ops import reference_optim, registry
 from electra_fast.ops.contracts import cpu_library, cpu_optim
 
 pytestmark = pytest.mark.skipif(cpu_library.obstacle() is not None, reason=f"{cpu_library.obstacle()}")
@@ -155,7 +155,7 @@ def test_lists_that_do_not_fit_are_refused():
     params, exp_avgs, exp_avg_sqs = state()
     grads = draw()
     grads[5] = grads[5][:30]
-    with pytest.raises(ValueError, match="must have the shapes of their parameters, number 5 has another one"):
+    with pytest.raises(ValueError, match="must have the shapes of their gradients, number 5 has another one"):
         cpu_optim.adamw(params, params, grads, exp_avgs, exp_avg_sqs, **OPTIONS["plain"])
 
 

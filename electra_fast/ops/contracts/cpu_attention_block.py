@@ -35,7 +35,7 @@ def _shapes(tensors: Sequence[Tensor]) -> Shapes:
 def _room(hidden: Tensor, read: Tensor | None, n_heads: int, save: bool) -> tuple[Tensor, Tensor]:
     n_tokens, width = hidden.shape
     n_rows = n_tokens if read is None else len(read)
-    out = hidden.new_empty(n_rows, width)
+    out = cpu.room(hidden, n_rows, width)
     if not save:
         return out, hidden.new_empty(0)
     of_token, of_row = functions_for(hidden).attention_block_saved(width, n_heads, fastest_allowed())

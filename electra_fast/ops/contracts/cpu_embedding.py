@@ -32,7 +32,7 @@ def _shapes(tensors: Sequence[Tensor]) -> Shapes:
 
 
 def _room(words: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-    return words.new_empty(len(input_ids), words.shape[1]), words.new_empty(2, len(input_ids))
+    return cpu.room(words, len(input_ids), words.shape[1]), words.new_empty(2, len(input_ids))
 
 
 def _described(words, parameters, input_ids, token_type_ids, position_ids, eps, dropout_p, padding_idx, seed):

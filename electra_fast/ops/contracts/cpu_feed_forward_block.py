@@ -35,11 +35,11 @@ def _shapes(tensors: Sequence[Tensor]) -> Shapes:
 
 def _room(hidden: Tensor, parameters: Sequence[Tensor], save: bool) -> tuple[Tensor, Tensor]:
     if not save:
-        return torch.empty_like(hidden), hidden.new_empty(0)
+        return cpu.room(hidden, *hidden.shape), hidden.new_empty(0)
     n_columns = functions_for(hidden).feed_forward_block_saved(
         hidden.shape[1], parameters[0].shape[0], fastest_allowed()
     )
-    return torch.empty_like(hidden), room_to_save(hidden, n_columns)
+    return cpu.room(hidden, *hidden.shape), room_to_save(hidden, n_columns)
 
 
 def _described(hidden, parameters, eps, dropout_p, seed):

@@ -22,10 +22,10 @@ from .cpu_library import PLAIN, obstacle
 
 def grad_norm(grads: Sequence[Tensor]) -> Tensor:
     """`reference_optim.grad_norm`; sums are added up in doubles."""
-    shared = _shared(grads)
-    if shared is None:
-        return reference_optim.grad_norm(grads)
-    return torch.tensor(cpu.extension.grad_norm(*shared, torch.get_num_threads(), fastest_allowed()))
+    norm = None
+    if shared := _shared(grads):
+        norm = cpu.extension.grad_norm(*shared, torch.get_num_threads(), fastest_allowed())
+    return reference_optim.grad_norm(grads) if norm is None else torch.tensor(norm)
 
 
 def adamw(
@@ -50,39 +50,43 @@ def adamw(
     if not math.isfinite(grad_scale):
         return
     converted = [grad if grad.dtype == m.dtype else grad.to(m.dtype) for grad, m in zip(grads, exp_avgs, strict=True)]
-    shared = _shared(masters, converted, exp_avgs, exp_avg_sqs)
-    if shared is None:
+    is_done = False
+    if shared := _shared(converted, masters, exp_avgs, exp_avg_sqs):
+        rates, decays, steps = (reference_optim.of_each(values, len(grads)) for values in (lr, weight_decay, step))
+        is_done = cpu.extension.adamw(
+            shared,
+            [(rate, decay, math.inf if n is None else n) for rate, decay, n in zip(rates, decays, steps, strict=True)],
+            beta1,
+            beta2,
+            eps,
+            float(grad_scale),
+            torch.get_num_threads(),
+            fastest_allowed(),
+        )
+    if not is_done:
         lists = params, masters, grads, exp_avgs, exp_avg_sqs
         return reference_optim.adamw(*lists, lr, beta1, beta2, eps, weight_decay, step, grad_scale)
-    rates, decays, steps = (reference_optim.of_each(values, len(grads)) for values in (lr, weight_decay, step))
-    cpu.extension.adamw(
-        shared,
-        [(rate, decay, math.inf if n is None else n) for rate, decay, n in zip(rates, decays, steps, strict=True)],
-        beta1,
-        beta2,
-        eps,
-        float(grad_scale),
-        torch.get_num_threads(),
-        fastest_allowed(),
-    )
     torch.autograd.graph.increment_version(masters)
     for p, master in zip(params, masters, strict=True):
         if master is not p:
             p.copy_(master)
 
 
-def _shared(*lists: Sequence[Tensor]) -> list[list[Any]] | None:
+def _shared(grads: Sequence[Tensor], *others: Sequence[Tensor]) -> list[list[Any]] | None:
     """Capsules that hold the tensors' memory, for C++ to read and to write; None where C++ cannot serve them.
 
     Raises:
         RuntimeError: a tensor with less memory than its shape takes; torch's update would write beyond it.
     """
-    if not lists[0] or is_followed() or obstacle():
+    if not grads or is_followed() or obstacle() or any(grad.is_neg() for grad in grads):
         return None
-    for x in chain(*lists):
-        if type(x) not in PLAIN or x.dtype is not torch.float32 or not x.is_cpu or not x.is_contiguous() or x.is_neg():
+    for x in chain(grads, *others):
+        if type(x) not in PLAIN or x.layout is not torch.strided:
             return None
-        if x.untyped_storage().nbytes() < 4 * (x.storage_offset() + x.numel()):
+        if x.untyped_storage().nbytes() < x.itemsize * x.storage_offset() + x.nbytes and x.is_contiguous():
             raise RuntimeError(f"a tensor of shape {tuple(x.shape)} has less memory than its shape takes")
     cpu.share_threads()
-    return [[to_dlpack(x) for x in tensors] for tensors in lists]
+    try:
+        return [[to_dlpack(x) for x in tensors] for tensors in (grads, *others)]
+    except (BufferError, RuntimeError):  # a tensor without memory
+        return None

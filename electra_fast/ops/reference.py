@@ -255,8 +255,6 @@ def rtd_head_with(
 def rtd_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """The mean binary cross-entropy of the tokens that count; logits: [...]; labels as in `rtd_head`."""
     scores = logits if logits.dtype == torch.float64 else logits.float()
-    if labels.dtype == torch.bool:  # all of them count
-        return F.binary_cross_entropy_with_logits(scores, labels.to(scores.dtype))
     losses = F.binary_cross_entropy_with_logits(scores, (labels > 0).to(scores.dtype), reduction="none")
     counts = labels >= 0
     return (losses * counts).sum() / counts.sum()

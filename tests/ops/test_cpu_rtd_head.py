@@ -41,12 +41,13 @@ def test_errors_of_logits_are_within_the_budget(size):
     testing.assert_within_budget(logits(cpu_rtd_head.rtd_head), logits(reference.rtd_head), case(*size))
 
 
+@pytest.mark.parametrize("to", [torch.int8, torch.int64, torch.bool], ids=str)
 @pytest.mark.parametrize("size", SIZES[1:], ids=str)
-def test_the_loss_and_its_gradients_are_the_references(size):
-    found = []
+def test_the_loss_and_its_gradients_are_the_references(size, to):
+    found, labels = [], labels_of(size[0]).to(to)
     for op in (cpu_rtd_head.rtd_head, reference.rtd_head):
         leaves = [x.clone().requires_grad_() for x in case(*size).values()]
-        loss, _ = op(*leaves, labels_of(size[0]))
+        loss, _ = op(*leaves, labels)
         loss.backward()
         found.append([loss, *(x.grad for x in leaves)])
     for ours, theirs in zip(*found, strict=True):

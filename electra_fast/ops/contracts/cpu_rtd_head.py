@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...processor import fastest_allowed
@@ -94,4 +95,6 @@ def rtd_head(
     if IN_CPP.why_not(held, (labels,)) is not None:
         return reference.rtd_head(hidden, *parameters, labels)
     logits = IN_CPP((rows, *parameters), held, (), ())[0].view(hidden.shape[:-1])
+    if labels is not None and labels.dtype == torch.bool:  # all of them count
+        return F.binary_cross_entropy_with_logits(logits, labels.float()), logits
     return None if labels is None else reference.rtd_loss(logits, labels), logits

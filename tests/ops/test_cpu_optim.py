@@ -159,6 +159,15 @@ def test_lists_that_do_not_fit_are_refused():
         cpu_optim.adamw(params, params, grads, exp_avgs, exp_avg_sqs, **OPTIONS["plain"])
 
 
+def test_torchs_defaults_do_not_matter():
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert cpu_optim.grad_norm([torch.ones(4, dtype=torch.float32)]).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_auto_takes_them_on_a_cpu():
     assert registry.OPS["adamw"].cpu is cpu_optim.adamw
     assert registry.OPS["grad_norm"].cpu is cpu_optim.grad_norm

@@ -25,7 +25,9 @@ def grad_norm(grads: Sequence[Tensor]) -> Tensor:
     norm = None
     if shared := _shared(grads):
         norm = cpu.extension.grad_norm(*shared, torch.get_num_threads(), fastest_allowed())
-    return reference_optim.grad_norm(grads) if norm is None else torch.tensor(norm)
+    if norm is None:
+        return reference_optim.grad_norm(grads)
+    return torch.tensor(norm, dtype=torch.float32, device="cpu")  # whatever torch's defaults are
 
 
 def adamw(

@@ -96,7 +96,7 @@ def test_nan_and_infinity_are_not_lost():
 
 @needs_bf16
 def test_half_of_the_memory_of_float32():
-    sizes = [cpu_attention_block._room(torch.zeros(10, 256, dtype=d), 4, True)[1].nbytes for d in DTYPES]
+    sizes = [cpu_attention_block._room(torch.zeros(10, 256, dtype=d), None, 4, True)[1].nbytes for d in DTYPES]
     assert sizes[1] < 0.51 * sizes[0]
     inner = [torch.zeros(1024, 256)]
     sizes = [cpu_feed_forward_block._room(torch.zeros(10, 256, dtype=d), inner, True)[1].nbytes for d in DTYPES]

@@ -28,13 +28,16 @@ demo: .venv/demo
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu"
 
-# The TFElectra classes have an environment of their own: TensorFlow takes 2 GB. h5py is of the version it asks for.
-.venv-tf/installed: $(SOURCES)
-	@echo "Installing electra_fast, with its C++ compiled here, and TensorFlow into .venv-tf ..."
+# The TFElectra classes have an environment of their own, for TensorFlow takes 2 GB, with all of .venv's packages beneath
+# it. h5py is of the version that TensorFlow asks for.
+PACKAGES = $$($(1)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+
+.venv-tf/installed: .venv/installed
+	@echo "Installing TensorFlow into .venv-tf ..."
 	@test -x .venv-tf/bin/pip || $(PYTHON) -m venv .venv-tf
+	@echo "import site; site.addsitedir('$(call PACKAGES,.venv)')" >$(call PACKAGES,.venv-tf)/beneath.pth
 	@sed /^h5py/d constraints.txt >.venv-tf/constraints.txt
-	@.venv-tf/bin/pip install --quiet --disable-pip-version-check -c .venv-tf/constraints.txt -e . \
-		tensorflow-cpu h5py msgpack pytest pytest-timeout pytest-xdist
+	@.venv-tf/bin/pip install --quiet --disable-pip-version-check -c .venv-tf/constraints.txt tensorflow-cpu
 	@touch $@
 
 test-tf: .venv-tf/installed

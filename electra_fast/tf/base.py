@@ -93,12 +93,22 @@ class TFElectraPreTrainedModel(TrainingMixin, TFHubMixin, keras.Model):
 
     _from_config = from_config
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        keras.saving.register_keras_serializable("electra_fast")(cls)
+
+    @classmethod
+    @cache
+    def call_names(cls) -> tuple[str, ...]:
+        """The arguments of `call`, in order."""
+        return tuple(inspect.signature(cls.call).parameters)[1:]
+
     @classmethod
     @cache
     def argument_names(cls) -> tuple[str, ...]:
         """The arguments of `call` that are no flags, in order."""
-        flags = ("self", "output_attentions", "output_hidden_states", "return_dict", "use_cache", "training")
-        return tuple(name for name in inspect.signature(cls.call).parameters if name not in flags)
+        flags = ("output_attentions", "output_hidden_states", "return_dict", "use_cache", "training")
+        return tuple(name for name in cls.call_names() if name not in flags)
 
     @classmethod
     @cache
@@ -115,8 +125,8 @@ class TFElectraPreTrainedModel(TrainingMixin, TFHubMixin, keras.Model):
             others: further arguments in the order of `call`.
             options: arguments of `call` by name.
         """
-        names = tuple(inspect.signature(type(self).call).parameters)[1:]
-        return super().__call__(**{"input_ids": None} | named(type(self).__name__, names, inputs, others, options))
+        arguments = named(type(self).__name__, self.call_names(), inputs, others, options)
+        return super().__call__(**{"input_ids": None} | arguments)  # Keras wants the first one
 
     def _forward(
         self,

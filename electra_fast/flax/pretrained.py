@@ -6,16 +6,15 @@ import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import huggingface_hub
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..functional.files import PushMixin, on_paper
 from ..functional.parameters import unflatten
 from ..functional.twin import to_torch
 from ..hub.files import push_directory
@@ -36,7 +35,7 @@ from ..model.pretrained import (
 _FORMATS = {False: ("msgpack", "safetensors", "bin", "h5"), True: ("safetensors", "bin", "msgpack", "h5")}
 
 
-class FlaxHubMixin:
+class FlaxHubMixin(PushMixin):
     """`from_pretrained`, `save_pretrained` and `push_to_hub` for a Flax class."""
 
     @classmethod
@@ -93,7 +92,7 @@ class FlaxHubMixin:
         model_options = {"seed": seed, "dtype": dtype, "gradient_checkpointing": gradient_checkpointing}
         model = cls(config, *model_args, **model_options, _do_init=False)
         names = {torch_name(path): path for path in model._layout.shapes}
-        expected = {name: _on_paper(path, model._layout.shapes[path]) for name, path in names.items()}
+        expected = {name: on_paper(path, model._layout.shapes[path]) for name, path in names.items()}
         fitted = fit(state, expected, f"{cls.base_model_prefix}.")
         fitted.check(source, cls.__name__, ignore_mismatched_sizes)
         warn_of_misfits(source, cls.__name__, [*fitted.describe(cls.__name__), *notes])
@@ -144,25 +143,6 @@ class FlaxHubMixin:
         files = write_checkpoint(directory, state, config.to_json_string(), max_shard_size, format, replaces=replaces)
         if push_to_hub:
             push_directory(directory, push.pop("repo_id", directory.name), token=token, files=files, **push)
-
-    def push_to_hub(
-        self, repo_id: str, *, token: str | bool | None = None, **kwargs: Any
-    ) -> huggingface_hub.CommitInfo:
-        """Uploads the model to a repository of the Hub.
-
-        Args:
-            **kwargs: `private`, `revision`, `commit_message` and `create_pr` of `push_directory`, and the arguments of
-                `save_pretrained`.
-        """
-        push = {name: kwargs.pop(name) for name in PUSH_OPTIONS if name in kwargs}
-        with TemporaryDirectory() as directory:
-            self.save_pretrained(directory, **kwargs)
-            return push_directory(directory, repo_id, token=token, files=os.listdir(directory), **push)
-
-
-def _on_paper(path: tuple[str, ...], shape: tuple[int, ...]) -> Tensor:
-    """A tensor of PyTorch for a parameter, without values."""
-    return torch.empty(shape[::-1] if path[-1] == TRANSPOSED else shape, device="meta")
 
 
 def _to_jax(path: tuple[str, ...], tensor: Tensor) -> jax.Array:

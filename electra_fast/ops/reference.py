@@ -1,9 +1,9 @@
 """Every op in plain torch, one short function each: the oracle of the kernels, the fallback, and the documentation.
 
 Shapes: T packed tokens, B sequences, H hidden size, E embedding size, F intermediate size, V vocabulary size, N masked
-rows, A heads of size D. All functions are differentiable where it has meaning, and none writes into its
-inputs. Random numbers of the sampling ops are arguments, so that a result can be repeated exactly. A
-dropout draws from torch's generator or, with a `seed` [1] int64, the bits that the kernels draw from that seed.
+rows, A heads of size D. All functions are differentiable where it has meaning, and none writes into its inputs.
+Random numbers of the sampling ops are arguments, so that a result can be repeated exactly. A dropout draws from torch's
+generator or, with a `seed` [1] int64, the bits that the kernels draw from that seed.
 """
 
 from __future__ import annotations

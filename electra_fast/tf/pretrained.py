@@ -6,15 +6,12 @@ import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import huggingface_hub
 import numpy as np
 import tensorflow as tf
-import torch
-from torch import Tensor
 
+from ..functional.files import PushMixin, on_paper
 from ..functional.parameters import flatten
 from ..functional.twin import to_torch
 from ..hub.files import push_directory
@@ -34,7 +31,7 @@ from ..model.pretrained import (
 _PREFIX = "electra."
 
 
-class TFHubMixin:
+class TFHubMixin(PushMixin):
     """`from_pretrained`, `save_pretrained` and `push_to_hub` for a TFElectra class."""
 
     @classmethod
@@ -94,7 +91,7 @@ class TFHubMixin:
 
         model = cls(config, *model_args, seed=seed, name=name)
         variables = {torch_name(path): (path, variable) for path, variable in flatten(model.tree())}
-        expected = {key: _on_paper(path, variable.shape) for key, (path, variable) in variables.items()}
+        expected = {key: on_paper(path, variable.shape.as_list()) for key, (path, variable) in variables.items()}
         fitted = fit(state, expected, _PREFIX)
         fitted.check(source, cls.__name__, ignore_mismatched_sizes)
         for key, tensor in fitted.tensors.items():
@@ -152,20 +149,6 @@ class TFHubMixin:
         if push_to_hub:
             push_directory(directory, push.pop("repo_id", directory.name), token=token, files=files, **push)
 
-    def push_to_hub(
-        self, repo_id: str, *, token: str | bool | None = None, **kwargs: Any
-    ) -> huggingface_hub.CommitInfo:
-        """Uploads the model to a repository of the Hub.
-
-        Args:
-            **kwargs: `private`, `revision`, `commit_message` and `create_pr` of `push_directory`, and the arguments of
-                `save_pretrained`.
-        """
-        push = {name: kwargs.pop(name) for name in PUSH_OPTIONS if name in kwargs}
-        with TemporaryDirectory() as directory:
-            self.save_pretrained(directory, **kwargs)
-            return push_directory(directory, repo_id, token=token, files=os.listdir(directory), **push)
-
     # Serving
 
     @property
@@ -212,9 +195,3 @@ def _formats(use_safetensors: bool | None, from_pt: bool) -> tuple[str, ...]:
         return ("safetensors",)
     formats = ("safetensors", "bin", "h5", "msgpack") if from_pt else ("h5", "safetensors", "bin", "msgpack")
     return tuple(name for name in formats if name != "safetensors" or use_safetensors is None)
-
-
-def _on_paper(path: tuple[str, ...], shape: tf.TensorShape) -> Tensor:
-    """A tensor of PyTorch for a parameter, without values."""
-    sizes = shape.as_list()
-    return torch.empty(sizes[::-1] if path[-1] == TRANSPOSED else sizes, device="meta")

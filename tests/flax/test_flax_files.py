@@ -15,6 +15,7 @@ from tiny_models import TINY, assert_same_weights, random_model
 import electra_fast
 from electra_fast import ElectraConfig, ElectraForMaskedLM, ElectraModel, FlaxElectraForMaskedLM, FlaxElectraModel
 from electra_fast.flax import pretrained
+from electra_fast.functional import files
 from electra_fast.functional.parameters import flatten
 from electra_fast.functional.twin import to_torch
 from electra_fast.model.pretrained import CheckpointWarning
@@ -158,7 +159,8 @@ def test_damage_and_other_models(tmp_path):
 
 def test_push_to_hub(tmp_path, monkeypatch):
     pushed = []
-    monkeypatch.setattr(pretrained, "push_directory", lambda _, *args, **options: pushed.append((args, options)))
+    for module in (files, pretrained):
+        monkeypatch.setattr(module, "push_directory", lambda _, *args, **options: pushed.append((args, options)))
     flax = FlaxElectraModel(ElectraConfig(**TINY))
     flax.push_to_hub("me/pushed", token="secret", private=True)
     flax.save_pretrained(tmp_path / "here", push_to_hub=True, commit_message="First")

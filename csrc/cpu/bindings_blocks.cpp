@@ -19,6 +19,7 @@
 #include "cpu/bindings.h"
 #include "cpu/blocks.h"
 #include "cpu/embedding.h"
+#include "cpu/linear_gelu.h"
 #include "cpu/masking.h"
 #include "cpu/replaced_token_head.h"
 #include "cpu/room.h"
@@ -112,6 +113,11 @@ VocabularyHead vocabulary_head(const std::array<long, 3>& sizes, Address hidden,
             at<const float>(bias), at<const std::int64_t>(labels)};
 }
 
+// Sizes: rows, columns of x and of the result. Parameters: weight and bias.
+LinearGelu linear_gelu(const std::array<long, 3>& sizes, Address x, const Addresses<2>& parameters) {
+    return {sizes[0], sizes[1], sizes[2], at<const float>(x), at<const float>(parameters[0]), at<const float>(parameters[1])};
+}
+
 // Parameters: weight and bias of the dense layer, and of the prediction.
 ReplacedTokenHead replaced_token_head(const std::array<long, 2>& sizes, Address x, const Addresses<4>& parameters) {
     const auto [weight, bias, gate, offset] = all_at<const float>(parameters);
@@ -196,6 +202,31 @@ void bind_blocks_of(py::module_& module) {
 
 // The embedding and the heads, which are written for float32 alone.
 void bind_ends(py::module_& module) {
+    module.def(
+        "linear_gelu_saved",
+        [](long in_features, long out_features, const std::string& limit) {
+            return saved_columns(kernels_up_to<float>(limit), linear_gelu({0, in_features, out_features}, 0, {}));
+        },
+        "Floats per row that linear_gelu_forward saves; `saved` is [rows + 1, floats].");
+    module.def(
+        "linear_gelu_forward",
+        [](const std::array<long, 3>& sizes, Address x, const Addresses<2>& parameters, Address out, Address saved,
+           int n_threads, const std::string& limit) {
+            const LinearGelu linear = linear_gelu(sizes, x, parameters);
+            without_gil<float>(n_threads, limit, [&](const Call<float>& call) {
+                return forward(call, linear, at<float>(out), at<float>(saved));
+            });
+        });
+    module.def(
+        "linear_gelu_backward",
+        [](const std::array<long, 3>& sizes, Address x, const Addresses<2>& parameters, Address dout, Address saved,
+           const Addresses<3>& gradients, int n_threads, const std::string& limit) {
+            const LinearGelu linear = linear_gelu(sizes, x, parameters);
+            const auto to = all_at<float>(gradients);
+            without_gil<float>(n_threads, limit, [&](const Call<float>& call) {
+                return backward(call, linear, at<const float>(dout), at<const float>(saved), {to[0], to[1], to[2]});
+            });
+        });
     module.def(
         "rtd_head_saved",
         [](long hidden, const std::string& limit) {

@@ -161,6 +161,9 @@ struct BlockKernels {
     // Backward of GELU(x) . weight; adds the weight's gradient to `partial` [n].
     void (*project_backward)(const Matrix<const float>& x, const float* weight, const float* dout, long n, long first_row,
                              long last_row, const Matrix<float>& dx, float* partial);
+    // Backward of GELU(x): dx = dout GELU'(x); dout is [rows, n] in rows.
+    void (*gelu_backward)(const Matrix<const float>& x, const float* dout, long n, long first_row, long last_row,
+                          const Matrix<float>& dx);
     double (*sum_of_squares)(const float* x, long n);
     void (*adamw)(const AdamWRates&, const float* grad, long n, float* param, float* exp_avg, float* exp_avg_sq);
 };

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "cpu/block_steps.h"
+#include "cpu/linear_gelu.h"
 
 namespace electra_fast::cpu {
 
@@ -25,6 +25,10 @@ int threads_for(const Call<float>& call, const ReplacedTokenHead& head) {
     return useful_threads(call.n_threads, head.n_tokens * head.hidden * head.hidden);
 }
 
+LinearGelu dense_of(const ReplacedTokenHead& head) {
+    return {head.n_tokens, head.hidden, head.hidden, head.x, head.weight, head.bias};
+}
+
 template <typename F>
 void for_task(const ReplacedTokenHead& head, long task, const F& f) {
     f(task * kTaskTokens, std::min((task + 1) * kTaskTokens, head.n_tokens));
@@ -33,8 +37,7 @@ void for_task(const ReplacedTokenHead& head, long task, const F& f) {
 }  // namespace
 
 long saved_columns(const BlockKernels<float>& kernels, const ReplacedTokenHead& head) {
-    check_size("hidden_size", head.hidden, kOperand<float>);
-    return Layout(kernels.panel).padded(head.hidden);
+    return saved_columns(kernels, dense_of(head));
 }
 
 bool forward(const Call<float>& call, const ReplacedTokenHead& head, float* logits, float* saved_to) {
@@ -42,39 +45,31 @@ bool forward(const Call<float>& call, const ReplacedTokenHead& head, float* logi
     const BlockKernels<float>& kernels = call.kernels;
     const long panel = kernels.panel, n_tokens = head.n_tokens, hidden = head.hidden;
     const int n_threads = threads_for(call, head);
+    const LinearGelu dense = dense_of(head);
 
     Layout layout(panel);
     Saved saved(head, panel);
+    const LinearGeluForward steps(kernels, dense, layout);
     Matrix<float> activated;
-    float *packed, *scratch;
+    float* scratch;
     std::byte* unsaved;
-    layout.add(&packed, layout.padded(hidden) * hidden);
     layout.add(&activated, n_tokens, hidden);
     layout.add(&scratch, n_threads * kernels.product_scratch);
     layout.add(&unsaved, saved_to ? 0 : saved.layout.size());
     const Borrowed memory(layout);
     saved.layout.place(saved_to ? reinterpret_cast<std::byte*>(saved_to) : unsaved);
-
-    BlockProduct<float> product;
-    product.a = in_rows(head.x, hidden, panel);
-    product.b = packed;
-    product.k = product.n = hidden;
-    product.end = End::kGelu;
-    product.bias = head.bias;
-    product.c = saved.before_gelu;
-    product.second = activated;
+    const BlockProduct<float> product = steps.product(saved.before_gelu, activated);
 
     return run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
         float* const own = scratch + worker.rank * kernels.product_scratch;
-        worker.each(ceil_div(hidden, panel), [&](long task) {
-            kernels.pack_transposed(head.weight, hidden, hidden, task, packed + task * panel * hidden);
-        }) && worker.each(n_tasks(kernels, product, n_tokens), [&](long task) {
-            multiply(kernels, product, n_tokens, task, own);
-        }) && worker.each(ceil_div(n_tokens, kTaskTokens), [&](long task) {
-            for_task(head, task, [&](long first, long last) {
-                kernels.project(activated, head.gate, *head.offset, hidden, first, last, logits);
+        worker.each(steps.n_preparations(), [&](long task) { steps.prepare(task); }) &&
+            worker.each(n_tasks(kernels, product, n_tokens),
+                        [&](long task) { multiply(kernels, product, n_tokens, task, own); }) &&
+            worker.each(ceil_div(n_tokens, kTaskTokens), [&](long task) {
+                for_task(head, task, [&](long first, long last) {
+                    kernels.project(activated, head.gate, *head.offset, hidden, first, last, logits);
+                });
             });
-        });
     });
 }
 
@@ -84,27 +79,20 @@ bool backward(const Call<float>& call, const ReplacedTokenHead& head, const floa
     const BlockKernels<float>& kernels = call.kernels;
     const long panel = kernels.panel, n_tokens = head.n_tokens, hidden = head.hidden;
     const int n_threads = threads_for(call, head);
-    const long n_gates = ceil_div(n_tokens, kTaskTokens), panels = ceil_div(hidden, panel);
+    const long n_gates = ceil_div(n_tokens, kTaskTokens);
+    const LinearGelu dense = dense_of(head);
 
     Layout layout(panel);
     Saved saved(head, panel);
-    Matrix<float> dbefore;
-    float *packed, *partials, *scratch;
-    layout.add(&packed, panels * panel * hidden);
-    layout.add(&dbefore, n_tokens, hidden);
+    const LinearGeluBackward steps(kernels, dense, layout);
+    float *partials, *scratch;
     layout.add(&partials, n_gates * hidden);
     layout.add(&scratch, n_threads * kernels.product_scratch);
     const Borrowed memory(layout);
     saved.layout.place(reinterpret_cast<std::byte*>(const_cast<float*>(saved_from)));
 
-    BlockProduct<float> to_dx;
-    to_dx.a = dbefore;
-    to_dx.b = packed;
-    to_dx.k = to_dx.n = hidden;
-    to_dx.end = End::kAdd;
-    to_dx.c = in_rows(gradients.x, hidden, panel);
-    const WeightGradient<float> dweight{dbefore, in_rows(head.x, hidden, panel), n_tokens, hidden, hidden,
-                                        gradients.weight, gradients.bias};
+    const BlockProduct<float> to_dx = steps.product(gradients.x);
+    const WeightGradient<float> dweight = steps.weight_gradient(gradients.weight, gradients.bias);
     const long n_dx = gradients.x ? n_tasks(kernels, to_dx, n_tokens) : 0, n_dweight = n_tasks(kernels, dweight);
 
     const auto add_up_end = [&] {
@@ -117,14 +105,14 @@ bool backward(const Call<float>& call, const ReplacedTokenHead& head, const floa
 
     return run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
         float* const own = scratch + worker.rank * kernels.product_scratch;
-        worker.each(panels + n_gates, [&](long task) {
-            take(task, panels, [&](long i) {
-                kernels.pack(head.weight, hidden, hidden, i, packed + i * panel * hidden);
-            }) || (for_task(head, task, [&](long first, long last) {
-                float* const partial = partials + task * hidden;
-                std::fill_n(partial, hidden, 0.0f);
-                kernels.project_backward(saved.before_gelu, head.gate, dlogits, hidden, first, last, dbefore, partial);
-            }), true);
+        worker.each(steps.n_preparations() + n_gates, [&](long task) {
+            take(task, steps.n_preparations(), [&](long i) { steps.prepare(i); }) ||
+                (for_task(head, task, [&](long first, long last) {
+                    float* const partial = partials + task * hidden;
+                    std::fill_n(partial, hidden, 0.0f);
+                    kernels.project_backward(
+                        saved.before_gelu, head.gate, dlogits, hidden, first, last, steps.dbefore(), partial);
+                }), true);
         }) && worker.each(n_dweight + n_dx + 1, [&](long task) {
             take(task, n_dweight, [&](long i) { add_up(kernels, dweight, i, own); }) ||
                 take(task, n_dx, [&](long i) { multiply(kernels, to_dx, n_tokens, i, own); }) ||

@@ -66,7 +66,7 @@ OPS: dict[str, Op] = {
         Op(reference.embed_norm_project, "embedding", cpu_module="cpu_embedding"),
         Op(reference.attention, "attention"),
         Op(reference.dropout_add_norm, "norm"),
-        Op(reference.linear_gelu, "linear", reference.linear_with),
+        Op(reference.linear_gelu, "linear", reference.linear_with, cpu_module="cpu_linear_gelu"),
         Op(reference_blocks.attention_block, "attention_block", cpu_module="cpu_attention_block"),
         Op(
             reference_blocks.feed_forward_block,

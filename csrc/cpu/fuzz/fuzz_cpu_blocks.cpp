@@ -284,6 +284,29 @@ void check_head(const BlockKernels<float>& kernels, Choices& choices, Memory& me
           [&] { return plain(head, dlosses); });
 }
 
+void check_linear_gelu(const BlockKernels<float>& kernels, Choices& choices, Memory& memory) {
+    LinearGelu linear{};
+    linear.n_rows = some_tokens(choices);
+    linear.k = 1 + choices.upto(150);
+    linear.n = 1 + choices.upto(150);
+    linear.x = memory.numbers(linear.n_rows * linear.k, 1);
+    linear.weight = memory.weight(linear.n, linear.k);
+    linear.bias = memory.numbers(linear.n, 0.5);
+    const long n_numbers = linear.n_rows * linear.n, n_weights = linear.n * linear.k;
+    const float* const dout = memory.numbers(n_numbers, 1);
+    check(choices, memory, {linear.n_rows * linear.k, n_weights, linear.n}, n_numbers, linear.n_rows * n_weights,
+          [&](int n_threads, float* out, const std::vector<float*>& to) {
+              const std::function<bool()> wants_stop = never;
+              const Call<float> call{kernels, n_threads, wants_stop};
+              Floats saved(at((linear.n_rows + 1) * saved_columns(kernels, linear)), NAN), unsaved(at(n_numbers));
+              must(forward(call, linear, out, saved.data()));
+              must(forward(call, linear, unsaved.data(), nullptr));
+              if (!is_same(unsaved, Floats(out, out + n_numbers))) fail("a forward that saves nothing has other results");
+              must(backward(call, linear, dout, saved.data(), {to[0], to[1], to[2]}));
+          },
+          [&] { return plain(linear, dout); });
+}
+
 void check_replaced_token_head(const BlockKernels<float>& kernels, Choices& choices, Memory& memory) {
     ReplacedTokenHead head{};
     head.n_tokens = some_tokens(choices);
@@ -373,11 +396,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         return 0;
     }
     Memory memory(choices, choices.one_in(4));
-    switch (choices.upto(4)) {
+    switch (choices.upto(5)) {
         case 0: check_attention(*kernels, choices, memory); break;
         case 1: check_feed_forward(*kernels, choices, memory); break;
         case 2: check_replaced_token_head(*kernels, choices, memory); break;
         case 3: check_optimizer(*kernels, choices, memory); break;
+        case 4: check_linear_gelu(*kernels, choices, memory); break;
         default: check_head(*kernels, choices, memory);
     }
     return 0;

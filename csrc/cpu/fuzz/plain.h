@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu/linear_gelu.h"
 #include "cpu/replaced_token_head.h"
 #include "cpu/vocabulary_head.h"
 
@@ -224,6 +225,22 @@ inline Plain plain(const FeedForwardBlock<float>& block, const float* dout) {
                      before[i] * std::exp(-before[i] * before[i] / 2) / std::sqrt(2 * M_PI);
     first.backward(x, dinner, rows, dx);
     found.gradients = {dx, first.dweight, second.dweight, first.dbias, second.dbias, norm.dweight, norm.dbias};
+    return found;
+}
+
+inline Plain plain(const LinearGelu& linear, const float* dout) {
+    const Doubles x(linear.x, linear.x + linear.n_rows * linear.k);
+    Linear dense{linear.weight, linear.bias, linear.n, linear.k};
+    const Doubles before = dense.forward(x, linear.n_rows);
+    Doubles dbefore(before.size()), dx(x.size());
+    Plain found;
+    for (std::size_t i = 0; i < before.size(); ++i) {
+        const double below = std::erfc(-before[i] / std::sqrt(2.0)) / 2;
+        found.out.push_back(before[i] * below);
+        dbefore[i] = dout[i] * (below + before[i] * std::exp(-before[i] * before[i] / 2) / std::sqrt(2 * M_PI));
+    }
+    dense.backward(x, dbefore, linear.n_rows, dx);
+    found.gradients = {dx, dense.dweight, dense.dbias};
     return found;
 }
 

@@ -46,6 +46,13 @@ public:
     ZeroedPages(const ZeroedPages&) = delete;
     ZeroedPages& operator=(const ZeroedPages&) = delete;
 
+    // Lets the system take the pages, with what is in them, where it runs short of memory, until they are written again.
+    void offer() {
+#ifdef MADV_FREE
+        madvise(memory_, n_bytes_, MADV_FREE);
+#endif
+    }
+
     T* data() { return values_; }
     const T* data() const { return values_; }
     T& operator[](std::size_t i) { return values_[i]; }

@@ -14,8 +14,10 @@ namespace electra_fast::cpu {
 
 namespace {
 
-// Bytes that nobody uses and that are kept all the same.
-constexpr std::size_t kMostKept = std::size_t{256} << 20;
+// Bytes that nobody uses and that are kept in any case.
+constexpr std::size_t kAlwaysKept = std::size_t{256} << 20;
+// Rooms that are taken before what was in use earlier is forgotten: those of a few training steps.
+constexpr long kWindow = 10'000;
 // From so many bytes on memory has pages of its own, huge ones where the system has them.
 constexpr std::size_t kOwnPages = std::size_t{8} << 20;
 constexpr std::size_t kAlignment = 64;
@@ -41,6 +43,10 @@ struct Room::Block {
     Block& operator=(const Block&) = delete;
 
     std::byte* data() { return pages ? pages->data() : memory; }
+    // Lets the system take the memory, with what is in it, where it runs short.
+    void offer() {
+        if (pages) pages->offer();
+    }
 
     const std::size_t n_bytes;
 
@@ -51,28 +57,52 @@ private:
 
 namespace {
 
-// Blocks that nobody uses; those that came back last are taken first, and the others go first.
+// Blocks that nobody uses; those that came back last are taken first, and the others go first. More is kept than always
+// while all memory together, in use or not, is no more than lately was in use at once, and half of that: what a training
+// step saves is free at its end, gradients have other sizes, and the next step needs both again. The system may take large
+// blocks meanwhile.
 class Kept {
 public:
     std::unique_ptr<Room::Block> take(std::size_t n_bytes) {
+        if (++n_taken_ % kWindow == 0) {
+            earlier_ = most_;
+            most_ = in_use_;
+        }
+        std::unique_ptr<Room::Block> found = find(n_bytes);
+        if (!found) found = std::make_unique<Room::Block>(n_bytes);
+        in_use_ += n_bytes;
+        most_ = std::max(most_, in_use_);
+        trim();
+        return found;
+    }
+    void give_back(std::unique_ptr<Room::Block> block) {
+        in_use_ -= block->n_bytes;
+        free_ += block->n_bytes;
+        block->offer();
+        blocks_.push_back(std::move(block));
+        trim();
+    }
+
+private:
+    std::unique_ptr<Room::Block> find(std::size_t n_bytes) {
         for (auto block = blocks_.rbegin(); block != blocks_.rend(); ++block) {
             if ((*block)->n_bytes != n_bytes) continue;
             std::unique_ptr<Room::Block> found = std::move(*block);
             blocks_.erase(std::next(block).base());
-            n_bytes_ -= n_bytes;
+            free_ -= n_bytes;
             return found;
         }
-        return std::make_unique<Room::Block>(n_bytes);
+        return nullptr;
     }
-    void give_back(std::unique_ptr<Room::Block> block) {
-        n_bytes_ += block->n_bytes;
-        blocks_.push_back(std::move(block));
-        for (; n_bytes_ > kMostKept; blocks_.pop_front()) n_bytes_ -= blocks_.front()->n_bytes;
+    void trim() {
+        for (; free_ > kAlwaysKept && in_use_ + free_ > std::max(most_, earlier_) / 2 * 3; blocks_.pop_front())
+            free_ -= blocks_.front()->n_bytes;
     }
 
-private:
     std::deque<std::unique_ptr<Room::Block>> blocks_;
-    std::size_t n_bytes_ = 0;
+    std::size_t in_use_ = 0, free_ = 0;
+    std::size_t most_ = 0, earlier_ = 0;  // in use at once, in this window and in the one before
+    long n_taken_ = 0;
 };
 
 // Never destroyed: tensors may end after what a program's end destroys.

@@ -1,5 +1,7 @@
 """Memory of results in C++, which stays with the process."""
 
+import resource
+
 import pytest
 import torch
 
@@ -29,18 +31,37 @@ def test_memory_is_used_again_and_by_one_tensor_at_a_time(n):
     assert view.eq(3).all() and second.eq(2).all()
 
 
-def test_little_is_kept_of_much_that_is_free():
-    def resident() -> int:
+def resident() -> int:
+    """Bytes of memory that the process holds."""
+    try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * 4096
-
-    try:
-        before = resident()
     except OSError:
         pytest.skip("no /proc")
-    tensors = [cpu.room(torch.zeros(1), (1 << 20) + i * 40_000).fill_(1) for i in range(70)]
-    assert resident() - before > 300 << 20
+
+
+def fill(size: int) -> None:
+    """Has 60 tensors of so many megabytes in use at once."""
+    tensors = [cpu.room(torch.zeros(1), size << 18).fill_(1) for _ in range(60)]
     del tensors
+
+
+def test_what_was_in_use_at_once_is_kept_and_not_much_more():
+    before = resident()
+    for size in (6, 7, 8):
+        fill(size)
+    assert resident() - before < (60 * 8 * 1.5 + 50) * 2**20
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    fill(8)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults < 1000
+
+
+def test_what_is_in_use_no_longer_is_given_back():
+    before = resident()
+    fill(8)
+    for _ in range(20_001):  # two windows
+        cpu.room(torch.zeros(1), 100_000)
+    fill(1)
     assert resident() - before < 300 << 20
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..functional.inputs import as_array
 from ..functional.parameters import Path, Shapes, flatten
 from ..model.config import ElectraConfig
 from .cpu import is_readable
@@ -65,11 +66,11 @@ def tokens_of(config: ElectraConfig, n_dims: int, given: Tokens, cache: Mapping[
 
 
 def integers(name: str, value: Any, limit: int | None) -> Any:
-    """An argument as an array of integers; raises ValueError for others, and for values outside [0, limit)."""
+    """An argument as an array of integers in [0, limit), or of any numbers where there is no limit, else ValueError."""
     if value is None:
         return None
-    array = value if hasattr(value, "aval") else np.asarray(value)
-    if array.dtype.kind not in ("biuf" if limit is None else "iu"):
+    array = value if hasattr(value, "aval") else as_array(name, value)
+    if not jnp.issubdtype(array.dtype, jnp.integer) and (limit or not _is_number(array.dtype)):
         raise ValueError(f"{name} must be integers, got {array.dtype}")
     if limit is None or not is_readable(array) or not array.size:
         return array
@@ -80,13 +81,17 @@ def integers(name: str, value: Any, limit: int | None) -> Any:
     return array
 
 
+def _is_number(dtype: Any) -> bool:
+    return dtype == bool or jnp.issubdtype(dtype, jnp.floating)
+
+
 def check_head_mask(config: ElectraConfig, head_mask: Any) -> None:
     n_layers, n_heads = config.num_hidden_layers, config.num_attention_heads
     if head_mask is not None and tuple(jnp.shape(head_mask)) not in ((n_heads,), (n_layers, n_heads)):
         raise ValueError(f"head_mask must have shape {(n_layers, n_heads)}, got {tuple(jnp.shape(head_mask))}")
 
 
-def check_encoder(config: ElectraConfig, states: Any, mask: Any) -> None:
+def check_encoder(config: ElectraConfig, n_rows: int, states: Any, mask: Any) -> None:
     """Raises ValueError for states of an encoder that the model cannot attend to."""
     if states is None:
         if mask is not None:
@@ -95,8 +100,8 @@ def check_encoder(config: ElectraConfig, states: Any, mask: Any) -> None:
     if not config.add_cross_attention:
         raise ValueError("encoder_hidden_states need a config with add_cross_attention=True")
     shape = tuple(jnp.shape(states))
-    if len(shape) != 3 or shape[2] != config.hidden_size:
-        raise ValueError(f"encoder_hidden_states must have shape [batch, length, {config.hidden_size}], got {shape}")
+    if len(shape) != 3 or shape[::2] != (n_rows, config.hidden_size):
+        raise ValueError(f"encoder_hidden_states must have shape [{n_rows}, length, {config.hidden_size}], got {shape}")
     if mask is not None and tuple(jnp.shape(mask)) != shape[:2]:
         raise ValueError(f"encoder_attention_mask must have shape {shape[:2]}, got {tuple(jnp.shape(mask))}")
 

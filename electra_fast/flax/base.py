@@ -60,11 +60,11 @@ class FlaxElectraPreTrainedModel(FlaxHubMixin):
             raise TypeError(f"config must be an electra_fast.ElectraConfig, got {type(config).__name__}")
         config.validate()
         config.check_memory()
-        if not jnp.issubdtype(dtype, jnp.floating):
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
             raise ValueError(f"dtype must be a floating dtype, got {dtype!r}")
-        self.config, self.dtype, self.input_shape = config, dtype, input_shape
+        self.config, self.dtype, self.input_shape = config, jnp.dtype(dtype), input_shape
         self.key = jax.random.PRNGKey(seed)
-        self.module = Network(jax_ops, config, dtype, gradient_checkpointing)
+        self.module = Network(jax_ops, config, self.dtype, gradient_checkpointing)
         self._layout = Layout(type(self).__name__, shapes(config, self.kind))
         self._cpu = cpu.CpuPath(config, self.kind)
         self._is_initialized = _do_init
@@ -217,7 +217,7 @@ class FlaxElectraPreTrainedModel(FlaxHubMixin):
         tokens = Tokens(input_ids, attention_mask, token_type_ids, position_ids)
         tokens = tokens_of(config, n_dims, tokens, past_key_values)
         check_head_mask(config, head_mask)
-        check_encoder(config, encoder_hidden_states, encoder_attention_mask)
+        check_encoder(config, tokens.input_ids.shape[0], encoder_hidden_states, encoder_attention_mask)
         if train and dropout_rng is None and self._drops():
             raise ValueError("train=True needs a dropout_rng, a key such as jax.random.PRNGKey(0), got None")
 
@@ -225,12 +225,15 @@ class FlaxElectraPreTrainedModel(FlaxHubMixin):
         is_plain = not (train or keep_attentions) and all(x is None for x in further)
         twin = self._cpu.twin_of(leaves, tokens) if is_plain and self.dtype == jnp.float32 else None
 
-        def pure(*tokens: Any) -> Any:
+        def pure(ids: Any, mask: Any, *others: Any) -> Any:
+            ids, *others = (None if x is None else jnp.asarray(x, jnp.int32) for x in (ids, *others))
             results, encoded = heads.forward(
                 self.module,
                 self.kind,
                 params,
-                *(None if x is None else jnp.asarray(x, jnp.int32) for x in tokens),
+                ids,
+                None if mask is None else jnp.asarray(mask),
+                *others,
                 head_mask=None if head_mask is None else jnp.asarray(head_mask),
                 encoder_hidden_states=encoder_hidden_states,
                 encoder_attention_mask=encoder_attention_mask,
@@ -258,6 +261,9 @@ class FlaxElectraPreTrainedModel(FlaxHubMixin):
             attentions=encoded.attentions,
             **{name: value for name, value in further.items() if name in known},
         )
+
+    def can_generate(self) -> bool:
+        return hasattr(self, "generate")
 
     def _drops(self) -> bool:
         """Tells whether any rate of dropout is above zero."""

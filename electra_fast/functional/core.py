@@ -6,7 +6,7 @@ have; LayerNorm and softmax are in fp32 at least.
 
 A backend is a module with these operations on its arrays (`jax_ops`):
 
-    float32                              the dtype
+    float32, boolean                     the dtypes
     shape(x) -> tuple                    sizes; ints where they are known, else what `reshape` and `arange` take
     cast(x, dtype)                       x itself where it has this dtype
     widest(dtype, dtype) -> dtype        the dtype that holds the numbers of both
@@ -24,7 +24,7 @@ A backend is a module with these operations on its arrays (`jax_ops`):
     write(buffer [B, M, ...], rows [B, S, ...], start)    the buffer with rows from place `start` (int32) on replaced
     checkpoint(function)                 the function, computed again in its backward
 
-Beside these, arrays have `+ - * / & != <=`, and indexing by slices, ints and None.
+Beside these, arrays have `+ - * / & <=`, and indexing by slices, ints and None.
 """
 
 from __future__ import annotations
@@ -104,6 +104,13 @@ class Network:
     def split(self, key: Array | None, n: int) -> Any:
         """Splits a key into n, one for each place that needs one; None stays None."""
         return [None] * n if key is None else self.ops.split(key, n)
+
+    def as_mask(self, mask: Array | None) -> Array | None:
+        """A mask of 2, 3 or 4 dimensions as bool, broadcastable to [B, A, S, K]."""
+        if mask is None:
+            return None
+        places = {2: (slice(None), None, None), 3: (slice(None), None), 4: ()}
+        return self.ops.cast(mask, self.ops.boolean)[places[len(mask.shape)]]
 
     def dropout(self, x: Array, rate: float, key: Array | None) -> Array:
         return x if key is None or not rate else self.ops.dropout(x, rate, key)
@@ -247,7 +254,7 @@ class Network:
         length = ops.shape(input_ids if inputs_embeds is None else inputs_embeds)[1]
         if position_ids is None:
             position_ids = (start + ops.arange(length))[None]
-        allowed = _as_mask(attention_mask)
+        allowed = self.as_mask(attention_mask)
         if config.is_decoder:
             n_keys = length if cache is None else ops.shape(cache["layer"]["0"]["key"])[1]
             seen = (ops.arange(n_keys)[None] <= start + ops.arange(length)[:, None])[None, None]
@@ -264,7 +271,7 @@ class Network:
                 allowed,
                 head_mask if head_mask is None or len(head_mask.shape) == 1 else head_mask[i],
                 encoder_hidden_states,
-                _as_mask(encoder_attention_mask),
+                self.as_mask(encoder_attention_mask),
                 None if cache is None else cache["layer"][str(i)],
                 start,
                 keys[1 + i],
@@ -294,11 +301,3 @@ def empty_cache(net: Network, batch_size: int, n_places: int, zeros: Callable[[t
     shape = (batch_size, n_places, net.config.num_attention_heads, net.config.head_size)
     layers = range(net.config.num_hidden_layers)
     return {"index": 0, "layer": {str(i): {"key": zeros(shape), "value": zeros(shape)} for i in layers}}
-
-
-def _as_mask(mask: Array | None) -> Array | None:
-    """A mask of 2, 3 or 4 dimensions as bool, broadcastable to [B, A, S, K]."""
-    if mask is None:
-        return None
-    places = {2: (slice(None), None, None), 3: (slice(None), None), 4: ()}
-    return (mask != 0)[places[len(mask.shape)]]

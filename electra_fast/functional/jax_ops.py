@@ -11,7 +11,7 @@ from jax.nn import sigmoid, softmax, softplus
 
 __all__ = ["sigmoid", "softmax", "softplus"]
 
-float32 = jnp.float32
+float32, boolean = jnp.float32, jnp.bool_
 einsum, matmul, mean, reshape = jnp.einsum, jnp.matmul, jnp.mean, jnp.reshape
 maximum, minimum, tanh, where = jnp.maximum, jnp.minimum, jnp.tanh, jnp.where
 rsqrt, erf = jax.lax.rsqrt, jax.lax.erf

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-float32 = tf.float32
+float32, boolean = tf.float32, tf.bool
 cast, einsum, maximum, minimum, where = tf.cast, tf.einsum, tf.maximum, tf.minimum, tf.where
 rsqrt, erf, tanh, sigmoid, softplus = tf.math.rsqrt, tf.math.erf, tf.tanh, tf.sigmoid, tf.math.softplus
 reshape, softmax = tf.reshape, tf.nn.softmax
@@ -33,7 +33,8 @@ def lowest(dtype: tf.DType) -> float:
 
 
 def take(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    return tf.gather(table, ids)  # on a CPU an error for an id that is not in the table
+    """On a CPU an error for an id that is not in the table."""
+    return tf.gather(table, ids if ids.dtype in (tf.int32, tf.int64) else tf.cast(ids, tf.int64))
 
 
 def matmul(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

@@ -76,16 +76,19 @@ class Twin:
     def __call__(
         self, *tokens: np.ndarray | None, inputs_embeds: np.ndarray | None = None, keep_states: bool = False
     ) -> tuple[dict[str, Any], Any]:
-        """Computes `heads.forward`'s results and the hidden states, or None, of integers [..., S].
+        """Computes `heads.forward`'s results and the hidden states, or None, of tokens [..., S].
 
         Args:
-            tokens: input_ids, attention_mask, token_type_ids and position_ids; None for a default.
+            tokens: input_ids, attention_mask (nonzero at real tokens), token_type_ids and position_ids; None for a
+                default.
             inputs_embeds: [..., S, E] fp32 in the place of input_ids.
 
         Raises:
             ValueError: ids that are not in their tables.
         """
-        given = [None if x is None else torch.from_numpy(np.array(x, np.int64)) for x in tokens]
+        ids, mask, *others = tokens
+        mask = None if mask is None else np.asarray(mask) != 0
+        given = [None if x is None else torch.from_numpy(np.array(x, np.int64)) for x in (ids, mask, *others)]
         embeds = None if inputs_embeds is None else torch.from_numpy(np.array(inputs_embeds))
         with torch.inference_mode():
             outputs = self.model(

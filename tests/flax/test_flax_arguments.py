@@ -45,6 +45,7 @@ def base():
     ({"input_ids": IDS - 1}, r"input_ids must be in \[0, 99\), got values from -1 to 12"),
     ({"input_ids": IDS + 2**32}, r"input_ids must be in \[0, 99\), got values from 4294967296"),
     ({"input_ids": IDS.astype(float)}, "input_ids must be integers, got float64"),
+    ({"input_ids": [[1, 2], [3]]}, r"input_ids must have rows of one length: pad them \(tokenizer\(..., padding=True\)"),
     ({"input_ids": np.zeros((2, 65), int)}, "sequence length 65 is over max_position_embeddings 64: truncate"),
     ({"attention_mask": IDS[:, :5]}, r"attention_mask must have shape \(2, 7\), got \(2, 5\)"),
     ({"token_type_ids": IDS}, r"token_type_ids must be in \[0, 2\), got values from 0 to 13"),
@@ -56,7 +57,7 @@ def base():
     ({"past_key_values": {}}, "past_key_values need a config with is_decoder=True"),
     ({"train": True}, "train=True needs a dropout_rng"),
     ({"params": [1]}, "params must be a dictionary of parameters, got a list"),
-], ids=["none", "1d", "empty", "above", "below", "overflow", "floats", "long", "mask", "types", "positions",
+], ids=["none", "1d", "empty", "above", "below", "overflow", "floats", "ragged", "long", "mask", "types", "positions",
         "positions_1d", "head_mask", "cross", "cross_mask", "cache", "train", "params"])  # fmt: skip
 def test_wrong_arguments(model, arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -72,6 +73,8 @@ def test_misspelt_keywords(model):
         FlaxElectraModel(dict(TINY))
     with pytest.raises(ValueError, match="dtype must be a floating dtype, got 'int8'"):
         FlaxElectraModel(CONFIG, dtype="int8")
+    with pytest.raises(ValueError, match="dtype must be a floating dtype, got None"):
+        FlaxElectraModel(CONFIG, dtype=None)
     with pytest.raises(ValueError, match=r"question answering needs num_labels 2 \(start and end\), got 3"):
         FlaxElectraForQuestionAnswering(ElectraConfig(**TINY, num_labels=3))
     with pytest.raises(ValueError, match=r"input_ids must have shape \[batch, choices, length\]"):
@@ -111,7 +114,16 @@ def test_defaults_and_forms_of_input(model):
     expected = model(IDS, np.ones_like(IDS), np.zeros_like(IDS), np.arange(7)[None]).logits
     for ids in (IDS.tolist(), jnp.asarray(IDS), IDS.astype(np.uint8)):
         assert (model(ids).logits == expected).all()
-    assert (model(input_ids=IDS, attention_mask=np.ones(IDS.shape, bool)).logits == expected).all()
+    mask = np.ones_like(IDS)
+    mask[1, 4:] = 0
+    expected = model(IDS, mask).logits
+    for given in (mask == 1, mask * 0.5, jnp.asarray(mask, jnp.bfloat16)):
+        assert (model(IDS, given).logits == expected).all()
+        pure = model(IDS, given, output_attentions=True).logits
+        np.testing.assert_allclose(np.where(mask, pure - expected, 0), 0, atol=1e-5)
+    other = FlaxElectraForPreTraining(CONFIG, dtype="float32", _do_init=False)
+    assert (other(IDS, given, params=model.params).logits == expected).all() and other._cpu._served
+    assert not model.can_generate()
 
 
 def test_results(model):
@@ -144,6 +156,16 @@ def test_caches(base):
     ):
         with pytest.raises(ValueError, match=message):
             decoder(IDS, past_key_values=cache)
+
+
+def test_states_of_an_encoder():
+    model = FlaxElectraModel(ElectraConfig(**TINY, is_decoder=True, add_cross_attention=True))
+    for shape, message in (
+        ((1, 3, 32), r"encoder_hidden_states must have shape \[2, length, 32\], got \(1, 3, 32\)"),
+        ((2, 3, 31), r"encoder_hidden_states must have shape \[2, length, 32\], got \(2, 3, 31\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model(IDS, encoder_hidden_states=np.zeros(shape, np.float32))
 
 
 def test_a_decoder_that_is_none():

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
+from ..functional.inputs import as_array
 from ..model.config import ElectraConfig
 
 LABELS = ("labels", "start_positions", "end_positions")
@@ -43,7 +43,7 @@ def named(
     if unknown := sorted(map(str, found.keys() - set(names))):
         hint = ": it has no loss of its own" if unknown[0] in LABELS and not set(LABELS) & set(names) else ""
         raise TypeError(f"{class_name} got an unexpected argument {unknown[0]!r}{hint}")
-    return {name: np.asarray(value) if _is_plain_list(value) else value for name, value in found.items()}
+    return {name: as_array(name, value) if _is_plain_list(value) else value for name, value in found.items()}
 
 
 def _is_plain_list(value: Any) -> bool:
@@ -60,6 +60,10 @@ def check(config: ElectraConfig, n_dims: int, arguments: Mapping[str, Any], n_pa
         n_dims: 2 for [batch, length], 3 for [batch, choices, length].
         n_past: the number of tokens in the cache; None if it is not known.
     """
+    for name, value in arguments.items():
+        if not hasattr(value, "shape") or isinstance(value, tf.RaggedTensor | tf.SparseTensor):
+            hint = ": call its to_tensor() first" if isinstance(value, tf.RaggedTensor) else ""
+            raise ValueError(f"{name} must be a tensor or lists of numbers, got a {type(value).__name__}{hint}")
     ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
     if (ids is None) == (embeds is None):
         raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
@@ -80,6 +84,7 @@ def check(config: ElectraConfig, n_dims: int, arguments: Mapping[str, Any], n_pa
         mask.shape.is_compatible_with([*shape[:-1], keys]) or (n_dims == 2 and mask.shape.rank in (3, 4))
     ):
         raise ValueError(f"attention_mask must have shape {[*shape[:-1], keys]}, got {mask.shape.as_list()}")
+    _check_encoder(config, shape[0], arguments.get("encoder_hidden_states"), arguments.get("encoder_attention_mask"))
     heads = [config.num_hidden_layers, config.num_attention_heads]
     if head_mask is not None and head_mask.shape.as_list() not in (heads, heads[1:]):
         raise ValueError(f"head_mask must have shape {heads} or {heads[1:]}, got {head_mask.shape.as_list()}")
@@ -91,6 +96,21 @@ def check(config: ElectraConfig, n_dims: int, arguments: Mapping[str, Any], n_pa
     for name, size in sizes.items():
         if (value := arguments.get(name)) is not None:
             _check_ids(name, value, shape, size)
+
+
+def _check_encoder(config: ElectraConfig, n_rows: int | None, states: Any, mask: Any) -> None:
+    if states is None:
+        if mask is not None:
+            raise ValueError("encoder_attention_mask needs encoder_hidden_states beside it")
+        return
+    if not config.add_cross_attention:
+        raise ValueError("encoder_hidden_states need a config with add_cross_attention=True")
+    if not states.shape.is_compatible_with([n_rows, None, config.hidden_size]):
+        raise ValueError(
+            f"encoder_hidden_states must have shape [{n_rows}, length, {config.hidden_size}], got {states.shape}"
+        )
+    if mask is not None and not mask.shape.is_compatible_with(states.shape[:2]):
+        raise ValueError(f"encoder_attention_mask must have shape {states.shape[:2]}, got {mask.shape}")
 
 
 def _check_ids(name: str, ids: Any, shape: tf.TensorShape, size: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import random
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
@@ -16,7 +18,7 @@ from ..functional.core import Encoded, Network
 from ..functional.parameters import initial_values, shapes
 from ..model.config import ElectraConfig
 from .arguments import LABELS, check, named
-from .cache import cache_of
+from .cache import cache_of, n_past_of
 from .cpu import TOKENS, CpuPath, compute, obstacle
 from .outputs import TFModelOutput
 from .parts import Part
@@ -32,7 +34,7 @@ class TFElectraPreTrainedModel(TrainingMixin, TFHubMixin, keras.Model):
 
     Args:
         config: the model's shape.
-        seed: of first values and dropout; None draws one.
+        seed: of first values and dropout; None draws one, as `keras.utils.set_random_seed` says.
         values: first values of all parameters, arrays in dictionaries within dictionaries (`functional.parameters`).
         **kwargs: those of `keras.Model`, such as name, dtype and trainable.
     """
@@ -55,7 +57,7 @@ class TFElectraPreTrainedModel(TrainingMixin, TFHubMixin, keras.Model):
         values: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # labels keep their dtype, and `Network` casts
         if not isinstance(config, ElectraConfig):
             raise TypeError(f"config must be an electra_fast.ElectraConfig, got {type(config).__name__}")
         config.validate()
@@ -82,13 +84,15 @@ class TFElectraPreTrainedModel(TrainingMixin, TFHubMixin, keras.Model):
         return tree["electra"] if self.kind == "Model" else tree
 
     def get_config(self) -> dict[str, Any]:
-        return {"config": self.config.to_dict(), "name": self.name}
+        dtype = keras.saving.serialize_keras_object(self.dtype_policy)
+        return {"config": self.config.to_dict(), "name": self.name, "dtype": dtype}
 
     @classmethod
     def from_config(cls, config: ElectraConfig | Mapping[str, Any], **kwargs: Any) -> TFElectraPreTrainedModel:
         """Makes a model with fresh weights of a config, or of what `get_config` returned."""
         if isinstance(config, Mapping):
-            return cls(ElectraConfig.from_dict(config["config"]), name=config["name"])
+            dtype = keras.saving.deserialize_keras_object(config["dtype"])
+            return cls(ElectraConfig.from_dict(config["config"]), name=config["name"], dtype=dtype)
         return cls(config, **kwargs)
 
     _from_config = from_config
@@ -149,7 +153,7 @@ class TFElectraPreTrainedModel(TrainingMixin, TFHubMixin, keras.Model):
         keep_attentions = config.output_attentions if output_attentions is None else output_attentions
         keep_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         arguments = {name: value for name, value in arguments.items() if value is not None}
-        check(config, self.n_dims, arguments, 0 if past is None else past[0][0].shape[2])
+        check(config, self.n_dims, arguments, n_past_of(config, past))
         tree, caches = self.tree(), caches or past is not None
         is_plain = arguments.keys() <= set(TOKENS) and not (training or has_labels or keep_attentions or caches)
         mask = arguments.get("attention_mask")
@@ -227,8 +231,10 @@ class TFElectraPreTrainedModel(TrainingMixin, TFHubMixin, keras.Model):
         words, head = self.get_input_embeddings(), self.get_lm_head()
         if new_num_tokens is None or new_num_tokens == self.config.vocab_size:
             return words
+        config = copy.copy(self.config)
+        config.vocab_size = new_num_tokens
+        config.validate()
         self.config.vocab_size = new_num_tokens
-        self.config.validate()
         _resize(words, "embedding", new_num_tokens, self.config.initializer_range)
         if head is not None:
             _resize(head, "bias", new_num_tokens, 0)
@@ -240,15 +246,20 @@ class TFElectraPreTrainedModel(TrainingMixin, TFHubMixin, keras.Model):
 
 def _resize(part: Part, key: str, n: int, std: float, axis: int = 0) -> None:
     old = np.moveaxis(part[key].numpy(), axis, 0)
-    new = np.random.default_rng().standard_normal((n, *old.shape[1:])) * std
+    new = _generator().standard_normal((n, *old.shape[1:])) * std
     n_kept = min(n, len(old))
     new[:n_kept] = old[:n_kept]
     part.replace(key, np.moveaxis(new, 0, axis).astype(old.dtype))
 
 
+def _generator(seed: int | None = None) -> np.random.Generator:
+    """Random numbers; without a seed of those that `keras.utils.set_random_seed` governs, as Keras's own are."""
+    return np.random.default_rng(random.randrange(2**32) if seed is None else seed)
+
+
 def fresh_values(config: ElectraConfig, kind: str, seed: int | None) -> dict[str, Any]:
     """First values of a class's parameters in fp32; the word table's row of padding is zero."""
-    draw = np.random.default_rng(seed)
+    draw = _generator(seed)
     std = np.float32(config.initializer_range)
     values = initial_values(
         shapes(config, kind),

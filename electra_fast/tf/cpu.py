@@ -6,12 +6,13 @@ A graph that is traced is of TensorFlow's operations alone, so that it can be sa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import record  # there is no public way to ask whether a GradientTape records
 
+from ..functional import tf_ops
 from ..functional.parameters import flatten
 from ..functional.twin import Twin, why_not
 
@@ -30,9 +31,7 @@ class CpuPath:
 
     def __init__(self) -> None:
         self._read: Any = None
-        self._held: list[tf.Tensor] = []
-        self._addresses: list[int] = []
-        self._twin: Twin | None = None
+        self._served: _Served | None = None
 
     def twin_of(self, config: Any, kind: str, tree: Mapping[str, Any]) -> Twin:
         """The model of PyTorch with these variables."""
@@ -43,24 +42,33 @@ class CpuPath:
             read = tf.function(lambda: [variable.read_value() for variable in variables], autograph=False)
             self._read = read.get_concrete_function()
         values = self._read()
-        addresses = list(map(_address, values))
-        if self._twin is None or not self._has(values, addresses):
-            self._held, self._addresses = values, addresses
-            self._twin = Twin(config, kind, dict(zip(leaves, map(np.asarray, values), strict=True)))
-        return self._twin
-
-    def _has(self, values: list[tf.Tensor], addresses: list[int]) -> bool:
-        """Tells whether the twin has these values."""
-        for i, (old, new) in enumerate(zip(self._addresses, addresses, strict=True)):
-            if old != new:
-                if not np.array_equal(self._held[i], values[i]):
-                    return False
-                self._held[i], self._addresses[i] = values[i], new
-        return True
+        served = self._served
+        if served is None or not served.has(values):
+            twin = Twin(config, kind, dict(zip(leaves, map(np.asarray, values), strict=True)))
+            self._served = served = _Served(twin, values, list(map(_address, values)))
+        return served.twin
 
     def forget(self) -> None:
         """Drops what is held, for a model that gets other variables."""
         self.__init__()
+
+
+class _Served(NamedTuple):
+    """A twin, and its values as they were read: always together, since several threads may call a model."""
+
+    twin: Twin
+    held: list[tf.Tensor]
+    addresses: list[int]
+
+    def has(self, values: list[tf.Tensor]) -> bool:
+        """Tells whether the twin has these values."""
+        for i, value in enumerate(values):
+            address = _address(value)
+            if self.addresses[i] != address:
+                if not np.array_equal(self.held[i], value):
+                    return False
+                self.held[i], self.addresses[i] = value, address
+        return True
 
 
 def _address(tensor: tf.Tensor) -> int:
@@ -94,11 +102,10 @@ def compute(
         words: the word table.
     """
     tokens = {name: None if value is None else value.numpy() for name, value in arguments.items()}
-    if tokens["attention_mask"] is not None:
-        tokens["attention_mask"] = tokens["attention_mask"] != 0
     embeds = None
     if twin.kind != "ForMaskedLM":
-        embeds = tf.gather(words, tokens.pop("input_ids")).numpy()
+        embeds = tf_ops.take(words, arguments["input_ids"]).numpy()
+        del tokens["input_ids"]
     results, states = twin(*map(tokens.get, TOKENS), inputs_embeds=embeds, keep_states=keep_states)
     results = {name: tf.convert_to_tensor(value) for name, value in results.items()}
     return results, None if states is None else tuple(map(tf.convert_to_tensor, states))

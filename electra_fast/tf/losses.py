@@ -10,16 +10,24 @@ import tensorflow as tf
 
 
 def class_loss(labels: tf.Tensor, logits: tf.Tensor, name: str = "labels") -> tf.Tensor:
-    """Cross-entropy of labels [B] and logits [B, C]: [B], in fp32 at least."""
-    labels = _classes(name, labels, logits)
+    """Cross-entropy of labels [...] and logits [..., C]: [...], in fp32 at least."""
+    labels = _shaped(name, labels, logits)
+    if tf.executing_eagerly():
+        values, n = labels.numpy(), logits.shape[-1]
+        wrong = values[(values < 0) | (values >= n)]
+        if wrong.size:
+            raise ValueError(f"{name} must be in [0, {n}), got {wrong[0]}")
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, _wide(logits))
 
 
-def token_loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Mean cross-entropy over labels [B, S] that are not negative, with logits [B, S, C]: [1]."""
-    is_label = labels >= 0
-    labels = _classes("labels", tf.where(is_label, labels, 0), logits)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, _wide(logits))
+def token_loss(labels: tf.Tensor, logits: tf.Tensor, takes_negative: bool) -> tf.Tensor:
+    """Mean cross-entropy over labels [B, S] with logits [B, S, C]: [1].
+
+    Labels of -100 do not count; with `takes_negative` no negative ones do.
+    """
+    labels = _shaped("labels", labels, logits)
+    is_label = labels >= 0 if takes_negative else labels != -100
+    losses = class_loss(tf.where(is_label, labels, 0), logits)
     weights = tf.cast(is_label, losses.dtype)
     return tf.reshape(tf.reduce_sum(losses * weights) / tf.reduce_sum(weights), (1,))
 
@@ -57,18 +65,13 @@ def _like(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return labels
 
 
-def _classes(name: str, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+def _shaped(name: str, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Labels as int64 with the logits' dimensions but for the last."""
-    if labels.dtype.is_floating:
+    if not labels.dtype.is_integer and labels.dtype != tf.bool:
         raise ValueError(f"{name} must be integers, got {labels.dtype.name}")
     expected = logits.shape[:-1]
     if labels.shape.rank == expected.rank + 1 and labels.shape[-1] == 1:
         labels = labels[..., 0]
     if not labels.shape.is_compatible_with(expected):
         raise ValueError(f"{name} must have shape {expected}, got {labels.shape}")
-    if tf.executing_eagerly():
-        values, n = labels.numpy(), logits.shape[-1]
-        wrong = values[(values < 0) | (values >= n)]
-        if wrong.size:
-            raise ValueError(f"{name} must be in [0, {n}), got {wrong[0]}")
     return tf.cast(labels, tf.int64)

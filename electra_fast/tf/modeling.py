@@ -66,8 +66,6 @@ class TFElectraModel(TFElectraPreTrainedModel):
         encoder_hidden_states [B, K, H] and their mask [B, K] are for cross-attention. `past_key_values` are those of a
         decoder's earlier result: attention_mask then has P + S columns. `use_cache` (None: the config's) returns them.
         """
-        if encoder_hidden_states is not None and not self.config.add_cross_attention:
-            raise ValueError("encoder_hidden_states need a config with add_cross_attention=True")
         arguments = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -163,7 +161,7 @@ class TFElectraForMaskedLM(_Labelled):
     output_type = TFMaskedLMOutput
 
     def loss_of(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return token_loss(labels, logits)
+        return token_loss(labels, logits, takes_negative=False)
 
 
 class TFElectraForSequenceClassification(_Labelled):
@@ -177,13 +175,13 @@ class TFElectraForSequenceClassification(_Labelled):
 
 
 class TFElectraForTokenClassification(_Labelled):
-    """One prediction per token; logits [B, S, num_labels], labels [B, S] with -100 for none, loss [1]."""
+    """One prediction per token; logits [B, S, num_labels], labels [B, S], negative for none, loss [1]."""
 
     kind = "ForTokenClassification"
     output_type = TFTokenClassifierOutput
 
     def loss_of(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return token_loss(labels, logits)
+        return token_loss(labels, logits, takes_negative=True)
 
 
 class TFElectraForMultipleChoice(_Labelled):

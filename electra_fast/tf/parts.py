@@ -27,6 +27,8 @@ class Part(keras.layers.Layer):
         self._first_values = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
         self._own: dict[str, keras.Variable] = {}
         self._within = {key: Part(value, key) for key, value in values.items() if isinstance(value, Mapping)}
+        for key, part in self._within.items():
+            self._in_checkpoints(key, part)
 
     def build(self, input_shape: Any = None) -> None:
         for key, value in self._first_values.items():
@@ -41,6 +43,11 @@ class Part(keras.layers.Layer):
             shape=value.shape,
             initializer=lambda shape, dtype: tf.cast(value, dtype),
         )
+        self._in_checkpoints(key, self._own[key])
+
+    def _in_checkpoints(self, key: str, member: Part | keras.Variable) -> None:
+        """Has tf.train.Checkpoint see what Keras sees: it looks at attributes, not into dictionaries."""
+        self._track_trackable(member, key, overwrite=True)
 
     def replace(self, key: str, value: np.ndarray) -> None:
         """Puts a new variable, which may have another shape, in the place of one."""

@@ -52,6 +52,7 @@ class TFHubMixin(PushMixin):
         output_loading_info: bool = False,
         seed: int | None = None,
         name: str | None = None,
+        dtype: Any = None,
         **kwargs: Any,
     ) -> Any:
         """Loads a model from a directory or the Hub, from files of any framework; hub/weights.py has the rules.
@@ -68,6 +69,7 @@ class TFHubMixin(PushMixin):
             output_loading_info: return also the missing, unexpected and mismatched keys.
             seed: of fresh values and dropout.
             name: the Keras model's name.
+            dtype: a dtype or a policy of Keras, such as "mixed_bfloat16"; None takes the global one.
             **kwargs: fields of the config, which override it.
 
         Raises:
@@ -89,7 +91,7 @@ class TFHubMixin(PushMixin):
         source, state = read_weights(pretrained_model_name_or_path, options, formats)
         state, _, notes = tied_state(config, modern_names(state), TIED_HEAD)
 
-        model = cls(config, *model_args, seed=seed, name=name)
+        model = cls(config, *model_args, seed=seed, name=name, dtype=dtype)
         variables = {torch_name(path): (path, variable) for path, variable in flatten(model.tree())}
         expected = {key: on_paper(path, variable.shape.as_list()) for key, (path, variable) in variables.items()}
         fitted = fit(state, expected, _PREFIX)
@@ -97,7 +99,7 @@ class TFHubMixin(PushMixin):
         for key, tensor in fitted.tensors.items():
             path, variable = variables[key]
             tensor = tensor.t() if path[-1] == TRANSPOSED else tensor
-            variable.assign(tensor.float().numpy())
+            variable.assign(tf.cast(tensor.float().numpy(), variable.dtype))
         warn_of_misfits(source, cls.__name__, [*fitted.describe(cls.__name__), *notes])
         config._name_or_path = str(pretrained_model_name_or_path)
         return (model, fitted.loading_info()) if output_loading_info else model

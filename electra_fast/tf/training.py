@@ -39,10 +39,17 @@ class TrainingMixin:
             kwargs["jit_compile"] = False
         super().compile(optimizer, None if self._has_own_loss else loss, **kwargs)
 
+    def compile_from_config(self, config: Mapping[str, Any]) -> None:
+        """Compiles a model that is loaded with what `compile` was given."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
     # Batches come as any mapping that a tokenizer returns; Keras knows dictionaries alone.
 
-    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return super().fit(_plain(x), *args, **kwargs)
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if y is None and isinstance(x, Mapping) and kwargs.get("class_weight"):
+            raise ValueError("class_weight needs the labels in y, got no y")
+        return super().fit(_plain(x), y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         return super().evaluate(_plain(x), *args, **kwargs)
@@ -139,9 +146,11 @@ class TrainingMixin:
             labels = dict(zip(names, y, strict=False)) | labels
         elif y is not None:
             labels = {name: y for name in names[:1]} | labels
+        missing = [name for name in names if name not in labels] if self._has_own_loss else []
+        if missing or (y is None and not labels):
+            what = (missing or names or ["y"])[0]
+            raise ValueError(f"{type(self).__name__} needs {what} for its loss, in x or in y; got neither")
         if self._has_own_loss:
-            if missing := [name for name in names if name not in labels]:
-                raise ValueError(f"{type(self).__name__} needs {missing[0]} for its loss, in x or in y; got neither")
             inputs |= labels
         if y is None or self._has_own_loss:
             by_output = {_OUTPUTS[name]: value for name, value in labels.items()}

@@ -160,6 +160,37 @@ def test_keras_own_files(tmp_path):
     assert error("classes", "logits", loaded(tokens).logits) < 1e-5
 
 
+def test_a_compiled_model_in_keras_own_files(tmp_path):
+    model, inputs = make("classes"), inputs_of("classes")
+    model.compile(keras.optimizers.Adam(0.01), metrics=["accuracy"])
+    model.fit(inputs, verbose=0)
+    model.save(tmp_path / "own.keras")
+    loaded = keras.saving.load_model(tmp_path / "own.keras")
+    histories = [each.fit(inputs, verbose=0).history for each in (model, loaded)]
+    assert histories[0] == pytest.approx(histories[1], rel=1e-5) and "accuracy" in histories[0]
+
+
+def test_checkpoints_of_tensorflow(tmp_path):
+    model, inputs = make("classes"), tokens_of("classes")
+    path = tf.train.Checkpoint(model=model).save(tmp_path / "step")
+    other = type(model)(model.config)
+    tf.train.Checkpoint(model=other).restore(path).assert_consumed()
+    np.testing.assert_array_equal(other(inputs).logits, model(inputs).logits)
+
+
+def test_dtypes_of_keras(tmp_path):
+    model = make("classes")
+    model.save_pretrained(tmp_path)
+    half = type(model).from_pretrained(tmp_path, dtype="bfloat16")
+    assert {weight.dtype for weight in half.weights} == {"bfloat16"} == {half.compute_dtype}
+    assert (
+        error("classes", "", tf.cast(half(tokens_of("classes")).logits, tf.float32), model(tokens_of("classes")).logits)
+        < 0.5
+    )
+    copied = type(model).from_config(type(model)(model.config, dtype="mixed_bfloat16").get_config())
+    assert (copied.compute_dtype, copied.variable_dtype) == ("bfloat16", "float32")
+
+
 @pytest.mark.parametrize("name", ["masked_lm", "model"])
 def test_another_vocabulary(tmp_path, name):
     model, ids = make(name), inputs_of(name)["input_ids"]
@@ -172,6 +203,9 @@ def test_another_vocabulary(tmp_path, name):
     assert model(ids + 5)[0].shape == after.shape
     model.save_pretrained(tmp_path)
     assert_same(model, type(model).from_pretrained(tmp_path))
+    with pytest.raises(ValueError, match="vocab_size must be a positive integer, got 0"):
+        model.resize_token_embeddings(0)
+    assert model.config.vocab_size == 105
     model.resize_token_embeddings(99)
     np.testing.assert_allclose(model(ids)[0], before, atol=1e-5)
     if name == "model":

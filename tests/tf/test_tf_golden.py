@@ -56,7 +56,7 @@ def test_the_encoder_in_cpp_gives_the_same_as_the_pure_functions(name):
     eager = model(inputs, output_hidden_states=True)
     pure = tf.function(lambda **inputs: model(**inputs, output_hidden_states=True), autograph=False)(**inputs)
     served = {"input_ids", "attention_mask", "token_type_ids"} >= inputs.keys() and name not in ("cross", "wide")
-    assert (model._cpu._twin is not None) == served
+    assert (model._cpu._served is not None) == served
     for key in CASES[name].outputs[:1]:
         assert error(name, key, eager[key], pure[key].numpy()) < 1e-5
     for a, b in zip(eager.hidden_states, pure.hidden_states, strict=True):

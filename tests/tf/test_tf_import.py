@@ -41,7 +41,7 @@ model.compile("adam")
 model.fit({"input_ids": ids.numpy()}, tf.constant([0, 1]).numpy(), verbose=0)
 model.save_pretrained(sys.argv[1])
 TFElectraForSequenceClassification.from_pretrained(sys.argv[1])(ids)
-assert model._cpu._twin is not None and not {"triton", "torch._dynamo"} & {*sys.modules}
+assert model._cpu._served is not None and not {"triton", "torch._dynamo"} & {*sys.modules}
 """
 
 

@@ -1,7 +1,9 @@
 """Arguments in every form, results as types and tuples, decoders' caches, and wrong input: one clear error each."""
 
+import copy
 from collections import UserDict
 from itertools import pairwise
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed: `mak
 
 import keras  # noqa: E402
 from tf_models import error, make, tokens_of  # noqa: E402
+
+from electra_fast.functional.twin import Twin  # noqa: E402
+from electra_fast.tf import cpu  # noqa: E402
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 FORMS = {
@@ -49,6 +54,17 @@ def test_tuples_have_the_same_values_in_the_same_order(name):
         "loss" if "labels" in inputs or "start_positions" in inputs else CASES[name].outputs[0]
     )
     np.testing.assert_array_equal(values[0], output[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"output_attentions": True}], ids=["cpp", "graph"])
+def test_masks_and_integers_of_every_dtype(options):
+    model, inputs = make("classes"), tokens_of("classes")
+    expected = model(inputs, **options).logits
+    mask = inputs.pop("attention_mask")
+    small = {name: value.astype(np.uint8) for name, value in inputs.items()}
+    for given in (mask == 1, mask * 0.5, mask.astype(np.int8)):
+        for tokens in (inputs, small):
+            assert abs(model(tokens, attention_mask=given, **options).logits - expected).numpy().max() < 1e-6
 
 
 def test_the_functional_api():
@@ -95,14 +111,36 @@ def test_rows_that_are_updated_in_place_are_seen(name, kind):
     model, inputs = make(name), tokens_of(name)
     table = model.electra.embeddings[f"{kind}_embeddings"]["embedding"]._value
     tf.gather(table, [0])
-    first, twin = model(inputs).logits, model._cpu._twin
+    first, twin = model(inputs).logits, model._cpu._served.twin
     np.testing.assert_array_equal(model(inputs).logits, first)
-    assert model._cpu._twin is twin
+    assert model._cpu._served.twin is twin
     rows = inputs["input_ids"][:, 1] if kind == "word" else [0, 1, 2]
     table.scatter_sub(tf.IndexedSlices(tf.random.normal((3, 16), seed=1), tf.constant(rows)))
     second = model(inputs).logits
     assert error(name, "", second, first) > 1e-2
     assert error(name, "", second, model(inputs, output_attentions=True).logits) < 1e-5
+
+
+def test_a_change_is_seen_by_threads_that_call_at_once(monkeypatch):
+    model, inputs = make("classes"), tokens_of("classes")
+    model(inputs)
+    model.classifier["out_proj"]["bias"].assign_add(np.ones(3))
+    expected, begun, known, results = model(inputs, output_attentions=True).logits, Event(), Event(), []
+
+    def slow(*args):
+        if not begun.is_set():
+            begun.set()
+            known.wait(60)
+        return Twin(*args)
+
+    monkeypatch.setattr(cpu, "Twin", slow)
+    first = Thread(target=lambda: results.append(model(inputs).logits))
+    first.start()
+    begun.wait(60)
+    results.append(model(inputs).logits)  # while the other thread copies the parameters
+    known.set()
+    first.join()
+    assert [error("classes", "", found, expected) < 1e-5 for found in results] == [True, True]
 
 
 def test_a_tape_records_pure_functions():
@@ -121,6 +159,14 @@ def test_dropout_is_drawn_anew_and_by_the_seed():
     twins = [type(model)(model.config, seed=3) for _ in range(2)]
     a, b = (twin(inputs, training=True).logits for twin in twins)
     np.testing.assert_array_equal(a, b)
+    kernels = []
+    for _ in range(2):
+        keras.utils.set_random_seed(5)
+        twin = type(model)(copy.copy(model.config))
+        twin.resize_token_embeddings(110)
+        kernels.append([*twin.get_weights(), twin(inputs, training=True).logits])
+    for a, b in zip(*kernels, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 WRONG = {
@@ -144,6 +190,13 @@ WRONG = {
         ValueError,
         r"token_type_ids must be in \[0, 3",
     ),
+    "ragged": (lambda m, x: m([[1, 2], [3]]), ValueError, "input_ids must have rows of one length: pad them"),
+    "ragged_tensor": (
+        lambda m, x: m(tf.ragged.constant([[1, 2], [3]])),
+        ValueError,
+        r"input_ids must be a tensor or lists of numbers, got a RaggedTensor: call its to_tensor\(\)",
+    ),
+    "text": (lambda m, x: m("a text"), ValueError, "input_ids must be a tensor or lists of numbers, got a str"),
     "head_mask": (
         lambda m, x: m(**x, head_mask=np.ones(4)),
         ValueError,
@@ -170,6 +223,23 @@ def test_wrong_input_of_other_classes():
         make("choice")(tokens_of("classes"))
     with pytest.raises(ValueError, match="add_cross_attention=True"):
         make("model")(**tokens_of("model"), encoder_hidden_states=np.zeros((ROWS, 4, 36), "f4"))
+    for states, mask, message in (
+        ((ROWS, 4, 35), (ROWS, 4), r"encoder_hidden_states must have shape \[3, length, 36\], got \(3, 4, 35\)"),
+        ((1, 4, 36), (1, 4), r"encoder_hidden_states must have shape \[3, length, 36\], got \(1, 4, 36\)"),
+        ((ROWS, 4, 36), (ROWS, 5), r"encoder_attention_mask must have shape \(3, 4\), got \(3, 5\)"),
+    ):
+        given = {"encoder_hidden_states": np.zeros(states, "f4"), "encoder_attention_mask": np.ones(mask)}
+        with pytest.raises(ValueError, match=message):
+            make("cross")(**tokens_of("cross") | given)
+    decoder, ids = make("decoder"), inputs_of("decoder")["input_ids"]
+    past = decoder(ids).past_key_values
+    for given, message in ((past[:1], "must be what a call of this model returned: 2 pairs"), ((1, 2), "2 pairs")):
+        with pytest.raises(ValueError, match=message):
+            decoder(ids, past_key_values=given)
+    with pytest.raises(ValueError, match="past_key_values must be of 2 rows, got 3"):
+        decoder(ids[:2], past_key_values=past)
+    with pytest.raises(ValueError, match="past_key_values need a config with is_decoder=True"):
+        make("model")(ids, past_key_values=past)
     with pytest.raises(ValueError, match="num_labels 2"):
         make("answer", num_labels=3)
     with pytest.raises(TypeError, match=r"electra_fast\.ElectraConfig"):

@@ -73,6 +73,21 @@ def test_weights_of_samples():
         model.test_on_batch(inputs, inputs["labels"], sample_weight=weights)
 
 
+def test_labels_of_tokens():
+    """-100 is no label, and for classes of tokens no negative number is, as in transformers 4."""
+    for name, n in (("masked_lm", 99), ("tokens", 5)):
+        model, inputs = make(name), inputs_of(name)
+        labels = inputs.pop("labels")
+        expected = model(inputs, labels=labels).loss
+        np.testing.assert_array_equal(model(inputs, labels=labels[..., None]).loss, expected)
+        other = np.where(labels < 0, -1, labels)
+        if name == "tokens":
+            np.testing.assert_array_equal(model(inputs, labels=other).loss, expected)
+        else:
+            with pytest.raises(ValueError, match=rf"labels must be in \[0, {n}\), got -1"):
+                model(inputs, labels=other)
+
+
 def test_no_loss():
     with pytest.raises(ValueError, match="TFElectraForPreTraining has no loss of its own"):
         make("pretraining").compile("adam")
@@ -83,6 +98,11 @@ def test_no_loss():
     model.compile(sgd())
     with pytest.raises(ValueError, match="needs labels for its loss, in x or in y"):
         model.train_on_batch(tokens_of("tokens"))
+    model.compile(sgd(), **CROSS_ENTROPY)
+    with pytest.raises(ValueError, match="needs labels for its loss, in x or in y"):
+        model.train_on_batch(tokens_of("tokens"))
+    with pytest.raises(ValueError, match="class_weight needs the labels in y"):
+        model.fit(inputs_of("tokens"), class_weight={0: 2.0})
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["eager", "xla"])
@@ -92,7 +112,7 @@ def test_predict(jit_compile):
     output = model.predict(tokens, batch_size=2, verbose=0)
     assert type(output) is model.output_type and isinstance(output.logits, np.ndarray)
     assert error("classes", "logits", output.logits) < 1e-5
-    assert (model._cpu._twin is None) == jit_compile
+    assert (model._cpu._served is None) == jit_compile
     assert error("classes", "logits", model.predict_on_batch(tokens | inputs_of("classes")).logits) < 1e-5
 
 

@@ -82,7 +82,7 @@ def integers(name: str, value: Any, limit: int | None) -> Any:
 
 
 def _is_number(dtype: Any) -> bool:
-    return dtype == bool or jnp.issubdtype(dtype, jnp.floating)
+    return jnp.issubdtype(dtype, jnp.bool_) or jnp.issubdtype(dtype, jnp.floating)
 
 
 def check_head_mask(config: ElectraConfig, head_mask: Any) -> None:

@@ -45,7 +45,7 @@ def base():
     ({"input_ids": IDS - 1}, r"input_ids must be in \[0, 99\), got values from -1 to 12"),
     ({"input_ids": IDS + 2**32}, r"input_ids must be in \[0, 99\), got values from 4294967296"),
     ({"input_ids": IDS.astype(float)}, "input_ids must be integers, got float64"),
-    ({"input_ids": [[1, 2], [3]]}, r"input_ids must have rows of one length: pad them \(tokenizer\(..., padding=True\)"),
+    ({"input_ids": [[1, 2], [3]]}, r"must have rows of one length: pad them \(tokenizer\(..., padding=True\)"),
     ({"input_ids": np.zeros((2, 65), int)}, "sequence length 65 is over max_position_embeddings 64: truncate"),
     ({"attention_mask": IDS[:, :5]}, r"attention_mask must have shape \(2, 7\), got \(2, 5\)"),
     ({"token_type_ids": IDS}, r"token_type_ids must be in \[0, 2\), got values from 0 to 13"),

@@ -150,7 +150,7 @@ PYBIND11_MODULE(_cpu, module) {
         "instructions",
         [](const std::string& limit) -> std::pair<std::string, bool> {
             const Kernels* const kernels = kernels_of(limit);
-            return kernels ? std::pair(std::string(kernels->name), kernels->multiply_bytes != nullptr)
+            return kernels ? std::pair(std::string(kernels->name), kernels->bytes.multiply != nullptr)
                            : std::pair(std::string(), false);
         },
         py::arg("limit"), "The instruction set in use, empty if there is none, and whether it multiplies bytes.");

@@ -207,7 +207,7 @@ template <>
 const BlockKernels<float>* block_kernels_of<float>(std::string_view limit) {
     const Kernels* const kernels = kernels_of(limit);
 #if defined(__x86_64__)
-    if (kernels) return std::string_view(kernels->name) == "AVX2" ? &avx2_block_kernels() : &avx512_block_kernels();
+    if (kernels) return std::string_view(kernels->name).starts_with("AVX2") ? &avx2_block_kernels() : &avx512_block_kernels();
 #endif
     return nullptr;
 }
@@ -216,7 +216,7 @@ template <>
 const BlockKernels<Bf16>* block_kernels_of<Bf16>(std::string_view limit) {
 #if defined(__x86_64__)
     const Kernels* const kernels = kernels_of(limit);
-    if (kernels && std::string_view(kernels->name) != "AVX2" && __builtin_cpu_supports("avx512bf16"))
+    if (kernels && !std::string_view(kernels->name).starts_with("AVX2") && __builtin_cpu_supports("avx512bf16"))
         return &bf16_block_kernels();
 #else
     (void)limit;

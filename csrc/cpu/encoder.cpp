@@ -65,11 +65,11 @@ public:
           hidden_stride(row_size(std::max(sizes.hidden, sizes.embedding), kernels.panel)),
           qkv_stride(row_size(3 * sizes.hidden, kernels.panel)),
           inner_stride(row_size(sizes.intermediate, kernels.panel)),
-          bytes_stride(round_up(std::max(sizes.hidden, sizes.intermediate), 16) + 64),
+          codes_stride(round_up(std::max(sizes.hidden, sizes.intermediate) * kernels.bytes.code_size, 16) + 64),
           scratch_size(round_up(kernels.attention_scratch(longest, sizes.hidden / sizes.heads), 16)),
           memory_(size_product(static_cast<std::size_t>(n_tokens),
                                static_cast<std::size_t>(
-                                   3 * hidden_stride + qkv_stride + inner_stride + bytes_stride / 4 + 2)) +
+                                   3 * hidden_stride + qkv_stride + inner_stride + codes_stride / 4 + 2)) +
                   size_product(static_cast<std::size_t>(n_threads), static_cast<std::size_t>(scratch_size)) + 64) {
         float* next = memory_.data();
         const auto take = [&](long n) { return std::exchange(next, next + n); };
@@ -81,15 +81,15 @@ public:
         scratch = take(n_threads * scratch_size);
         row_scale = take(n_tokens);
         row_zero = reinterpret_cast<std::int32_t*>(take(n_tokens));
-        bytes = reinterpret_cast<std::uint8_t*>(take(n_tokens * bytes_stride / 4));
+        codes = reinterpret_cast<std::uint8_t*>(take(n_tokens * codes_stride / 4));
     }
 
     const long capacity, longest;
     const int n_threads;
-    const long hidden_stride, qkv_stride, inner_stride, bytes_stride, scratch_size;
+    const long hidden_stride, qkv_stride, inner_stride, codes_stride, scratch_size;
     float *hidden, *summed, *attended, *qkv, *inner, *scratch, *row_scale;
     std::int32_t* row_zero;
-    std::uint8_t* bytes;
+    std::uint8_t* codes;
 
 private:
     ZeroedPages<float> memory_;
@@ -317,15 +317,15 @@ bool Encoder::multiply(
     if (in_bytes_) {
         const Share rows(n_rows, step.rank, step.n_threads);
         for (long row = rows.first; row < rows.last; ++row)
-            kernels_.quantize(a + row * a_stride, k, space.bytes + row * space.bytes_stride, space.row_scale + row,
-                              space.row_zero + row);
+            kernels_.bytes.quantize(a + row * a_stride, k, space.codes + row * space.codes_stride, space.row_scale + row,
+                                    space.row_zero + row);
         if (!step.wait_for_all()) return false;
-        product.bytes = space.bytes;
-        product.a_stride = space.bytes_stride;
+        product.codes = space.codes;
+        product.a_stride = space.codes_stride;
         product.row_scale = space.row_scale;
         product.row_zero = space.row_zero;
     }
-    const long row_bytes = product.k * (in_bytes_ ? 1 : 4);
+    const long row_bytes = product.k * (in_bytes_ ? kernels_.bytes.code_size : 4);
     const long most = std::clamp(kBlockBytes / row_bytes / kernels_.tile_rows * kernels_.tile_rows, kernels_.tile_rows,
                                  kMostBlockRows);
     const long n_blocks = (n_rows + most - 1) / most;
@@ -333,7 +333,7 @@ bool Encoder::multiply(
     // A thread takes neighbouring tiles, panel by panel, so that each weight comes from far memory once, to one thread.
     const long n_panels = linear.n_panels();
     const Share tiles(n_blocks * n_panels, step.rank, step.n_threads);
-    const auto run = in_bytes_ ? kernels_.multiply_bytes : kernels_.multiply;
+    const auto run = in_bytes_ ? kernels_.bytes.multiply : kernels_.multiply;
     for (long tile = tiles.first; tile < tiles.last; ++tile) {
         const long first = tile % n_blocks * block, last = std::min(first + block, n_rows);
         if (first < last) run(product, first, last, tile / n_blocks);

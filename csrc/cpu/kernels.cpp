@@ -2,9 +2,21 @@
 
 #include "cpu/kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "cpu/variants.h"
 
 namespace electra_fast::cpu {
+
+#if defined(__x86_64__)
+// Whether there is VNNI in registers of AVX2, a bit of its own: compilers' lists of features have it late.
+static bool has_avx_vnni() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
+#endif
 
 const Kernels* kernels_of(std::string_view limit) {
 #if defined(__x86_64__)
@@ -15,7 +27,7 @@ const Kernels* kernels_of(std::string_view limit) {
         return &kernels;
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && (limit == "avx512" || limit == "avx2")) {
-        static const Kernels kernels = avx2_kernels();
+        static const Kernels kernels = avx2_kernels(has_avx_vnni());
         return &kernels;
     }
 #endif

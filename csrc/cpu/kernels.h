@@ -24,9 +24,10 @@ struct Product {
     long k = 0;
     Ending ending = Ending::kNone;
 
-    // A product in eight bits: row r of A is row_scale[r] (bytes[r] - row_zero[r]), column j of the weights is
-    // column_scale[j] times whole numbers from -127 to 127. Panels are then [k / 4, panel, 4]; 4 divides k.
-    const std::uint8_t* bytes = nullptr;  // [rows, k], a_stride apart; null if A is `a`
+    // A product in eight bits: row r of A is row_scale[r] (codes[r] - row_zero[r]) with codes from 0 to 255, column j of
+    // the weights is column_scale[j] times whole numbers from -127 to 127. Panels are then [k / group, panel, group];
+    // `group` divides k.
+    const std::uint8_t* codes = nullptr;  // [rows, k], a_stride bytes apart; null if A is `a`
     const float* row_scale = nullptr;
     const std::int32_t* row_zero = nullptr;
     const std::int8_t* weight_bytes = nullptr;
@@ -46,22 +47,29 @@ struct AttentionHead {
     bool causal;
 };
 
+// Products in eight bits. Their sums are exact, so a product of the same numbers is the same with all instruction sets.
+struct ByteKernels {
+    long group = 0;  // terms of a column that lie side by side in a panel
+    long code_size = 0;  // bytes of a code of A
+    // Multiplies codes; null if there is no kernel for it.
+    void (*multiply)(const Product&, long first_row, long last_row, long panel) = nullptr;
+    // Converts n numbers to codes as in Product and fills them up to a multiple of `group` with the code that stands for
+    // 0; may write 64 bytes more. The scale is NaN where x holds NaN or an infinite number.
+    void (*quantize)(const float* x, long n, std::uint8_t* codes, float* scale, std::int32_t* zero) = nullptr;
+};
+
 struct Kernels {
     const char* name;
     long panel;  // columns of a panel of weights
     long tile_rows;  // the number of rows of a tile is best a multiple of this
 
     void (*multiply)(const Product&, long first_row, long last_row, long panel);
-    // Multiplies bytes; null if the processor has no instruction for it.
-    void (*multiply_bytes)(const Product&, long first_row, long last_row, long panel);
     // LayerNorm of n numbers; out may be x.
     void (*norm)(const float* x, const float* weight, const float* bias, float eps, long n, float* out);
-    // Converts x to bytes as in Product and fills them up to a multiple of 4 with the byte that stands for 0. The scale
-    // is NaN where x holds NaN or an infinite number.
-    void (*quantize)(const float* x, long n, std::uint8_t* bytes, float* scale, std::int32_t* zero);
     // Computes attention; `scratch` has room for attention_scratch(length, head_size) floats.
     void (*attend)(const AttentionHead&, float* scratch);
     long (*attention_scratch)(long length, long head_size);
+    ByteKernels bytes;
 };
 
 // The best kernels for this processor; null if it has neither AVX2 with FMA nor AVX-512. `limit` names the best to

@@ -1,4 +1,4 @@
-// The kernels for AVX2 with FMA. There is no product of bytes, because the sums of AVX2's own saturate.
+// The kernels for AVX2 with FMA, with products of bytes from kernels_avx_vnni.cpp where the processor has them.
 
 #include <cmath>
 #include <cstdint>
@@ -23,12 +23,23 @@ namespace {
 
 #include "cpu/tiles.inc"
 
+#include "cpu/endings.inc"
+
 #include "cpu/kernels.inc"
+
+#include "cpu/bytes.inc"
 
 }  // namespace
 
-Kernels avx2_kernels() {
-    return {"AVX2", kPanel, kTileRows, multiply, nullptr, norm, nullptr, attend, attention_scratch};
+Kernels avx2_kernels(bool has_vnni) {
+    return {has_vnni ? "AVX2 with VNNI" : "AVX2",
+            kPanel,
+            kTileRows,
+            multiply,
+            norm,
+            attend,
+            attention_scratch,
+            has_vnni ? avx_vnni_byte_kernels() : byte_kernels<DotOfWords>()};
 }
 
 }  // namespace electra_fast::cpu

@@ -42,6 +42,11 @@ INLINE float largest(Vector x) {
     half = _mm_max_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
 }
+INLINE float smallest(Vector x) {
+    __m128 half = _mm_min_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    half = _mm_min_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_min_ss(half, _mm_movehdup_ps(half)));
+}
 // The lanes of x before n, and those of y from n on.
 INLINE Vector first(Vector x, int n, Vector y) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -65,7 +70,30 @@ INLINE Vector keep(Vector x, const std::uint8_t* bits) {
 using Words = __m256i;
 
 INLINE Words all_words(std::uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
+INLINE Words load_words(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 INLINE Words add_words(Words a, Words b) { return _mm256_add_epi32(a, b); }
+INLINE Words sub_words(Words a, Words b) { return _mm256_sub_epi32(a, b); }
+INLINE Words min_words(Words a, Words b) { return _mm256_min_epi32(a, b); }
+INLINE Words max_words(Words a, Words b) { return _mm256_max_epi32(a, b); }
+INLINE Words multiply_low(Words a, Words b) { return _mm256_mullo_epi32(a, b); }
+INLINE Words to_words(Vector x) { return _mm256_cvtps_epi32(x); }
+INLINE Vector to_floats(Words x) { return _mm256_cvtepi32_ps(x); }
+// Bytes as numbers of 16 bits, twice as many as there are lanes.
+INLINE Words widen(const std::int8_t* p) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+// Computes sums += a[0] b[0] + a[1] b[1] of the two numbers of 16 bits in each lane. With intrinsics, gcc 12 multiplies
+// ahead and keeps sums on the stack.
+INLINE void add_pairs(Words& sums, Words a, Words b) {
+    Words product;
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+v"(sums), "=&v"(product) : "v"(a), "v"(b));
+}
+// Stores whole numbers from 0 to 255.
+INLINE __m128i narrow(Words x) { return _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1)); }
+INLINE void store_codes(std::uint16_t* p, Words x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow(x)); }
+INLINE void store_codes(std::uint8_t* p, Words x) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(narrow(x), _mm_setzero_si128()));
+}
 INLINE Words xor_words(Words a, Words b, Words c) { return _mm256_xor_si256(_mm256_xor_si256(a, b), c); }
 // The upper and lower halves of products of 32 bits.
 INLINE void multiply_words(Words x, Words by, Words* high, Words* low) {

@@ -54,7 +54,31 @@ INLINE Vector keep(Vector x, const std::uint8_t* bits) {
 using Words = __m512i;
 
 INLINE Words all_words(std::uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
+INLINE Words load_words(const void* p) { return _mm512_loadu_si512(p); }
 INLINE Words add_words(Words a, Words b) { return _mm512_add_epi32(a, b); }
+INLINE Words sub_words(Words a, Words b) { return _mm512_sub_epi32(a, b); }
+INLINE Words min_words(Words a, Words b) { return _mm512_min_epi32(a, b); }
+INLINE Words max_words(Words a, Words b) { return _mm512_max_epi32(a, b); }
+INLINE Words multiply_low(Words a, Words b) { return _mm512_mullo_epi32(a, b); }
+INLINE Words to_words(Vector x) { return _mm512_cvtps_epi32(x); }
+INLINE Vector to_floats(Words x) { return _mm512_cvtepi32_ps(x); }
+// Bytes as numbers of 16 bits, twice as many as there are lanes.
+INLINE Words widen(const std::int8_t* p) {
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+// Computes sums += a[0] b[0] + a[1] b[1] of the two numbers of 16 bits in each lane. With intrinsics, gcc 12 multiplies
+// ahead and keeps sums on the stack.
+INLINE void add_pairs(Words& sums, Words a, Words b) {
+    Words product;
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+v"(sums), "=&v"(product) : "v"(a), "v"(b));
+}
+// Stores whole numbers from 0 to 255.
+INLINE void store_codes(std::uint16_t* p, Words x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(x));
+}
+INLINE void store_codes(std::uint8_t* p, Words x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x));
+}
 INLINE Words xor_words(Words a, Words b, Words c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
 // The upper and lower halves of products of 32 bits.
 INLINE void multiply_words(Words x, Words by, Words* high, Words* low) {

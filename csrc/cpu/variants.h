@@ -8,7 +8,8 @@
 namespace electra_fast::cpu {
 
 Kernels avx512_kernels(bool has_vnni);
-Kernels avx2_kernels();
+Kernels avx2_kernels(bool has_vnni);
+ByteKernels avx_vnni_byte_kernels();
 const BlockKernels<float>& avx512_block_kernels();
 const BlockKernels<float>& avx2_block_kernels();
 const BlockKernels<Bf16>& bf16_block_kernels();

@@ -41,7 +41,7 @@ PackedLinear::PackedLinear(const LinearParts& parts, const Kernels& kernels, boo
         for (const long place : {0L, n / 3, n - 1}) samples_.push_back({parts.weights[i] + place, parts.weights[i][place]});
         samples_.push_back({parts.biases[i], parts.biases[i][0]});
     }
-    in_bytes ? pack_bytes(parts, kernels.panel) : pack(parts, kernels.panel);
+    in_bytes ? pack_bytes(parts, kernels.panel, kernels.bytes.group) : pack(parts, kernels.panel);
 }
 
 // Calls f(column, row) for each column of the product and its row [k] of the weights.
@@ -61,9 +61,9 @@ void PackedLinear::pack(const LinearParts& parts, long panel) {
     });
 }
 
-void PackedLinear::pack_bytes(const LinearParts& parts, long panel) {
-    const long k4 = (k_ + 3) / 4 * 4;
-    bytes_ = std::make_unique<ZeroedPages<std::int8_t>>(size_product(bias_.size(), static_cast<std::size_t>(k4)));
+void PackedLinear::pack_bytes(const LinearParts& parts, long panel, long group) {
+    const long whole_k = (k_ + group - 1) / group * group;
+    bytes_ = std::make_unique<ZeroedPages<std::int8_t>>(size_product(bias_.size(), static_cast<std::size_t>(whole_k)));
     column_scale_.resize(bias_.size());
     column_sum_.resize(bias_.size());
     std::int8_t* const packed = bytes_->data();
@@ -72,17 +72,17 @@ void PackedLinear::pack_bytes(const LinearParts& parts, long panel) {
         for (long i = 0; i < k_; ++i) most = std::max(most, std::fabs(row[i]));
         const bool is_finite = std::all_of(row, row + k_, [](float x) { return std::isfinite(x); });
         const float scale = scale_of(most, is_finite);
-        std::int8_t* const to = packed + column / panel * panel * k4 + column % panel * 4;
+        std::int8_t* const to = packed + column / panel * panel * whole_k + column % panel * group;
         std::int32_t sum = 0;
         for (long i = 0; is_finite && i < k_; ++i) {
             const auto whole = static_cast<std::int8_t>(std::nearbyint(row[i] / scale));
-            to[i / 4 * 4 * panel + i % 4] = whole;
+            to[i / group * group * panel + i % group] = whole;
             sum += whole;
         }
         column_scale_[static_cast<std::size_t>(column)] = scale;
         column_sum_[static_cast<std::size_t>(column)] = sum;
     });
-    k_ = k4;
+    k_ = whole_k;
 }
 
 bool PackedLinear::is_current() const {

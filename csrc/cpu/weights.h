@@ -52,7 +52,7 @@ public:
 
 private:
     void pack(const LinearParts& parts, long panel);
-    void pack_bytes(const LinearParts& parts, long panel);
+    void pack_bytes(const LinearParts& parts, long panel, long group);
 
     struct Sample {
         const float* place;

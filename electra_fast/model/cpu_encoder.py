@@ -53,7 +53,7 @@ def obstacle(precision: Precision = "fp32") -> str | None:
         return reason
     name, multiplies_bytes = cpu.extension.instructions(fastest_allowed())
     if precision == "int8" and not multiplies_bytes:
-        return f"products of bytes need AVX-512 with VNNI, the processor has {name}{cpu.limited()}"
+        return f"there is no product of bytes for {name}{cpu.limited()}"
     return None
 
 

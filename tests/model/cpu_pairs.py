@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from electra_fast import ElectraConfig, ElectraModel
 from electra_fast.model.packing import PackedBatch, cu_seqlens_of
+from electra_fast.ops import cpu
 
 SMALL = dict(
     vocab_size=50, embedding_size=24, hidden_size=48, num_hidden_layers=2, num_attention_heads=2, intermediate_size=72
 )
+
+
+def limit_to(instructions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits C++ to "avx512" or "avx2"; skips the test where the processor has no AVX-512."""
+    monkeypatch.setenv("ELECTRA_FAST_ISA", instructions)
+    if instructions == "avx512" and not cpu.instructions().startswith("AVX-512"):
+        pytest.skip("the processor has no AVX-512")
 
 
 def pair(seed: int = 0, **sizes) -> tuple[ElectraModel, ElectraModel]:

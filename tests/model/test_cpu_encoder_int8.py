@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cpu_pairs import SMALL, pair, tokens
+from cpu_pairs import SMALL, limit_to, pair, tokens
 
 from electra_fast import (
     ElectraConfig,
@@ -16,10 +16,16 @@ from electra_fast.model import cpu_encoder
 from electra_fast.ops import cpu
 
 pytestmark = pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cpu_encoder.obstacle()}")
-needs_bytes = pytest.mark.skipif(cpu_encoder.obstacle("int8") is not None, reason=f"{cpu_encoder.obstacle('int8')}")
 
 
-@needs_bytes
+@pytest.fixture(params=["avx512", "avx2"])
+def instructions(request, monkeypatch):
+    limit_to(request.param, monkeypatch)
+    if reason := cpu_encoder.obstacle("int8"):
+        pytest.skip(reason)
+
+
+@pytest.mark.usefixtures("instructions")
 @torch.inference_mode()
 def test_eight_bits_are_near_and_the_model_stays_as_it_was():
     served, reference = pair(hidden_size=128, num_attention_heads=4, intermediate_size=512, num_hidden_layers=4)
@@ -34,7 +40,7 @@ def test_eight_bits_are_near_and_the_model_stays_as_it_was():
     torch.testing.assert_close(served.quantize("fp32").encode_packed(ids, packed), expected, rtol=0, atol=2e-5)
 
 
-@needs_bytes
+@pytest.mark.usefixtures("instructions")
 @torch.inference_mode()
 def test_eight_bits_are_those_of_the_formula():
     """One product by hand: weights rounded by column, activations by row with 0 among their values."""
@@ -65,7 +71,7 @@ def test_eight_bits_are_those_of_the_formula():
     assert (served.encode_packed(ids, packed) - expected).abs().median() < 1e-4
 
 
-@needs_bytes
+@pytest.mark.usefixtures("instructions")
 def test_an_eight_bit_model_refuses_what_it_cannot_serve():
     model = ElectraForSequenceClassification(ElectraConfig(**SMALL)).eval().quantize()
     ids = torch.ones(1, 5, dtype=torch.long)
@@ -81,7 +87,7 @@ def test_an_eight_bit_model_refuses_what_it_cannot_serve():
         model.quantize("int4")
 
 
-@needs_bytes
+@pytest.mark.usefixtures("instructions")
 @torch.inference_mode()
 def test_eight_bits_from_a_directory(tmp_path):
     model = ElectraForPreTraining(ElectraConfig(**SMALL)).eval()
@@ -92,9 +98,7 @@ def test_eight_bits_from_a_directory(tmp_path):
     torch.testing.assert_close(loaded(ids).logits, model.quantize()(ids).logits, rtol=0, atol=0)
 
 
-def test_a_processor_without_vnni_says_so(monkeypatch):
-    monkeypatch.setattr(cpu.extension, "instructions", lambda limit: ("AVX2", False))
-    with pytest.raises(
-        ValueError, match="int8 cannot run here: products of bytes need AVX-512 with VNNI, the processor"
-    ):
+def test_instructions_without_products_of_bytes_say_so(monkeypatch):
+    monkeypatch.setattr(cpu.extension, "instructions", lambda limit: ("NEON", False))
+    with pytest.raises(ValueError, match="int8 cannot run here: there is no product of bytes for NEON"):
         ElectraModel(ElectraConfig(**SMALL)).quantize()

@@ -49,7 +49,7 @@ class ElectraFast(Provider):
         return self.tokenizer.encode_bulk(texts, num_threads=self.n_threads, spans=True)
 
     def offset_lists(self, texts: list[str]) -> Any:
-        return self.tokenizer(texts, return_offsets_mapping=True, verbose=False)
+        return dict(self.tokenizer(texts, return_offsets_mapping=True, verbose=False))  # lists that are made when read
 
     def tensors(self, *texts: list[str]) -> Any:
         return self.tokenizer(*texts, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")

@@ -22,8 +22,8 @@
 #include "cpu/linear_gelu.h"
 #include "cpu/masking.h"
 #include "cpu/replaced_token_head.h"
-#include "cpu/room.h"
 #include "cpu/vocabulary_head.h"
+#include "room.h"
 
 namespace py = pybind11;
 

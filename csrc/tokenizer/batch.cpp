@@ -1,6 +1,7 @@
 #include "tokenizer/batch.h"
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -127,22 +128,26 @@ std::size_t Batch::length(std::size_t index) const {
     return length;
 }
 
-Buffer<std::int64_t> Batch::column(Column column, std::size_t first, std::size_t last, std::size_t width, std::int64_t fill,
-                                   Side fill_side) const {
-    Buffer<std::int64_t> values;
+std::size_t Batch::n_tokens(std::size_t first, std::size_t last, std::size_t width) const {
+    std::size_t n = 0;
+    for (std::size_t index = first; index < last; ++index) n += std::max(length(index), width);
+    return n;
+}
+
+void Batch::column(Column column, std::size_t first, std::size_t last, std::size_t width, std::int64_t fill, Side fill_side,
+                   std::int64_t* out) const {
     const std::size_t per_token = column == Column::kOffsets ? 2 : 1;
-    std::size_t n_tokens = 0;
-    for (std::size_t index = first; index < last; ++index) n_tokens += std::max(length(index), width);
-    values.reserve(n_tokens * per_token);
     const auto put = [&](std::int64_t value, std::size_t n) {
-        std::fill_n(values.reserve(n * per_token), n * per_token, value);
-        values.advance(n * per_token);
+        if (value == 0) {
+            std::memset(out, 0, n * per_token * sizeof value);  // most of what pads short rows
+        } else {
+            std::fill_n(out, n * per_token, value);
+        }
+        out += n * per_token;
     };
     // `put_each` is for columns with a value per token, `put` for those with one value for all tokens of a sequence.
     const auto put_each = [&](const Part& part, auto value_of) {
-        std::int64_t* out = values.reserve(part.end - part.begin);
-        for (std::size_t t = part.begin; t < part.end; ++t) *out++ = value_of((*tokens_)[t]);
-        values.advance(part.end - part.begin);
+        out = std::transform(tokens_->data() + part.begin, tokens_->data() + part.end, out, value_of);
     };
     for (std::size_t index = first; index < last; ++index) {
         const Row& row = rows_[index];
@@ -171,12 +176,10 @@ Buffer<std::int64_t> Batch::column(Column column, std::size_t first, std::size_t
                     break;
                 case Column::kOffsets:
                     if (piece.sequence) {
-                        std::int64_t* out = values.reserve(2 * n);
                         for (std::size_t t = part.begin; t < part.end; ++t) {
                             *out++ = (*tokens_)[t].begin;
                             *out++ = (*tokens_)[t].end;
                         }
-                        values.advance(2 * n);
                     } else {
                         put(0, 1);
                     }
@@ -195,7 +198,6 @@ Buffer<std::int64_t> Batch::column(Column column, std::size_t first, std::size_t
         }
         if (fill_side == Side::kRight) put(fill, missing);
     }
-    return values;
 }
 
 }  // namespace electra_fast

@@ -55,10 +55,12 @@ public:
     std::size_t n_sequences(std::size_t row) const { return samples_->at(rows_[row].sample).n_sequences; }
     std::size_t length(std::size_t row) const;
 
-    // Rows [first, last) of a column, each filled up to a width, one after the other. kOffsets has two values per
-    // token; -1 stands for no word and no sequence.
-    Buffer<std::int64_t> column(Column column, std::size_t first, std::size_t last, std::size_t width, std::int64_t fill,
-                                Side fill_side) const;
+    // Tokens of the rows [first, last), each filled up to a width.
+    std::size_t n_tokens(std::size_t first, std::size_t last, std::size_t width) const;
+    // Writes that many values of a column, row by row. kOffsets has two values per token; -1 stands for no word and no
+    // sequence.
+    void column(Column column, std::size_t first, std::size_t last, std::size_t width, std::int64_t fill, Side fill_side,
+                std::int64_t* out) const;
 
 private:
     struct Part {

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "room.h"
 #include "tokenizer/batch.h"
 #include "tokenizer/bulk.h"
 #include "tokenizer/encoder.h"
@@ -25,6 +26,19 @@ py::array_t<T> to_array(Buffer<T>&& values) {
     const auto size = static_cast<py::ssize_t>(values.size());
     T* const data = values.release();
     return py::array_t<T>(size, data, owner_of(data));
+}
+
+// An array with any values; large memory that is free stays with the process.
+py::array_t<std::int64_t> array_in_room(const std::vector<py::ssize_t>& shape) {
+    constexpr std::size_t kLarge = std::size_t{64} << 10;  // below so many bytes malloc has old pages
+    std::size_t n_bytes = sizeof(std::int64_t);
+    for (const py::ssize_t n : shape) n_bytes = size_product(n_bytes, static_cast<std::size_t>(n));
+    if (n_bytes < kLarge) return py::array_t<std::int64_t>(shape);
+    auto room = std::make_unique<Room>(n_bytes);
+    const auto* const data = reinterpret_cast<const std::int64_t*>(room->data());
+    return py::array_t<std::int64_t>(shape, data, py::capsule(room.release(), [](void* owner) {
+                                         delete static_cast<Room*>(owner);
+                                     }));
 }
 
 constexpr std::size_t kTexts = std::size_t{1} << 12;  // texts between two checks whether a call must end
@@ -269,13 +283,44 @@ private:
 
 py::array column(const Batch& batch, Column column, std::size_t first, std::size_t last, std::size_t width, std::int64_t fill,
                  Side fill_side) {
+    const auto n = static_cast<py::ssize_t>(batch.n_tokens(first, last, width));
+    std::vector<py::ssize_t> shape{n};
+    if (column == Column::kOffsets) shape.push_back(2);
+    py::array_t<std::int64_t> array = array_in_room(shape);
+    std::int64_t* const out = array.mutable_data();
+    py::gil_scoped_release release;
+    batch.column(column, first, last, width, fill, fill_side, out);
+    return array;
+}
+
+// Python's own interface serves here: these are millions of objects, and NumPy's lists take twice as long.
+py::object checked(PyObject* object) {
+    if (!object) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(object);
+}
+
+// The list of each row's values, as `column` writes them; offsets are tuples.
+py::list column_lists(const Batch& batch, Column column, std::size_t width, std::int64_t fill, Side fill_side) {
+    const bool are_pairs = column == Column::kOffsets;
     Buffer<std::int64_t> values;
+    values.resize(size_product(batch.n_tokens(0, batch.n_rows(), width), are_pairs ? 2 : 1));
     {
         py::gil_scoped_release release;
-        values = batch.column(column, first, last, width, fill, fill_side);
+        batch.column(column, 0, batch.n_rows(), width, fill, fill_side, values.data());
     }
-    py::array_t<std::int64_t> array = to_array(std::move(values));
-    return column == Column::kOffsets ? array.reshape({py::ssize_t{-1}, py::ssize_t{2}}) : array;
+    const std::int64_t* next = values.data();
+    const auto number = [&next] { return checked(PyLong_FromLongLong(*next++)); };
+    py::list rows(batch.n_rows());
+    for (std::size_t i = 0; i < batch.n_rows(); ++i) {
+        py::list row(std::max(batch.length(i), width));
+        for (py::ssize_t t = 0; t < PyList_GET_SIZE(row.ptr()); ++t) {
+            py::object value = are_pairs ? checked(PyTuple_New(2)) : number();
+            for (py::ssize_t k = 0; are_pairs && k < 2; ++k) PyTuple_SET_ITEM(value.ptr(), k, number().release().ptr());
+            PyList_SET_ITEM(row.ptr(), t, value.release().ptr());
+        }
+        PyList_SET_ITEM(rows.ptr(), static_cast<py::ssize_t>(i), row.release().ptr());
+    }
+    return rows;
 }
 
 template <typename Value>
@@ -326,7 +371,9 @@ PYBIND11_MODULE(_tokenizer, module) {
         .def("n_sequences", &Batch::n_sequences, py::arg("row"))
         .def("column", &column, py::arg("column"), py::arg("first"), py::arg("last"), py::arg("width"), py::arg("fill"),
              py::arg("fill_side"),
-             "Rows [first, last), each filled up to the width, one after the other: int64 [N], or [N, 2] for offsets.");
+             "Rows [first, last), each filled up to the width, one after the other: int64 [N], or [N, 2] for offsets.")
+        .def("column_lists", &column_lists, py::arg("column"), py::arg("width"), py::arg("fill"), py::arg("fill_side"),
+             "A list of each row's values, which are tuples for offsets.");
 
     py::class_<PyEncoder>(module, "Encoder")
         .def(py::init<std::vector<std::pair<std::string, std::int32_t>>, std::string, std::int32_t, std::size_t,

@@ -139,6 +139,12 @@ void Encoder::encode_chunks(std::string_view text, std::uint32_t first_character
         }
     };
 
+    const auto put_known = [&put](const WordCache::SmallToken* known, std::uint32_t n, std::uint32_t character,
+                                  std::uint32_t& n_words) {
+        for (std::uint32_t t = 0; t < n; ++t) put({known[t].id, known[t].begin, known[t].end, known[t].word}, character, n_words);
+        if (n) n_words += known[n - 1].word + 1u;
+    };
+
     std::array<BlockMasks, kWindow> masks;
     // The places where white space ends and begins, in turn; one more than a window has, for a chunk still open.
     std::array<const char*, kWindow * kBlock + 1> edges;
@@ -187,30 +193,35 @@ void Encoder::encode_chunks(std::string_view text, std::uint32_t first_character
                 const WordCache::Entry* const entry = worker.cache.find(lines[i], keys[i]);
                 const std::uint32_t n_tokens = entry ? entry->n_tokens() : 0;
                 if (entry && n_tokens <= WordCache::kInline) [[likely]] {
+                    // All are written, however many count: a branch on their number could not be predicted.
                     if constexpr (kSpans) {
-                        std::uint32_t word = 0;
-                        for (std::uint32_t t = 0; t < n_tokens; ++t) {
-                            word += entry->starts_word(t);
-                            put({entry->ids[t], entry->begin(t), entry->end(t), word}, character, n_words);
+                        for (std::uint32_t t = 0; t < WordCache::kInline; ++t) {
+                            n_words += entry->starts_word(t);
+                            end[t] = {entry->ids[t], character + entry->begin(t), character + entry->end(t), n_words};
                         }
-                        n_words += word + (n_tokens > 0);
+                        n_words += n_tokens > 0;
                     } else {
                         std::copy(entry->ids.begin(), entry->ids.end(), end);
-                        end += n_tokens;
                     }
+                    end += n_tokens;
                 } else if (const auto* known = entry ? worker.cache.in_ring(*entry) : nullptr) {
-                    for (std::uint32_t t = 0; t < n_tokens; ++t) {
-                        put({known[t].id, known[t].begin, known[t].end, known[t].word}, character, n_words);
-                    }
-                    n_words += known[n_tokens - 1].word + 1u;
+                    put_known(known, n_tokens, character, n_words);
                 } else {
-                    const char* const chunk = edges[2 * (first + i)];
-                    const auto length = static_cast<std::size_t>(edges[2 * (first + i) + 1] - chunk);
+                    const std::string_view chunk{edges[2 * (first + i)], edges[2 * (first + i) + 1]};
+                    const bool is_short = chunk.size() <= ChunkKey::kLongest;
+                    const bool is_long = !is_short && chunk.size() <= WordCache::kMostBytes;
+                    const std::size_t place = is_long ? WordCache::place_of(chunk) : 0;
+                    std::uint32_t n_long = 0;
+                    if (const auto* tokens = is_long ? worker.cache.find_long(place, chunk, n_long) : nullptr) {
+                        put_known(tokens, n_long, character, n_words);
+                        continue;
+                    }
                     std::uint32_t n_new_words = 0;
                     worker.pieces.clear();
-                    normalize({chunk, length}, worker);
+                    normalize(chunk, worker);
                     encode_normalized(worker.normalized.bytes, worker.normalized.sources.data(), n_new_words, worker);
-                    if (length <= ChunkKey::kLongest) worker.cache.insert(lines[i], keys[i], worker.pieces);
+                    if (is_short) worker.cache.insert(lines[i], keys[i], worker.pieces);
+                    if (is_long) worker.cache.insert_long(place, chunk, worker.pieces);
                     for (const Token& piece : worker.pieces) put(piece, character, n_words);
                     n_words += n_new_words;
                 }

@@ -3,7 +3,8 @@
 // A chunk of at most 15 bytes is its own key: the bytes, then zeros, then the length. Two entries share a cache line and
 // are looked at together; a new one takes the first place, the first moves to the second, and the second goes. Up to
 // three tokens lie in the entry, spans included. More of them lie in a ring; once later ones overwrite them there, the
-// entry is as good as absent.
+// entry is as good as absent. Longer chunks, up to 64 bytes, have entries of their own, with their bytes beside them and
+// all tokens in the ring: outside of ASCII most words are so long.
 #pragma once
 
 #include <array>
@@ -11,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string_view>
 #include <vector>
 
 #include "pages.h"
@@ -83,7 +85,7 @@ public:
         std::uint8_t begin, end, word;
     };
 
-    WordCache() : lines_(kLines), ring_(kRing) {}
+    WordCache() : lines_(kLines), long_(kLongs), ring_(kRing) {}
 
     std::size_t line_of(const ChunkKey& key) const {
         // A multiply-shift hash: the upper bits depend on all of the key.
@@ -100,20 +102,53 @@ public:
 
     // The tokens of an entry with more than kInline; null if they are gone.
     const SmallToken* in_ring(const Entry& entry) const {
-        return written_ - entry.ring_position() <= kRing ? &ring_[entry.ring_position() % kRing] : nullptr;
+        return known_at(entry.ring_position());
+    }
+
+    // A chunk of more than ChunkKey::kLongest bytes, and of kMostBytes at most.
+    static constexpr std::size_t kMostBytes = 64;
+    struct LongEntry {
+        std::uint64_t position;  // of the tokens in the ring
+        std::uint32_t n_tokens;
+        std::uint32_t length;    // 0: no entry
+        std::array<char, kMostBytes> bytes;
+    };
+
+    // The place of a long chunk's entry.
+    static std::size_t place_of(std::string_view chunk) {
+        std::uint64_t hash = chunk.size();
+        const auto mix = [&hash](const char* eight) {
+            std::uint64_t word;
+            std::memcpy(&word, eight, 8);
+            hash = std::rotl(hash ^ word, 29) * 0x9e3779b97f4a7c15;
+        };
+        for (std::size_t i = 0; i + 8 < chunk.size(); i += 8) mix(chunk.data() + i);
+        mix(chunk.data() + chunk.size() - 8);
+        return (hash ^ hash >> 32) * 0xc2b2ae3d27d4eb4f >> (64 - kLongBits);
+    }
+
+    // The tokens of a long chunk, and how many they are; null if they are not known.
+    const SmallToken* find_long(std::size_t place, std::string_view chunk, std::uint32_t& n_tokens) const {
+        const LongEntry& entry = long_[place];
+        if (entry.length != chunk.size() || std::memcmp(entry.bytes.data(), chunk.data(), chunk.size()) != 0) return nullptr;
+        n_tokens = entry.n_tokens;
+        return known_at(entry.position);
+    }
+
+    void insert_long(std::size_t place, std::string_view chunk, const std::vector<Token>& tokens) {
+        LongEntry& entry = long_[place];
+        entry.position = put_in_ring(tokens);
+        entry.n_tokens = static_cast<std::uint32_t>(tokens.size());
+        entry.length = static_cast<std::uint32_t>(chunk.size());
+        std::memcpy(entry.bytes.data(), chunk.data(), chunk.size());
     }
 
     void insert(std::size_t line, const ChunkKey& key, const std::vector<Token>& tokens) {
         Entry entry{key, {}};
         auto layout = static_cast<std::uint32_t>(tokens.size());
         if (tokens.size() > kInline) {
-            if (written_ % kRing + tokens.size() > kRing) written_ += kRing - written_ % kRing;
-            const auto position = std::bit_cast<std::array<std::int32_t, 2>>(written_);
+            const auto position = std::bit_cast<std::array<std::int32_t, 2>>(put_in_ring(tokens));
             entry.ids = {position[0], position[1]};
-            for (const auto& [id, begin, end, word] : tokens) {
-                ring_[written_++ % kRing] = {id, static_cast<std::uint8_t>(begin), static_cast<std::uint8_t>(end),
-                                             static_cast<std::uint8_t>(word)};
-            }
         } else {
             for (std::size_t i = 0; i < tokens.size(); ++i) {
                 entry.ids[i] = tokens[i].id;
@@ -132,11 +167,31 @@ private:
     static constexpr int kLineBits = 18;
     static constexpr std::size_t kLines = std::size_t{1} << kLineBits, kRing = std::size_t{1} << 18;
 
+    static constexpr int kLongBits = 14;
+    static constexpr std::size_t kLongs = std::size_t{1} << kLongBits;
+
     struct alignas(64) Line {
         std::array<Entry, 2> entries{};
     };
 
+    // The tokens that were written at a position; null if later ones lie there.
+    const SmallToken* known_at(std::uint64_t position) const {
+        return written_ - position <= kRing ? &ring_[position % kRing] : nullptr;
+    }
+
+    // Writes tokens in one piece, and returns their position.
+    std::uint64_t put_in_ring(const std::vector<Token>& tokens) {
+        if (written_ % kRing + tokens.size() > kRing) written_ += kRing - written_ % kRing;
+        const std::uint64_t position = written_;
+        for (const auto& [id, begin, end, word] : tokens) {
+            ring_[written_++ % kRing] = {id, static_cast<std::uint8_t>(begin), static_cast<std::uint8_t>(end),
+                                         static_cast<std::uint8_t>(word)};
+        }
+        return position;
+    }
+
     ZeroedPages<Line> lines_;
+    ZeroedPages<LongEntry> long_;
     ZeroedPages<SmallToken> ring_;
     std::uint64_t written_ = 0;
 };

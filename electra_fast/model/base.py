@@ -198,8 +198,7 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
         eight bits (gradients, attentions as an output) raises RuntimeError.
 
         Raises:
-            ValueError: an unknown precision, a processor that the C++ encoder does not run on, or a model that only torch
-                computes.
+            ValueError: an unknown precision, a processor without kernels for it, or a model that only torch computes.
         """
         if precision != "fp32" and (reason := why_not_for(self.config)):
             raise ValueError(f"{precision} is not for this model: {reason}")

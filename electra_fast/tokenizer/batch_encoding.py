@@ -1,12 +1,14 @@
 """BatchEncoding, the result of a tokenizer: columns by name, and maps between tokens, words and characters.
 
-The maps come from the encodings behind the rows; these are made on first use.
+The maps come from the encodings behind the rows. These are made on first use, and so are columns of lists: making
+millions of Python objects takes far longer than encoding.
 """
 
 from __future__ import annotations
 
 from collections import UserDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +30,13 @@ class TokenSpan(NamedTuple):
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A column that is made when it is first asked for."""
+
+    make: Callable[[], list]
+
+
 class BatchEncoding(UserDict):
     """Rows of token ids and their other columns, by name or as attributes.
 
@@ -35,7 +44,7 @@ class BatchEncoding(UserDict):
     gives the columns of those rows.
 
     Args:
-        data: the columns: lists, or arrays or tensors of shape [rows, tokens].
+        data: the columns: lists, perhaps `Late` ones, or arrays or tensors of shape [rows, tokens].
         encoding: the encodings of the rows, one encoding, or a function that makes them.
         tensor_type: "pt" or "np" converts the columns.
         prepend_batch_axis: whether to add an axis of size one in front, for a single row.
@@ -50,10 +59,49 @@ class BatchEncoding(UserDict):
         prepend_batch_axis: bool = False,
         n_sequences: int | None = None,
     ):
-        super().__init__(data)
+        self._columns = dict(data or {})
         self._encodings = [encoding] if isinstance(encoding, Encoding) else encoding
         self._n_sequences = n_sequences
         self.convert_to_tensors(tensor_type, prepend_batch_axis)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The columns by name, in a dict of their own."""
+        for key in self._columns:
+            self._column(key)
+        return self._columns
+
+    @data.setter
+    def data(self, data: dict[str, Any]) -> None:
+        self._columns = data
+
+    def _column(self, key: str) -> Any:
+        value = self._columns[key]
+        if isinstance(value, Late):
+            value = self._columns[key] = value.make()
+        return value
+
+    # What needs no column's values: UserDict's own would make them all.
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._columns
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._columns[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._columns[key]
+
+    def __copy__(self) -> BatchEncoding:
+        other = self.__class__.__new__(self.__class__)
+        other.__dict__.update(self.__dict__, _columns=dict(self.data))
+        return other
 
     @property
     def encodings(self) -> list[Encoding] | None:
@@ -74,7 +122,7 @@ class BatchEncoding(UserDict):
 
     def __getitem__(self, item: str | int | slice) -> Any:
         if isinstance(item, str):
-            return self.data[item]
+            return self._column(item)
         if self._encodings is not None:
             return self.encodings[item]
         if isinstance(item, slice):
@@ -82,14 +130,15 @@ class BatchEncoding(UserDict):
         raise KeyError(f"a row can be taken by its number only where the rows came from texts, got {item!r}")
 
     def __getattr__(self, name: str) -> Any:
-        # Python calls this only where ordinary look-up fails. While an instance is unpickled, `data` itself is missing.
+        # Python calls this only where ordinary look-up fails. While an instance is unpickled, columns are missing, too.
         try:
-            return self.__dict__["data"][name]
+            value = self.__dict__["_columns"][name]
         except KeyError:
             raise AttributeError(f"{type(self).__name__} has neither an attribute nor a key {name!r}") from None
+        return self._column(name) if isinstance(value, Late) else value
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"data": self.data, "_encodings": self.encodings, "_n_sequences": self._n_sequences}
+        return {"_columns": self.data, "_encodings": self.encodings, "_n_sequences": self._n_sequences}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise, takewhile
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -60,8 +60,7 @@ class Rows:
 
     def lists(self, name: str) -> list[list]:
         """A column as a list of each row's values; offsets are tuples."""
-        values = _as_list(self._values(name, 0, len(self)))
-        return [values[start:end] for start, end in pairwise([0, *np.cumsum(self.sizes).tolist()])]
+        return self._batch.column_lists(getattr(Column, name), *self._filling(name))
 
     def encodings(self) -> list[Encoding]:
         return [Encoding(self, row) for row in range(len(self))]
@@ -85,10 +84,13 @@ class Rows:
         return [Encoding(rows, index) for index, other in enumerate(rows.samples) if other == sample][1:]
 
     def _values(self, name: str, first: int, last: int) -> np.ndarray:
+        return self._batch.column(getattr(Column, name), first, last, *self._filling(name))
+
+    def _filling(self, name: str) -> tuple[int, int, Side]:
+        """How rows of a column are filled up: to which width, with what, on which side."""
         padding = self._padding
         fills = FILLS | {"input_ids": padding.pad_id, "token_type_ids": padding.pad_type_id}
-        side = getattr(Side, padding.side)
-        return self._batch.column(getattr(Column, name), first, last, padding.width, fills[name], side)
+        return padding.width, fills[name], getattr(Side, padding.side)
 
 
 def _as_list(values: np.ndarray) -> list:

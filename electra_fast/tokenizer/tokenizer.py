@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
@@ -17,7 +18,7 @@ from tokenizers.decoders import WordPiece as WordPieceDecoder
 
 from . import files
 from .arguments import Lengths, Options, as_batch, as_int, as_model_length, as_side, check_flag, resolve_lengths
-from .batch_encoding import BatchEncoding
+from .batch_encoding import BatchEncoding, Late
 from .bulk import BulkEncoding
 from .components import simplify
 from .native import NativeEncoder, fingerprint
@@ -325,7 +326,7 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
         output = BatchEncoding(columns, rows.encodings, tensor_type=options.return_tensors)
         if batched or options.return_tensors is not None or options.return_overflowing_tokens:
             return output
-        row = {name: value[0] if isinstance(value[0], list) else value for name, value in columns.items()}
+        row = {name: value[0] if isinstance(value[0], list) else value for name, value in output.items()}
         return BatchEncoding(row, rows.encodings)
 
     def _check_padding(self, lengths: Lengths) -> None:
@@ -344,7 +345,7 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
         return column in self.model_input_names if asked is None else asked
 
     def _columns(self, rows: Rows, options: Options) -> dict[str, Any]:
-        """The columns: arrays if tensors are asked for and rows have one length, else lists."""
+        """The columns: arrays if tensors are asked for and rows have one length, else lists that are made late."""
         wanted = {
             "input_ids": True,
             "token_type_ids": self._wants("token_type_ids", options.return_token_type_ids),
@@ -355,7 +356,7 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
         columns: dict[str, Any] = {}
         for name in (name for name, is_wanted in wanted.items() if is_wanted):
             array = None if options.return_tensors is None else rows.array(name)
-            columns[name] = rows.lists(name) if array is None else array
+            columns[name] = Late(partial(rows.lists, name)) if array is None else array
         if options.return_length:
             columns["length"] = rows.sizes.tolist()
         if options.return_overflowing_tokens:

@@ -8,7 +8,6 @@ import transformers
 from cpu_pairs import SMALL, limit_to, pair
 
 from electra_fast.model import cpu_encoder
-from electra_fast.ops import cpu
 
 pytestmark = pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cpu_encoder.obstacle()}")
 

@@ -44,6 +44,25 @@ def test_same_as_backend(tokenizer, texts, add_special_tokens):
     assert rows == expected_rows(tokenizer, texts, add_special_tokens)
 
 
+def test_long_words_are_the_same_when_they_come_again(tokenizer):
+    """Lengths in bytes around those of the caches, with words that differ in their middle and last bytes only."""
+    words = [
+        c * n + tail
+        for c in ("x", "é", "б", "韓", "한")
+        for n in (1, 4, 5, 7, 8, 14, 15, 16, 21, 31, 32, 63, 64, 65)
+        for tail in ("a", "b", "", ",")
+    ]
+    texts = [" ".join(words), " ".join(reversed(words))]
+    expected = tokenizer.backend_tokenizer.encode_batch(texts)
+    for _ in range(3):
+        ids, offsets, spans = tokenizer.encode_bulk(texts, num_threads=1, spans=True)
+        assert rows_of((ids, offsets)) == rows_of(tokenizer.encode_bulk(texts, num_threads=1))
+        for row, (start, end) in zip(expected, pairwise(offsets), strict=True):
+            assert ids[start:end].tolist() == row.ids and list(map(tuple, spans[start:end].tolist())) == row.offsets
+        for row, got in zip(expected, tokenizer(texts, return_offsets_mapping=True).encodings, strict=True):
+            assert got.word_ids == row.word_ids
+
+
 def test_every_pair_of_ascii_characters(tokenizer):
     texts = [f"the{chr(a)}dog{chr(b)}Fox" for a in range(128) for b in range(128)]
     assert rows_of(tokenizer.encode_bulk(texts)) == expected_rows(tokenizer, texts)

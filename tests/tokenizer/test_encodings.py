@@ -3,12 +3,16 @@
 An index that does not exist gives the same value or the same class of exception.
 """
 
+import copy
+import pickle
+
 import pytest
 from oracle import build_both
 from transformers import BertTokenizer
 from vocabularies import SENTENCES, small_vocab, wide_vocab
 
 from electra_fast.tokenizer import ElectraTokenizer
+from electra_fast.tokenizer.batch_encoding import Late
 
 TEXTS = [SENTENCES[2], "", "York[MASK] e\u0301te\u0301 İx 東京\u0301 \x00", "x" * 101 + " dog", "the\u3000dog, doesn't"]
 WORDS = [["New York", "e\u0301te\u0301", "", "dog's"], ["東京", " "], [""], SENTENCES[0].split(), ["[SEP]", "x" * 101]]
@@ -189,3 +193,22 @@ def test_rows_keep_what_they_were_encoded_with():
         assert batch["input_ids"][row] == batch[row].ids == encoding.ids
         assert batch.tokens(row) == encoding.tokens and batch[row].offsets == encoding.offsets
         assert batch.word_ids(row) == encoding.word_ids
+
+
+def test_lists_are_made_when_they_are_read_and_stay():
+    ours, _ = build_both(small_vocab())
+    output = ours(TEXTS, return_offsets_mapping=True)
+    assert list(output) == ["input_ids", "token_type_ids", "attention_mask", "offset_mapping"] and "input_ids" in output
+    assert all(isinstance(value, Late) for value in vars(output)["_columns"].values())
+    ids = output["input_ids"]
+    assert ids is output.input_ids is output.data["input_ids"] and type(ids[0]) is list
+    ids[0][0] = 7
+    other = copy.copy(output)
+    other["labels"] = [1]
+    assert other["input_ids"][0][0] == 7 and "labels" not in output
+    assert (
+        pickle.loads(pickle.dumps(output)).data
+        == dict(output)
+        == output.data
+        == ours(TEXTS, return_offsets_mapping=True).data | {"input_ids": ids}
+    )

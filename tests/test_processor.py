@@ -8,7 +8,7 @@ from electra_fast.model import cpu_encoder
 
 def test_the_environment_limits_the_instruction_set(monkeypatch):
     monkeypatch.setenv("ELECTRA_FAST_ISA", "scalar")
-    assert cpu_encoder.obstacle() == "ELECTRA_FAST_ISA=scalar allows neither AVX-512 nor AVX2 with FMA"
+    assert cpu_encoder.obstacle() == "ELECTRA_FAST_ISA=scalar allows neither AVX-512, nor AVX2 with FMA, nor NEON"
     monkeypatch.setenv("ELECTRA_FAST_ISA", "mmx")
     with pytest.raises(ValueError, match="ELECTRA_FAST_ISA must be one of avx512, avx2, neon, scalar, got 'mmx'"):
         cpu_encoder.obstacle()

@@ -208,6 +208,8 @@ const BlockKernels<float>* block_kernels_of<float>(std::string_view limit) {
     const Kernels* const kernels = kernels_of(limit);
 #if defined(__x86_64__)
     if (kernels) return std::string_view(kernels->name).starts_with("AVX2") ? &avx2_block_kernels() : &avx512_block_kernels();
+#elif defined(__aarch64__)
+    if (kernels) return &neon_block_kernels();
 #endif
     return nullptr;
 }

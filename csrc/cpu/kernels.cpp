@@ -30,6 +30,11 @@ const Kernels* kernels_of(std::string_view limit) {
         static const Kernels kernels = avx2_kernels(has_avx_vnni());
         return &kernels;
     }
+#elif defined(__aarch64__)
+    if (limit == "avx512" || limit == "avx2" || limit == "neon") {
+        static const Kernels kernels = neon_kernels();
+        return &kernels;
+    }
 #endif
     return nullptr;
 }

@@ -72,8 +72,8 @@ struct Kernels {
     ByteKernels bytes;
 };
 
-// The best kernels for this processor; null if it has neither AVX2 with FMA nor AVX-512. `limit` names the best to
-// take, "avx512" or "avx2"; with any other there are none.
+// The best kernels for this processor; null if it has neither AVX-512, nor AVX2 with FMA, nor NEON. `limit` names the
+// best to take, "avx512", "avx2" or "neon", in this order; with any other there are none.
 const Kernels* kernels_of(std::string_view limit);
 
 }  // namespace electra_fast::cpu

@@ -10,6 +10,10 @@ PRAGMA(clang attribute push(__attribute__((target(TARGET))), apply_to = function
 #else
 PRAGMA(GCC push_options)
 PRAGMA(GCC target(TARGET))
+#if defined(__aarch64__)
+// Before registers are given out, gcc would load the rows of a step ahead, and keep sums on the stack instead.
+#pragma GCC optimize("no-schedule-insns")
+#endif
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
 

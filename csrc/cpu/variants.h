@@ -10,8 +10,10 @@ namespace electra_fast::cpu {
 Kernels avx512_kernels(bool has_vnni);
 Kernels avx2_kernels(bool has_vnni);
 ByteKernels avx_vnni_byte_kernels();
+Kernels neon_kernels();
 const BlockKernels<float>& avx512_block_kernels();
 const BlockKernels<float>& avx2_block_kernels();
+const BlockKernels<float>& neon_block_kernels();
 const BlockKernels<Bf16>& bf16_block_kernels();
 
 }  // namespace electra_fast::cpu

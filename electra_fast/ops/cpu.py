@@ -19,6 +19,9 @@ except ImportError:  # the extension is built for Linux and macOS; elsewhere tor
     extension = None
 
 
+_NONE = "neither AVX-512, nor AVX2 with FMA, nor NEON"
+
+
 @cache
 def share_threads() -> None:
     """Makes the extension use the threads of torch's ops; where torch has no OpenMP it starts its own."""
@@ -36,8 +39,8 @@ def obstacle() -> str | None:
     if extension.instructions(fastest_allowed())[0]:
         return None
     if limited():
-        return f"ELECTRA_FAST_ISA={fastest_allowed()} allows neither AVX-512 nor AVX2 with FMA"
-    return "the processor has neither AVX-512 nor AVX2 with FMA"
+        return f"ELECTRA_FAST_ISA={fastest_allowed()} allows {_NONE}"
+    return f"the processor has {_NONE}"
 
 
 def instructions() -> str:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := demo
-.PHONY: bundled demo test test-slow test-tf gpu sanitize fuzz fuzz_cpu fuzz_files random race lint bench resources clean
+.PHONY: bundled demo test test-slow test-tf test-arm gpu sanitize fuzz fuzz_cpu fuzz_files random race lint bench resources clean
 
 # One environment, installed anew when the requirements or the C++ sources change. The demo needs only a part of it.
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inc)
@@ -149,6 +149,8 @@ bundled: .venv/installed
 		--vocab-size 8000 --log-every 200 --checkpoint-every 2000 --set num_hidden_layers=6 num_attention_heads=4 \
 		generator_size=1 generator_layers=0.5 batch_size=16 warmup_steps=500
 	$(BIN)/python -m electra_fast.cli.bundle build/bundled
+
+include tests/arm.mk
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -148,12 +148,11 @@ PYBIND11_MODULE(_cpu, module) {
     module.doc() = "ELECTRA's encoder on a CPU.";
     module.def(
         "instructions",
-        [](const std::string& limit) -> std::pair<std::string, bool> {
+        [](const std::string& limit) {
             const Kernels* const kernels = kernels_of(limit);
-            return kernels ? std::pair(std::string(kernels->name), kernels->bytes.multiply != nullptr)
-                           : std::pair(std::string(), false);
+            return std::string(kernels ? kernels->name : "");
         },
-        py::arg("limit"), "The instruction set in use, empty if there is none, and whether it multiplies bytes.");
+        py::arg("limit"), "The instruction set in use, empty if there is none.");
     module.def(
         "use_openmp",
         [](Address parallel, Address thread_number, Address n_threads) {

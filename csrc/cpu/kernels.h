@@ -24,9 +24,9 @@ struct Product {
     long k = 0;
     Ending ending = Ending::kNone;
 
-    // A product in eight bits: row r of A is row_scale[r] (codes[r] - row_zero[r]) with codes from 0 to 255, column j
-    // of the weights is column_scale[j] times whole numbers from -127 to 127. Panels are then [k / group, panel,
-    // group]; `group` divides k.
+    // A product in eight bits: row r of A is row_scale[r] (codes[r] - row_zero[r]) with codes of 256 numbers, column j of
+    // the weights is column_scale[j] times whole numbers from -127 to 127. Panels are then [k / group, panel, group];
+    // `group` divides k.
     const std::uint8_t* codes = nullptr;  // [rows, k], a_stride bytes apart; null if A is `a`
     const float* row_scale = nullptr;
     const std::int32_t* row_zero = nullptr;
@@ -49,13 +49,12 @@ struct AttentionHead {
 
 // Products in eight bits. Their sums are exact, so a product of the same numbers is the same with all instruction sets.
 struct ByteKernels {
-    long group = 0;  // terms of a column that lie side by side in a panel
-    long code_size = 0;  // bytes of a code of A
-    // Multiplies codes; null if there is no kernel for it.
-    void (*multiply)(const Product&, long first_row, long last_row, long panel) = nullptr;
-    // Converts n numbers to codes as in Product and fills them up to a multiple of `group` with the code that stands
-    // for 0; may write 64 bytes more. The scale is NaN where x holds NaN or an infinite number.
-    void (*quantize)(const float* x, long n, std::uint8_t* codes, float* scale, std::int32_t* zero) = nullptr;
+    long group;  // terms of a column that lie side by side in a panel
+    long code_size;  // bytes of a code of A
+    void (*multiply)(const Product&, long first_row, long last_row, long panel);
+    // Converts n numbers to codes as in Product and fills them up to a multiple of `group` with the code that stands for
+    // 0; may write 64 bytes more. The scale is NaN where x holds NaN or an infinite number.
+    void (*quantize)(const float* x, long n, std::uint8_t* codes, float* scale, std::int32_t* zero);
 };
 
 struct Kernels {

@@ -29,6 +29,8 @@ namespace {
 
 #include "cpu/bytes.inc"
 
+#include "cpu/dots_x86.inc"
+
 }  // namespace
 
 Kernels avx2_kernels(bool has_vnni) {

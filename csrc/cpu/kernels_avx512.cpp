@@ -27,8 +27,10 @@ namespace {
 
 #include "cpu/kernels.inc"
 
-#define VPDPBUSD "vpdpbusd"
 #include "cpu/bytes.inc"
+
+#define VPDPBUSD "vpdpbusd"
+#include "cpu/dots_x86.inc"
 
 }  // namespace
 

@@ -25,8 +25,10 @@ namespace {
 
 #include "cpu/endings.inc"
 
-#define VPDPBUSD "%{vex%} vpdpbusd"
 #include "cpu/bytes.inc"
+
+#define VPDPBUSD "%{vex%} vpdpbusd"
+#include "cpu/dots_x86.inc"
 
 }  // namespace
 

@@ -1,4 +1,5 @@
-// The kernels for NEON, which every 64-bit ARM processor has.
+// The kernels for NEON, which every 64-bit ARM processor has; products of bytes from kernels_neon_dotprod.cpp and
+// kernels_neon_i8mm.cpp where the processor has instructions for them.
 
 #include <cmath>
 #include <cstdint>
@@ -23,12 +24,27 @@ namespace {
 
 #include "cpu/tiles.inc"
 
+#include "cpu/endings.inc"
+
 #include "cpu/kernels.inc"
+
+#include "cpu/bytes.inc"
+
+#include "cpu/dots_neon.inc"
 
 }  // namespace
 
-Kernels neon_kernels() {
-    return {"NEON", kPanel, kTileRows, multiply, nullptr, norm, nullptr, attend, attention_scratch};
+Kernels neon_kernels(bool has_dotprod, bool has_i8mm) {
+    return {has_i8mm ? "NEON with I8MM" : has_dotprod ? "NEON with dot products" : "NEON",
+            kPanel,
+            kTileRows,
+            multiply,
+            norm,
+            attend,
+            attention_scratch,
+            has_i8mm      ? i8mm_byte_kernels()
+            : has_dotprod ? dotprod_byte_kernels()
+                          : byte_kernels<DotOfSignedBytes>()};
 }
 
 }  // namespace electra_fast::cpu

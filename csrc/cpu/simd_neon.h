@@ -40,7 +40,11 @@ INLINE float32x4_t power_of_two(float32x4_t n) {
     return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23));
 }
 INLINE Vector power_of_two(Vector n) { return {power_of_two(n.low), power_of_two(n.high)}; }
-INLINE float sum(Vector x) { return vaddvq_f32(vaddq_f32(x.low, x.high)); }
+// In AVX2's order, so that results have its bits.
+INLINE float sum(Vector x) {
+    const float32x4_t half = vaddq_f32(x.low, x.high);
+    return vaddv_f32(vadd_f32(vget_low_f32(half), vget_high_f32(half)));
+}
 INLINE float largest(Vector x) { return vmaxvq_f32(vmaxq_f32(x.low, x.high)); }
 INLINE float smallest(Vector x) { return vminvq_f32(vminq_f32(x.low, x.high)); }
 // The lanes of x before n, and those of y from n on.
@@ -82,7 +86,31 @@ struct Words {
 };
 
 INLINE Words all_words(std::uint32_t x) { return {vdupq_n_u32(x), vdupq_n_u32(x)}; }
+INLINE Words load_words(const void* p) {
+    const auto* const words = static_cast<const std::uint32_t*>(p);
+    return {vld1q_u32(words), vld1q_u32(words + 4)};
+}
 INLINE Words add_words(Words a, Words b) { return {vaddq_u32(a.low, b.low), vaddq_u32(a.high, b.high)}; }
+INLINE Words sub_words(Words a, Words b) { return {vsubq_u32(a.low, b.low), vsubq_u32(a.high, b.high)}; }
+INLINE Words multiply_low(Words a, Words b) { return {vmulq_u32(a.low, b.low), vmulq_u32(a.high, b.high)}; }
+// The same numbers with signs.
+INLINE int32x4_t with_signs(uint32x4_t x) { return vreinterpretq_s32_u32(x); }
+INLINE Words words_of(int32x4_t low, int32x4_t high) {
+    return {vreinterpretq_u32_s32(low), vreinterpretq_u32_s32(high)};
+}
+INLINE Words min_words(Words a, Words b) {
+    return words_of(vminq_s32(with_signs(a.low), with_signs(b.low)), vminq_s32(with_signs(a.high), with_signs(b.high)));
+}
+INLINE Words max_words(Words a, Words b) {
+    return words_of(vmaxq_s32(with_signs(a.low), with_signs(b.low)), vmaxq_s32(with_signs(a.high), with_signs(b.high)));
+}
+INLINE Words to_words(Vector x) { return words_of(vcvtnq_s32_f32(x.low), vcvtnq_s32_f32(x.high)); }
+INLINE Vector to_floats(Words x) { return {vcvtq_f32_s32(with_signs(x.low)), vcvtq_f32_s32(with_signs(x.high))}; }
+// Stores whole numbers from -128 to 127.
+INLINE void store_codes(std::int8_t* p, Words x) {
+    const int16x8_t narrow = vcombine_s16(vmovn_s32(with_signs(x.low)), vmovn_s32(with_signs(x.high)));
+    vst1_s8(p, vmovn_s16(narrow));
+}
 INLINE Words xor_words(Words a, Words b, Words c) {
     return {veorq_u32(veorq_u32(a.low, b.low), c.low), veorq_u32(veorq_u32(a.high, b.high), c.high)};
 }

@@ -10,7 +10,9 @@ namespace electra_fast::cpu {
 Kernels avx512_kernels(bool has_vnni);
 Kernels avx2_kernels(bool has_vnni);
 ByteKernels avx_vnni_byte_kernels();
-Kernels neon_kernels();
+Kernels neon_kernels(bool has_dotprod, bool has_i8mm);
+ByteKernels dotprod_byte_kernels();
+ByteKernels i8mm_byte_kernels();
 const BlockKernels<float>& avx512_block_kernels();
 const BlockKernels<float>& avx2_block_kernels();
 const BlockKernels<float>& neon_block_kernels();

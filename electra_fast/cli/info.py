@@ -37,7 +37,7 @@ class InfoCommand:
             shape = {"head_size": config.head_size, "activation": config.hidden_act}
             unserved = cpu_encoder.why_not_for(config)
         ops = [dict(zip(("op", "impl", "reason"), row, strict=True)) for row in explain("auto", **shape)]
-        encoder = {name: unserved or cpu_encoder.obstacle(name) or cpu.instructions() for name in ("fp32", "int8")}
+        encoder = {name: unserved or cpu_encoder.obstacle() or cpu.instructions() for name in ("fp32", "int8")}
         obstacle = version_obstacle()
         if self.json:
             served = {"obstacle": obstacle, "limits": LIMITS}

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import cpu
+from ..ops.cpu import obstacle
 from ..ops.reference import is_erf_gelu
 from ..ops.tracing import is_recorded
 from ..processor import fastest_allowed
@@ -45,16 +46,6 @@ def _forget_other_threads() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_other_threads)
-
-
-def obstacle(precision: Precision = "fp32") -> str | None:
-    """The reason why this processor cannot run the encoder in C++; None where it can."""
-    if reason := cpu.obstacle():
-        return reason
-    name, multiplies_bytes = cpu.extension.instructions(fastest_allowed())
-    if precision == "int8" and not multiplies_bytes:
-        return f"there is no product of bytes for {name}{cpu.limited()}"
-    return None
 
 
 def why_not_for(config: Any) -> str | None:
@@ -83,7 +74,7 @@ class CpuEncoder:
     def __init__(self, precision: Precision = "fp32"):
         if precision not in get_args(Precision):
             raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
-        if precision != "fp32" and (reason := obstacle(precision)):
+        if precision != "fp32" and (reason := obstacle()):
             raise ValueError(f"{precision} cannot run here: {reason}")
         self.precision = precision
         self._copy: _Copy | None = None
@@ -118,7 +109,7 @@ class CpuEncoder:
             return f"the input is on {tensor.device}"
         if torch.is_autocast_enabled("cpu"):
             return "autocast is on"
-        if reason := obstacle(self.precision):
+        if reason := obstacle():
             return reason
         copy = self._copy
         if copy is None or not copy.is_current():

@@ -36,7 +36,7 @@ def obstacle() -> str | None:
     """The reason why this processor cannot run the C++; None where it can."""
     if extension is None:
         return "the extension electra_fast._cpu is not built"
-    if extension.instructions(fastest_allowed())[0]:
+    if extension.instructions(fastest_allowed()):
         return None
     if limited():
         return f"ELECTRA_FAST_ISA={fastest_allowed()} allows {_NONE}"
@@ -47,7 +47,7 @@ def instructions() -> str:
     """The instruction set in use; raises RuntimeError where there is an `obstacle`."""
     if reason := obstacle():
         raise RuntimeError(reason)
-    return extension.instructions(fastest_allowed())[0] + limited()
+    return extension.instructions(fastest_allowed()) + limited()
 
 
 def limited() -> str:

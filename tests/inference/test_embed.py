@@ -270,7 +270,7 @@ def test_a_model_of_sentence_transformers_is_refused(directory, tmp_path, file):
             refused()
 
 
-@pytest.mark.skipif(cpu_encoder.obstacle("int8") is not None, reason=f"{cpu_encoder.obstacle('int8')}")
+@pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cpu_encoder.obstacle()}")
 def test_int8_is_close_to_fp32(directory):
     model, tokenizer = load_encoder(directory, device="cpu", dtype="int8")
     found, expected = embed(texts_of(20), model, tokenizer), embed(texts_of(20), directory)

@@ -14,11 +14,15 @@ SMALL = dict(
 )
 
 
+# What C++ calls the instruction sets of ELECTRA_FAST_ISA.
+NAMES = {"avx512": "AVX-512", "avx2": "AVX2", "neon": "NEON"}
+
+
 def limit_to(instructions: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits C++ to "avx512" or "avx2"; skips the test where the processor has no AVX-512."""
+    """Limits C++ to one of `NAMES`; skips the test where the processor has it not."""
     monkeypatch.setenv("ELECTRA_FAST_ISA", instructions)
-    if instructions == "avx512" and not cpu.instructions().startswith("AVX-512"):
-        pytest.skip("the processor has no AVX-512")
+    if cpu.obstacle() or not cpu.instructions().startswith(NAMES[instructions]):
+        pytest.skip(f"the processor has no {NAMES[instructions]}")
 
 
 def pair(seed: int = 0, **sizes) -> tuple[ElectraModel, ElectraModel]:

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 import torch
-from cpu_pairs import SMALL, pair, tokens
+from cpu_pairs import NAMES, SMALL, limit_to, pair, tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,16 +21,13 @@ from electra_fast import (
 from electra_fast.model import cpu_encoder
 from electra_fast.model.packing import PackedBatch
 from electra_fast.model.precision import warn_if_slow
-from electra_fast.ops import cpu
 
 pytestmark = pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cpu_encoder.obstacle()}")
 
 
-@pytest.fixture(params=["avx512", "avx2"])
+@pytest.fixture(params=NAMES)
 def instruction_set(request, monkeypatch):
-    monkeypatch.setenv("ELECTRA_FAST_ISA", request.param)
-    if request.param == "avx512" and not cpu.instructions().startswith("AVX-512"):
-        pytest.skip("the processor has no AVX-512")
+    limit_to(request.param, monkeypatch)
     return request.param
 
 

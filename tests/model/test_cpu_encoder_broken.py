@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
-from cpu_pairs import SMALL, limit_to, pair
+from cpu_pairs import NAMES, SMALL, limit_to, pair
 
 from electra_fast.model import cpu_encoder
 
@@ -15,12 +15,10 @@ NAN, INF = float("nan"), float("inf")
 LENGTHS = [1, 5, 16, 17, 35, 70]
 
 
-@pytest.fixture(params=["avx512 fp32", "avx512 int8", "avx2 fp32", "avx2 int8"])
+@pytest.fixture(params=[f"{name} {precision}" for name in NAMES for precision in ("fp32", "int8")])
 def precision(request, monkeypatch):
     instructions, precision = request.param.split()
     limit_to(instructions, monkeypatch)
-    if reason := cpu_encoder.obstacle(precision):
-        pytest.skip(reason)
     return precision
 
 

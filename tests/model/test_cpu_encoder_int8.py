@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cpu_pairs import SMALL, limit_to, pair, tokens
+from cpu_pairs import NAMES, SMALL, limit_to, pair, tokens
 
 from electra_fast import (
     ElectraConfig,
@@ -13,16 +13,13 @@ from electra_fast import (
     ElectraModel,
 )
 from electra_fast.model import cpu_encoder
-from electra_fast.ops import cpu
 
 pytestmark = pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cpu_encoder.obstacle()}")
 
 
-@pytest.fixture(params=["avx512", "avx2"])
+@pytest.fixture(params=NAMES)
 def instructions(request, monkeypatch):
     limit_to(request.param, monkeypatch)
-    if reason := cpu_encoder.obstacle("int8"):
-        pytest.skip(reason)
 
 
 @pytest.mark.usefixtures("instructions")
@@ -98,7 +95,7 @@ def test_eight_bits_from_a_directory(tmp_path):
     torch.testing.assert_close(loaded(ids).logits, model.quantize()(ids).logits, rtol=0, atol=0)
 
 
-def test_instructions_without_products_of_bytes_say_so(monkeypatch):
-    monkeypatch.setattr(cpu.extension, "instructions", lambda limit: ("NEON", False))
-    with pytest.raises(ValueError, match="int8 cannot run here: there is no product of bytes for NEON"):
+def test_a_processor_without_the_encoder_says_so(monkeypatch):
+    monkeypatch.setenv("ELECTRA_FAST_ISA", "scalar")
+    with pytest.raises(ValueError, match="int8 cannot run here: ELECTRA_FAST_ISA=scalar allows neither"):
         ElectraModel(ElectraConfig(**SMALL)).quantize()

@@ -87,7 +87,7 @@ std::vector<std::int64_t> column(Choices& choices, long n, long n_rows, bool& is
 void check_run(Choices& choices, const Kernels& kernels) {
     const long head_size = 1 + choices.upto(40), heads = 1 + choices.upto(3), hidden = head_size * heads;
     const Sizes sizes{hidden, heads, 1 + choices.upto(100), choices.one_in(3) ? hidden : 1 + choices.upto(60), 1e-12f};
-    const bool in_bytes = kernels.bytes.multiply && choices.one_in(2), is_telling = choices.one_in(4);
+    const bool in_bytes = choices.one_in(2), is_telling = choices.one_in(4);
     const long n_layers = choices.upto(2);
     Encoder encoder(kernels, sizes, in_bytes);
     Model model(choices, sizes, n_layers, is_telling);

@@ -62,8 +62,9 @@ $(ARM)/here/%.o: csrc/%.cpp
 	$(CXX) $(ARM_FLAGS) -c $< -o $@
 
 $(ARM)/encoder_grid: $(call objects,objects,grid/encoder_grid $(ARM_ENCODER))
-$(ARM)/fuzz_%: $(ARM)/objects/cpu/fuzz/fuzz_%.o $(call objects,objects,fuzz/run_target $(ARM_OPS))
-$(ARM)/encoder_grid $(ARM)/fuzz_cpu_encoder $(ARM)/fuzz_cpu_blocks:
+	aarch64-linux-gnu-g++ -static -pthread $^ -o $@
+
+$(ARM)/fuzz_cpu_encoder $(ARM)/fuzz_cpu_blocks: $(ARM)/%: $(ARM)/objects/cpu/fuzz/%.o $(call objects,objects,fuzz/run_target $(ARM_OPS))
 	aarch64-linux-gnu-g++ -static -pthread $^ -o $@
 
 $(ARM)/encoder_grid_here: $(call objects,here,grid/encoder_grid $(ARM_ENCODER))

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-if not torch.cuda.is_available():
+if not torch.cuda.is_available() and find_spec("triton"):
     os.environ["TRITON_INTERPRET"] = "1"
     from electra_fast.ops.testing import repair_interpreter
 

@@ -1,17 +1,20 @@
-# The C++ on a 64-bit ARM processor that qemu plays (`make test-arm`), on Debian with x86-64. A CPU of ARM_CPUS multiplies
-# bytes by `smmla`, by `sdot`, or has neither. First the encoder's results over a grid of sizes are compared with those of
-# AVX2 here; then come the checks of csrc/cpu/fuzz on random inputs, and the tests of encoder, ops and tokenizer.
+# The C++ on a 64-bit ARM processor that qemu plays (`make test-arm`), on Debian with x86-64. A CPU of ARM_CPUS
+# multiplies bytes by `smmla`, by `sdot`, or has neither. First the encoder's results over a grid of sizes are compared
+# with those of AVX2 here; then come the fuzz targets on random inputs, and the tests of encoder, ops and tokenizer.
 ARM := $(CURDIR)/build/arm
 ARM_CPUS ?= max neoverse-n1 cortex-a72
 ARM_INPUTS ?= 300
-ARM_TESTS ?= tests/model/test_cpu_encoder.py tests/model/test_cpu_encoder_broken.py tests/ops/test_cpu_*.py tests/tokenizer
+ARM_TESTS ?= tests/model/test_cpu_encoder.py tests/model/test_cpu_encoder_broken.py tests/ops/test_cpu_*.py \
+	tests/tokenizer
 QEMU := qemu-aarch64 -L $(ARM)/root -cpu
 
 # One place for all of it: the build of either processor differs by compiler and directory alone.
 ARM_FLAGS := -std=c++20 -O3 -fPIC -fvisibility=hidden -pthread -Wall -Wextra -MMD -Icsrc
-ARM_ENCODER := encoder weights team $(filter-out kernels_blocks_%,$(patsubst csrc/cpu/%.cpp,%,$(wildcard csrc/cpu/kernels*.cpp)))
+ARM_ENCODER := encoder weights team \
+	$(filter-out kernels_blocks_%,$(patsubst csrc/cpu/%.cpp,%,$(wildcard csrc/cpu/kernels*.cpp)))
 ARM_OPS := $(filter-out bindings%,$(patsubst csrc/cpu/%.cpp,%,$(wildcard csrc/cpu/*.cpp)))
 objects = $(patsubst %,$(ARM)/$(1)/cpu/%.o,$(2))
+ARM_RUN_TARGET := $(ARM)/objects/fuzz/run_target.o
 
 $(ARM)/tools:
 	mkdir -p $(ARM)
@@ -38,7 +41,8 @@ $(ARM)/python: $(ARM)/tools
 
 # The last torch whose wheel for this platform on PyPI has no CUDA in it is 2.10.
 ARM_PIP := $(BIN)/pip install --quiet --disable-pip-version-check --target $(ARM)/site --upgrade --only-binary :all: \
-	--python-version 3.11 $(foreach libc,2_28 2_27 2_26 2_17,--platform manylinux_$(libc)_aarch64) --platform manylinux2014_aarch64
+	--python-version 3.11 --platform manylinux2014_aarch64 \
+	$(foreach libc,2_28 2_27 2_26 2_17,--platform manylinux_$(libc)_aarch64)
 
 $(ARM)/site/installed: constraints.txt .venv/installed
 	mkdir -p $(ARM)
@@ -64,7 +68,12 @@ $(ARM)/here/%.o: csrc/%.cpp
 $(ARM)/encoder_grid: $(call objects,objects,grid/encoder_grid $(ARM_ENCODER))
 	aarch64-linux-gnu-g++ -static -pthread $^ -o $@
 
-$(ARM)/fuzz_cpu_encoder $(ARM)/fuzz_cpu_blocks: $(ARM)/%: $(ARM)/objects/cpu/fuzz/%.o $(call objects,objects,fuzz/run_target $(ARM_OPS))
+$(ARM)/fuzz_cpu_encoder $(ARM)/fuzz_cpu_blocks: $(ARM)/%: $(ARM)/objects/cpu/fuzz/%.o $(ARM_RUN_TARGET) \
+		$(call objects,objects,$(ARM_OPS))
+	aarch64-linux-gnu-g++ -static -pthread $^ -o $@
+
+$(ARM)/fuzz_encoder: $(ARM)/objects/tokenizer/fuzz/fuzz_encoder.o $(ARM_RUN_TARGET) \
+		$(patsubst csrc/%.cpp,$(ARM)/objects/%.o,$(filter-out %/bindings.cpp,$(wildcard csrc/tokenizer/*.cpp)))
 	aarch64-linux-gnu-g++ -static -pthread $^ -o $@
 
 $(ARM)/encoder_grid_here: $(call objects,here,grid/encoder_grid $(ARM_ENCODER))
@@ -77,11 +86,11 @@ $(ARM)/lib/electra_fast/_cpu.so $(ARM)/lib/electra_fast/_tokenizer.so:
 	mkdir -p $(@D)
 	aarch64-linux-gnu-g++ -shared -pthread $^ -o $@
 
-ARM_PYTEST = env ARM_CPU=$(1) PYTHONPATH=$(ARM)/lib:$(ARM)/site PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 $(ARM)/python -m pytest \
-	-p no:cacheprovider --timeout 3600
+ARM_PYTEST = env ARM_CPU=$(1) PYTHONPATH=$(ARM)/lib:$(ARM)/site PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 \
+	$(ARM)/python -m pytest -p no:cacheprovider --timeout 3600
 
 test-arm: $(ARM)/encoder_grid $(ARM)/encoder_grid_here $(ARM)/fuzz_cpu_encoder $(ARM)/fuzz_cpu_blocks \
-		$(ARM)/lib/electra_fast/_cpu.so $(ARM)/lib/electra_fast/_tokenizer.so $(ARM)/site/installed
+		$(ARM)/fuzz_encoder $(ARM)/lib/electra_fast/_cpu.so $(ARM)/lib/electra_fast/_tokenizer.so $(ARM)/site/installed
 	PYTHONPATH=$(ARM)/build $(BIN)/python setup.py --quiet build_py --build-lib $(ARM)/lib
 	$(ARM)/encoder_grid_here write $(ARM)/results avx2
 	for cpu in $(ARM_CPUS); do \
@@ -89,6 +98,7 @@ test-arm: $(ARM)/encoder_grid $(ARM)/encoder_grid_here $(ARM)/fuzz_cpu_encoder $
 		$(QEMU) $$cpu $(ARM)/fuzz_cpu_encoder $(ARM_INPUTS) || exit 1; \
 	done
 	$(QEMU) max $(ARM)/fuzz_cpu_blocks $(ARM_INPUTS)
+	$(QEMU) max $(ARM)/fuzz_encoder $(ARM_INPUTS) csrc/tokenizer/fuzz/corpus/*
 	for cpu in $(ARM_CPUS); do $(call ARM_PYTEST,$$cpu) tests/model/test_cpu_encoder_int8.py || exit 1; done
 	$(call ARM_PYTEST,max) $(ARM_TESTS)
 

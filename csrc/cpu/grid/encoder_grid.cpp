@@ -3,8 +3,8 @@
 //     encoder_grid write FILE SET      writes the results of an instruction set to a file
 //     encoder_grid compare FILE SET    compares with those of another processor, prints the largest differences
 //
-// Results in fp32 may differ by what the project's tests allow. A product in eight bits of the same numbers must have the
-// same bits. In a whole encoder a number between two bytes may go to either, so there a norm of differences is limited.
+// Results in fp32 may differ by what the project's tests allow. A product in eight bits of the same numbers must have
+// the same bits. In a whole encoder a number between two bytes may go to either, so there a norm is limited.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

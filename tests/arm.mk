@@ -9,7 +9,7 @@ ARM_TESTS ?= tests/model/test_cpu_encoder.py tests/model/test_cpu_encoder_broken
 QEMU := qemu-aarch64 -L $(ARM)/root -cpu
 
 # One place for all of it: the build of either processor differs by compiler and directory alone.
-ARM_FLAGS := -std=c++20 -O3 -fPIC -fvisibility=hidden -pthread -Wall -Wextra -MMD -Icsrc
+ARM_FLAGS := -std=c++20 -O3 -fPIC -fvisibility=hidden -pthread -Wall -Wextra -MMD -MP -Icsrc
 ARM_ENCODER := encoder weights team \
 	$(filter-out kernels_blocks_%,$(patsubst csrc/cpu/%.cpp,%,$(wildcard csrc/cpu/kernels*.cpp)))
 ARM_OPS := $(filter-out bindings%,$(patsubst csrc/cpu/%.cpp,%,$(wildcard csrc/cpu/*.cpp)))

@@ -16,9 +16,9 @@ from electra_fast.pretraining import Corpus, preset, pretrain
 def test_it_is_small_and_complete():
     files = [path for path in bundled.DIRECTORY.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 12_000_000
-    for network in ("generator", "discriminator"):
+    for network, own in (("generator", {"vocab.txt"}), ("discriminator", {"tokenizer.json", "training.png"})):
         names = {path.name for path in files if path.parent.name == network}
-        assert names >= {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "README.md", "training.png"}
+        assert names == {"config.json", "model.safetensors", "tokenizer_config.json", "README.md"} | own
         card = (bundled.bundled(network) / "README.md").read_text(encoding="utf-8")
         for words in ("WordNet", "CC BY-SA", "public domain", "Brown", "discriminator_auc", "seq_length"):
             assert words in card
@@ -44,6 +44,13 @@ def test_it_fills_a_mask():
     model, tokenizer = ElectraForMaskedLM.from_pretrained(path), ElectraTokenizer.from_pretrained(path)
     (filling,) = fill_mask(model, tokenizer, ["He was one of the [MASK] of the United States."], top_k=5)
     assert all(token.isalpha() for token, _ in filling.masks[0])
+
+
+def test_both_networks_have_one_tokenizer():
+    backends = [
+        ElectraTokenizer.from_pretrained(bundled.bundled(n)).backend_tokenizer for n in ("generator", "discriminator")
+    ]
+    assert backends[0].to_str() == backends[1].to_str()
 
 
 def test_transformers_loads_it():

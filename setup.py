@@ -9,15 +9,15 @@ import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-# Everything in csrc/NAME. A file that is for some processors alone says so itself: for others it is empty.
+# One of each folder in csrc; without csrc the package is pure Python. A file for some processors alone is empty elsewhere,
+# by its own #if.
 EXTENSIONS = [
-    Extension(f"electra_fast._{name}", sorted(map(str, Path("csrc", name).glob("*.cpp"))), include_dirs=["csrc"])
-    for name in ("cpu", "tokenizer")
+    Extension(f"electra_fast._{folder.name}", sorted(map(str, folder.glob("*.cpp"))), include_dirs=["csrc"])
+    for folder in sorted(Path("csrc").glob("*/"))
 ]
 FLAGS = ["-std=c++20", "-fvisibility=hidden", *(["-g0"] if "CFLAGS" not in os.environ else [])]
 CLANG_CL_FLAGS = ["/std:c++20", "/EHsc", "/bigobj"]
@@ -58,6 +58,7 @@ class NinjaBuild(build_ext):
         calls: list[list[str]] = []
         self.compiler.call = self.compiler.spawn = lambda call, **_: calls.append(call)  # of newer and older setuptools
         super().build_extensions()
+        calls.sort(key=lambda call: not re.search(r"(bindings|kernels)\w*\.cpp", " ".join(call)))  # these take longest
         if by_clang_cl:
             calls = [["clang-cl", *call[1:]] if is_compilation(call) else call for call in calls]
         scripts = sysconfig.get_path("scripts")  # not on the path where an environment is not activated
@@ -70,6 +71,8 @@ class NinjaBuild(build_ext):
 
 def kept_headers(directory: Path) -> str:
     """A copy of pybind11's headers: pip has them in another place each time, and to ninja all calls would be new."""
+    import pybind11  # not above: a source distribution, and a package without csrc, are made without it
+
     headers = directory / f"pybind11-{pybind11.__version__}"
     if not headers.exists():
         incomplete = headers.with_suffix(".part")

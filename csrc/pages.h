@@ -1,8 +1,14 @@
 // Large pieces of memory, straight from the system's pages.
 #pragma once
 
+#ifdef _WIN32
+#define NOMINMAX
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#else
 #include <sys/mman.h>
 #include <unistd.h>
+#endif
 
 #include <cstddef>
 #include <cstdint>
@@ -24,6 +30,26 @@ inline void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std:
 #endif
 }
 
+// Pages of zeros, which take memory only where they are touched; throws std::bad_alloc where there are none.
+inline void* take_pages(std::size_t n_bytes) {
+#ifdef _WIN32
+    void* const memory = VirtualAlloc(nullptr, n_bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+    if (!memory) throw std::bad_alloc();
+#else
+    void* const memory = mmap(nullptr, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+#endif
+    return memory;
+}
+
+inline void give_back_pages(void* memory, [[maybe_unused]] std::size_t n_bytes) {
+#ifdef _WIN32
+    VirtualFree(memory, 0, MEM_RELEASE);
+#else
+    munmap(memory, n_bytes);
+#endif
+}
+
 // a b, for sizes of memory; throws std::bad_alloc where no memory could be that large.
 inline std::size_t size_product(std::size_t a, std::size_t b) {
     std::size_t product;
@@ -35,14 +61,12 @@ inline std::size_t size_product(std::size_t a, std::size_t b) {
 template <typename T>
 class ZeroedPages {
 public:
-    explicit ZeroedPages(std::size_t n) : n_bytes_(size_product(n, sizeof(T)) + kHugePage) {
-        memory_ = mmap(nullptr, n_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory_ == MAP_FAILED) throw std::bad_alloc();
+    explicit ZeroedPages(std::size_t n) : n_bytes_(size_product(n, sizeof(T)) + kHugePage), memory_(take_pages(n_bytes_)) {
         advise_huge_pages(memory_, n_bytes_);
         const auto address = reinterpret_cast<std::uintptr_t>(memory_);
         values_ = reinterpret_cast<T*>((address + kHugePage - 1) / kHugePage * kHugePage);
     }
-    ~ZeroedPages() { munmap(memory_, n_bytes_); }
+    ~ZeroedPages() { give_back_pages(memory_, n_bytes_); }
     ZeroedPages(const ZeroedPages&) = delete;
     ZeroedPages& operator=(const ZeroedPages&) = delete;
 
@@ -59,8 +83,8 @@ public:
     const T& operator[](std::size_t i) const { return values_[i]; }
 
 private:
-    std::size_t n_bytes_;
-    void* memory_;
+    const std::size_t n_bytes_;
+    void* const memory_;
     T* values_;
 };
 

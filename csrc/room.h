@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstddef>
-#include <cstdlib>
 #include <deque>
 #include <iterator>
 #include <memory>
@@ -49,11 +48,11 @@ private:
         explicit Block(std::size_t n) : n_bytes(n) {
             if (n >= kOwnPages) {
                 pages.emplace(n);
-            } else if (!(memory = static_cast<std::byte*>(std::aligned_alloc(kAlignment, n)))) {
-                throw std::bad_alloc();
+            } else {
+                memory = static_cast<std::byte*>(::operator new(n, std::align_val_t{kAlignment}));
             }
         }
-        ~Block() { std::free(memory); }
+        ~Block() { ::operator delete(memory, std::align_val_t{kAlignment}); }
         Block(const Block&) = delete;
         Block& operator=(const Block&) = delete;
 

@@ -1,13 +1,19 @@
 #include "cpu/team.h"
 
+#ifndef _WIN32
 #include <unistd.h>
+#endif
 
 namespace electra_fast::cpu {
 
 namespace {
 
+#ifdef _WIN32
+int getpid() { return 0; }  // no process is forked there
+#endif
+
 // The process that OpenMP's threads belong to. A forked child has none of them, and would wait for them.
-const pid_t kLoadedBy = getpid();
+const auto kLoadedBy = getpid();
 
 OpenMp& runtime() {
     static OpenMp chosen;

@@ -89,6 +89,7 @@ class CpuEncoder:
         if reason is not None:
             self.refuse(reason)
             if tensor.is_cpu and not torch.compiler.is_compiling():
+                cpu.warn_if_missing()
                 warn_if_slow(model.dtype)
         return reason is None
 

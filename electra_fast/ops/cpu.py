@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import warnings
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -15,9 +16,8 @@ from ..processor import INSTRUCTION_SETS, fastest_allowed
 
 try:
     from .. import _cpu as extension
-except ImportError:  # the extension is built for Linux and macOS; elsewhere torch serves
-    extension = None
-
+except ImportError as error:  # not built for this platform: torch serves
+    extension, _MISSING = None, f"the extension electra_fast._cpu is not built: {error}"
 
 _NONE = "neither AVX-512, nor AVX2 with FMA, nor NEON"
 
@@ -35,12 +35,19 @@ def share_threads() -> None:
 def obstacle() -> str | None:
     """The reason why this processor cannot run the C++; None where it can."""
     if extension is None:
-        return "the extension electra_fast._cpu is not built"
+        return _MISSING
     if extension.instructions(fastest_allowed()):
         return None
     if limited():
         return f"ELECTRA_FAST_ISA={fastest_allowed()} allows {_NONE}"
     return f"the processor has {_NONE}"
+
+
+@cache
+def warn_if_missing() -> None:
+    """Warns once where the extension is not built, as it should be on every platform that has a wheel."""
+    if extension is None:
+        warnings.warn(f"models run on a CPU by torch, with the same results but slower: {_MISSING}", stacklevel=2)
 
 
 def instructions() -> str:

@@ -1,7 +1,8 @@
 """The C++ encoder: made from a `tokenizers.Tokenizer`, it encodes batches for models and texts in bulk.
 
-The backend knows the vocabulary, the added tokens and the files; only the C++ code encodes. So a backend with a
-component that the C++ code does not know is refused by name, never encoded by other rules.
+The backend knows the vocabulary, the added tokens and the files; only the C++ code encodes, or what stands for it where
+it is not built (extension.py). So a backend with a component that the C++ code does not know is refused by name, never
+encoded by other rules.
 
 A ragged batch is (ids [N], row_offsets [rows + 1]): row i is ids[row_offsets[i]:row_offsets[i + 1]].
 """
@@ -17,11 +18,10 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from .._tokenizer import INSTRUCTION_SETS as AVAILABLE_SETS
-from .._tokenizer import Batch, Encoder, Rules, Side, Strategy, Truncation
-from ..processor import INSTRUCTION_SETS, default_threads, fastest_allowed
+from ..processor import default_threads
 from .arguments import Lengths, as_int
 from .components import frames, simplify
+from .extension import Batch, Side, Strategy, Truncation, make_encoder
 
 Bulk = tuple[np.ndarray, ...]  # ids, row offsets, and further columns that were asked for
 
@@ -29,12 +29,6 @@ _ENDLESS = 1 << 62  # tokens that no row has, in the C++ code's range
 _MOST_THREADS = 1024
 _SLAB = 1 << 24  # characters that are encoded at once, where texts come from an iterator
 _PIECE = 1 << 24  # bytes that are read from a file at once
-
-
-def _instruction_set() -> str:
-    """The fastest instruction set that is allowed and that this processor has."""
-    allowed = INSTRUCTION_SETS[INSTRUCTION_SETS.index(fastest_allowed()) :]
-    return next(name for name in AVAILABLE_SETS if name in allowed)
 
 
 def fingerprint(backend: Tokenizer) -> tuple:
@@ -66,34 +60,7 @@ class NativeEncoder:
     def __init__(self, backend: Tokenizer, final_sigma: bool, split_special: bool):
         simplify(backend)
         self.fingerprint = fingerprint(backend)
-        model, normalizer = backend.model, backend.normalizer
-        strips = normalizer.lowercase if normalizer.strip_accents is None else normalizer.strip_accents
-        # Special tokens come first: the library takes the first of two tokens with the same content.
-        added = sorted(backend.get_added_tokens_decoder().items(), key=lambda item: (not item[1].special, item[0]))
-        raw, normalized = {}, {}
-        for index, token in added:
-            content = normalizer.normalize_str(token.content) if token.normalized else token.content
-            flags = (token.single_word, token.lstrip, token.rstrip, token.special)
-            if not content:
-                raise ValueError(f"the added token {token.content!r} must not be empty once it is normalized")
-            (normalized if token.normalized else raw).setdefault(content, (content, index, *flags))
-        self._encoder = Encoder(
-            vocabulary=list(backend.get_vocab(with_added_tokens=False).items()),
-            continuing_prefix=model.continuing_subword_prefix,
-            unknown_id=backend.token_to_id(model.unk_token),
-            longest_word=model.max_input_chars_per_word,
-            rules=Rules(
-                clean_text=normalizer.clean_text,
-                handle_chinese_chars=normalizer.handle_chinese_chars,
-                strip_accents=strips,
-                lowercase=normalizer.lowercase,
-                final_sigma=final_sigma,
-            ),
-            raw_tokens=list(raw.values()),
-            normalized_tokens=list(normalized.values()),
-            split_special=split_special,
-            instruction_set=_instruction_set(),
-        )
+        self._encoder = make_encoder(backend, final_sigma, split_special)
         self._single, self._pair = frames(backend)
 
     def encode_batch(

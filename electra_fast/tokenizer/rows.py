@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .._tokenizer import Batch, Column, Side
+from .extension import Batch, Column, Side
 
 FILLS = {
     "attention_mask": 0,

@@ -81,7 +81,7 @@ RUN_SANITIZED = env PYTHONPATH=$(SANITIZED)/lib PYTHONSAFEPATH=1 \
 
 sanitize: .venv/installed
 	rm -rf $(SANITIZED)
-	$(INSTALL) setuptools pybind11
+	$(INSTALL) setuptools pybind11 ninja
 	CC=gcc CXX=g++ CFLAGS="$(SANITIZE)" CXXFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" \
 		$(BIN)/python setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
 	$(RUN_SANITIZED) -c "import electra_fast._tokenizer as m; print(m.__file__); assert m.__file__.startswith('$(SANITIZED)/')"

@@ -9,12 +9,12 @@ from tokenizers import Tokenizer
 from ..processor import INSTRUCTION_SETS, fastest_allowed
 
 try:
-    from .. import _tokenizer as extension
-    from .._tokenizer import Batch, Column, Encoder, Side, Strategy, Truncation
+    from .._tokenizer import INSTRUCTION_SETS as AVAILABLE_SETS
+    from .._tokenizer import Batch, Column, Encoder, Rules, Side, Strategy, Truncation
 except ImportError as error:
     from .library import Batch, Column, Encoder, Side, Strategy, Truncation
 
-    obstacle: str | None = str(error)
+    obstacle: str | None = f"the extension electra_fast._tokenizer is not built: {error}"
     """The reason why the C++ is not there; None where it is."""
 else:
     obstacle = None
@@ -46,7 +46,7 @@ def make_encoder(backend: Tokenizer, final_sigma: bool, split_special: bool) -> 
         continuing_prefix=model.continuing_subword_prefix,
         unknown_id=backend.token_to_id(model.unk_token),
         longest_word=model.max_input_chars_per_word,
-        rules=extension.Rules(
+        rules=Rules(
             clean_text=normalizer.clean_text,
             handle_chinese_chars=normalizer.handle_chinese_chars,
             strip_accents=strips,
@@ -63,4 +63,4 @@ def make_encoder(backend: Tokenizer, final_sigma: bool, split_special: bool) -> 
 def _instruction_set() -> str:
     """The fastest instruction set that is allowed and that this processor has."""
     allowed = INSTRUCTION_SETS[INSTRUCTION_SETS.index(fastest_allowed()) :]
-    return next(name for name in extension.INSTRUCTION_SETS if name in allowed)
+    return next(name for name in AVAILABLE_SETS if name in allowed)

@@ -5,6 +5,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "cpu/index.h"
+
 namespace electra_fast::cpu {
 
 struct Bf16 {
@@ -29,8 +31,8 @@ struct Pair {
 
 // Numbers that a product's instruction takes from a row at once: a float, or a pair.
 template <typename T>
-constexpr long kOperand = 1;
+constexpr Index kOperand = 1;
 template <>
-inline constexpr long kOperand<Bf16> = 2;
+inline constexpr Index kOperand<Bf16> = 2;
 
 }  // namespace electra_fast::cpu

@@ -53,14 +53,14 @@ const float* values_of(py::handle parameter) {
 
 using Pair = std::pair<py::object, py::object>;
 // (weight, bias, rows) of each part of a linear layer.
-using Parts = std::vector<std::tuple<py::object, py::object, long>>;
+using Parts = std::vector<std::tuple<py::object, py::object, Index>>;
 
 // The embedding's tables and their numbers of rows: words, types, positions.
-using Tables = std::array<std::pair<py::object, long>, 3>;
+using Tables = std::array<std::pair<py::object, Index>, 3>;
 
 NormParts norm_of(const Pair& parameters) { return {values_of(parameters.first), values_of(parameters.second)}; }
 
-LinearParts parts_of(long k, const Parts& parts) {
+LinearParts parts_of(Index k, const Parts& parts) {
     LinearParts found;
     found.k = k;
     for (const auto& [weight, bias, rows] : parts) {
@@ -79,7 +79,7 @@ const Kernels& needed_kernels(const std::string& limit) {
 
 class PyEncoder {
 public:
-    PyEncoder(long hidden, long heads, long intermediate, long embedding, float eps, bool in_bytes, const std::string& limit)
+    PyEncoder(Index hidden, Index heads, Index intermediate, Index embedding, float eps, bool in_bytes, const std::string& limit)
         : sizes_{hidden, heads, intermediate, embedding, eps}, encoder_(needed_kernels(limit), sizes_, in_bytes) {}
 
     void set_embedding(const Pair& norm, const Parts& projection) {
@@ -106,8 +106,8 @@ public:
         return encoder_.is_current();
     }
 
-    void run(const Tables& tables, py::handle starts, long n_sequences, const py::tuple& ids, py::handle embedded,
-             long n_tokens, bool causal, int n_threads, py::handle out, py::handle states) const {
+    void run(const Tables& tables, py::handle starts, Index n_sequences, const py::tuple& ids, py::handle embedded,
+             Index n_tokens, bool causal, int n_threads, py::handle out, py::handle states) const {
         std::unique_ptr<float[]> sums;
         if (embedded.is_none()) {
             const auto table = [&](std::size_t i) -> Table {
@@ -163,7 +163,7 @@ PYBIND11_MODULE(_cpu, module) {
         "Names the OpenMP runtime whose threads to use, by the addresses of its GOMP_parallel, omp_get_thread_num and "
         "omp_get_num_threads. Only the first call counts.");
     py::class_<PyEncoder>(module, "Encoder")
-        .def(py::init<long, long, long, long, float, bool, const std::string&>(), py::arg("hidden"), py::arg("heads"),
+        .def(py::init<Index, Index, Index, Index, float, bool, const std::string&>(), py::arg("hidden"), py::arg("heads"),
              py::arg("intermediate"), py::arg("embedding"), py::arg("eps"), py::arg("in_bytes"),
              py::arg("limit"))
         .def("set_embedding", &PyEncoder::set_embedding)

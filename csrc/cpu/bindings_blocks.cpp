@@ -37,7 +37,7 @@ using Addresses = std::array<Address, n>;
 // (threshold of 65536, seed) of a dropout.
 using Drawn = std::pair<std::uint32_t, std::int64_t>;
 // The tokens that are read; None for all.
-using Read = std::optional<std::vector<long>>;
+using Read = std::optional<std::vector<Index>>;
 
 template <typename T>
 T* at(Address address) {
@@ -82,7 +82,7 @@ void without_gil(int n_threads, const std::string& limit, const Run& run) {
 }
 
 template <typename T>
-AttentionBlock<T> attention_block(const std::array<long, 3>& sizes, std::vector<std::int32_t> starts, bool causal,
+AttentionBlock<T> attention_block(const std::array<Index, 3>& sizes, std::vector<std::int32_t> starts, bool causal,
                                   Address x, const Addresses<4>& weights, const Addresses<4>& biases,
                                   const Addresses<2>& norm, float eps, const std::array<Drawn, 2>& dropouts, Read read) {
     return {sizes[0], sizes[1], sizes[2], std::move(starts), causal, at<const T>(x), all_at<const T>(weights),
@@ -91,7 +91,7 @@ AttentionBlock<T> attention_block(const std::array<long, 3>& sizes, std::vector<
 }
 
 template <typename T>
-FeedForwardBlock<T> feed_forward_block(const std::array<long, 3>& sizes, Address x, const Addresses<2>& weights,
+FeedForwardBlock<T> feed_forward_block(const std::array<Index, 3>& sizes, Address x, const Addresses<2>& weights,
                                        const Addresses<2>& biases, const Addresses<2>& norm, float eps,
                                        const Drawn& dropout) {
     return {sizes[0], sizes[1], sizes[2], at<const T>(x), all_at<const T>(weights), all_at<const T>(biases),
@@ -99,7 +99,7 @@ FeedForwardBlock<T> feed_forward_block(const std::array<long, 3>& sizes, Address
 }
 
 // The tables' addresses and numbers of rows, and the tokens' ids: of words, types and positions.
-Embedding embedding_of(const std::array<long, 2>& sizes, const Addresses<3>& tables, const std::array<long, 3>& rows,
+Embedding embedding_of(const std::array<Index, 2>& sizes, const Addresses<3>& tables, const std::array<Index, 3>& rows,
                        const Addresses<3>& ids, const Addresses<2>& norm, float eps, const Drawn& dropout) {
     const auto table = [&](std::size_t i) -> Table { return {at<const float>(tables[i]), rows[i]}; };
     const auto column = [&](std::size_t i) { return at<const std::int64_t>(ids[i]); };
@@ -107,19 +107,19 @@ Embedding embedding_of(const std::array<long, 2>& sizes, const Addresses<3>& tab
             {at<const float>(norm[0]), at<const float>(norm[1])}, eps, dropout_of(dropout)};
 }
 
-VocabularyHead vocabulary_head(const std::array<long, 3>& sizes, Address hidden, Address weight, Address bias,
+VocabularyHead vocabulary_head(const std::array<Index, 3>& sizes, Address hidden, Address weight, Address bias,
                                Address labels) {
     return {sizes[0], sizes[1], sizes[2], at<const float>(hidden), at<const float>(weight),
             at<const float>(bias), at<const std::int64_t>(labels)};
 }
 
 // Sizes: rows, columns of x and of the result. Parameters: weight and bias.
-LinearGelu linear_gelu(const std::array<long, 3>& sizes, Address x, const Addresses<2>& parameters) {
+LinearGelu linear_gelu(const std::array<Index, 3>& sizes, Address x, const Addresses<2>& parameters) {
     return {sizes[0], sizes[1], sizes[2], at<const float>(x), at<const float>(parameters[0]), at<const float>(parameters[1])};
 }
 
 // Parameters: weight and bias of the dense layer, and of the prediction.
-ReplacedTokenHead replaced_token_head(const std::array<long, 2>& sizes, Address x, const Addresses<4>& parameters) {
+ReplacedTokenHead replaced_token_head(const std::array<Index, 2>& sizes, Address x, const Addresses<4>& parameters) {
     const auto [weight, bias, gate, offset] = all_at<const float>(parameters);
     return {sizes[0], sizes[1], at<const float>(x), weight, bias, gate, offset};
 }
@@ -131,7 +131,7 @@ void bind_blocks_of(py::module_& module) {
         "Whether the processor has the instructions that the blocks are written for.");
     module.def(
         "attention_block_saved",
-        [](long hidden, long heads, const std::string& limit) {
+        [](Index hidden, Index heads, const std::string& limit) {
             AttentionBlock<T> block{};
             block.hidden = hidden;
             block.heads = heads;
@@ -141,7 +141,7 @@ void bind_blocks_of(py::module_& module) {
         "more.");
     module.def(
         "feed_forward_block_saved",
-        [](long hidden, long inner, const std::string& limit) {
+        [](Index hidden, Index inner, const std::string& limit) {
             FeedForwardBlock<T> block{};
             block.hidden = hidden;
             block.inner = inner;
@@ -150,7 +150,7 @@ void bind_blocks_of(py::module_& module) {
         "Numbers per token that feed_forward_block_forward saves; `saved` is [tokens + 1, numbers].");
     module.def(
         "attention_block_forward",
-        [](const std::array<long, 3>& sizes, std::vector<std::int32_t> starts, bool causal, Address x,
+        [](const std::array<Index, 3>& sizes, std::vector<std::int32_t> starts, bool causal, Address x,
            const Addresses<4>& weights, const Addresses<4>& biases, const Addresses<2>& norm, float eps,
            const std::array<Drawn, 2>& dropouts, Read read, Address out, Address saved, int n_threads,
            const std::string& limit) {
@@ -162,7 +162,7 @@ void bind_blocks_of(py::module_& module) {
         });
     module.def(
         "attention_block_backward",
-        [](const std::array<long, 3>& sizes, std::vector<std::int32_t> starts, bool causal, Address x,
+        [](const std::array<Index, 3>& sizes, std::vector<std::int32_t> starts, bool causal, Address x,
            const Addresses<4>& weights, const Addresses<4>& biases, const Addresses<2>& norm, float eps,
            const std::array<Drawn, 2>& dropouts, Read read, Address dout, Address saved, Address dx,
            const Addresses<4>& dweights, const Addresses<4>& dbiases, const Addresses<2>& dnorm, int n_threads,
@@ -177,7 +177,7 @@ void bind_blocks_of(py::module_& module) {
         });
     module.def(
         "feed_forward_block_forward",
-        [](const std::array<long, 3>& sizes, Address x, const Addresses<2>& weights, const Addresses<2>& biases,
+        [](const std::array<Index, 3>& sizes, Address x, const Addresses<2>& weights, const Addresses<2>& biases,
            const Addresses<2>& norm, float eps, const Drawn& dropout, Address out, Address saved, int n_threads,
            const std::string& limit) {
             const FeedForwardBlock<T> block = feed_forward_block<T>(sizes, x, weights, biases, norm, eps, dropout);
@@ -187,7 +187,7 @@ void bind_blocks_of(py::module_& module) {
         });
     module.def(
         "feed_forward_block_backward",
-        [](const std::array<long, 3>& sizes, Address x, const Addresses<2>& weights, const Addresses<2>& biases,
+        [](const std::array<Index, 3>& sizes, Address x, const Addresses<2>& weights, const Addresses<2>& biases,
            const Addresses<2>& norm, float eps, const Drawn& dropout, Address dout, Address saved, Address dx,
            const Addresses<2>& dweights, const Addresses<2>& dbiases, const Addresses<2>& dnorm, int n_threads,
            const std::string& limit) {
@@ -204,13 +204,13 @@ void bind_blocks_of(py::module_& module) {
 void bind_ends(py::module_& module) {
     module.def(
         "linear_gelu_saved",
-        [](long in_features, long out_features, const std::string& limit) {
+        [](Index in_features, Index out_features, const std::string& limit) {
             return saved_columns(kernels_up_to<float>(limit), linear_gelu({0, in_features, out_features}, 0, {}));
         },
         "Floats per row that linear_gelu_forward saves; `saved` is [rows + 1, floats].");
     module.def(
         "linear_gelu_forward",
-        [](const std::array<long, 3>& sizes, Address x, const Addresses<2>& parameters, Address out, Address saved,
+        [](const std::array<Index, 3>& sizes, Address x, const Addresses<2>& parameters, Address out, Address saved,
            int n_threads, const std::string& limit) {
             const LinearGelu linear = linear_gelu(sizes, x, parameters);
             without_gil<float>(n_threads, limit, [&](const Call<float>& call) {
@@ -219,7 +219,7 @@ void bind_ends(py::module_& module) {
         });
     module.def(
         "linear_gelu_backward",
-        [](const std::array<long, 3>& sizes, Address x, const Addresses<2>& parameters, Address dout, Address saved,
+        [](const std::array<Index, 3>& sizes, Address x, const Addresses<2>& parameters, Address dout, Address saved,
            const Addresses<3>& gradients, int n_threads, const std::string& limit) {
             const LinearGelu linear = linear_gelu(sizes, x, parameters);
             const auto to = all_at<float>(gradients);
@@ -229,13 +229,13 @@ void bind_ends(py::module_& module) {
         });
     module.def(
         "rtd_head_saved",
-        [](long hidden, const std::string& limit) {
+        [](Index hidden, const std::string& limit) {
             return saved_columns(kernels_up_to<float>(limit), replaced_token_head({0, hidden}, 0, {}));
         },
         "Floats per token that rtd_head_forward saves; `saved` is [tokens + 1, floats].");
     module.def(
         "rtd_head_forward",
-        [](const std::array<long, 2>& sizes, Address x, const Addresses<4>& parameters, Address logits, Address saved,
+        [](const std::array<Index, 2>& sizes, Address x, const Addresses<4>& parameters, Address logits, Address saved,
            int n_threads, const std::string& limit) {
             const ReplacedTokenHead head = replaced_token_head(sizes, x, parameters);
             without_gil<float>(n_threads, limit, [&](const Call<float>& call) {
@@ -244,7 +244,7 @@ void bind_ends(py::module_& module) {
         });
     module.def(
         "rtd_head_backward",
-        [](const std::array<long, 2>& sizes, Address x, const Addresses<4>& parameters, Address dlogits, Address saved,
+        [](const std::array<Index, 2>& sizes, Address x, const Addresses<4>& parameters, Address dlogits, Address saved,
            const Addresses<5>& gradients, int n_threads, const std::string& limit) {
             const ReplacedTokenHead head = replaced_token_head(sizes, x, parameters);
             const auto to = all_at<float>(gradients);
@@ -255,7 +255,7 @@ void bind_ends(py::module_& module) {
         });
     module.def(
         "embedding_forward",
-        [](const std::array<long, 2>& sizes, const Addresses<3>& tables, const std::array<long, 3>& rows,
+        [](const std::array<Index, 2>& sizes, const Addresses<3>& tables, const std::array<Index, 3>& rows,
            const Addresses<3>& ids, const Addresses<2>& norm, float eps, const Drawn& dropout, Address out,
            Address statistics, int n_threads, const std::string& limit) {
             const Embedding embedding = embedding_of(sizes, tables, rows, ids, norm, eps, dropout);
@@ -265,7 +265,7 @@ void bind_ends(py::module_& module) {
         });
     module.def(
         "embedding_backward",
-        [](const std::array<long, 2>& sizes, const Addresses<3>& tables, const std::array<long, 3>& rows,
+        [](const std::array<Index, 2>& sizes, const Addresses<3>& tables, const std::array<Index, 3>& rows,
            const Addresses<3>& ids, const Addresses<2>& norm, float eps, const Drawn& dropout, Address dout,
            Address statistics, const Addresses<3>& dtables, const Addresses<2>& dnorm, std::int64_t padding_id,
            int n_threads, const std::string& limit) {
@@ -278,13 +278,13 @@ void bind_ends(py::module_& module) {
         });
     module.def(
         "mlm_head_saved",
-        [](const std::array<long, 3>& sizes, const std::string& limit) {
+        [](const std::array<Index, 3>& sizes, const std::string& limit) {
             return saved_floats(kernels_up_to<float>(limit), vocabulary_head(sizes, 0, 0, 0, 0));
         },
         "Floats that mlm_head_forward saves.");
     module.def(
         "mlm_head_forward",
-        [](const std::array<long, 3>& sizes, Address hidden, Address weight, Address bias, Address labels,
+        [](const std::array<Index, 3>& sizes, Address hidden, Address weight, Address bias, Address labels,
            Address uniform, float temperature, bool never_label, Address losses, Address is_correct, Address samples,
            Address saved, int n_threads, const std::string& limit) {
             const VocabularyHead head = vocabulary_head(sizes, hidden, weight, bias, labels);
@@ -295,7 +295,7 @@ void bind_ends(py::module_& module) {
         });
     module.def(
         "mlm_head_backward",
-        [](const std::array<long, 3>& sizes, Address hidden, Address weight, Address bias, Address labels,
+        [](const std::array<Index, 3>& sizes, Address hidden, Address weight, Address bias, Address labels,
            Address saved, Address dlosses, Address dhidden, Address dweight, Address dbias, int n_threads,
            const std::string& limit) {
             const VocabularyHead head = vocabulary_head(sizes, hidden, weight, bias, labels);
@@ -310,7 +310,7 @@ void bind_ends(py::module_& module) {
 void bind_masking(py::module_& module) {
     module.def(
         "mask_tokens",
-        [](long n_tokens, std::vector<std::int32_t> starts, const Addresses<3>& given, long n_slots, std::int64_t mask_id, float mask_prob,
+        [](Index n_tokens, std::vector<std::int32_t> starts, const Addresses<3>& given, Index n_slots, std::int64_t mask_id, float mask_prob,
            float mask_fraction, bool replacement, const Addresses<4>& to) {
             mask_tokens({n_tokens, n_slots, std::move(starts), at<const std::int64_t>(given[0]), at<const bool>(given[1]),
                          at<const float>(given[2]), mask_id, mask_prob, mask_fraction, replacement},
@@ -318,7 +318,7 @@ void bind_masking(py::module_& module) {
         });
     module.def(
         "place_samples",
-        [](const std::array<long, 2>& sizes, const Addresses<6>& places) {
+        [](const std::array<Index, 2>& sizes, const Addresses<6>& places) {
             place_samples(sizes[0], at<const std::int64_t>(places[0]), sizes[1], at<const std::int64_t>(places[1]),
                           at<const std::int64_t>(places[2]), at<const bool>(places[3]), at<std::int64_t>(places[4]),
                           at<bool>(places[5]));

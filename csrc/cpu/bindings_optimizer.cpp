@@ -40,9 +40,9 @@ constexpr std::uint8_t kFloat = 2;
 std::optional<Numbers> numbers_of(const DlTensor& tensor) {
     if (tensor.device_type != kCpu || tensor.type_code != kFloat || tensor.type_bits != 32 || tensor.type_lanes != 1)
         return {};
-    long size = 1;
+    Index size = 1;
     for (std::int32_t i = 0; i < tensor.n_dims; ++i) size *= tensor.shape[i];
-    long stride = 1;
+    Index stride = 1;
     for (std::int32_t i = tensor.n_dims; tensor.strides && size > 0 && i-- > 0; stride *= tensor.shape[i])
         if (tensor.shape[i] != 1 && tensor.strides[i] != stride) return {};
     return Numbers{reinterpret_cast<const float*>(static_cast<const char*>(tensor.data) + tensor.byte_offset), size};

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "cpu/bf16.h"
+#include "cpu/index.h"
 
 namespace electra_fast::cpu {
 
@@ -18,11 +19,11 @@ namespace electra_fast::cpu {
 template <typename T>
 struct Matrix {
     T* data = nullptr;
-    long row_stride = 0, panel_stride = 0;
+    Index row_stride = 0, panel_stride = 0;
 
     operator Matrix<const T>() const { return {data, row_stride, panel_stride}; }
     // The same matrix from another panel on.
-    Matrix from_panel(long panel) const { return {data + panel * panel_stride, row_stride, panel_stride}; }
+    Matrix from_panel(Index panel) const { return {data + panel * panel_stride, row_stride, panel_stride}; }
 };
 
 // Dropout by ops/philox.py: an element is kept where its 16 bits are not below the threshold, and multiplied by scale.
@@ -47,13 +48,13 @@ template <typename T>
 struct BlockProduct {
     Matrix<const T> a;
     const T* b = nullptr;
-    long k = 0, n = 0;
+    Index k = 0, n = 0;
     End end = End::kBias;
     const T* bias = nullptr;  // [n]
     Matrix<const T> other;
     Matrix<T> c, second;
     const std::uint8_t* bits = nullptr;  // kResidual: a row's bits, from `bits_stride` bytes per row; null: no dropout
-    long bits_stride = 0;
+    Index bits_stride = 0;
     float scale = 1;
 };
 
@@ -62,7 +63,7 @@ template <typename T>
 struct WeightGradient {
     Matrix<const T> dy;  // [tokens, n] in panels
     Matrix<const T> x;   // [tokens, k] in rows or panels
-    long n_tokens, n, k;
+    Index n_tokens, n, k;
     T* out;              // [n, k] in rows; null if nobody wants it
     T* bias;             // [n]; null if nobody wants it
     bool adds = false;   // to what is there already
@@ -71,13 +72,13 @@ struct WeightGradient {
 // The logits of some rows over a vocabulary of n, in panels; they are floats, whatever T is.
 struct Logits {
     Matrix<float> values;
-    long n;
+    Index n;
 };
 // What a row's softmax takes from one panel of its logits: the largest, and the sums of exp(x - largest) and of
 // exp((x - largest) / temperature). Each is [panels, rows].
 struct PanelSums {
     float *largest, *sums, *tempered;
-    long n_rows;
+    Index n_rows;
 };
 
 // LayerNorm of the rows of `sums`, forward and backward. Statistics are [2, tokens]: mean, and 1 / standard deviation.
@@ -86,7 +87,7 @@ struct NormForward {
     Matrix<const T> sums;
     const T *weight, *bias;
     float eps;
-    long n, n_tokens;
+    Index n, n_tokens;
     T* out;             // [tokens, n] in rows
     float* statistics;
 };
@@ -96,11 +97,11 @@ struct NormBackward {
     Matrix<const T> sums;
     const T* weight;
     const float* statistics;
-    long n, n_tokens;
+    Index n, n_tokens;
     Dropout dropout;
     Matrix<T> dsums;    // gradient of the sums
     Matrix<T> dbranch;  // after dropout, as dsums lies; dsums itself without dropout
-    const long* tokens = nullptr;  // the row of dropout's bits for each row; null: the row itself
+    const Index* tokens = nullptr;  // the row of dropout's bits for each row; null: the row itself
 };
 
 // Attention of one head within one sequence; all matrices are those of the whole batch, in panels. Keys and values have a
@@ -108,10 +109,10 @@ struct NormBackward {
 template <typename T>
 struct BlockAttention {
     Matrix<const T> queries, keys, values;
-    const long* rows;           // [n_queries]: this sequence's rows of queries
-    const long* tokens;         // [n_rows]: the token of each row of queries
-    long n_queries, n_rows;
-    long first_token, length, head, head_size;
+    const Index* rows;           // [n_queries]: this sequence's rows of queries
+    const Index* tokens;         // [n_rows]: the token of each row of queries
+    Index n_queries, n_rows;
+    Index first_token, length, head, head_size;
     bool causal;
     Dropout dropout;
     float* statistics;          // [heads, 2, n_rows]: a row's largest score and 1 / its sum of exponentials
@@ -127,45 +128,45 @@ struct AdamWRates {
 
 template <typename T>
 struct BlockKernels {
-    long panel;
-    long task_rows;  // rows of a product that are one task
+    Index panel;
+    Index task_rows;  // rows of a product that are one task
 
     // Packs a panel of B = W' of W [n, k] in rows, for columns panel * `panel` and on.
-    void (*pack_transposed)(const T* weight, long n, long k, long panel, T* to);
+    void (*pack_transposed)(const T* weight, Index n, Index k, Index panel, T* to);
     // Packs a panel of B = W of W [n, k] in rows.
-    void (*pack)(const T* weight, long n, long k, long panel, T* to);
-    long (*bits_stride)(long n);
+    void (*pack)(const T* weight, Index n, Index k, Index panel, T* to);
+    Index (*bits_stride)(Index n);
     // Draws which of n elements of a row dropout keeps; writes bits_stride(n) bytes.
-    void (*draw_bits)(const Dropout&, std::uint32_t row, std::uint32_t head, long n, std::uint8_t* bits);
-    long product_scratch;  // floats of scratch memory for the next two
-    void (*multiply)(const BlockProduct<T>&, long first_row, long last_row, long panel, float* scratch);
+    void (*draw_bits)(const Dropout&, std::uint32_t row, std::uint32_t head, Index n, std::uint8_t* bits);
+    Index product_scratch;  // floats of scratch memory for the next two
+    void (*multiply)(const BlockProduct<T>&, Index first_row, Index last_row, Index panel, float* scratch);
     // Computes the gradient of a panel of rows by a panel of columns, and of the bias with the first columns.
-    void (*weight_gradient)(const WeightGradient<T>&, long row_panel, long column_panel, float* scratch);
+    void (*weight_gradient)(const WeightGradient<T>&, Index row_panel, Index column_panel, float* scratch);
     // Sums of a panel's logits in some rows.
-    void (*sum_logits)(const Logits&, float temperature, long first_row, long last_row, long panel, const PanelSums&);
+    void (*sum_logits)(const Logits&, float temperature, Index first_row, Index last_row, Index panel, const PanelSums&);
     // Turns a panel's logits x of label y into gradients of the cross-entropy: dloss (exp(x - log_sum) - [x is y's]).
     // `to` has the shape of the logits, and may be these.
     void (*logits_backward)(const Logits&, const float* log_sums, const std::int64_t* labels, const float* dlosses,
-                            long first_row, long last_row, long panel, const Matrix<float>& to);
+                            Index first_row, Index last_row, Index panel, const Matrix<float>& to);
     // Dropout of a row of n numbers; `bits` has bits_stride(n) bytes. out may be x.
-    void (*drop)(const Dropout&, std::uint32_t row, long n, const float* x, float* out, std::uint8_t* bits);
-    void (*norm)(const NormForward<T>&, long first_row, long last_row);
+    void (*drop)(const Dropout&, std::uint32_t row, Index n, const float* x, float* out, std::uint8_t* bits);
+    void (*norm)(const NormForward<T>&, Index first_row, Index last_row);
     // Adds the gradients of weight and bias to `partial` [2, n]; `bits` has bits_stride(n) bytes.
-    void (*norm_backward)(const NormBackward<T>&, long first_row, long last_row, float* partial, std::uint8_t* bits);
-    long (*attention_scratch)(long n_queries, long length, long head_size);
+    void (*norm_backward)(const NormBackward<T>&, Index first_row, Index last_row, float* partial, std::uint8_t* bits);
+    Index (*attention_scratch)(Index n_queries, Index length, Index head_size);
     void (*attend)(const BlockAttention<T>&, float* scratch);
-    long (*attention_backward_scratch)(long n_queries, long length, long head_size);
+    Index (*attention_backward_scratch)(Index n_queries, Index length, Index head_size);
     void (*attend_backward)(const BlockAttention<T>&, float* scratch);
-    void (*project)(const Matrix<const float>& x, const float* weight, float offset, long n, long first_row, long last_row,
+    void (*project)(const Matrix<const float>& x, const float* weight, float offset, Index n, Index first_row, Index last_row,
                     float* out);
     // Backward of GELU(x) . weight; adds the weight's gradient to `partial` [n].
-    void (*project_backward)(const Matrix<const float>& x, const float* weight, const float* dout, long n, long first_row,
-                             long last_row, const Matrix<float>& dx, float* partial);
+    void (*project_backward)(const Matrix<const float>& x, const float* weight, const float* dout, Index n, Index first_row,
+                             Index last_row, const Matrix<float>& dx, float* partial);
     // Backward of GELU(x): dx = dout GELU'(x); dout is [rows, n] in rows.
-    void (*gelu_backward)(const Matrix<const float>& x, const float* dout, long n, long first_row, long last_row,
+    void (*gelu_backward)(const Matrix<const float>& x, const float* dout, Index n, Index first_row, Index last_row,
                           const Matrix<float>& dx);
-    double (*sum_of_squares)(const float* x, long n);
-    void (*adamw)(const AdamWRates&, const float* grad, long n, float* param, float* exp_avg, float* exp_avg_sq);
+    double (*sum_of_squares)(const float* x, Index n);
+    void (*adamw)(const AdamWRates&, const float* grad, Index n, float* param, float* exp_avg, float* exp_avg_sq);
 };
 
 // The kernels of the instruction set that kernels_of(limit) takes; null if there are none. Those of Bf16 need

@@ -13,14 +13,14 @@ namespace electra_fast::cpu {
 namespace {
 
 // Rows of a task that draws bits or goes through LayerNorm. Gradients are sums of their sums, which is more exact.
-constexpr long kNormRows = 16;
-constexpr long kMostSize = 1L << 20;
+constexpr Index kNormRows = 16;
+constexpr Index kMostSize = Index{1} << 20;
 // Multiplications of a thread below which another one is not worth waking.
-constexpr long kThreadProducts = 1L << 21;
+constexpr Index kThreadProducts = Index{1} << 21;
 
 }  // namespace
 
-void check_size(const char* name, long size, long operand) {
+void check_size(const char* name, Index size, Index operand) {
     if (size < 1 || size > kMostSize)
         throw std::invalid_argument(std::string(name) + " must be from 1 to " + std::to_string(kMostSize) + ", got " +
                                     std::to_string(size));
@@ -28,8 +28,8 @@ void check_size(const char* name, long size, long operand) {
         throw std::invalid_argument(std::string(name) + " must be even for bfloat16, got " + std::to_string(size));
 }
 
-int useful_threads(int n_threads, long n_products) {
-    return static_cast<int>(std::clamp(n_products / kThreadProducts, 1L, std::max<long>(n_threads, 1)));
+int useful_threads(int n_threads, Index n_products) {
+    return static_cast<int>(std::clamp(n_products / kThreadProducts, Index{1}, std::max<Index>(n_threads, 1)));
 }
 
 void Layout::place(std::byte* memory) const {
@@ -60,29 +60,29 @@ Borrowed::Borrowed(const Layout& layout) : pages_(spare().take()) {
 Borrowed::~Borrowed() { spare().give_back(std::move(pages_)); }
 
 template <typename T>
-long n_tasks(const BlockKernels<T>& kernels, const BlockProduct<T>& product, long n_rows) {
+Index n_tasks(const BlockKernels<T>& kernels, const BlockProduct<T>& product, Index n_rows) {
     return ceil_div(product.n, kernels.panel) * ceil_div(n_rows, kernels.task_rows);
 }
 
 template <typename T>
-void multiply(const BlockKernels<T>& kernels, const BlockProduct<T>& product, long n_rows, long task, float* scratch) {
-    const long n_blocks = ceil_div(n_rows, kernels.task_rows), first = task % n_blocks * kernels.task_rows;
+void multiply(const BlockKernels<T>& kernels, const BlockProduct<T>& product, Index n_rows, Index task, float* scratch) {
+    const Index n_blocks = ceil_div(n_rows, kernels.task_rows), first = task % n_blocks * kernels.task_rows;
     kernels.multiply(product, first, std::min(first + kernels.task_rows, n_rows), task / n_blocks, scratch);
 }
 
 template <typename T>
-static long column_panels(const BlockKernels<T>& kernels, const WeightGradient<T>& gradient) {
+static Index column_panels(const BlockKernels<T>& kernels, const WeightGradient<T>& gradient) {
     return gradient.out ? ceil_div(gradient.k, kernels.panel) : gradient.bias ? 1 : 0;
 }
 
 template <typename T>
-long n_tasks(const BlockKernels<T>& kernels, const WeightGradient<T>& gradient) {
+Index n_tasks(const BlockKernels<T>& kernels, const WeightGradient<T>& gradient) {
     return ceil_div(gradient.n, kernels.panel) * column_panels(kernels, gradient);
 }
 
 template <typename T>
-void add_up(const BlockKernels<T>& kernels, const WeightGradient<T>& gradient, long task, float* scratch) {
-    const long n_columns = column_panels(kernels, gradient);
+void add_up(const BlockKernels<T>& kernels, const WeightGradient<T>& gradient, Index task, float* scratch) {
+    const Index n_columns = column_panels(kernels, gradient);
     kernels.weight_gradient(gradient, task / n_columns, task % n_columns, scratch);
 }
 
@@ -94,20 +94,20 @@ OutputForward<T>::OutputForward(const BlockKernels<T>& kernels, const Output<T>&
 }
 
 template <typename T>
-long OutputForward<T>::n_norms() const { return ceil_div(output_.n_tokens, kNormRows); }
+Index OutputForward<T>::n_norms() const { return ceil_div(output_.n_tokens, kNormRows); }
 
 template <typename T>
-long OutputForward<T>::n_preparations() const {
+Index OutputForward<T>::n_preparations() const {
     return ceil_div(output_.n, kernels_.panel) + (output_.dropout.threshold ? n_norms() : 0);
 }
 
 template <typename T>
-void OutputForward<T>::prepare(long task) const {
-    const bool is_panel = take(task, ceil_div(output_.n, kernels_.panel), [&](long i) {
+void OutputForward<T>::prepare(Index task) const {
+    const bool is_panel = take(task, ceil_div(output_.n, kernels_.panel), [&](Index i) {
         kernels_.pack_transposed(output_.weight, output_.n, output_.k, i, packed_ + i * kernels_.panel * output_.k);
     });
     if (is_panel) return;
-    for (long row = task * kNormRows; row < std::min((task + 1) * kNormRows, output_.n_tokens); ++row)
+    for (Index row = task * kNormRows; row < std::min((task + 1) * kNormRows, output_.n_tokens); ++row)
         kernels_.draw_bits(output_.dropout, static_cast<std::uint32_t>(output_.tokens ? output_.tokens[row] : row), 0,
                            output_.n, bits_ + row * bits_stride_);
 }
@@ -130,7 +130,7 @@ BlockProduct<T> OutputForward<T>::product(const Matrix<const T>& input, const T*
 }
 
 template <typename T>
-void OutputForward<T>::norm(long task, const Matrix<T>& sums, T* out, float* statistics) const {
+void OutputForward<T>::norm(Index task, const Matrix<T>& sums, T* out, float* statistics) const {
     const auto& [weight, bias] = output_.norm;
     kernels_.norm({sums, weight, bias, output_.eps, output_.n, output_.n_tokens, out, statistics},
                   task * kNormRows, std::min((task + 1) * kNormRows, output_.n_tokens));
@@ -148,15 +148,15 @@ OutputBackward<T>::OutputBackward(
 }
 
 template <typename T>
-long OutputBackward<T>::n_norms() const { return ceil_div(output_.n_tokens, kNormRows); }
+Index OutputBackward<T>::n_norms() const { return ceil_div(output_.n_tokens, kNormRows); }
 
 template <typename T>
-long OutputBackward<T>::n_preparations() const { return ceil_div(output_.k, kernels_.panel) + n_norms(); }
+Index OutputBackward<T>::n_preparations() const { return ceil_div(output_.k, kernels_.panel) + n_norms(); }
 
 template <typename T>
 void OutputBackward<T>::prepare(
-    long task, const T* dout, const Matrix<const T>& sums, const float* statistics, int rank) const {
-    const bool is_panel = take(task, ceil_div(output_.k, kernels_.panel), [&](long i) {
+    Index task, const T* dout, const Matrix<const T>& sums, const float* statistics, int rank) const {
+    const bool is_panel = take(task, ceil_div(output_.k, kernels_.panel), [&](Index i) {
         kernels_.pack(output_.weight, output_.n, output_.k, i, packed_ + i * kernels_.panel * output_.n);
     });
     if (is_panel) return;
@@ -189,15 +189,15 @@ void OutputBackward<T>::add_norms(T* weight, T* bias) const {
 }
 
 template <typename T>
-void add_partials(const float* partials, long n_tasks, long n, T* weight, T* bias) {
-    constexpr long kColumns = 64;
-    for (const auto& [to, first] : {std::pair(weight, 0L), std::pair(bias, n)}) {
+void add_partials(const float* partials, Index n_tasks, Index n, T* weight, T* bias) {
+    constexpr Index kColumns = 64;
+    for (const auto& [to, first] : {std::pair(weight, Index{0}), std::pair(bias, n)}) {
         if (!to) continue;
-        for (long begin = 0; begin < n; begin += kColumns) {
-            const long length = std::min(kColumns, n - begin);
+        for (Index begin = 0; begin < n; begin += kColumns) {
+            const Index length = std::min(kColumns, n - begin);
             float sums[kColumns] = {};
-            for (long task = 0; task < n_tasks; ++task)
-                for (long i = 0; i < length; ++i) sums[i] += partials[2 * task * n + first + begin + i];
+            for (Index task = 0; task < n_tasks; ++task)
+                for (Index i = 0; i < length; ++i) sums[i] += partials[2 * task * n + first + begin + i];
             std::transform(sums, sums + length, to + begin, [](float x) { return T(x); });
         }
     }
@@ -227,11 +227,11 @@ const BlockKernels<Bf16>* block_kernels_of<Bf16>(std::string_view limit) {
 }
 
 #define INSTANTIATE(T)                                                                  \
-    template long n_tasks(const BlockKernels<T>&, const BlockProduct<T>&, long);        \
-    template void multiply(const BlockKernels<T>&, const BlockProduct<T>&, long, long, float*); \
-    template long n_tasks(const BlockKernels<T>&, const WeightGradient<T>&);            \
-    template void add_up(const BlockKernels<T>&, const WeightGradient<T>&, long, float*); \
-    template void add_partials(const float*, long, long, T*, T*);                       \
+    template Index n_tasks(const BlockKernels<T>&, const BlockProduct<T>&, Index);        \
+    template void multiply(const BlockKernels<T>&, const BlockProduct<T>&, Index, Index, float*); \
+    template Index n_tasks(const BlockKernels<T>&, const WeightGradient<T>&);            \
+    template void add_up(const BlockKernels<T>&, const WeightGradient<T>&, Index, float*); \
+    template void add_partials(const float*, Index, Index, T*, T*);                       \
     template class OutputForward<T>;                                                    \
     template class OutputBackward<T>;
 INSTANTIATE(float)

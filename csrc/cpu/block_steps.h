@@ -7,56 +7,57 @@
 #include <vector>
 
 #include "cpu/blocks.h"
+#include "cpu/index.h"
 #include "cpu/phases.h"
 #include "pages.h"
 
 namespace electra_fast::cpu {
 
-inline long ceil_div(long a, long b) { return (a + b - 1) / b; }
+inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
 // Throws std::invalid_argument unless the size is from 1 to a million, and a multiple of `operand`: products of two
 // sizes, and of one and a number of tokens, are then far from overflowing.
-void check_size(const char* name, long size, long operand);
+void check_size(const char* name, Index size, Index operand);
 
 // The number of threads worth waking for so many multiplications, of n_threads.
-int useful_threads(int n_threads, long n_products);
+int useful_threads(int n_threads, Index n_products);
 
 // Pieces of memory begin at multiples of so many bytes.
-constexpr long kPiece = 64;
+constexpr Index kPiece = 64;
 
 // Places of a call's numbers, counted first and then given memory in one piece.
 class Layout {
 public:
-    explicit Layout(long panel) : panel_(panel) {}
+    explicit Layout(Index panel) : panel_(panel) {}
 
     template <typename T>
-    void add(T** to, long n) {
+    void add(T** to, Index n) {
         const auto set = [](void* place, std::byte* memory) {
             *static_cast<T**>(place) = reinterpret_cast<T*>(memory);
         };
         places_.push_back({to, set, size_});
-        size_ += ceil_div(n * static_cast<long>(sizeof(T)), kPiece) * kPiece;
+        size_ += ceil_div(n * static_cast<Index>(sizeof(T)), kPiece) * kPiece;
     }
     // Adds a matrix [rows, columns] in panels.
     template <typename T>
-    void add(Matrix<T>* to, long rows, long columns) {
+    void add(Matrix<T>* to, Index rows, Index columns) {
         to->row_stride = panel_;
         to->panel_stride = rows * panel_;
         add(&to->data, padded(columns) * rows);
     }
-    long padded(long columns) const { return ceil_div(columns, panel_) * panel_; }
+    Index padded(Index columns) const { return ceil_div(columns, panel_) * panel_; }
     // Bytes of all.
-    long size() const { return size_; }
+    Index size() const { return size_; }
     void place(std::byte* memory) const;
 
 private:
     struct Place {
         void* to;
         void (*set)(void* to, std::byte* memory);
-        long offset;
+        Index offset;
     };
-    const long panel_;
-    long size_ = 0;
+    const Index panel_;
+    Index size_ = 0;
     std::vector<Place> places_;
 };
 
@@ -77,7 +78,7 @@ private:
 // One kind of task in a phase that has several: takes the phase's task if it is one of this kind's n, else makes it
 // count from the next kind's first one.
 template <typename F>
-bool take(long& task, long n, const F& f) {
+bool take(Index& task, Index n, const F& f) {
     if (task >= n) {
         task -= n;
         return false;
@@ -88,33 +89,33 @@ bool take(long& task, long n, const F& f) {
 
 // A matrix of torch's.
 template <typename T>
-Matrix<T> in_rows(T* data, long columns, long panel) { return {data, columns, panel}; }
+Matrix<T> in_rows(T* data, Index columns, Index panel) { return {data, columns, panel}; }
 
 // A task of a product is a panel of columns by some rows; neighbours share the panel.
 template <typename T>
-long n_tasks(const BlockKernels<T>& kernels, const BlockProduct<T>& product, long n_rows);
+Index n_tasks(const BlockKernels<T>& kernels, const BlockProduct<T>& product, Index n_rows);
 template <typename T>
-void multiply(const BlockKernels<T>& kernels, const BlockProduct<T>& product, long n_rows, long task, float* scratch);
+void multiply(const BlockKernels<T>& kernels, const BlockProduct<T>& product, Index n_rows, Index task, float* scratch);
 
 // A task of a weight's gradient is a panel of its rows by one of its columns.
 template <typename T>
-long n_tasks(const BlockKernels<T>& kernels, const WeightGradient<T>& gradient);
+Index n_tasks(const BlockKernels<T>& kernels, const WeightGradient<T>& gradient);
 template <typename T>
-void add_up(const BlockKernels<T>& kernels, const WeightGradient<T>& gradient, long task, float* scratch);
+void add_up(const BlockKernels<T>& kernels, const WeightGradient<T>& gradient, Index task, float* scratch);
 
 // Adds up parts of the gradients of a LayerNorm's parameters, [tasks, 2, n], where they are wanted.
 template <typename T>
-void add_partials(const float* partials, long n_tasks, long n, T* weight, T* bias);
+void add_partials(const float* partials, Index n_tasks, Index n, T* weight, T* bias);
 
 // The parameters of a block's second part.
 template <typename T>
 struct Output {
-    long n_tokens, k, n;
+    Index n_tokens, k, n;
     const T *weight, *bias;
     NormParameters<T> norm;
     float eps;
     Dropout dropout;
-    const long* tokens = nullptr;  // the row of dropout's bits for each row; null: the row itself
+    const Index* tokens = nullptr;  // the row of dropout's bits for each row; null: the row itself
 };
 
 template <typename T>
@@ -123,17 +124,17 @@ public:
     OutputForward(const BlockKernels<T>& kernels, const Output<T>& output, Layout& layout);
 
     // The first phase, together with what comes before the product: packs the weight, draws bits.
-    long n_preparations() const;
-    void prepare(long task) const;
+    Index n_preparations() const;
+    void prepare(Index task) const;
 
     BlockProduct<T> product(const Matrix<const T>& input, const T* x, const Matrix<T>& sums) const;
-    long n_norms() const;
-    void norm(long task, const Matrix<T>& sums, T* out, float* statistics) const;
+    Index n_norms() const;
+    void norm(Index task, const Matrix<T>& sums, T* out, float* statistics) const;
 
 private:
     const BlockKernels<T>& kernels_;
     const Output<T> output_;
-    const long bits_stride_;
+    const Index bits_stride_;
     T* packed_ = nullptr;
     std::uint8_t* bits_ = nullptr;
 };
@@ -144,8 +145,8 @@ public:
     OutputBackward(const BlockKernels<T>& kernels, const Output<T>& output, int n_threads, Layout& layout);
 
     // The first phase: packs the weight, and computes the gradients of the sums and of what dropout left of them.
-    long n_preparations() const;
-    void prepare(long task, const T* dout, const Matrix<const T>& sums, const float* statistics, int rank) const;
+    Index n_preparations() const;
+    void prepare(Index task, const T* dout, const Matrix<const T>& sums, const float* statistics, int rank) const;
 
     // The product that gives the gradient of the input; the caller adds where it goes.
     BlockProduct<T> product() const;
@@ -156,11 +157,11 @@ public:
 
 private:
     const Matrix<T>& dbranch() const { return output_.dropout.threshold ? dbranch_ : dsums_; }
-    long n_norms() const;
+    Index n_norms() const;
 
     const BlockKernels<T>& kernels_;
     const Output<T> output_;
-    const long bits_stride_;
+    const Index bits_stride_;
     T* packed_ = nullptr;
     float* partials_ = nullptr;
     std::uint8_t* bits_ = nullptr;

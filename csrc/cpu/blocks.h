@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "cpu/block_kernels.h"
+#include "cpu/index.h"
 
 namespace electra_fast::cpu {
 
@@ -35,7 +36,7 @@ struct Call {
 
 template <typename T>
 struct AttentionBlock {
-    long n_tokens, hidden, heads;
+    Index n_tokens, hidden, heads;
     std::vector<std::int32_t> starts;  // of sequences; rises from 0 to n_tokens
     bool causal;
     const T* x;                        // [n_tokens, hidden]
@@ -43,15 +44,15 @@ struct AttentionBlock {
     NormParameters<T> norm;
     float eps;
     Dropout attention_dropout, output_dropout;
-    std::optional<std::vector<long>> read = {};  // the tokens whose results are computed, in this order; none: all
+    std::optional<std::vector<Index>> read = {};  // the tokens whose results are computed, in this order; none: all
 
     // Rows of the result.
-    long n_rows() const { return read ? static_cast<long>(read->size()) : n_tokens; }
+    Index n_rows() const { return read ? static_cast<Index>(read->size()) : n_tokens; }
 };
 
 template <typename T>
 struct FeedForwardBlock {
-    long n_tokens, hidden, inner;
+    Index n_tokens, hidden, inner;
     const T* x;
     std::array<const T*, 2> weights, biases;  // of the inner layer and of the output
     NormParameters<T> norm;
@@ -70,9 +71,9 @@ struct BlockGradients {
 // Numbers per token that a forward saves, and of an attention_block per row of its result too; it takes the room of one
 // token and one row more. They depend on the sizes alone.
 template <typename T>
-std::pair<long, long> saved_columns(const BlockKernels<T>& kernels, AttentionBlock<T> block);
+std::pair<Index, Index> saved_columns(const BlockKernels<T>& kernels, AttentionBlock<T> block);
 template <typename T>
-long saved_columns(const BlockKernels<T>& kernels, FeedForwardBlock<T> block);
+Index saved_columns(const BlockKernels<T>& kernels, FeedForwardBlock<T> block);
 
 // Throw std::invalid_argument for sizes or starts that cannot be, std::out_of_range for a token to read that is none, and
 // std::bad_alloc. Return false, with the results undone, once the call was to stop. `saved` is null if no backward

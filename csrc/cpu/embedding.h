@@ -4,13 +4,14 @@
 #pragma once
 
 #include "cpu/blocks.h"
+#include "cpu/index.h"
 #include "cpu/tokens.h"
 
 namespace electra_fast::cpu {
 
 struct Embedding {
     Tokens tokens;
-    long width;
+    Index width;
     NormParameters<float> norm;
     float eps;
     Dropout dropout;

@@ -17,36 +17,36 @@ namespace {
 
 // Size of the block of rows that meets one panel of weights after the other, in bytes and in rows: it stays in a core's
 // L2 cache.
-constexpr long kBlockBytes = 512 << 10;
-constexpr long kMostBlockRows = 96;
+constexpr Index kBlockBytes = 512 << 10;
+constexpr Index kMostBlockRows = 96;
 // Tokens per thread that go through all layers together: enough to read weights rarely, few enough to stay in cache.
-constexpr long kChunkTokens = 256;
+constexpr Index kChunkTokens = 256;
 // Multiplications below which another thread is not worth starting; they take some tens of microseconds.
-constexpr long kThreadProducts = 4 << 20;
+constexpr Index kThreadProducts = 4 << 20;
 
 // Multiplications of attention after which a thread looks whether the call is to stop: some hundredths of a second.
-constexpr long kTaskProducts = 1L << 28;
+constexpr Index kTaskProducts = Index{1} << 28;
 // Tiles of a product after which it does.
-constexpr long kTilesPerLook = 64;
+constexpr Index kTilesPerLook = 64;
 // The largest size of a model: products of two sizes, and of one and a number of tokens, are far from overflowing.
-constexpr long kMostSize = 1L << 20;
+constexpr Index kMostSize = Index{1} << 20;
 // Terms of a sum of products of two bytes that 32 bits can hold.
-constexpr long kMostByteTerms = (1L << 31) / (255 * 127);
+constexpr Index kMostByteTerms = (Index{1} << 31) / (255 * 127);
 
-long round_up(long n, long step) { return (n + step - 1) / step * step; }
+Index round_up(Index n, Index step) { return (n + step - 1) / step * step; }
 
 // Floats from row to row of a matrix of n columns. Rows a multiple of 4 KB apart would compete for a few cache sets.
-long row_size(long n, long panel) { return round_up(n, panel) + 16; }
+Index row_size(Index n, Index panel) { return round_up(n, panel) + 16; }
 
 // A thread's part of n pieces.
 struct Share {
-    Share(long n, int rank, int n_threads) : first(n * rank / n_threads), last(n * (rank + 1) / n_threads) {}
-    long first, last;
+    Share(Index n, int rank, int n_threads) : first(n * rank / n_threads), last(n * (rank + 1) / n_threads) {}
+    Index first, last;
 };
 
 // Throws unless the parts are a weight [n, k] together.
-void check_parts(const char* name, const LinearParts& parts, long n, long k) {
-    const long rows = std::accumulate(parts.rows.begin(), parts.rows.end(), 0L);
+void check_parts(const char* name, const LinearParts& parts, Index n, Index k) {
+    const Index rows = std::accumulate(parts.rows.begin(), parts.rows.end(), Index{0});
     if (rows != n || parts.k != k)
         throw std::invalid_argument(std::string(name) + " must have the shape [" + std::to_string(n) + ", " +
                                     std::to_string(k) + "], got [" + std::to_string(rows) + ", " +
@@ -58,7 +58,7 @@ void check_parts(const char* name, const LinearParts& parts, long n, long k) {
 // The memory that a chunk is computed in. It is kept from layer to layer and call to call: fresh pages cost time.
 class Workspace {
 public:
-    Workspace(const Kernels& kernels, const Sizes& sizes, long n_tokens, long longest, int n_threads)
+    Workspace(const Kernels& kernels, const Sizes& sizes, Index n_tokens, Index longest, int n_threads)
         : capacity(n_tokens),
           longest(longest),
           n_threads(n_threads),
@@ -72,7 +72,7 @@ public:
                                    3 * hidden_stride + qkv_stride + inner_stride + codes_stride / 4 + 2)) +
                   size_product(static_cast<std::size_t>(n_threads), static_cast<std::size_t>(scratch_size)) + 64) {
         float* next = memory_.data();
-        const auto take = [&](long n) { return std::exchange(next, next + n); };
+        const auto take = [&](Index n) { return std::exchange(next, next + n); };
         hidden = take(n_tokens * hidden_stride);
         summed = take(n_tokens * hidden_stride);
         attended = take(n_tokens * hidden_stride);
@@ -84,9 +84,9 @@ public:
         codes = reinterpret_cast<std::uint8_t*>(take(n_tokens * codes_stride / 4));
     }
 
-    const long capacity, longest;
+    const Index capacity, longest;
     const int n_threads;
-    const long hidden_stride, qkv_stride, inner_stride, codes_stride, scratch_size;
+    const Index hidden_stride, qkv_stride, inner_stride, codes_stride, scratch_size;
     float *hidden, *summed, *attended, *qkv, *inner, *scratch, *row_scale;
     std::int32_t* row_zero;
     std::uint8_t* codes;
@@ -100,7 +100,7 @@ struct Encoder::Step {
     const Batch& batch;
     const Chunk& chunk;
     Workspace& space;
-    std::atomic<long>& next_head;
+    std::atomic<Index>& next_head;
     Barrier& barrier;
     Stop& stop;
     int rank, n_threads;
@@ -183,23 +183,23 @@ std::unique_ptr<float[]> Encoder::look_up(const Tokens& tokens) const {
     const auto width = static_cast<std::size_t>(sizes_.embedding);
     // Not set to zero: every number is written.
     std::unique_ptr<float[]> sums(new float[size_product(static_cast<std::size_t>(tokens.n_tokens), width)]);
-    for (long token = 0; token < tokens.n_tokens; ++token)
+    for (Index token = 0; token < tokens.n_tokens; ++token)
         tokens.add_up(token, width, sums.get() + static_cast<std::size_t>(token) * width);
     return sums;
 }
 
 std::vector<Encoder::Chunk> Encoder::chunks_of(const Batch& batch, int n_threads) const {
     std::vector<Chunk> chunks;
-    const long most = kChunkTokens * std::max(n_threads, 2);
-    const long n_chunks = std::max(1L, (batch.n_tokens + most - 1) / most);
-    const long size = (batch.n_tokens + n_chunks - 1) / n_chunks;
+    const Index most = kChunkTokens * std::max(n_threads, 2);
+    const Index n_chunks = std::max(Index{1}, (batch.n_tokens + most - 1) / most);
+    const Index size = (batch.n_tokens + n_chunks - 1) / n_chunks;
     for (std::size_t i = 0; i + 1 < batch.starts.size(); ++i) {
-        const long length = batch.starts[i + 1] - batch.starts[i];
+        const Index length = batch.starts[i + 1] - batch.starts[i];
         if (length == 0) continue;  // between two chunks, or in one that has tokens: no chunk is empty
         if (chunks.empty() || chunks.back().n_tokens + length / 2 > size)
-            chunks.push_back({static_cast<long>(i), 0, batch.starts[i], 0, 0});
+            chunks.push_back({static_cast<Index>(i), 0, batch.starts[i], 0, 0});
         Chunk& chunk = chunks.back();
-        chunk.n_sequences = static_cast<long>(i) + 1 - chunk.first_sequence;
+        chunk.n_sequences = static_cast<Index>(i) + 1 - chunk.first_sequence;
         chunk.n_tokens += length;
         chunk.longest = std::max(chunk.longest, length);
     }
@@ -208,7 +208,7 @@ std::vector<Encoder::Chunk> Encoder::chunks_of(const Batch& batch, int n_threads
 
 // Returns a workspace with at least this much room. A new one also has all the room of the one that it replaces: calls
 // that take turns do not take memory from the system again and again.
-std::unique_ptr<Workspace> Encoder::take_workspace(long n_tokens, long longest, int n_threads) const {
+std::unique_ptr<Workspace> Encoder::take_workspace(Index n_tokens, Index longest, int n_threads) const {
     std::unique_ptr<Workspace> space = spare_.take();
     if (space) {
         if (space->capacity >= n_tokens && space->longest >= longest && space->n_threads >= n_threads) return space;
@@ -228,13 +228,13 @@ bool Encoder::run(
                             static_cast<double>(sizes_.hidden * (4 * sizes_.hidden + 2 * sizes_.intermediate));
     n_threads = static_cast<int>(std::clamp(1 + products / kThreadProducts, 1.0, std::max(1.0, n_threads * 1.0)));
     const std::vector<Chunk> chunks = chunks_of(batch, n_threads);
-    long n_tokens = 0, longest = 1;
+    Index n_tokens = 0, longest = 1;
     for (const Chunk& chunk : chunks) {
         n_tokens = std::max(n_tokens, chunk.n_tokens);
         longest = std::max(longest, chunk.longest);
     }
     std::unique_ptr<Workspace> space = take_workspace(n_tokens, longest, n_threads);
-    std::atomic<long> next_head{0};
+    std::atomic<Index> next_head{0};
     Barrier barrier;
     Stop stop(wants_stop);
     run_team(n_threads, [&](int rank, int size) {
@@ -249,9 +249,9 @@ bool Encoder::embed(const Step& step) const {
     Workspace& space = step.space;
     const Batch& batch = step.batch;
     const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
-    const long width = batch.is_embedded ? sizes_.hidden : sizes_.embedding;
+    const Index width = batch.is_embedded ? sizes_.hidden : sizes_.embedding;
     float* const to = projection_ && !batch.is_embedded ? space.summed : space.hidden;
-    for (long row = rows.first; row < rows.last; ++row) {
+    for (Index row = rows.first; row < rows.last; ++row) {
         const float* const from = batch.values + (step.chunk.first_token + row) * width;
         float* const x = to + row * space.hidden_stride;
         if (batch.is_embedded) {
@@ -269,13 +269,13 @@ bool Encoder::embed(const Step& step) const {
     product.a_stride = space.hidden_stride;
     projection_->complete(product);
     const Share tiles(projection_->n_panels(), step.rank, step.n_threads);
-    for (long panel = tiles.first; panel < tiles.last; ++panel) kernels_.multiply(product, 0, step.chunk.n_tokens, panel);
+    for (Index panel = tiles.first; panel < tiles.last; ++panel) kernels_.multiply(product, 0, step.chunk.n_tokens, panel);
     return step.wait_for_all();
 }
 
 void Encoder::attend(const Step& step) const {
     Workspace& space = step.space;
-    const long head_size = sizes_.hidden / sizes_.heads;
+    const Index head_size = sizes_.hidden / sizes_.heads;
     AttentionHead head{};
     head.qkv_stride = space.qkv_stride;
     head.keys_offset = sizes_.hidden;
@@ -286,16 +286,16 @@ void Encoder::attend(const Step& step) const {
     head.causal = step.batch.causal;
     // A task is one head of a sequence, or a part of one if there are too few heads to keep all threads busy, or if a
     // head takes long.
-    const long n_heads = step.chunk.n_sequences * sizes_.heads, longest = step.chunk.longest;
-    const long n_parts = std::max({1L, std::min(4L * step.n_threads / n_heads, longest / 32),
+    const Index n_heads = step.chunk.n_sequences * sizes_.heads, longest = step.chunk.longest;
+    const Index n_parts = std::max({Index{1}, std::min(Index{4} * step.n_threads / n_heads, longest / 32),
                                    std::min(longest, longest * longest / (kTaskProducts / head_size + 1))});
     for (;;) {
-        const long task = step.next_head.fetch_add(1, std::memory_order_relaxed);
+        const Index task = step.next_head.fetch_add(1, std::memory_order_relaxed);
         if (task >= n_heads * n_parts || step.looks_at_stop()) return;
-        const long part = task % n_parts, number = task / n_parts;
-        const long sequence = step.chunk.first_sequence + number / sizes_.heads, column = number % sizes_.heads * head_size;
+        const Index part = task % n_parts, number = task / n_parts;
+        const Index sequence = step.chunk.first_sequence + number / sizes_.heads, column = number % sizes_.heads * head_size;
         const std::int32_t* const starts = step.batch.starts.data() + sequence;
-        const long start = starts[0] - step.chunk.first_token;
+        const Index start = starts[0] - step.chunk.first_token;
         head.length = starts[1] - starts[0];
         head.first_query = head.length * part / n_parts;
         head.last_query = head.length * (part + 1) / n_parts;
@@ -308,15 +308,15 @@ void Encoder::attend(const Step& step) const {
 
 // product.c = ending(a W' + bias) for all rows of the chunk.
 bool Encoder::multiply(
-    const Step& step, const PackedLinear& linear, Product product, const float* a, long a_stride, long k) const {
+    const Step& step, const PackedLinear& linear, Product product, const float* a, Index a_stride, Index k) const {
     Workspace& space = step.space;
-    const long n_rows = step.chunk.n_tokens;
+    const Index n_rows = step.chunk.n_tokens;
     linear.complete(product);
     product.a = a;
     product.a_stride = a_stride;
     if (in_bytes_) {
         const Share rows(n_rows, step.rank, step.n_threads);
-        for (long row = rows.first; row < rows.last; ++row)
+        for (Index row = rows.first; row < rows.last; ++row)
             kernels_.bytes.quantize(a + row * a_stride, k, space.codes + row * space.codes_stride, space.row_scale + row,
                                     space.row_zero + row);
         if (!step.wait_for_all()) return false;
@@ -325,33 +325,33 @@ bool Encoder::multiply(
         product.row_scale = space.row_scale;
         product.row_zero = space.row_zero;
     }
-    const long row_bytes = product.k * (in_bytes_ ? kernels_.bytes.code_size : 4);
-    const long most = std::clamp(kBlockBytes / row_bytes / kernels_.tile_rows * kernels_.tile_rows, kernels_.tile_rows,
+    const Index row_bytes = product.k * (in_bytes_ ? kernels_.bytes.code_size : 4);
+    const Index most = std::clamp(kBlockBytes / row_bytes / kernels_.tile_rows * kernels_.tile_rows, kernels_.tile_rows,
                                  kMostBlockRows);
-    const long n_blocks = (n_rows + most - 1) / most;
-    const long block = round_up((n_rows + n_blocks - 1) / n_blocks, kernels_.tile_rows);
+    const Index n_blocks = (n_rows + most - 1) / most;
+    const Index block = round_up((n_rows + n_blocks - 1) / n_blocks, kernels_.tile_rows);
     // A thread takes neighbouring tiles, panel by panel, so that each weight comes from far memory once, to one thread.
-    const long n_panels = linear.n_panels();
+    const Index n_panels = linear.n_panels();
     const Share tiles(n_blocks * n_panels, step.rank, step.n_threads);
     const auto run = in_bytes_ ? kernels_.bytes.multiply : kernels_.multiply;
-    for (long tile = tiles.first; tile < tiles.last; ++tile) {
-        const long first = tile % n_blocks * block, last = std::min(first + block, n_rows);
+    for (Index tile = tiles.first; tile < tiles.last; ++tile) {
+        const Index first = tile % n_blocks * block, last = std::min(first + block, n_rows);
         if (first < last) run(product, first, last, tile / n_blocks);
         if ((tile - tiles.first) % kTilesPerLook == kTilesPerLook - 1 && step.looks_at_stop()) break;
     }
     return step.wait_for_all();
 }
 
-void Encoder::norm(const Step& step, const PackedNorm& norm, float* to, long to_stride) const {
+void Encoder::norm(const Step& step, const PackedNorm& norm, float* to, Index to_stride) const {
     Workspace& space = step.space;
     const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
-    for (long row = rows.first; row < rows.last; ++row)
+    for (Index row = rows.first; row < rows.last; ++row)
         kernels_.norm(space.summed + row * space.hidden_stride, norm.weight(), norm.bias(), sizes_.eps, sizes_.hidden,
                       to + row * to_stride);
 }
 
 // One layer, from space.hidden to `out`.
-bool Encoder::run_layer(const Step& step, const Layer& layer, float* out, long out_stride) const {
+bool Encoder::run_layer(const Step& step, const Layer& layer, float* out, Index out_stride) const {
     Workspace& space = step.space;
     Product to_qkv, to_sum, to_inner;
     to_qkv.c = space.qkv;
@@ -379,10 +379,10 @@ bool Encoder::run_layer(const Step& step, const Layer& layer, float* out, long o
 
 bool Encoder::run_chunk(const Step& step, float* out, float* states) const {
     Workspace& space = step.space;
-    const long width = sizes_.hidden, first = step.chunk.first_token, state_size = step.batch.n_tokens * width;
+    const Index width = sizes_.hidden, first = step.chunk.first_token, state_size = step.batch.n_tokens * width;
     const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
     const auto copy_hidden = [&](float* to) {
-        for (long row = rows.first; row < rows.last; ++row)
+        for (Index row = rows.first; row < rows.last; ++row)
             std::copy_n(space.hidden + row * space.hidden_stride, width, to + (first + row) * width);
     };
     if (!embed(step)) return false;
@@ -393,10 +393,10 @@ bool Encoder::run_chunk(const Step& step, float* out, float* states) const {
         if (!run_layer(step, layers_[i], is_last ? out + first * width : space.hidden,
                        is_last ? width : space.hidden_stride))
             return false;
-        if (states && !is_last) copy_hidden(states + static_cast<long>(i + 1) * state_size);
+        if (states && !is_last) copy_hidden(states + static_cast<Index>(i + 1) * state_size);
     }
     if (states)
-        for (long row = rows.first; row < rows.last; ++row)
+        for (Index row = rows.first; row < rows.last; ++row)
             std::copy_n(out + (first + row) * width, width, states + n_layers() * state_size + (first + row) * width);
     return true;
 }

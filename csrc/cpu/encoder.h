@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "cpu/index.h"
 #include "cpu/kernels.h"
 #include "cpu/team.h"
 #include "cpu/tokens.h"
@@ -16,7 +17,7 @@
 namespace electra_fast::cpu {
 
 struct Sizes {
-    long hidden, heads, intermediate, embedding;
+    Index hidden, heads, intermediate, embedding;
     float eps;
 };
 
@@ -35,7 +36,7 @@ struct EmbeddingWeights {
 // [T, embedding], or embedded already [T, hidden].
 struct Batch {
     std::vector<std::int32_t> starts;
-    long n_tokens;
+    Index n_tokens;
     const float* values;
     bool is_embedded;
     bool causal;
@@ -56,7 +57,7 @@ public:
     void add_layer(const LayerWeights& weights);
     // Whether all weights that were copied, which must still exist, are unchanged; see PackedLinear.
     bool is_current() const;
-    long n_layers() const { return static_cast<long>(layers_.size()); }
+    Index n_layers() const { return static_cast<Index>(layers_.size()); }
 
     // Adds up each token's rows of the three tables: [T, embedding]. Nothing else reads the tables, so they may change
     // once it has returned. Throws std::out_of_range for a token that is not in a table.
@@ -75,20 +76,20 @@ private:
     };
     // Some whole sequences of a batch that go through all layers before the next chunk does.
     struct Chunk {
-        long first_sequence, n_sequences, first_token, n_tokens, longest;
+        Index first_sequence, n_sequences, first_token, n_tokens, longest;
     };
     struct Step;
 
     void check(const Batch& batch) const;
     std::vector<Chunk> chunks_of(const Batch& batch, int n_threads) const;
-    std::unique_ptr<Workspace> take_workspace(long n_tokens, long longest, int n_threads) const;
+    std::unique_ptr<Workspace> take_workspace(Index n_tokens, Index longest, int n_threads) const;
     // The steps of a thread. Those that return bool wait for all threads, and return false where the call is to stop.
     bool embed(const Step& step) const;
     void attend(const Step& step) const;
     bool multiply(
-        const Step& step, const PackedLinear& linear, Product product, const float* a, long a_stride, long k) const;
-    void norm(const Step& step, const PackedNorm& norm, float* to, long to_stride) const;
-    bool run_layer(const Step& step, const Layer& layer, float* out, long out_stride) const;
+        const Step& step, const PackedLinear& linear, Product product, const float* a, Index a_stride, Index k) const;
+    void norm(const Step& step, const PackedNorm& norm, float* to, Index to_stride) const;
+    bool run_layer(const Step& step, const Layer& layer, float* out, Index out_stride) const;
     bool run_chunk(const Step& step, float* out, float* states) const;
 
     const Kernels& kernels_;

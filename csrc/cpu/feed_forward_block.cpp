@@ -7,7 +7,7 @@ namespace {
 // What a forward saves.
 template <typename T>
 struct Saved {
-    Saved(const FeedForwardBlock<T>& block, long panel) : layout(panel) {
+    Saved(const FeedForwardBlock<T>& block, Index panel) : layout(panel) {
         layout.add(&before_gelu, block.n_tokens, block.inner);
         layout.add(&sums, block.n_tokens, block.hidden);
         layout.add(&statistics, 2 * block.n_tokens);
@@ -34,7 +34,7 @@ void check(const FeedForwardBlock<T>& block) {
 }  // namespace
 
 template <typename T>
-long saved_columns(const BlockKernels<T>& kernels, FeedForwardBlock<T> block) {
+Index saved_columns(const BlockKernels<T>& kernels, FeedForwardBlock<T> block) {
     check(block);
     block.n_tokens = kPiece / sizeof(T);  // then no piece of memory needs filling up
     return Saved<T>(block, kernels.panel).layout.size() / kPiece;
@@ -44,9 +44,9 @@ template <typename T>
 bool forward(const Call<T>& call, const FeedForwardBlock<T>& block, T* out, T* saved_to) {
     check(block);
     const BlockKernels<T>& kernels = call.kernels;
-    const long panel = kernels.panel, n_tokens = block.n_tokens, hidden = block.hidden, inner = block.inner;
+    const Index panel = kernels.panel, n_tokens = block.n_tokens, hidden = block.hidden, inner = block.inner;
     const int n_threads = useful_threads(call.n_threads, 2 * n_tokens * hidden * inner);
-    const long inner_panels = ceil_div(inner, panel);
+    const Index inner_panels = ceil_div(inner, panel);
 
     Layout layout(panel);
     T* inner_packed;
@@ -75,15 +75,15 @@ bool forward(const Call<T>& call, const FeedForwardBlock<T>& block, T* out, T* s
 
     return run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
         float* const own = scratch + worker.rank * kernels.product_scratch;
-        worker.each(inner_panels + output.n_preparations(), [&](long task) {
-            take(task, inner_panels, [&](long i) {
+        worker.each(inner_panels + output.n_preparations(), [&](Index task) {
+            take(task, inner_panels, [&](Index i) {
                 kernels.pack_transposed(block.weights[0], inner, hidden, i, inner_packed + i * panel * hidden);
             }) || (output.prepare(task), true);
-        }) && worker.each(n_tasks(kernels, to_inner, n_tokens), [&](long task) {
+        }) && worker.each(n_tasks(kernels, to_inner, n_tokens), [&](Index task) {
             multiply(kernels, to_inner, n_tokens, task, own);
-        }) && worker.each(n_tasks(kernels, to_sums, n_tokens), [&](long task) {
+        }) && worker.each(n_tasks(kernels, to_sums, n_tokens), [&](Index task) {
             multiply(kernels, to_sums, n_tokens, task, own);
-        }) && worker.each(output.n_norms(), [&](long task) { output.norm(task, saved.sums, out, saved.statistics); });
+        }) && worker.each(output.n_norms(), [&](Index task) { output.norm(task, saved.sums, out, saved.statistics); });
     });
 }
 
@@ -92,9 +92,9 @@ bool backward(const Call<T>& call, const FeedForwardBlock<T>& block, const T* do
               const BlockGradients<T, 2>& gradients) {
     check(block);
     const BlockKernels<T>& kernels = call.kernels;
-    const long panel = kernels.panel, n_tokens = block.n_tokens, hidden = block.hidden, inner = block.inner;
+    const Index panel = kernels.panel, n_tokens = block.n_tokens, hidden = block.hidden, inner = block.inner;
     const int n_threads = useful_threads(call.n_threads, 4 * n_tokens * hidden * inner);
-    const long hidden_panels = ceil_div(hidden, panel);
+    const Index hidden_panels = ceil_div(hidden, panel);
 
     Layout layout(panel);
     T* inner_packed;
@@ -127,28 +127,28 @@ bool backward(const Call<T>& call, const FeedForwardBlock<T>& block, const T* do
     const WeightGradient<T> douter = output.weight_gradient(activated, gradients.weights[1], gradients.biases[1]);
     const WeightGradient<T> dinner_weight{dinner, in_rows(block.x, hidden, panel), n_tokens, inner, hidden,
                                        gradients.weights[0], gradients.biases[0]};
-    const long n_dx = gradients.x ? n_tasks(kernels, to_dx, n_tokens) : 0;
-    const long n_douter = n_tasks(kernels, douter), n_dinner = n_tasks(kernels, dinner_weight);
+    const Index n_dx = gradients.x ? n_tasks(kernels, to_dx, n_tokens) : 0;
+    const Index n_douter = n_tasks(kernels, douter), n_dinner = n_tasks(kernels, dinner_weight);
 
     return run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
         float* const own = scratch + worker.rank * kernels.product_scratch;
-        worker.each(hidden_panels + output.n_preparations(), [&](long task) {
-            take(task, hidden_panels, [&](long i) {
+        worker.each(hidden_panels + output.n_preparations(), [&](Index task) {
+            take(task, hidden_panels, [&](Index i) {
                 kernels.pack(block.weights[0], inner, hidden, i, inner_packed + i * panel * inner);
             }) || (output.prepare(task, dout, saved.sums, saved.statistics, worker.rank), true);
-        }) && worker.each(n_tasks(kernels, to_dinner, n_tokens), [&](long task) {
+        }) && worker.each(n_tasks(kernels, to_dinner, n_tokens), [&](Index task) {
             multiply(kernels, to_dinner, n_tokens, task, own);
-        }) && worker.each(n_douter + n_dinner + n_dx + 1, [&](long task) {
-            take(task, n_douter, [&](long i) { add_up(kernels, douter, i, own); }) ||
-                take(task, n_dinner, [&](long i) { add_up(kernels, dinner_weight, i, own); }) ||
-                take(task, n_dx, [&](long i) { multiply(kernels, to_dx, n_tokens, i, own); }) ||
+        }) && worker.each(n_douter + n_dinner + n_dx + 1, [&](Index task) {
+            take(task, n_douter, [&](Index i) { add_up(kernels, douter, i, own); }) ||
+                take(task, n_dinner, [&](Index i) { add_up(kernels, dinner_weight, i, own); }) ||
+                take(task, n_dx, [&](Index i) { multiply(kernels, to_dx, n_tokens, i, own); }) ||
                 (output.add_norms(gradients.norm_weight, gradients.norm_bias), true);
         });
     });
 }
 
 #define INSTANTIATE(T)                                                                   \
-    template long saved_columns(const BlockKernels<T>&, FeedForwardBlock<T>);                      \
+    template Index saved_columns(const BlockKernels<T>&, FeedForwardBlock<T>);                      \
     template bool forward(const Call<T>&, const FeedForwardBlock<T>&, T*, T*);                     \
     template bool backward(const Call<T>&, const FeedForwardBlock<T>&, const T*, const T*, const BlockGradients<T, 2>&);
 INSTANTIATE(float)

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "cpu/index.h"
+
 namespace electra_fast::cpu {
 
 enum class Ending { kNone, kGelu, kAdd };
@@ -15,13 +17,13 @@ enum class Ending { kNone, kGelu, kAdd };
 // bias. C has room for all columns of the panels.
 struct Product {
     const float* a = nullptr;  // [rows, k]
-    long a_stride = 0;
+    Index a_stride = 0;
     const float* weight = nullptr;
     const float* bias = nullptr;
     float* c = nullptr;  // [rows, n]
-    long c_stride = 0;
+    Index c_stride = 0;
     const float* added = nullptr;  // kAdd: [rows, n], c_stride apart
-    long k = 0;
+    Index k = 0;
     Ending ending = Ending::kNone;
 
     // A product in eight bits: row r of A is row_scale[r] (codes[r] - row_zero[r]) with codes of 256 numbers, column j of
@@ -38,36 +40,36 @@ struct Product {
 // The attention softmax(q k' scale) v of one head, for the queries first_query <= i < last_query of a sequence.
 struct AttentionHead {
     const float* qkv;                 // the head's queries in the sequence's first row
-    long qkv_stride;
-    long keys_offset, values_offset;  // distances from a row's queries
+    Index qkv_stride;
+    Index keys_offset, values_offset;  // distances from a row's queries
     float* out;                       // the head's columns in the sequence's first row of the result
-    long out_stride;
-    long length, head_size, first_query, last_query;
+    Index out_stride;
+    Index length, head_size, first_query, last_query;
     float scale;
     bool causal;
 };
 
 // Products in eight bits. Their sums are exact, so a product of the same numbers is the same with all instruction sets.
 struct ByteKernels {
-    long group;  // terms of a column that lie side by side in a panel
-    long code_size;  // bytes of a code of A
-    void (*multiply)(const Product&, long first_row, long last_row, long panel);
+    Index group;  // terms of a column that lie side by side in a panel
+    Index code_size;  // bytes of a code of A
+    void (*multiply)(const Product&, Index first_row, Index last_row, Index panel);
     // Converts n numbers to codes as in Product and fills them up to a multiple of `group` with the code that stands for
     // 0; may write 64 bytes more. The scale is NaN where x holds NaN or an infinite number.
-    void (*quantize)(const float* x, long n, std::uint8_t* codes, float* scale, std::int32_t* zero);
+    void (*quantize)(const float* x, Index n, std::uint8_t* codes, float* scale, std::int32_t* zero);
 };
 
 struct Kernels {
     const char* name;
-    long panel;  // columns of a panel of weights
-    long tile_rows;  // the number of rows of a tile is best a multiple of this
+    Index panel;  // columns of a panel of weights
+    Index tile_rows;  // the number of rows of a tile is best a multiple of this
 
-    void (*multiply)(const Product&, long first_row, long last_row, long panel);
+    void (*multiply)(const Product&, Index first_row, Index last_row, Index panel);
     // LayerNorm of n numbers; out may be x.
-    void (*norm)(const float* x, const float* weight, const float* bias, float eps, long n, float* out);
+    void (*norm)(const float* x, const float* weight, const float* bias, float eps, Index n, float* out);
     // Computes attention; `scratch` has room for attention_scratch(length, head_size) floats.
     void (*attend)(const AttentionHead&, float* scratch);
-    long (*attention_scratch)(long length, long head_size);
+    Index (*attention_scratch)(Index length, Index head_size);
     ByteKernels bytes;
 };
 

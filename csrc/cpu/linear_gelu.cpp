@@ -7,11 +7,11 @@ namespace electra_fast::cpu {
 namespace {
 
 // Rows of a task that goes through GELU's derivative.
-constexpr long kTaskRows = 16;
+constexpr Index kTaskRows = 16;
 
 // What a forward saves.
 struct Saved {
-    Saved(const LinearGelu& linear, long panel) : layout(panel) { layout.add(&before_gelu, linear.n_rows, linear.n); }
+    Saved(const LinearGelu& linear, Index panel) : layout(panel) { layout.add(&before_gelu, linear.n_rows, linear.n); }
     Saved(const Saved&) = delete;
 
     Layout layout;
@@ -34,9 +34,9 @@ LinearGeluForward::LinearGeluForward(const BlockKernels<float>& kernels, const L
     layout.add(&packed_, layout.padded(linear.n) * linear.k);
 }
 
-long LinearGeluForward::n_preparations() const { return ceil_div(linear_.n, kernels_.panel); }
+Index LinearGeluForward::n_preparations() const { return ceil_div(linear_.n, kernels_.panel); }
 
-void LinearGeluForward::prepare(long task) const {
+void LinearGeluForward::prepare(Index task) const {
     kernels_.pack_transposed(linear_.weight, linear_.n, linear_.k, task, packed_ + task * kernels_.panel * linear_.k);
 }
 
@@ -59,9 +59,9 @@ LinearGeluBackward::LinearGeluBackward(const BlockKernels<float>& kernels, const
     layout.add(&dbefore_, linear.n_rows, linear.n);
 }
 
-long LinearGeluBackward::n_preparations() const { return ceil_div(linear_.k, kernels_.panel); }
+Index LinearGeluBackward::n_preparations() const { return ceil_div(linear_.k, kernels_.panel); }
 
-void LinearGeluBackward::prepare(long task) const {
+void LinearGeluBackward::prepare(Index task) const {
     kernels_.pack(linear_.weight, linear_.n, linear_.k, task, packed_ + task * kernels_.panel * linear_.n);
 }
 
@@ -80,7 +80,7 @@ WeightGradient<float> LinearGeluBackward::weight_gradient(float* weight, float* 
     return {dbefore_, in_rows(linear_.x, linear_.k, kernels_.panel), linear_.n_rows, linear_.n, linear_.k, weight, bias};
 }
 
-long saved_columns(const BlockKernels<float>& kernels, const LinearGelu& linear) {
+Index saved_columns(const BlockKernels<float>& kernels, const LinearGelu& linear) {
     check(linear);
     return Layout(kernels.panel).padded(linear.n);
 }
@@ -102,9 +102,9 @@ bool forward(const Call<float>& call, const LinearGelu& linear, float* out, floa
 
     return run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
         float* const own = scratch + worker.rank * kernels.product_scratch;
-        worker.each(steps.n_preparations(), [&](long task) { steps.prepare(task); }) &&
+        worker.each(steps.n_preparations(), [&](Index task) { steps.prepare(task); }) &&
             worker.each(n_tasks(kernels, product, linear.n_rows),
-                        [&](long task) { multiply(kernels, product, linear.n_rows, task, own); });
+                        [&](Index task) { multiply(kernels, product, linear.n_rows, task, own); });
     });
 }
 
@@ -112,7 +112,7 @@ bool backward(const Call<float>& call, const LinearGelu& linear, const float* do
               const LinearGeluGradients& gradients) {
     check(linear);
     const BlockKernels<float>& kernels = call.kernels;
-    const long n_rows = linear.n_rows;
+    const Index n_rows = linear.n_rows;
     const int n_threads = threads_for(call, linear);
 
     Layout layout(kernels.panel);
@@ -125,17 +125,17 @@ bool backward(const Call<float>& call, const LinearGelu& linear, const float* do
 
     const BlockProduct<float> to_dx = steps.product(gradients.x);
     const WeightGradient<float> dweight = steps.weight_gradient(gradients.weight, gradients.bias);
-    const long n_dx = gradients.x ? n_tasks(kernels, to_dx, n_rows) : 0, n_dweight = n_tasks(kernels, dweight);
+    const Index n_dx = gradients.x ? n_tasks(kernels, to_dx, n_rows) : 0, n_dweight = n_tasks(kernels, dweight);
 
     return run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
         float* const own = scratch + worker.rank * kernels.product_scratch;
-        worker.each(steps.n_preparations() + ceil_div(n_rows, kTaskRows), [&](long task) {
-            take(task, steps.n_preparations(), [&](long i) { steps.prepare(i); }) ||
+        worker.each(steps.n_preparations() + ceil_div(n_rows, kTaskRows), [&](Index task) {
+            take(task, steps.n_preparations(), [&](Index i) { steps.prepare(i); }) ||
                 (kernels.gelu_backward(saved.before_gelu, dout, linear.n, task * kTaskRows,
                                        std::min((task + 1) * kTaskRows, n_rows), steps.dbefore()),
                  true);
-        }) && worker.each(n_dweight + n_dx, [&](long task) {
-            take(task, n_dweight, [&](long i) { add_up(kernels, dweight, i, own); }) ||
+        }) && worker.each(n_dweight + n_dx, [&](Index task) {
+            take(task, n_dweight, [&](Index i) { add_up(kernels, dweight, i, own); }) ||
                 (multiply(kernels, to_dx, n_rows, task, own), true);
         });
     });

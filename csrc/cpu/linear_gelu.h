@@ -3,11 +3,12 @@
 #pragma once
 
 #include "cpu/block_steps.h"
+#include "cpu/index.h"
 
 namespace electra_fast::cpu {
 
 struct LinearGelu {
-    long n_rows, k, n;
+    Index n_rows, k, n;
     const float* x;              // [n_rows, k]
     const float *weight, *bias;  // [n, k] and [n]
 };
@@ -18,7 +19,7 @@ struct LinearGeluGradients {
 };
 
 // Floats per row that a forward saves, what comes before GELU; it takes the room of one row more.
-long saved_columns(const BlockKernels<float>& kernels, const LinearGelu& linear);
+Index saved_columns(const BlockKernels<float>& kernels, const LinearGelu& linear);
 // As the functions of blocks.h; `out` and `dout` are [n_rows, n].
 bool forward(const Call<float>& call, const LinearGelu& linear, float* out, float* saved);
 bool backward(const Call<float>& call, const LinearGelu& linear, const float* dout, const float* saved,
@@ -29,8 +30,8 @@ class LinearGeluForward {
 public:
     LinearGeluForward(const BlockKernels<float>& kernels, const LinearGelu& linear, Layout& layout);
 
-    long n_preparations() const;
-    void prepare(long task) const;
+    Index n_preparations() const;
+    void prepare(Index task) const;
     BlockProduct<float> product(const Matrix<float>& before_gelu, const Matrix<float>& out) const;
 
 private:
@@ -45,8 +46,8 @@ class LinearGeluBackward {
 public:
     LinearGeluBackward(const BlockKernels<float>& kernels, const LinearGelu& linear, Layout& layout);
 
-    long n_preparations() const;
-    void prepare(long task) const;
+    Index n_preparations() const;
+    void prepare(Index task) const;
     const Matrix<float>& dbefore() const { return dbefore_; }
     BlockProduct<float> product(float* dx) const;
     WeightGradient<float> weight_gradient(float* weight, float* bias) const;

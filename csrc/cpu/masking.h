@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu/index.h"
+
 namespace electra_fast::cpu {
 
 struct Masking {
-    long n_tokens, n_slots;
+    Index n_tokens, n_slots;
     std::vector<std::int32_t> starts;  // of sequences; rises from 0 to n_tokens
     const std::int64_t* ids;
     const bool* candidates;
@@ -28,7 +30,7 @@ struct Masked {
 void mask_tokens(const Masking& masking, const Masked& to);
 
 // Throws std::out_of_range for a position that is none. All are [n_tokens] or [n_slots].
-void place_samples(long n_tokens, const std::int64_t* ids, long n_slots, const std::int64_t* positions,
+void place_samples(Index n_tokens, const std::int64_t* ids, Index n_slots, const std::int64_t* positions,
                    const std::int64_t* samples, const bool* is_used, std::int64_t* corrupted, bool* is_replaced);
 
 }  // namespace electra_fast::cpu

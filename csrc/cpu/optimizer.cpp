@@ -12,21 +12,21 @@ namespace electra_fast::cpu {
 namespace {
 
 // Numbers of a task.
-constexpr long kTaskNumbers = 1L << 14;
+constexpr Index kTaskNumbers = Index{1} << 14;
 // A number of a task counts as so many multiplications, as it has to be read.
-constexpr long kNumberProducts = 32;
+constexpr Index kNumberProducts = 32;
 
 // Some numbers of one tensor.
 struct Piece {
     std::size_t tensor;
-    long first, last;
+    Index first, last;
 };
 
 template <typename Tensor>
 std::vector<Piece> pieces_of(const std::vector<Tensor>& tensors) {
     std::vector<Piece> pieces;
     for (std::size_t i = 0; i < tensors.size(); ++i)
-        for (long first = 0; first < tensors[i].size; first += kTaskNumbers)
+        for (Index first = 0; first < tensors[i].size; first += kTaskNumbers)
             pieces.push_back({i, first, std::min(first + kTaskNumbers, tensors[i].size)});
     return pieces;
 }
@@ -34,10 +34,10 @@ std::vector<Piece> pieces_of(const std::vector<Tensor>& tensors) {
 // Calls f(i) for each piece.
 template <typename F>
 void for_pieces(const std::vector<Piece>& pieces, int n_threads, const F& f) {
-    const auto n = static_cast<long>(pieces.size());
+    const auto n = static_cast<Index>(pieces.size());
     const std::function<bool()> never = [] { return false; };
     run_phases(useful_threads(n_threads, n * kTaskNumbers * kNumberProducts), never, [&](Worker& worker) {
-        worker.each(n, [&](long task) { f(static_cast<std::size_t>(task)); });
+        worker.each(n, [&](Index task) { f(static_cast<std::size_t>(task)); });
     });
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/blocks.h"
+#include "cpu/index.h"
 
 namespace electra_fast::cpu {
 
@@ -22,13 +23,13 @@ struct AdamW {
 struct Updated {
     float *param, *exp_avg, *exp_avg_sq;
     const float* grad;
-    long size;
+    Index size;
     double lr, decay, step;  // step: from 1; infinite without bias correction
 };
 
 struct Numbers {
     const float* data;
-    long size;
+    Index size;
 };
 
 // Neither stops before it is done: half an update would be worse than a late answer to Ctrl-C.

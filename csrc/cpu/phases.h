@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <functional>
 
+#include "cpu/index.h"
 #include "cpu/team.h"
 
 namespace electra_fast::cpu {
@@ -18,7 +19,7 @@ struct Phases {
     explicit Phases(Stop& stop) : stop(stop) {}
 
     struct alignas(64) Counter {
-        std::atomic<long> next{0};
+        std::atomic<Index> next{0};
     };
     std::array<Counter, kMostPhases> counters;
     Barrier barrier;
@@ -33,9 +34,9 @@ public:
     // Calls task(i) for some i < n_tasks, until all threads together have made all calls. Returns false where the call
     // is to stop, with tasks undone; all threads get the same answer.
     template <typename Task>
-    bool each(long n_tasks, const Task& task) {
-        std::atomic<long>& next = phases_.counters[phase_++].next;
-        for (long i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n_tasks;) {
+    bool each(Index n_tasks, const Task& task) {
+        std::atomic<Index>& next = phases_.counters[phase_++].next;
+        for (Index i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n_tasks;) {
             if (rank == 0) phases_.stop.ask();
             if (phases_.stop.is_set()) break;
             task(i);

@@ -10,11 +10,11 @@ namespace electra_fast::cpu {
 namespace {
 
 // Tokens of a task; gradients are sums of their sums.
-constexpr long kTaskTokens = 16;
+constexpr Index kTaskTokens = 16;
 
 // What a forward saves.
 struct Saved {
-    Saved(const ReplacedTokenHead& head, long panel) : layout(panel) { layout.add(&before_gelu, head.n_tokens, head.hidden); }
+    Saved(const ReplacedTokenHead& head, Index panel) : layout(panel) { layout.add(&before_gelu, head.n_tokens, head.hidden); }
     Saved(const Saved&) = delete;
 
     Layout layout;
@@ -30,20 +30,20 @@ LinearGelu dense_of(const ReplacedTokenHead& head) {
 }
 
 template <typename F>
-void for_task(const ReplacedTokenHead& head, long task, const F& f) {
+void for_task(const ReplacedTokenHead& head, Index task, const F& f) {
     f(task * kTaskTokens, std::min((task + 1) * kTaskTokens, head.n_tokens));
 }
 
 }  // namespace
 
-long saved_columns(const BlockKernels<float>& kernels, const ReplacedTokenHead& head) {
+Index saved_columns(const BlockKernels<float>& kernels, const ReplacedTokenHead& head) {
     return saved_columns(kernels, dense_of(head));
 }
 
 bool forward(const Call<float>& call, const ReplacedTokenHead& head, float* logits, float* saved_to) {
     check_size("hidden_size", head.hidden, kOperand<float>);
     const BlockKernels<float>& kernels = call.kernels;
-    const long panel = kernels.panel, n_tokens = head.n_tokens, hidden = head.hidden;
+    const Index panel = kernels.panel, n_tokens = head.n_tokens, hidden = head.hidden;
     const int n_threads = threads_for(call, head);
     const LinearGelu dense = dense_of(head);
 
@@ -62,11 +62,11 @@ bool forward(const Call<float>& call, const ReplacedTokenHead& head, float* logi
 
     return run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
         float* const own = scratch + worker.rank * kernels.product_scratch;
-        worker.each(steps.n_preparations(), [&](long task) { steps.prepare(task); }) &&
+        worker.each(steps.n_preparations(), [&](Index task) { steps.prepare(task); }) &&
             worker.each(n_tasks(kernels, product, n_tokens),
-                        [&](long task) { multiply(kernels, product, n_tokens, task, own); }) &&
-            worker.each(ceil_div(n_tokens, kTaskTokens), [&](long task) {
-                for_task(head, task, [&](long first, long last) {
+                        [&](Index task) { multiply(kernels, product, n_tokens, task, own); }) &&
+            worker.each(ceil_div(n_tokens, kTaskTokens), [&](Index task) {
+                for_task(head, task, [&](Index first, Index last) {
                     kernels.project(activated, head.gate, *head.offset, hidden, first, last, logits);
                 });
             });
@@ -77,9 +77,9 @@ bool backward(const Call<float>& call, const ReplacedTokenHead& head, const floa
               const ReplacedTokenGradients& gradients) {
     check_size("hidden_size", head.hidden, kOperand<float>);
     const BlockKernels<float>& kernels = call.kernels;
-    const long panel = kernels.panel, n_tokens = head.n_tokens, hidden = head.hidden;
+    const Index panel = kernels.panel, n_tokens = head.n_tokens, hidden = head.hidden;
     const int n_threads = threads_for(call, head);
-    const long n_gates = ceil_div(n_tokens, kTaskTokens);
+    const Index n_gates = ceil_div(n_tokens, kTaskTokens);
     const LinearGelu dense = dense_of(head);
 
     Layout layout(panel);
@@ -93,29 +93,29 @@ bool backward(const Call<float>& call, const ReplacedTokenHead& head, const floa
 
     const BlockProduct<float> to_dx = steps.product(gradients.x);
     const WeightGradient<float> dweight = steps.weight_gradient(gradients.weight, gradients.bias);
-    const long n_dx = gradients.x ? n_tasks(kernels, to_dx, n_tokens) : 0, n_dweight = n_tasks(kernels, dweight);
+    const Index n_dx = gradients.x ? n_tasks(kernels, to_dx, n_tokens) : 0, n_dweight = n_tasks(kernels, dweight);
 
     const auto add_up_end = [&] {
         if (gradients.gate) {
             std::fill_n(gradients.gate, hidden, 0.0f);
-            for (long i = 0; i < n_gates * hidden; ++i) gradients.gate[i % hidden] += partials[i];
+            for (Index i = 0; i < n_gates * hidden; ++i) gradients.gate[i % hidden] += partials[i];
         }
         if (gradients.offset) *gradients.offset = static_cast<float>(std::accumulate(dlogits, dlogits + n_tokens, 0.0));
     };
 
     return run_phases(n_threads, call.wants_stop, [&](Worker& worker) {
         float* const own = scratch + worker.rank * kernels.product_scratch;
-        worker.each(steps.n_preparations() + n_gates, [&](long task) {
-            take(task, steps.n_preparations(), [&](long i) { steps.prepare(i); }) ||
-                (for_task(head, task, [&](long first, long last) {
+        worker.each(steps.n_preparations() + n_gates, [&](Index task) {
+            take(task, steps.n_preparations(), [&](Index i) { steps.prepare(i); }) ||
+                (for_task(head, task, [&](Index first, Index last) {
                     float* const partial = partials + task * hidden;
                     std::fill_n(partial, hidden, 0.0f);
                     kernels.project_backward(
                         saved.before_gelu, head.gate, dlogits, hidden, first, last, steps.dbefore(), partial);
                 }), true);
-        }) && worker.each(n_dweight + n_dx + 1, [&](long task) {
-            take(task, n_dweight, [&](long i) { add_up(kernels, dweight, i, own); }) ||
-                take(task, n_dx, [&](long i) { multiply(kernels, to_dx, n_tokens, i, own); }) ||
+        }) && worker.each(n_dweight + n_dx + 1, [&](Index task) {
+            take(task, n_dweight, [&](Index i) { add_up(kernels, dweight, i, own); }) ||
+                take(task, n_dx, [&](Index i) { multiply(kernels, to_dx, n_tokens, i, own); }) ||
                 (add_up_end(), true);
         });
     });

@@ -3,11 +3,12 @@
 #pragma once
 
 #include "cpu/blocks.h"
+#include "cpu/index.h"
 
 namespace electra_fast::cpu {
 
 struct ReplacedTokenHead {
-    long n_tokens, hidden;
+    Index n_tokens, hidden;
     const float* x;             // [n_tokens, hidden]
     const float *weight, *bias; // of the dense layer: [hidden, hidden] and [hidden]
     const float *gate, *offset; // w [hidden] and c [1]
@@ -19,7 +20,7 @@ struct ReplacedTokenGradients {
 };
 
 // Floats per token that a forward saves, what comes before GELU; it takes the room of one token more.
-long saved_columns(const BlockKernels<float>& kernels, const ReplacedTokenHead& head);
+Index saved_columns(const BlockKernels<float>& kernels, const ReplacedTokenHead& head);
 // As the functions of blocks.h; `logits` and `dlogits` are [n_tokens].
 bool forward(const Call<float>& call, const ReplacedTokenHead& head, float* logits, float* saved);
 bool backward(const Call<float>& call, const ReplacedTokenHead& head, const float* dlogits, const float* saved,

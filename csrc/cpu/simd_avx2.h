@@ -53,12 +53,12 @@ INLINE Vector first(Vector x, int n, Vector y) {
     return _mm256_blendv_ps(y, x, _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane)));
 }
 // The first n of the numbers at p, which may be all there are, and zeros; n may be 0 and more than a register holds.
-INLINE __m256i before(long n) {
+INLINE __m256i before(Index n) {
     const int most = n >= kLanes ? kLanes : n <= 0 ? 0 : static_cast<int>(n);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(most), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-INLINE Vector load_first(const float* p, long n) { return n >= kLanes ? load(p) : _mm256_maskload_ps(p, before(n)); }
-INLINE void store_first(float* p, Vector x, long n) { n >= kLanes ? store(p, x) : _mm256_maskstore_ps(p, before(n), x); }
+INLINE Vector load_first(const float* p, Index n) { return n >= kLanes ? load(p) : _mm256_maskload_ps(p, before(n)); }
+INLINE void store_first(float* p, Vector x, Index n) { n >= kLanes ? store(p, x) : _mm256_maskstore_ps(p, before(n), x); }
 // x where its bit is set, else zero.
 INLINE Vector keep(Vector x, const std::uint8_t* bits) {
     const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
@@ -123,7 +123,7 @@ INLINE Vector unpack_pairs(Vector a, Vector b, bool high) {
     return _mm256_castpd_ps(high ? _mm256_unpackhi_pd(x, y) : _mm256_unpacklo_pd(x, y));
 }
 // Transposes a square of `kLanes` rows.
-INLINE void transpose(const float* from, long from_stride, float* to, long to_stride) {
+INLINE void transpose(const float* from, Index from_stride, float* to, Index to_stride) {
     __m256 r[8], t[8];
     UNROLL
     for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(from + i * from_stride);

@@ -40,9 +40,9 @@ INLINE Vector first(Vector x, int n, Vector y) {
     return _mm512_mask_blend_ps(static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << n) - 1), y, x);
 }
 // The first n of the numbers at p, which may be all there are, and zeros; n may be 0 and more than a register holds.
-INLINE __mmask16 before(long n) { return static_cast<__mmask16>(n >= kLanes ? 0xffff : n <= 0 ? 0 : (1 << n) - 1); }
-INLINE Vector load_first(const float* p, long n) { return _mm512_maskz_loadu_ps(before(n), p); }
-INLINE void store_first(float* p, Vector x, long n) { _mm512_mask_storeu_ps(p, before(n), x); }
+INLINE __mmask16 before(Index n) { return static_cast<__mmask16>(n >= kLanes ? 0xffff : n <= 0 ? 0 : (1 << n) - 1); }
+INLINE Vector load_first(const float* p, Index n) { return _mm512_maskz_loadu_ps(before(n), p); }
+INLINE void store_first(float* p, Vector x, Index n) { _mm512_mask_storeu_ps(p, before(n), x); }
 // x where its bit is set, else zero.
 INLINE Vector keep(Vector x, const std::uint8_t* bits) {
     std::uint16_t mask;
@@ -106,7 +106,7 @@ INLINE Vector unpack_pairs(Vector a, Vector b, bool high) {
     return _mm512_castpd_ps(high ? _mm512_unpackhi_pd(x, y) : _mm512_unpacklo_pd(x, y));
 }
 // Transposes a square of `kLanes` rows.
-INLINE void transpose(const float* from, long from_stride, float* to, long to_stride) {
+INLINE void transpose(const float* from, Index from_stride, float* to, Index to_stride) {
     __m512 r[16], t[16];
     UNROLL
     for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_ps(from + i * from_stride);

@@ -54,20 +54,20 @@ INLINE Vector first(Vector x, int n, Vector y) {
             vbslq_f32(vcltq_s32(lane, vdupq_n_s32(n - 4)), x.high, y.high)};
 }
 // The first n of the numbers at p, which may be all there are, and zeros; n may be 0 and more than a register holds.
-INLINE float32x4_t load_four(const float* p, long n) {
+INLINE float32x4_t load_four(const float* p, Index n) {
     if (n >= 4) return vld1q_f32(p);
     const float32x2_t none = vdup_n_f32(0);
     const float32x2_t low = n >= 2 ? vld1_f32(p) : n == 1 ? vld1_lane_f32(p, none, 0) : none;
     return vcombine_f32(low, n == 3 ? vld1_lane_f32(p + 2, none, 0) : none);
 }
-INLINE void store_four(float* p, float32x4_t x, long n) {
+INLINE void store_four(float* p, float32x4_t x, Index n) {
     if (n >= 4) return vst1q_f32(p, x);
     if (n >= 2) vst1_f32(p, vget_low_f32(x));
     if (n == 1) vst1q_lane_f32(p, x, 0);
     if (n == 3) vst1q_lane_f32(p + 2, x, 2);
 }
-INLINE Vector load_first(const float* p, long n) { return {load_four(p, n), load_four(p + 4, n - 4)}; }
-INLINE void store_first(float* p, Vector x, long n) {
+INLINE Vector load_first(const float* p, Index n) { return {load_four(p, n), load_four(p + 4, n - 4)}; }
+INLINE void store_first(float* p, Vector x, Index n) {
     store_four(p, x.low, n);
     store_four(p + 4, x.high, n - 4);
 }
@@ -144,7 +144,7 @@ INLINE float32x4_t join_halves(float32x4_t a, float32x4_t b, bool high) {
     return vreinterpretq_f32_f64(high ? vzip2q_f64(x, y) : vzip1q_f64(x, y));
 }
 // Transposes a square of `kLanes` rows.
-INLINE void transpose(const float* from, long from_stride, float* to, long to_stride) {
+INLINE void transpose(const float* from, Index from_stride, float* to, Index to_stride) {
     UNROLL
     for (int i = 0; i < 8; i += 4) UNROLL for (int j = 0; j < 8; j += 4) {
         const float* const row = from + i * from_stride + j;

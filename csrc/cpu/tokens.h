@@ -7,12 +7,14 @@
 #include <stdexcept>
 #include <string>
 
+#include "cpu/index.h"
+
 namespace electra_fast::cpu {
 
 // A table of the embedding, [rows, embedding].
 struct Table {
     const float* values;
-    long rows;
+    Index rows;
 
     // The row of an id; throws std::out_of_range where the table has none.
     const float* row(const char* name, std::int64_t id, std::size_t width) const {
@@ -25,12 +27,12 @@ struct Table {
 
 // What each of T tokens is: ids, types and positions, [T] each, and the tables that they point into.
 struct Tokens {
-    long n_tokens;
+    Index n_tokens;
     Table words, types, positions;
     const std::int64_t *ids, *type_ids, *position_ids;
 
     // Writes the sum of a token's three rows.
-    void add_up(long token, std::size_t width, float* sum) const {
+    void add_up(Index token, std::size_t width, float* sum) const {
         const float* const word = words.row("input_ids", ids[token], width);
         const float* const type = types.row("token_type_ids", type_ids[token], width);
         const float* const position = positions.row("position_ids", position_ids[token], width);
@@ -38,7 +40,7 @@ struct Tokens {
     }
     // Throws std::out_of_range for a token that is not in a table.
     void check() const {
-        for (long token = 0; token < n_tokens; ++token) {
+        for (Index token = 0; token < n_tokens; ++token) {
             words.row("input_ids", ids[token], 0);
             types.row("token_type_ids", type_ids[token], 0);
             positions.row("position_ids", position_ids[token], 0);

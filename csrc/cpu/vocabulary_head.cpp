@@ -14,13 +14,13 @@ namespace electra_fast::cpu {
 namespace {
 
 // Rows whose logits are in memory together: enough to read the weight rarely.
-constexpr long kMostRows = 768;
+constexpr Index kMostRows = 768;
 // Logits that are kept for the backward: 8 MB of them are read in less time than it takes to compute them again.
-constexpr long kMostKept = 1L << 21;
+constexpr Index kMostKept = Index{1} << 21;
 
 void check_sizes(const VocabularyHead& head) {
     check_size("embedding_size", head.width, kOperand<float>);
-    if (head.vocabulary < 1 || head.vocabulary > 1L << 31)
+    if (head.vocabulary < 1 || head.vocabulary > Index{1} << 31)
         throw std::invalid_argument("the vocabulary must have from 1 to 2^31 entries, got " +
                                     std::to_string(head.vocabulary));
 }
@@ -59,8 +59,8 @@ int threads_for(const Call<float>& call, const VocabularyHead& head) {
 
 // Calls f(first, last, panel) for the rows and the panel of a product's task.
 template <typename F>
-void for_task(const BlockKernels<float>& kernels, long n_rows, long task, const F& f) {
-    const long n_blocks = ceil_div(n_rows, kernels.task_rows), first = task % n_blocks * kernels.task_rows;
+void for_task(const BlockKernels<float>& kernels, Index n_rows, Index task, const F& f) {
+    const Index n_blocks = ceil_div(n_rows, kernels.task_rows), first = task % n_blocks * kernels.task_rows;
     f(first, std::min(first + kernels.task_rows, n_rows), task / n_blocks);
 }
 
@@ -72,13 +72,13 @@ public:
         layout.add(&packed_, layout.padded(head.vocabulary) * head.width);
     }
 
-    long n_panels() const { return ceil_div(head_.vocabulary, kernels_.panel); }
-    void pack(long panel) const {
+    Index n_panels() const { return ceil_div(head_.vocabulary, kernels_.panel); }
+    void pack(Index panel) const {
         kernels_.pack_transposed(head_.weight, head_.vocabulary, head_.width, panel,
                                  packed_ + panel * kernels_.panel * head_.width);
     }
     // The product for some rows from first_row on; their logits go to `values`.
-    BlockProduct<float> product(long first_row, const Matrix<float>& values) const {
+    BlockProduct<float> product(Index first_row, const Matrix<float>& values) const {
         BlockProduct<float> product;
         product.a = in_rows(head_.hidden + first_row * head_.width, head_.width, kernels_.panel);
         product.b = packed_;
@@ -97,48 +97,48 @@ private:
 // One row's softmax from the sums of its panels.
 class Row {
 public:
-    Row(const Matrix<float>& logits, const PanelSums& sums, long row, long n, long panel)
+    Row(const Matrix<float>& logits, const PanelSums& sums, Index row, Index n, Index panel)
         : logits_(logits), sums_(sums), row_(row), n_(n), panel_(panel) {
-        for (long i = 0; i < n_panels(); ++i) top_ = std::max(top_, sums.largest[i * sums.n_rows + row]);
+        for (Index i = 0; i < n_panels(); ++i) top_ = std::max(top_, sums.largest[i * sums.n_rows + row]);
     }
 
     float top() const { return top_; }
-    float logit(long column) const {
+    float logit(Index column) const {
         return logits_.data[column / panel_ * logits_.panel_stride + row_ * panel_ + column % panel_];
     }
     // log(sum of exp(x)).
     double log_sum() const {
         double total = 0;
-        for (long i = 0; i < n_panels(); ++i) {
-            const long place = i * sums_.n_rows + row_;
+        for (Index i = 0; i < n_panels(); ++i) {
+            const Index place = i * sums_.n_rows + row_;
             total += sums_.sums[place] * std::exp(static_cast<double>(sums_.largest[place] - top_));
         }
         return top_ + std::log(total);
     }
     // The first column up to which more than the share `uniform` of all weights lies; `never` has none, if not negative.
-    long sample(float uniform, float temperature, long never) const {
-        const auto weight_of = [&](long column) {
+    Index sample(float uniform, float temperature, Index never) const {
+        const auto weight_of = [&](Index column) {
             return column == never ? 0.0 : std::exp(static_cast<double>(logit(column) - top_) / temperature);
         };
-        const auto panel_weight = [&](long i) {
-            const long place = i * sums_.n_rows + row_;
+        const auto panel_weight = [&](Index i) {
+            const Index place = i * sums_.n_rows + row_;
             const double weight =
                 sums_.tempered[place] * std::exp(static_cast<double>(sums_.largest[place] - top_) / temperature);
             return never >= 0 && never / panel_ == i ? exactly(i, weight_of) : weight;
         };
         double total = 0, below = 0;
-        for (long i = 0; i < n_panels(); ++i) total += panel_weight(i);
+        for (Index i = 0; i < n_panels(); ++i) total += panel_weight(i);
         const double target = uniform * total;
-        long last = 0;  // for a target that rounding puts beyond all weights
-        for (long i = 0; i < n_panels(); ++i) {
+        Index last = 0;  // for a target that rounding puts beyond all weights
+        for (Index i = 0; i < n_panels(); ++i) {
             const double weight = panel_weight(i);
             if (below + weight <= target && i + 1 < n_panels()) {
                 if (weight > 0) last = i;
                 below += weight;
                 continue;
             }
-            long found = -1;
-            for (long column = i * panel_; column < std::min((i + 1) * panel_, n_); ++column) {
+            Index found = -1;
+            for (Index column = i * panel_; column < std::min((i + 1) * panel_, n_); ++column) {
                 const double own = weight_of(column);
                 below += own;
                 if (own > 0) found = column;
@@ -146,31 +146,31 @@ public:
             }
             if (found >= 0) return found;
         }
-        long column = std::min((last + 1) * panel_, n_) - 1;
+        Index column = std::min((last + 1) * panel_, n_) - 1;
         while (column > 0 && !(weight_of(column) > 0)) --column;
         return column;
     }
 
 private:
-    long n_panels() const { return ceil_div(n_, panel_); }
+    Index n_panels() const { return ceil_div(n_, panel_); }
     template <typename F>
-    double exactly(long i, const F& weight_of) const {
+    double exactly(Index i, const F& weight_of) const {
         double weight = 0;
-        for (long column = i * panel_; column < std::min((i + 1) * panel_, n_); ++column) weight += weight_of(column);
+        for (Index column = i * panel_; column < std::min((i + 1) * panel_, n_); ++column) weight += weight_of(column);
         return weight;
     }
 
     const Matrix<float>& logits_;
     const PanelSums& sums_;
-    const long row_, n_, panel_;
+    const Index row_, n_, panel_;
     float top_ = -std::numeric_limits<float>::infinity();
 };
 
 }  // namespace
 
-long saved_floats(const BlockKernels<float>& kernels, const VocabularyHead& head) {
+Index saved_floats(const BlockKernels<float>& kernels, const VocabularyHead& head) {
     check_sizes(head);
-    return Saved(kernels, head).layout.size() / static_cast<long>(sizeof(float));
+    return Saved(kernels, head).layout.size() / static_cast<Index>(sizeof(float));
 }
 
 bool forward(const Call<float>& call, const VocabularyHead& head, const Samples& samples, const HeadResults& results,
@@ -189,28 +189,28 @@ bool forward(const Call<float>& call, const VocabularyHead& head, const Samples&
     layout.add(&sums.sums, logits.n_panels() * sums.n_rows);
     if (samples.uniform) layout.add(&sums.tempered, logits.n_panels() * sums.n_rows);
     layout.add(&scratch, n_threads * kernels.product_scratch);
-    layout.add(&unsaved, saved_to ? 0 : saved.layout.size() / static_cast<long>(sizeof(float)));
+    layout.add(&unsaved, saved_to ? 0 : saved.layout.size() / static_cast<Index>(sizeof(float)));
     if (!saved.keeps_logits) layout.add(&values, sums.n_rows, head.vocabulary);
     const Borrowed memory(layout);
     saved.place(saved_to ? saved_to : unsaved);
     if (saved.keeps_logits) values = saved.logits;
 
     Stop stop(call.wants_stop);  // one for all rows: some of them alone are over before it asks
-    for (long begin = 0; begin < head.n_rows; begin += kMostRows) {
-        const long n_rows = std::min(head.n_rows - begin, kMostRows);
+    for (Index begin = 0; begin < head.n_rows; begin += kMostRows) {
+        const Index n_rows = std::min(head.n_rows - begin, kMostRows);
         const BlockProduct<float> product = logits.product(begin, values);
         const bool is_done = run_phases(n_threads, stop, [&](Worker& worker) {
             float* const own = scratch + worker.rank * kernels.product_scratch;
-            worker.each(begin == 0 ? logits.n_panels() : 0, [&](long task) { logits.pack(task); }) &&
-                worker.each(n_tasks(kernels, product, n_rows), [&](long task) {
+            worker.each(begin == 0 ? logits.n_panels() : 0, [&](Index task) { logits.pack(task); }) &&
+                worker.each(n_tasks(kernels, product, n_rows), [&](Index task) {
                     multiply(kernels, product, n_rows, task, own);
-                    for_task(kernels, n_rows, task, [&](long first, long last, long panel) {
+                    for_task(kernels, n_rows, task, [&](Index first, Index last, Index panel) {
                         kernels.sum_logits({values, head.vocabulary}, samples.temperature, first, last, panel, sums);
                     });
                 }) &&
-                worker.each(n_rows, [&](long i) {
+                worker.each(n_rows, [&](Index i) {
                     const Row row(values, sums, i, head.vocabulary, kernels.panel);
-                    const long label = labels[static_cast<std::size_t>(begin + i)];
+                    const Index label = labels[static_cast<std::size_t>(begin + i)];
                     const double log_sum = row.log_sum();
                     saved.log_sums[begin + i] = static_cast<float>(log_sum);
                     results.losses[begin + i] = static_cast<float>(log_sum - row.logit(label));
@@ -229,14 +229,14 @@ bool backward(const Call<float>& call, const VocabularyHead& head, const float* 
               const HeadGradients& gradients) {
     const std::vector<std::int64_t> labels = checked_labels(head);
     const BlockKernels<float>& kernels = call.kernels;
-    const long panel = kernels.panel;
+    const Index panel = kernels.panel;
     const int n_threads = threads_for(call, head);
     Layout layout(panel);
     LogitsOf logits(kernels, head, layout);
     Saved saved(kernels, head);
     Matrix<float> dvalues;
     float *packed, *scratch;
-    const long width_panels = ceil_div(head.width, panel);
+    const Index width_panels = ceil_div(head.width, panel);
     layout.add(&dvalues, std::min(head.n_rows, kMostRows), head.vocabulary);
     layout.add(&packed, gradients.hidden ? width_panels * panel * head.vocabulary : 0);
     layout.add(&scratch, n_threads * kernels.product_scratch);
@@ -245,8 +245,8 @@ bool backward(const Call<float>& call, const VocabularyHead& head, const float* 
     const Logits values{saved.keeps_logits ? saved.logits : dvalues, head.vocabulary};
 
     Stop stop(call.wants_stop);
-    for (long begin = 0; begin == 0 || begin < head.n_rows; begin += kMostRows) {
-        const long n_rows = std::min(head.n_rows - begin, kMostRows);
+    for (Index begin = 0; begin == 0 || begin < head.n_rows; begin += kMostRows) {
+        const Index n_rows = std::min(head.n_rows - begin, kMostRows);
         const BlockProduct<float> product = logits.product(begin, dvalues);
         BlockProduct<float> to_dhidden;
         to_dhidden.a = dvalues;
@@ -258,22 +258,22 @@ bool backward(const Call<float>& call, const VocabularyHead& head, const float* 
         WeightGradient<float> dweight{dvalues, in_rows(head.hidden + begin * head.width, head.width, panel), n_rows,
                                head.vocabulary, head.width, gradients.weight, gradients.bias};
         dweight.adds = begin > 0;
-        const long n_dhidden = gradients.hidden ? n_tasks(kernels, to_dhidden, n_rows) : 0;
-        const long n_packs = begin == 0 && !saved.keeps_logits ? logits.n_panels() : 0;
+        const Index n_dhidden = gradients.hidden ? n_tasks(kernels, to_dhidden, n_rows) : 0;
+        const Index n_packs = begin == 0 && !saved.keeps_logits ? logits.n_panels() : 0;
         const bool is_done = run_phases(n_threads, stop, [&](Worker& worker) {
             float* const own = scratch + worker.rank * kernels.product_scratch;
-            worker.each(n_packs + (begin == 0 && gradients.hidden ? width_panels : 0), [&](long task) {
-                take(task, n_packs, [&](long i) { logits.pack(i); }) ||
+            worker.each(n_packs + (begin == 0 && gradients.hidden ? width_panels : 0), [&](Index task) {
+                take(task, n_packs, [&](Index i) { logits.pack(i); }) ||
                     (kernels.pack(head.weight, head.vocabulary, head.width, task, packed + task * panel * head.vocabulary),
                      true);
-            }) && worker.each(n_tasks(kernels, product, n_rows), [&](long task) {
+            }) && worker.each(n_tasks(kernels, product, n_rows), [&](Index task) {
                 if (!saved.keeps_logits) multiply(kernels, product, n_rows, task, own);
-                for_task(kernels, n_rows, task, [&](long first, long last, long i) {
+                for_task(kernels, n_rows, task, [&](Index first, Index last, Index i) {
                     kernels.logits_backward(values, saved.log_sums + begin, labels.data() + begin, dlosses + begin,
                                             first, last, i, dvalues);
                 });
-            }) && worker.each(n_dhidden + n_tasks(kernels, dweight), [&](long task) {
-                take(task, n_dhidden, [&](long i) { multiply(kernels, to_dhidden, n_rows, i, own); }) ||
+            }) && worker.each(n_dhidden + n_tasks(kernels, dweight), [&](Index task) {
+                take(task, n_dhidden, [&](Index i) { multiply(kernels, to_dhidden, n_rows, i, own); }) ||
                     (add_up(kernels, dweight, task, own), true);
             });
         });

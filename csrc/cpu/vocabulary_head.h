@@ -8,11 +8,12 @@
 #include <cstdint>
 
 #include "cpu/blocks.h"
+#include "cpu/index.h"
 
 namespace electra_fast::cpu {
 
 struct VocabularyHead {
-    long n_rows, width, vocabulary;
+    Index n_rows, width, vocabulary;
     const float* hidden;  // [n_rows, width]
     const float* weight;  // [vocabulary, width]
     const float* bias;    // [vocabulary]
@@ -33,7 +34,7 @@ struct HeadResults {
 };
 
 // Floats that a forward saves for its backward: logits, if they are few, and [n_rows] logarithms of sums.
-long saved_floats(const BlockKernels<float>& kernels, const VocabularyHead& head);
+Index saved_floats(const BlockKernels<float>& kernels, const VocabularyHead& head);
 
 struct HeadGradients {
     float *hidden, *weight, *bias;  // null where nobody wants one

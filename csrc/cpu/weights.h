@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "cpu/index.h"
 #include "cpu/kernels.h"
 #include "pages.h"
 
@@ -13,9 +14,9 @@ namespace electra_fast::cpu {
 
 // A torch Linear: weight [n, k] and bias [n]. Both may come in several parts, one below the other.
 struct LinearParts {
-    long k = 0;
+    Index k = 0;
     std::vector<const float*> weights, biases;
-    std::vector<long> rows;
+    std::vector<Index> rows;
 };
 
 // A LayerNorm's weight and bias, [n] each.
@@ -25,7 +26,7 @@ struct NormParts {
 
 class PackedNorm {
 public:
-    PackedNorm(const NormParts& parts, long n);
+    PackedNorm(const NormParts& parts, Index n);
 
     // Whether the parts, which must still exist, hold what was copied. Compares all of them: they are small.
     bool is_current() const;
@@ -43,7 +44,7 @@ public:
     // the largest of them is 127 or -127; the scale of a row with NaN or an infinite number is NaN.
     PackedLinear(const LinearParts& parts, const Kernels& kernels, bool in_bytes);
 
-    long n_panels() const { return n_panels_; }
+    Index n_panels() const { return n_panels_; }
     // Whether the parts, which must still exist, hold what was copied. Looks at a few numbers of each part, so it
     // notices changes of whole parts only.
     bool is_current() const;
@@ -51,15 +52,15 @@ public:
     void complete(Product& product) const;
 
 private:
-    void pack(const LinearParts& parts, long panel);
-    void pack_bytes(const LinearParts& parts, long panel, long group);
+    void pack(const LinearParts& parts, Index panel);
+    void pack_bytes(const LinearParts& parts, Index panel, Index group);
 
     struct Sample {
         const float* place;
         float value;
     };
 
-    long n_ = 0, k_ = 0, n_panels_ = 0;
+    Index n_ = 0, k_ = 0, n_panels_ = 0;
     std::vector<Sample> samples_;
     std::vector<float> bias_, column_scale_;
     std::vector<std::int32_t> column_sum_;

@@ -12,6 +12,8 @@
 #include <limits>
 #include <vector>
 
+#include "cpu/index.h"
+
 namespace electra_fast::cpu::fuzz {
 
 [[noreturn]] inline void fail(const char* what) {
@@ -25,7 +27,7 @@ public:
     Choices(const std::uint8_t* data, std::size_t size) : data_(data), size_(size) {}
 
     unsigned byte() { return size_ ? (--size_, *data_++) : 0; }
-    long upto(long most) { return static_cast<long>(byte()) % (most + 1); }
+    Index upto(Index most) { return static_cast<Index>(byte()) % (most + 1); }
     bool one_in(unsigned n) { return byte() % n == n - 1; }
     // A number that seldom is as it should be.
     std::int64_t any_number() {
@@ -56,7 +58,7 @@ inline bool is_same(const std::vector<float>& a, const std::vector<float>& b) {
 inline bool never() { return false; }
 
 // Whether starts mark sequences of n_tokens tokens.
-inline bool are_right(const std::vector<std::int32_t>& starts, long n_tokens) {
+inline bool are_right(const std::vector<std::int32_t>& starts, Index n_tokens) {
     return !starts.empty() && starts.front() == 0 && starts.back() == n_tokens &&
            std::is_sorted(starts.begin(), starts.end());
 }

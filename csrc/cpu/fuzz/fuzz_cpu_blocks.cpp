@@ -31,11 +31,11 @@ public:
     Memory(Choices& choices, bool is_telling) : choices_(choices), is_telling_(is_telling) {}
 
     // Few bytes make many numbers: the input would be too long.
-    const float* numbers(long n, double scale) {
+    const float* numbers(Index n, double scale) {
         auto values = std::make_unique<Floats>(at(n));
         const float seed = number(choices_, is_telling_);
-        const long step = 1 + choices_.byte();
-        for (long i = 0; i < n; ++i) {
+        const Index step = 1 + choices_.byte();
+        for (Index i = 0; i < n; ++i) {
             const double x = scale * static_cast<double>(i * step * 31 % 41 - 20) / 20;
             (*values)[at(i)] = i % 37 == 5 ? seed : static_cast<float>(x);
         }
@@ -43,7 +43,7 @@ public:
         return kept_.back()->data();
     }
     // A weight whose product with numbers of size 1 has numbers of that size.
-    const float* weight(long n, long k) { return numbers(n * k, 1 / std::sqrt(static_cast<double>(k))); }
+    const float* weight(Index n, Index k) { return numbers(n * k, 1 / std::sqrt(static_cast<double>(k))); }
     bool is_telling() const { return is_telling_; }
 
 private:
@@ -77,18 +77,18 @@ void compare(const char* what, const Floats& found, const Doubles& expected, dou
 }
 
 // Multiplications of one product up to which plain loops are waited for.
-constexpr long kMostPlain = 1L << 20;
+constexpr Index kMostPlain = Index{1} << 20;
 
 // The results and all gradients of an op, on one thread or more; `run(threads, out, gradients)` runs both directions.
 // A gradient is null where the fuzzer wants it so.
 template <typename Run, typename Expected>
-void check(Choices& choices, const Memory& memory, const std::vector<long>& sizes, long out_size, long n_products,
+void check(Choices& choices, const Memory& memory, const std::vector<Index>& sizes, Index out_size, Index n_products,
            const Run& run, const Expected& expected) {
     const auto run_with = [&](int n_threads, unsigned wanted, Floats& out, std::vector<Floats>& gradients) {
         out.assign(at(out_size), NAN);
         gradients.clear();
         std::vector<float*> to;
-        for (const long size : sizes) gradients.emplace_back(at(size), NAN);
+        for (const Index size : sizes) gradients.emplace_back(at(size), NAN);
         for (std::size_t i = 0; i < sizes.size(); ++i) to.push_back(wanted >> i & 1 ? gradients[i].data() : nullptr);
         run(n_threads, out.data(), to);
     };
@@ -127,23 +127,23 @@ void must(bool is_done) {
 }
 
 // Sizes for few multiplications, at times for several threads.
-long some_tokens(Choices& choices) { return choices.one_in(8) ? choices.upto(255) : choices.upto(40); }
+Index some_tokens(Choices& choices) { return choices.one_in(8) ? choices.upto(255) : choices.upto(40); }
 
-long rows_of(const AttentionBlock<float>& block) { return block.n_rows(); }
-long rows_of(const FeedForwardBlock<float>& block) { return block.n_tokens; }
-long saved_floats(const BlockKernels<float>& kernels, const AttentionBlock<float>& block) {
+Index rows_of(const AttentionBlock<float>& block) { return block.n_rows(); }
+Index rows_of(const FeedForwardBlock<float>& block) { return block.n_tokens; }
+Index saved_floats(const BlockKernels<float>& kernels, const AttentionBlock<float>& block) {
     const auto [of_token, of_row] = saved_columns(kernels, block);
     return (block.n_tokens + 1) * of_token + (block.n_rows() + 1) * of_row;
 }
-long saved_floats(const BlockKernels<float>& kernels, const FeedForwardBlock<float>& block) {
+Index saved_floats(const BlockKernels<float>& kernels, const FeedForwardBlock<float>& block) {
     return (block.n_tokens + 1) * saved_columns(kernels, block);
 }
 
 template <typename Block, std::size_t n>
 void run_block(const BlockKernels<float>& kernels, Choices& choices, Memory& memory, const Block& block) {
-    const long out_size = rows_of(block) * block.hidden;
+    const Index out_size = rows_of(block) * block.hidden;
     const float* const dout = memory.numbers(out_size, 1);
-    std::vector<long> sizes{block.n_tokens * block.hidden};
+    std::vector<Index> sizes{block.n_tokens * block.hidden};
     if constexpr (n == 4) {
         sizes.insert(sizes.end(), 4, block.hidden * block.hidden);
         sizes.insert(sizes.end(), 4, block.hidden);
@@ -170,18 +170,18 @@ void run_block(const BlockKernels<float>& kernels, Choices& choices, Memory& mem
 
 void check_attention(const BlockKernels<float>& kernels, Choices& choices, Memory& memory) {
     AttentionBlock<float> block{};
-    const long head_size = choices.one_in(4) ? 1 + choices.upto(129) : 1 + choices.upto(20);
+    const Index head_size = choices.one_in(4) ? 1 + choices.upto(129) : 1 + choices.upto(20);
     block.heads = 1 + choices.upto(3);
     block.hidden = head_size * block.heads;
     block.starts = {0};
     block.causal = choices.one_in(2);
-    for (long n = choices.upto(4); n; --n) {
+    for (Index n = choices.upto(4); n; --n) {
         block.n_tokens += some_tokens(choices);
         block.starts.push_back(static_cast<std::int32_t>(block.n_tokens));
     }
     bool is_right = true;
     if (choices.one_in(8)) {
-        block.starts[at(choices.upto(static_cast<long>(block.starts.size()) - 1))] =
+        block.starts[at(choices.upto(static_cast<Index>(block.starts.size()) - 1))] =
             static_cast<std::int32_t>(choices.any_number());
         if (choices.one_in(4)) block.starts.clear();
         if (choices.one_in(4)) block.heads = choices.any_number();
@@ -196,10 +196,10 @@ void check_attention(const BlockKernels<float>& kernels, Choices& choices, Memor
     block.output_dropout = dropout(choices);
     if (is_right && choices.one_in(2)) {
         block.read.emplace();
-        for (long n = choices.upto(30); n && block.n_tokens; --n) block.read->push_back(choices.upto(block.n_tokens - 1));
+        for (Index n = choices.upto(30); n && block.n_tokens; --n) block.read->push_back(choices.upto(block.n_tokens - 1));
         if (choices.one_in(8)) {
             block.read->push_back(choices.any_number());
-            const long last = block.read->back();
+            const Index last = block.read->back();
             const std::function<bool()> wants_stop = never;
             if (!is_taken<std::out_of_range>(last >= 0 && last < block.n_tokens, [&] {
                     Floats out(at(block.n_rows() * block.hidden));
@@ -232,7 +232,7 @@ void check_feed_forward(const BlockKernels<float>& kernels, Choices& choices, Me
 }
 
 template <typename Block>
-void check_sizes(const BlockKernels<float>& kernels, Block block, long Block::*other, Choices& choices) {
+void check_sizes(const BlockKernels<float>& kernels, Block block, Index Block::*other, Choices& choices) {
     block.hidden = choices.any_number();
     block.*other = choices.any_number();
     try {
@@ -273,7 +273,7 @@ void check_head(const BlockKernels<float>& kernels, Choices& choices, Memory& me
     const std::vector<std::int64_t> first_samples = samples;
     for (const std::int64_t sample : samples)
         if (sample < 0 || sample >= head.vocabulary) fail("a sample that is no token");
-    const long n_weights = head.vocabulary * head.width;
+    const Index n_weights = head.vocabulary * head.width;
     check(choices, memory, {head.n_rows * head.width, n_weights, head.vocabulary}, head.n_rows, head.n_rows * n_weights,
           [&](int n_threads, float* out, const std::vector<float*>& to) {
               const Call<float> call{kernels, n_threads, wants_stop};
@@ -292,7 +292,7 @@ void check_linear_gelu(const BlockKernels<float>& kernels, Choices& choices, Mem
     linear.x = memory.numbers(linear.n_rows * linear.k, 1);
     linear.weight = memory.weight(linear.n, linear.k);
     linear.bias = memory.numbers(linear.n, 0.5);
-    const long n_numbers = linear.n_rows * linear.n, n_weights = linear.n * linear.k;
+    const Index n_numbers = linear.n_rows * linear.n, n_weights = linear.n * linear.k;
     const float* const dout = memory.numbers(n_numbers, 1);
     check(choices, memory, {linear.n_rows * linear.k, n_weights, linear.n}, n_numbers, linear.n_rows * n_weights,
           [&](int n_threads, float* out, const std::vector<float*>& to) {
@@ -317,7 +317,7 @@ void check_replaced_token_head(const BlockKernels<float>& kernels, Choices& choi
     head.gate = memory.weight(1, head.hidden);
     head.offset = memory.numbers(1, 0.5);
     const float* const dlogits = memory.numbers(head.n_tokens, 1);
-    const long n_weights = head.hidden * head.hidden;
+    const Index n_weights = head.hidden * head.hidden;
     check(choices, memory, {head.n_tokens * head.hidden, n_weights, head.hidden, head.hidden, 1}, head.n_tokens,
           head.n_tokens * n_weights,
           [&](int n_threads, float* out, const std::vector<float*>& to) {
@@ -338,8 +338,8 @@ void check_optimizer(const BlockKernels<float>& kernels, Choices& choices, Memor
     std::vector<Floats> params, exp_avgs, exp_avg_sqs;
     std::vector<Updated> tensors;
     std::vector<Numbers> grads;
-    for (long n = choices.upto(5); n; --n) {
-        const long size = choices.one_in(8) ? 200 * choices.upto(255) : choices.upto(40);
+    for (Index n = choices.upto(5); n; --n) {
+        const Index size = choices.one_in(8) ? 200 * choices.upto(255) : choices.upto(40);
         const float *const grad = memory.numbers(size, 1), *const numbers = memory.numbers(size, 1);
         params.emplace_back(numbers, numbers + size);
         exp_avgs.emplace_back(at(size), 0.25f);

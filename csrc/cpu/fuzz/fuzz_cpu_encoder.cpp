@@ -19,22 +19,22 @@ namespace {
 // The parameters of a model, in vectors of their exact sizes.
 class Model {
 public:
-    Model(Choices& choices, const Sizes& sizes, long n_layers, bool is_telling)
+    Model(Choices& choices, const Sizes& sizes, Index n_layers, bool is_telling)
         : choices_(choices), is_telling_(is_telling), sizes_(sizes), n_layers_(n_layers) {}
 
     // Makes the encoder; it may read the parameters in it later (`is_current`).
     void copy_to(Encoder& encoder) {
-        const long hidden = sizes_.hidden;
+        const Index hidden = sizes_.hidden;
         LinearParts projection;
         if (sizes_.embedding != hidden) projection = linear(hidden, sizes_.embedding, 1);
         encoder.set_embedding({norm(sizes_.embedding), projection});
-        for (long i = 0; i < n_layers_; ++i)
+        for (Index i = 0; i < n_layers_; ++i)
             encoder.add_layer({linear(3 * hidden, hidden, 3), linear(hidden, hidden, 1),
                                linear(sizes_.intermediate, hidden, 1), linear(hidden, sizes_.intermediate, 1),
                                norm(hidden), norm(hidden)});
     }
-    Table table(long rows) { return {numbers(rows * sizes_.embedding), rows}; }
-    const float* numbers(long n) {
+    Table table(Index rows) { return {numbers(rows * sizes_.embedding), rows}; }
+    const float* numbers(Index n) {
         std::vector<float> values(static_cast<std::size_t>(n));
         // Few bytes make many numbers: the input would be too long.
         float seed = number(choices_, is_telling_);
@@ -45,11 +45,11 @@ public:
     }
 
 private:
-    NormParts norm(long n) { return {numbers(n), numbers(n)}; }
-    LinearParts linear(long n, long k, long n_parts) {
+    NormParts norm(Index n) { return {numbers(n), numbers(n)}; }
+    LinearParts linear(Index n, Index k, Index n_parts) {
         LinearParts parts;
         parts.k = k;
-        for (long i = 0; i < n_parts; ++i) {
+        for (Index i = 0; i < n_parts; ++i) {
             parts.weights.push_back(numbers(n / n_parts * k));
             parts.biases.push_back(numbers(n / n_parts));
             parts.rows.push_back(n / n_parts);
@@ -60,7 +60,7 @@ private:
     Choices& choices_;
     bool is_telling_;
     Sizes sizes_;
-    long n_layers_;
+    Index n_layers_;
     std::vector<std::vector<float>> memory_;
 };
 
@@ -72,7 +72,7 @@ void check_sizes(Choices& choices, const Kernels& kernels) {
     }
 }
 
-std::vector<std::int64_t> column(Choices& choices, long n, long n_rows, bool& is_right) {
+std::vector<std::int64_t> column(Choices& choices, Index n, Index n_rows, bool& is_right) {
     std::vector<std::int64_t> ids(static_cast<std::size_t>(n));
     for (std::int64_t& id : ids) id = choices.upto(n_rows - 1);
     if (n && choices.one_in(16)) {
@@ -85,23 +85,23 @@ std::vector<std::int64_t> column(Choices& choices, long n, long n_rows, bool& is
 
 // Runs a batch and, if it is right, each of its sequences alone.
 void check_run(Choices& choices, const Kernels& kernels) {
-    const long head_size = 1 + choices.upto(40), heads = 1 + choices.upto(3), hidden = head_size * heads;
+    const Index head_size = 1 + choices.upto(40), heads = 1 + choices.upto(3), hidden = head_size * heads;
     const Sizes sizes{hidden, heads, 1 + choices.upto(100), choices.one_in(3) ? hidden : 1 + choices.upto(60), 1e-12f};
     const bool in_bytes = choices.one_in(2), is_telling = choices.one_in(4);
-    const long n_layers = choices.upto(2);
+    const Index n_layers = choices.upto(2);
     Encoder encoder(kernels, sizes, in_bytes);
     Model model(choices, sizes, n_layers, is_telling);
     model.copy_to(encoder);
     if (!encoder.is_current()) fail("a new copy is not current");
 
     Batch batch{{0}, 0, nullptr, choices.one_in(4), choices.one_in(4)};
-    for (long n = choices.upto(6); n; --n) {
+    for (Index n = choices.upto(6); n; --n) {
         batch.n_tokens += choices.one_in(8) ? 3 * choices.upto(255) : choices.upto(40);
         batch.starts.push_back(static_cast<std::int32_t>(batch.n_tokens));
     }
     bool is_right = true, are_ids_right = true;
     if (choices.one_in(8)) {
-        batch.starts[static_cast<std::size_t>(choices.upto(static_cast<long>(batch.starts.size()) - 1))] =
+        batch.starts[static_cast<std::size_t>(choices.upto(static_cast<Index>(batch.starts.size()) - 1))] =
             static_cast<std::int32_t>(choices.any_number());
         if (choices.one_in(8)) batch.starts.clear();
         is_right = are_right(batch.starts, batch.n_tokens);
@@ -110,7 +110,7 @@ void check_run(Choices& choices, const Kernels& kernels) {
     if (batch.is_embedded) {
         batch.values = model.numbers(batch.n_tokens * hidden);
     } else {
-        const long n_words = 1 + choices.upto(20), n_types = 1 + choices.upto(3), n_positions = 1 + choices.upto(50);
+        const Index n_words = 1 + choices.upto(20), n_types = 1 + choices.upto(3), n_positions = 1 + choices.upto(50);
         const auto ids = column(choices, batch.n_tokens, n_words, are_ids_right);
         const auto types = column(choices, batch.n_tokens, n_types, are_ids_right);
         const auto positions = column(choices, batch.n_tokens, n_positions, are_ids_right);
@@ -136,9 +136,9 @@ void check_run(Choices& choices, const Kernels& kernels) {
     }
     if (!is_same(out, {states.end() - static_cast<std::ptrdiff_t>(n_numbers), states.end()}))
         fail("the last state is not the result");
-    const long width = batch.is_embedded ? hidden : sizes.embedding;
+    const Index width = batch.is_embedded ? hidden : sizes.embedding;
     for (std::size_t i = 0; i + 1 < batch.starts.size(); ++i) {
-        const long begin = batch.starts[i], n = batch.starts[i + 1] - begin;
+        const Index begin = batch.starts[i], n = batch.starts[i + 1] - begin;
         const std::vector<float> values(batch.values + begin * width, batch.values + (begin + n) * width);
         std::vector<float> alone(static_cast<std::size_t>(n * hidden));
         encoder.run({{0, static_cast<std::int32_t>(n)}, n, values.data(), batch.is_embedded, batch.causal}, 1,

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu/index.h"
 #include "cpu/linear_gelu.h"
 #include "cpu/replaced_token_head.h"
 #include "cpu/vocabulary_head.h"
@@ -15,10 +16,10 @@ namespace electra_fast::cpu::fuzz {
 
 using Doubles = std::vector<double>;
 
-inline std::size_t at(long i) { return static_cast<std::size_t>(i); }
+inline std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
 // Whether dropout keeps an element: Philox 4x32-7, as ops/philox.py draws it.
-inline bool is_kept(const Dropout& dropout, long row, long head, long column) {
+inline bool is_kept(const Dropout& dropout, Index row, Index head, Index column) {
     std::uint64_t c0 = at(column / 8), c1 = at(row), c2 = at(head), c3 = 0;
     auto k0 = static_cast<std::uint32_t>(dropout.seed), k1 = static_cast<std::uint32_t>(dropout.seed >> 32);
     for (int round = 0; round < 7; ++round) {
@@ -34,32 +35,32 @@ inline bool is_kept(const Dropout& dropout, long row, long head, long column) {
     return (words[at(column % 8 / 2)] >> (column % 2 * 16) & 0xffff) >= dropout.threshold;
 }
 
-inline double factor(const Dropout& dropout, long row, long head, long column) {
+inline double factor(const Dropout& dropout, Index row, Index head, Index column) {
     return dropout.threshold == 0 ? 1 : is_kept(dropout, row, head, column) ? dropout.scale : 0;
 }
 
 // y = x W' + b, and its gradients.
 struct Linear {
     const float *weight, *bias;
-    long n, k;
+    Index n, k;
     Doubles dweight = Doubles(at(n * k)), dbias = Doubles(at(n));
 
-    Doubles forward(const Doubles& x, long rows) const {
+    Doubles forward(const Doubles& x, Index rows) const {
         Doubles y(at(rows * n));
-        for (long i = 0; i < rows; ++i)
-            for (long j = 0; j < n; ++j) {
+        for (Index i = 0; i < rows; ++i)
+            for (Index j = 0; j < n; ++j) {
                 double total = bias[j];
-                for (long l = 0; l < k; ++l) total += x[at(i * k + l)] * weight[j * k + l];
+                for (Index l = 0; l < k; ++l) total += x[at(i * k + l)] * weight[j * k + l];
                 y[at(i * n + j)] = total;
             }
         return y;
     }
-    void backward(const Doubles& x, const Doubles& dy, long rows, Doubles& dx) {
-        for (long i = 0; i < rows; ++i)
-            for (long j = 0; j < n; ++j) {
+    void backward(const Doubles& x, const Doubles& dy, Index rows, Doubles& dx) {
+        for (Index i = 0; i < rows; ++i)
+            for (Index j = 0; j < n; ++j) {
                 const double d = dy[at(i * n + j)];
                 dbias[at(j)] += d;
-                for (long l = 0; l < k; ++l) {
+                for (Index l = 0; l < k; ++l) {
                     dweight[at(j * k + l)] += d * x[at(i * k + l)];
                     dx[at(i * k + l)] += d * weight[j * k + l];
                 }
@@ -71,23 +72,23 @@ struct Linear {
 struct Norm {
     NormParameters<float> parameters;
     double eps;
-    long n;
+    Index n;
     Dropout dropout;
     Doubles dweight = Doubles(at(n)), dbias = Doubles(at(n)), normed = {}, inverses = {};
 
-    Doubles forward(const Doubles& x, const Doubles& branch, long rows) {
+    Doubles forward(const Doubles& x, const Doubles& branch, Index rows) {
         normed.assign(at(rows * n), 0);
         inverses.assign(at(rows), 0);
         Doubles y(at(rows * n));
-        for (long i = 0; i < rows; ++i) {
+        for (Index i = 0; i < rows; ++i) {
             double mean = 0, variance = 0;
-            for (long j = 0; j < n; ++j) {
+            for (Index j = 0; j < n; ++j) {
                 normed[at(i * n + j)] = x[at(i * n + j)] + factor(dropout, i, 0, j) * branch[at(i * n + j)];
                 mean += normed[at(i * n + j)] / static_cast<double>(n);
             }
-            for (long j = 0; j < n; ++j) variance += std::pow(normed[at(i * n + j)] - mean, 2) / static_cast<double>(n);
+            for (Index j = 0; j < n; ++j) variance += std::pow(normed[at(i * n + j)] - mean, 2) / static_cast<double>(n);
             inverses[at(i)] = 1 / std::sqrt(variance + eps);
-            for (long j = 0; j < n; ++j) {
+            for (Index j = 0; j < n; ++j) {
                 double& number = normed[at(i * n + j)];
                 number = (number - mean) * inverses[at(i)];
                 y[at(i * n + j)] = number * parameters.weight[j] + parameters.bias[j];
@@ -96,19 +97,19 @@ struct Norm {
         return y;
     }
     // Gradients of x and of the branch.
-    void backward(const float* dy, long rows, Doubles& dx, Doubles& dbranch) {
+    void backward(const float* dy, Index rows, Doubles& dx, Doubles& dbranch) {
         dx.assign(at(rows * n), 0);
         dbranch.assign(at(rows * n), 0);
-        for (long i = 0; i < rows; ++i) {
+        for (Index i = 0; i < rows; ++i) {
             double average = 0, projection = 0;
-            for (long j = 0; j < n; ++j) {
+            for (Index j = 0; j < n; ++j) {
                 const double d = dy[i * n + j], number = normed[at(i * n + j)], g = d * parameters.weight[j];
                 dweight[at(j)] += d * number;
                 dbias[at(j)] += d;
                 average += g / static_cast<double>(n);
                 projection += g * number / static_cast<double>(n);
             }
-            for (long j = 0; j < n; ++j) {
+            for (Index j = 0; j < n; ++j) {
                 const std::size_t place = at(i * n + j);
                 const double g = dy[i * n + j] * parameters.weight[j];
                 dx[place] = inverses[at(i)] * (g - average - normed[place] * projection);
@@ -125,24 +126,24 @@ struct Plain {
 };
 
 // Scaled dot products of one head within one sequence; adds to `attended`, or with `dattended` to the gradients.
-inline void attend(const AttentionBlock<float>& block, long begin, long length, long head, const Doubles (&qkv)[3],
+inline void attend(const AttentionBlock<float>& block, Index begin, Index length, Index head, const Doubles (&qkv)[3],
                    Doubles& attended, const Doubles* dattended, Doubles (&dqkv)[3]) {
-    const long d = block.hidden / block.heads, hidden = block.hidden;
+    const Index d = block.hidden / block.heads, hidden = block.hidden;
     const double scale = 1 / std::sqrt(static_cast<double>(d));
-    const auto place = [&](long token, long column) { return at((begin + token) * hidden + head * d + column); };
-    for (long i = 0; i < length; ++i) {
-        const long n = block.causal ? i + 1 : length;
+    const auto place = [&](Index token, Index column) { return at((begin + token) * hidden + head * d + column); };
+    for (Index i = 0; i < length; ++i) {
+        const Index n = block.causal ? i + 1 : length;
         Doubles p(at(n)), dp(at(n));
         double top = -INFINITY, total = 0, mean = 0;
-        for (long j = 0; j < n; ++j) {
-            for (long c = 0; c < d; ++c) p[at(j)] += scale * qkv[0][place(i, c)] * qkv[1][place(j, c)];
+        for (Index j = 0; j < n; ++j) {
+            for (Index c = 0; c < d; ++c) p[at(j)] += scale * qkv[0][place(i, c)] * qkv[1][place(j, c)];
             top = std::max(top, p[at(j)]);
         }
         for (double& x : p) total += x = std::exp(x - top);
-        for (long j = 0; j < n; ++j) {
+        for (Index j = 0; j < n; ++j) {
             p[at(j)] /= total;
             const double kept = factor(block.attention_dropout, begin + i, head, j);
-            for (long c = 0; c < d; ++c) {
+            for (Index c = 0; c < d; ++c) {
                 if (!dattended) {
                     attended[place(i, c)] += kept * p[at(j)] * qkv[2][place(j, c)];
                     continue;
@@ -153,8 +154,8 @@ inline void attend(const AttentionBlock<float>& block, long begin, long length, 
             mean += p[at(j)] * dp[at(j)];
         }
         if (!dattended) continue;
-        for (long j = 0; j < n; ++j)
-            for (long c = 0; c < d; ++c) {
+        for (Index j = 0; j < n; ++j)
+            for (Index c = 0; c < d; ++c) {
                 const double ds = scale * p[at(j)] * (dp[at(j)] - mean);
                 dqkv[0][place(i, c)] += ds * qkv[1][place(j, c)];
                 dqkv[1][place(j, c)] += ds * qkv[0][place(i, c)];
@@ -168,8 +169,8 @@ inline Plain plain(const AttentionBlock<float>& block, const float* dout) {
         whole.read.reset();
         std::vector<float> dwhole(at(block.n_tokens * block.hidden));
         const auto each_number = [&](const auto& f) {
-            for (long row = 0; row < block.n_rows(); ++row)
-                for (long j = 0; j < block.hidden; ++j)
+            for (Index row = 0; row < block.n_rows(); ++row)
+                for (Index j = 0; j < block.hidden; ++j)
                     f(at(row * block.hidden + j), at((*block.read)[at(row)] * block.hidden + j));
         };
         each_number([&](std::size_t of_row, std::size_t of_token) { dwhole[of_token] += dout[of_row]; });
@@ -179,7 +180,7 @@ inline Plain plain(const AttentionBlock<float>& block, const float* dout) {
         found.out = out;
         return found;
     }
-    const long rows = block.n_tokens, hidden = block.hidden;
+    const Index rows = block.n_tokens, hidden = block.hidden;
     const Doubles x(block.x, block.x + rows * hidden);
     std::vector<Linear> linears;
     for (std::size_t i = 0; i < 4; ++i) linears.push_back({block.weights[i], block.biases[i], hidden, hidden});
@@ -191,7 +192,7 @@ inline Plain plain(const AttentionBlock<float>& block, const float* dout) {
     }
     const auto each_head = [&](const Doubles* gradient) {
         for (std::size_t i = 0; i + 1 < block.starts.size(); ++i)
-            for (long head = 0; head < block.heads; ++head)
+            for (Index head = 0; head < block.heads; ++head)
                 attend(block, block.starts[i], block.starts[i + 1] - block.starts[i], head, qkv, attended, gradient, dqkv);
     };
     each_head(nullptr);
@@ -209,7 +210,7 @@ inline Plain plain(const AttentionBlock<float>& block, const float* dout) {
 }
 
 inline Plain plain(const FeedForwardBlock<float>& block, const float* dout) {
-    const long rows = block.n_tokens, hidden = block.hidden, inner = block.inner;
+    const Index rows = block.n_tokens, hidden = block.hidden, inner = block.inner;
     const Doubles x(block.x, block.x + rows * hidden);
     Linear first{block.weights[0], block.biases[0], inner, hidden}, second{block.weights[1], block.biases[1], hidden, inner};
     Norm norm{block.norm, block.eps, hidden, block.dropout};
@@ -245,7 +246,7 @@ inline Plain plain(const LinearGelu& linear, const float* dout) {
 }
 
 inline Plain plain(const ReplacedTokenHead& head, const float* dlogits) {
-    const long rows = head.n_tokens, hidden = head.hidden;
+    const Index rows = head.n_tokens, hidden = head.hidden;
     const Doubles x(head.x, head.x + rows * hidden);
     Linear dense{head.weight, head.bias, hidden, hidden}, gate{head.gate, head.offset, 1, hidden};
     const Doubles before = dense.forward(x, rows);
@@ -268,12 +269,12 @@ inline Plain plain(const VocabularyHead& head, const float* dout) {
     Linear linear{head.weight, head.bias, head.vocabulary, head.width};
     Doubles logits = linear.forward(x, head.n_rows), dx(x.size());
     Plain found;
-    for (long i = 0; i < head.n_rows; ++i) {
+    for (Index i = 0; i < head.n_rows; ++i) {
         double total = 0;
         double* const row = logits.data() + i * head.vocabulary;
-        for (long j = 0; j < head.vocabulary; ++j) total += std::exp(row[j]);
+        for (Index j = 0; j < head.vocabulary; ++j) total += std::exp(row[j]);
         found.out.push_back(std::log(total) - row[head.labels[i]]);
-        for (long j = 0; j < head.vocabulary; ++j)
+        for (Index j = 0; j < head.vocabulary; ++j)
             row[j] = dout[i] * (std::exp(row[j]) / total - (j == head.labels[i] ? 1 : 0));
     }
     linear.backward(x, logits, head.n_rows, dx);

@@ -14,7 +14,7 @@
 
 #include <arm_neon.h>
 
-#define TARGET "arch=armv8-a"
+#define TARGET "+simd"
 #include "cpu/target_begin.h"
 
 namespace electra_fast::cpu {

@@ -70,7 +70,7 @@ class TFElectraPreTrainedModel(TrainingMixin, TFHubMixin, keras.Model):
         values = {"electra": values} if self.kind == "Model" else values
         self._part_names = tuple(values)
         for name, value in values.items():
-            setattr(self, name, Part(value, name))
+            setattr(self, name, Part(value, name, self.dtype_policy))
         self.build()
 
     def build(self, input_shape: Any = None) -> None:

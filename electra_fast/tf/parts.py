@@ -20,13 +20,14 @@ class Part(keras.layers.Layer):
 
     Args:
         values: first values, arrays in dictionaries within dictionaries.
+        dtype: a dtype or a policy of Keras; None takes the global one.
     """
 
-    def __init__(self, values: Mapping[str, Any], name: str):
-        super().__init__(name=name)
+    def __init__(self, values: Mapping[str, Any], name: str, dtype: Any = None):
+        super().__init__(name=name, dtype=dtype)
         self._first_values = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
         self._own: dict[str, keras.Variable] = {}
-        self._within = {key: Part(value, key) for key, value in values.items() if isinstance(value, Mapping)}
+        self._within = {key: Part(value, key, dtype) for key, value in values.items() if isinstance(value, Mapping)}
         for key, part in self._within.items():
             self._in_checkpoints(key, part)
 

@@ -126,6 +126,11 @@ class Batch:
             values += (own, filling) if fill_side is Side.right else (filling, own)
         return np.concatenate(values)
 
+    def column_lists(self, column: Column, width: int, fill: int, fill_side: Side) -> list[list]:
+        """The list of each row's values, as `column` writes them; offsets are tuples."""
+        rows = [self.column(column, i, i + 1, width, fill, fill_side).tolist() for i in range(len(self._tables))]
+        return [[*map(tuple, row)] for row in rows] if column is Column.offset_mapping else rows
+
     def _frame(self, sequences: list[np.ndarray]) -> list[FramePiece]:
         return self._frames[len(sequences) - 1]
 

@@ -13,11 +13,11 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-# One of each folder in csrc; without csrc the package is Python alone. A file that is for some processors is empty for
-# others, by its own #if.
+# One of each folder in csrc with bindings; without csrc the package is Python alone. A file that is for some processors is
+# empty for others, by its own #if.
 EXTENSIONS = [
-    Extension(f"electra_fast._{folder.name}", sorted(map(str, folder.glob("*.cpp"))), include_dirs=["csrc"])
-    for folder in sorted(Path("csrc").glob("*/"))
+    Extension(f"electra_fast._{file.parent.name}", sorted(map(str, file.parent.glob("*.cpp"))), include_dirs=["csrc"])
+    for file in sorted(Path("csrc").glob("*/bindings.cpp"))
 ]
 FLAGS = ["-std=c++20", "-fvisibility=hidden", *(["-g0"] if "CFLAGS" not in os.environ else [])]
 CLANG_CL_FLAGS = ["/std:c++20", "/EHsc", "/bigobj"]

@@ -13,8 +13,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-# One of each folder in csrc with bindings; without csrc the package is Python alone. A file that is for some processors is
-# empty for others, by its own #if.
+# One of each folder in csrc with bindings; without csrc the package is Python alone. A file that is for some processors
+# is empty for others, by its own #if.
 EXTENSIONS = [
     Extension(f"electra_fast._{file.parent.name}", sorted(map(str, file.parent.glob("*.cpp"))), include_dirs=["csrc"])
     for file in sorted(Path("csrc").glob("*/bindings.cpp"))

@@ -82,7 +82,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def vocab():
-    """ASCII and every fortieth of the others: a vocabulary of all takes a second to build, and each test builds some."""
+    """ASCII and every fortieth of the others: a vocabulary of all takes a second to build."""
     tokens = [token for i, token in enumerate(every_character_vocab()) if token.isascii() or i % 40 == 0]
     return {token: i for i, token in enumerate(tokens)}
 

@@ -93,7 +93,8 @@ def test_options_exist(command, capsys):
 
 
 def test_make_targets_exist():
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "Makefile", *ROOT.glob("tests/*.mk")))
+    targets = re.findall(r"^([a-z-]+):", rules, flags=re.MULTILINE)
     named = [name for text in PAGES.values() for name in re.findall(r"(?:`|^ {4})make ([a-z-]+)", text, re.MULTILINE)]
     assert re.findall(r"^ {4}make (\w+)", README, re.MULTILINE)[:2] == ["demo", "test"]
     assert set(named) <= set(targets)

@@ -9,25 +9,16 @@ namespace {
 // Rows of a task that goes through GELU's derivative.
 constexpr Index kTaskRows = 16;
 
-// What a forward saves.
-struct Saved {
-    Saved(const LinearGelu& linear, Index panel) : layout(panel) { layout.add(&before_gelu, linear.n_rows, linear.n); }
-    Saved(const Saved&) = delete;
-
-    Layout layout;
-    Matrix<float> before_gelu;
-};
-
 void check(const LinearGelu& linear) {
     check_size("in_features", linear.k, kOperand<float>);
     check_size("out_features", linear.n, kOperand<float>);
 }
 
+}  // namespace
+
 int threads_for(const Call<float>& call, const LinearGelu& linear) {
     return useful_threads(call.n_threads, linear.n_rows * linear.k * linear.n);
 }
-
-}  // namespace
 
 LinearGeluForward::LinearGeluForward(const BlockKernels<float>& kernels, const LinearGelu& linear, Layout& layout)
     : kernels_(kernels), linear_(linear) {
@@ -91,7 +82,7 @@ bool forward(const Call<float>& call, const LinearGelu& linear, float* out, floa
     const int n_threads = threads_for(call, linear);
 
     Layout layout(kernels.panel);
-    Saved saved(linear, kernels.panel);
+    SavedLinearGelu saved(linear, kernels.panel);
     const LinearGeluForward steps(kernels, linear, layout);
     float* scratch;
     layout.add(&scratch, n_threads * kernels.product_scratch);
@@ -116,7 +107,7 @@ bool backward(const Call<float>& call, const LinearGelu& linear, const float* do
     const int n_threads = threads_for(call, linear);
 
     Layout layout(kernels.panel);
-    Saved saved(linear, kernels.panel);
+    SavedLinearGelu saved(linear, kernels.panel);
     const LinearGeluBackward steps(kernels, linear, layout);
     float* scratch;
     layout.add(&scratch, n_threads * kernels.product_scratch);

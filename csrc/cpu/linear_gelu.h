@@ -25,6 +25,19 @@ bool forward(const Call<float>& call, const LinearGelu& linear, float* out, floa
 bool backward(const Call<float>& call, const LinearGelu& linear, const float* dout, const float* saved,
               const LinearGeluGradients& gradients);
 
+// What a forward saves.
+struct SavedLinearGelu {
+    SavedLinearGelu(const LinearGelu& linear, Index panel) : layout(panel) {
+        layout.add(&before_gelu, linear.n_rows, linear.n);
+    }
+    SavedLinearGelu(const SavedLinearGelu&) = delete;
+
+    Layout layout;
+    Matrix<float> before_gelu;
+};
+
+int threads_for(const Call<float>& call, const LinearGelu& linear);
+
 // The steps of a forward: after all preparations comes the product.
 class LinearGeluForward {
 public:

@@ -12,19 +12,6 @@ namespace {
 // Tokens of a task; gradients are sums of their sums.
 constexpr Index kTaskTokens = 16;
 
-// What a forward saves.
-struct Saved {
-    Saved(const ReplacedTokenHead& head, Index panel) : layout(panel) { layout.add(&before_gelu, head.n_tokens, head.hidden); }
-    Saved(const Saved&) = delete;
-
-    Layout layout;
-    Matrix<float> before_gelu;
-};
-
-int threads_for(const Call<float>& call, const ReplacedTokenHead& head) {
-    return useful_threads(call.n_threads, head.n_tokens * head.hidden * head.hidden);
-}
-
 LinearGelu dense_of(const ReplacedTokenHead& head) {
     return {head.n_tokens, head.hidden, head.hidden, head.x, head.weight, head.bias};
 }
@@ -44,11 +31,11 @@ bool forward(const Call<float>& call, const ReplacedTokenHead& head, float* logi
     check_size("hidden_size", head.hidden, kOperand<float>);
     const BlockKernels<float>& kernels = call.kernels;
     const Index panel = kernels.panel, n_tokens = head.n_tokens, hidden = head.hidden;
-    const int n_threads = threads_for(call, head);
     const LinearGelu dense = dense_of(head);
+    const int n_threads = threads_for(call, dense);
 
     Layout layout(panel);
-    Saved saved(head, panel);
+    SavedLinearGelu saved(dense, panel);
     const LinearGeluForward steps(kernels, dense, layout);
     Matrix<float> activated;
     float* scratch;
@@ -78,12 +65,12 @@ bool backward(const Call<float>& call, const ReplacedTokenHead& head, const floa
     check_size("hidden_size", head.hidden, kOperand<float>);
     const BlockKernels<float>& kernels = call.kernels;
     const Index panel = kernels.panel, n_tokens = head.n_tokens, hidden = head.hidden;
-    const int n_threads = threads_for(call, head);
-    const Index n_gates = ceil_div(n_tokens, kTaskTokens);
     const LinearGelu dense = dense_of(head);
+    const int n_threads = threads_for(call, dense);
+    const Index n_gates = ceil_div(n_tokens, kTaskTokens);
 
     Layout layout(panel);
-    Saved saved(head, panel);
+    SavedLinearGelu saved(dense, panel);
     const LinearGeluBackward steps(kernels, dense, layout);
     float *partials, *scratch;
     layout.add(&partials, n_gates * hidden);

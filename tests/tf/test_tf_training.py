@@ -20,7 +20,7 @@ from electra_fast import (  # noqa: E402
 )
 from electra_fast.model.pretrained import CheckpointWarning  # noqa: E402
 
-DATA = Path("/work/shared/data")
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 CROSS_ENTROPY = {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)}
 
 

@@ -24,6 +24,7 @@ _HOME = {
     "PackedBatch": "model.packing",
     "embed": "inference.embed",
     "embed_stream": "inference.embed",
+    "load_embedder": "inference.embed",
     "FlaxElectraPreTrainedModel": "flax.base",
     "FlaxElectraModel": "flax.modeling",
     "FlaxElectraForPreTraining": "flax.modeling",
@@ -89,7 +90,7 @@ if TYPE_CHECKING:
         FlaxElectraForTokenClassification,
         FlaxElectraModel,
     )
-    from .inference.embed import embed, embed_stream
+    from .inference.embed import embed, embed_stream, load_embedder
     from .model.backbone import ElectraModel
     from .model.base import ElectraPreTrainedModel
     from .model.config import ElectraConfig

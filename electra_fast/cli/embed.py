@@ -16,6 +16,7 @@ import numpy as np
 
 from ..disk import check_apart, check_readable, check_writable, is_stream, written
 from ..inference.batching import BATCH_TOKENS, Counts
+from ..inference.pooling import Pooling
 from .options import Device, ImplOption
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class EmbedCommand:
     """
 
     model: str | None = None
-    """A directory, or a model on the Hub. Default: the small English one that comes with the package."""
+    """A directory, of sentence-transformers too, or a model on the Hub. Default: the small English one that comes with
+    the package."""
     input: Path
     """A file of UTF-8 lines, or of columns: .tsv, .csv or .jsonl. It may be compressed: .gz, .xz, .zst. A blank line
     counts as an empty text."""
@@ -41,12 +43,17 @@ class EmbedCommand:
     """The column of the text, as for `predict`: a name, or a number from 0 with --no-header."""
     no_header: bool = False
     """Read the first line of a table as a text; the column is then a number."""
-    pooling: Literal["mean", "cls"] = "mean"
-    """Vector of a text: the mean of its tokens' last hidden states, or the first token's state."""
+    pooling: Pooling | None = None
+    """Vector of a text: the mean of its tokens' last hidden states, the first token's, or another mode of
+    sentence-transformers. Default: the model's own, or mean."""
     normalize: bool = False
-    """Divide each vector by its Euclidean length."""
+    """Divide each vector by its Euclidean length, if the model does not do so itself."""
+    prompt: str | None = None
+    """A text to put before every text."""
+    prompt_name: str | None = None
+    """The name of a prompt that a model of sentence-transformers has. Default: the one that it names itself."""
     max_length: int | None = None
-    """Number of tokens at which texts are cut. Default: the limit of tokenizer and model."""
+    """Number of tokens at which texts are cut. Default: the model's own, or the limit of tokenizer and model."""
     batch_tokens: int = BATCH_TOKENS
     """Number of tokens to compute together."""
     device: Device = "auto"
@@ -57,7 +64,7 @@ class EmbedCommand:
     def run(self) -> None:
         from ..bundled import bundled
         from ..finetuning.data.predict_inputs import read_texts
-        from ..inference.embed import Embedder, load_encoder
+        from ..inference.embed import load_embedder
 
         if self.output.suffix != ".npy" and not is_stream(self.output):
             raise ValueError(f"the output must be a .npy file, got {self.output}")
@@ -65,16 +72,17 @@ class EmbedCommand:
         check_readable(self.input)
         check_apart(self.output, self.input, self.model)
         texts = read_texts(self.input, self._columns())
-        encoder, tokenizer = load_encoder(
-            self.model or bundled("discriminator"), device=self.device, dtype=self.dtype, impl=self.impl
-        )
-        embedder = Embedder(
-            encoder=encoder,
-            tokenizer=tokenizer,
+        embedder = load_embedder(
+            self.model or bundled("discriminator"),
             pooling=self.pooling,
             normalize=self.normalize,
+            prompt=self.prompt,
+            prompt_name=self.prompt_name,
             max_length=self.max_length,
             batch_tokens=self.batch_tokens,
+            device=self.device,
+            dtype=self.dtype,
+            impl=self.impl,
         )
         counts, begun = Counts(), time.perf_counter()
         with written_rows(self.output, embedder.size) as write:

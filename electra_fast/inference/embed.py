@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sized
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..hub.files import find_file
 from ..model.backbone import ElectraModel
 from ..model.base import ElectraPreTrainedModel
 from ..model.packing import PackedBatch, ranges
@@ -23,11 +23,8 @@ from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
 from ..tokenizer.unknown import UnknownTokens
 from .batching import BATCH_TOKENS, Counts, batches_by_length, chunks, one_ahead
-
-Pooling = Literal["mean", "cls"]
-
-# Files that sentence-transformers writes, the whole model's and those of its first two modules.
-_OF_SENTENCE_TRANSFORMERS = ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
+from .pooling import POOLINGS, Pooling, pooled
+from .sentence_modules import SentenceModules, read_sentence_modules
 
 
 def embed(
@@ -35,8 +32,10 @@ def embed(
     model: str | os.PathLike | ElectraPreTrainedModel,
     tokenizer: ElectraTokenizer | None = None,
     *,
-    pooling: Pooling = "mean",
+    pooling: Pooling | None = None,
     normalize: bool = False,
+    prompt: str | None = None,
+    prompt_name: str | None = None,
     max_length: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
@@ -50,28 +49,31 @@ def embed(
         texts: any number of texts; an empty one is [CLS] [SEP].
         model: a directory, a name on the Hub, or a model in memory. A model in memory is used as it is: on its device,
             in its dtype, without its head if it has one. A loaded model is on CUDA in bf16 where there is a GPU, and on
-            the CPU in fp32 elsewhere.
+            the CPU in fp32 elsewhere. A model of sentence-transformers has a pooling, a length, prompts and further
+            modules of its own.
         tokenizer: the tokenizer, needed for a model in memory. Default: the one beside the model.
-        pooling: "mean" of all tokens, [CLS] and [SEP] too; or "cls", the first token alone.
-        normalize: whether to divide each vector by its Euclidean length.
-        max_length: number of tokens that longer texts are cut to, [CLS] and [SEP] included. Default: the most that
-            tokenizer and model can take.
+        pooling: "mean" of all tokens, [CLS] and [SEP] too; "cls", the first token; or one of the other modes of
+            `electra_fast.inference.pooling`. Default: the model's own, or "mean".
+        normalize: whether to divide each vector by its Euclidean length, if the model does not do so itself.
+        prompt: a text to put before every text.
+        prompt_name: the name of a prompt of a model of sentence-transformers. Default: the one that it names itself.
+        max_length: number of tokens that longer texts are cut to, [CLS] and [SEP] included. Default: the model's own,
+            or the most that tokenizer and model can take.
         batch_tokens: number of tokens to compute at once; a longer text is computed alone.
         progress: whether to show a bar on stderr.
 
     Returns:
-        fp32 [texts, hidden_size], in the order of the texts.
+        fp32 [texts, size], in the order of the texts. The size is the model's hidden size, or that of its last module.
 
     Raises:
         TypeError: texts that are not str, a model or tokenizer of another library.
-        ValueError: a pooling that is not known, a max_length that the model cannot take, batch_tokens that is not
-            positive, half of a surrogate pair in a text, a tokenizer and a model that do not fit together, a model of
-            sentence-transformers.
+        ValueError: a pooling or prompt that is not known, or a pooling for a model that has its own; a max_length that
+            the model cannot take, batch_tokens that is not positive, half of a surrogate pair in a text, a tokenizer
+            and a model that do not fit together, a model of sentence-transformers whose modules are not known.
         FileNotFoundError: no such model.
     """
-    embedder = _embedder(model, tokenizer, pooling, normalize, max_length, batch_tokens)
-    parts = embedder.stream(texts, progress=progress)
-    return np.concatenate([np.empty((0, embedder.size), np.float32), *parts])
+    embedder = _embedder(model, tokenizer, pooling, normalize, prompt, prompt_name, max_length, batch_tokens)
+    return embedder(texts, progress=progress)
 
 
 def embed_stream(
@@ -79,22 +81,64 @@ def embed_stream(
     model: str | os.PathLike | ElectraPreTrainedModel,
     tokenizer: ElectraTokenizer | None = None,
     *,
-    pooling: Pooling = "mean",
+    pooling: Pooling | None = None,
     normalize: bool = False,
+    prompt: str | None = None,
+    prompt_name: str | None = None,
     max_length: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> Iterator[np.ndarray]:
     """Yields the result of `embed` in portions of some thousand texts, for more vectors than memory holds.
 
-    A portion is fp32 [some texts, hidden_size]. Arguments and errors are those of `embed`.
+    A portion is fp32 [some texts, size]. Arguments and errors are those of `embed`.
     """
-    return _embedder(model, tokenizer, pooling, normalize, max_length, batch_tokens).stream(texts, progress=progress)
+    embedder = _embedder(model, tokenizer, pooling, normalize, prompt, prompt_name, max_length, batch_tokens)
+    return embedder.stream(texts, progress=progress)
+
+
+def load_embedder(
+    name_or_path: str | os.PathLike,
+    tokenizer: ElectraTokenizer | None = None,
+    *,
+    pooling: Pooling | None = None,
+    normalize: bool = False,
+    prompt: str | None = None,
+    prompt_name: str | None = None,
+    max_length: int | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    device: str | torch.device = "auto",
+    dtype: str | None = None,
+    impl: Impl = "auto",
+) -> Embedder:
+    """All that `embed` needs of a directory or a name on the Hub, loaded once for any number of calls.
+
+    Arguments and errors are those of `embed` and `load_encoder`.
+    """
+    modules = read_sentence_modules(name_or_path)
+    encoder, own_tokenizer = load_encoder(
+        name_or_path, subfolder="" if modules is None else modules.subfolder, device=device, dtype=dtype, impl=impl
+    )
+    tokenizer = own_tokenizer if tokenizer is None else tokenizer
+    options = {"normalize": normalize, "max_length": max_length, "batch_tokens": batch_tokens}
+    if modules is None:
+        return _plain(encoder, tokenizer, pooling, prompt, prompt_name, **options)
+    _check_fits(name_or_path, modules, encoder, own_tokenizer, pooling)
+    return Embedder(
+        encoder=encoder,
+        tokenizer=tokenizer,
+        pooling=modules.pooling,
+        head=modules.head.to(encoder.device),
+        prompt=modules.prompt(prompt, prompt_name),
+        pools_prompt=modules.pools_prompt,
+        **options | {"max_length": modules.max_length if max_length is None else max_length},
+    )
 
 
 def load_encoder(
     name_or_path: str | os.PathLike,
     *,
+    subfolder: str = "",
     device: str | torch.device = "auto",
     dtype: str | None = None,
     impl: Impl = "auto",
@@ -102,15 +146,14 @@ def load_encoder(
     """The encoder of a directory or the Hub, and its tokenizer.
 
     Args:
+        subfolder: where both lie in it.
         device: "auto" is CUDA where there is one.
         dtype: "fp32", "bf16", "fp16" or "int8". Default: bf16 on a GPU, fp32 on a CPU.
 
     Raises:
         FileNotFoundError: no such model.
-        ValueError: a damaged file, one that lacks a part of the encoder, a device or dtype that is not available, a
-            model of sentence-transformers.
+        ValueError: a damaged file, one that lacks a part of the encoder, a device or dtype that is not available.
     """
-    _check_is_no_sentence_transformer(name_or_path)
     dtypes = {**DTYPES, "int8": "int8"}
     if dtype is not None and dtype not in dtypes:
         raise ValueError(f"dtype must be one of {', '.join(dtypes)}, got {dtype!r}")
@@ -118,23 +161,34 @@ def load_encoder(
         ElectraModel,
         name_or_path,
         "an ELECTRA encoder",
+        subfolder=subfolder,
         device_map=device,
         dtype=dtypes[dtype or "fp32"],
         impl=impl,
     )
     if dtype is None:
         model.to(DTYPES[default_precision(model.device)])
-    return model, ElectraTokenizer.from_pretrained(name_or_path)
+    return model, ElectraTokenizer.from_pretrained(name_or_path, subfolder=subfolder)
 
 
-def _check_is_no_sentence_transformer(name_or_path: str | os.PathLike) -> None:
-    for filename in _OF_SENTENCE_TRANSFORMERS:
-        if find_file(name_or_path, filename, required=False) is not None:
-            raise ValueError(
-                f"{name_or_path} is a model of sentence-transformers ({filename}), whose pooling, length and "
-                f"normalisation are not read yet: its vectors would be others. Load it with sentence-transformers, or "
-                f"give a directory with its encoder and tokenizer alone"
-            )
+def _check_fits(
+    name_or_path: str | os.PathLike,
+    modules: SentenceModules,
+    encoder: ElectraModel,
+    tokenizer: ElectraTokenizer,
+    pooling: Pooling | None,
+) -> None:
+    if pooling is not None:
+        own = " and ".join(modules.pooling)
+        raise ValueError(f"{name_or_path} is a model of sentence-transformers with its own pooling, {own}: give none")
+    if (size := encoder.config.hidden_size) != modules.width:
+        raise ValueError(f"the pooling of {name_or_path} must take the encoder's {size} numbers, got {modules.width}")
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    if modules.lowercases and (normalizer is None or normalizer.normalize_str("A") != "a"):
+        raise ValueError(
+            f"{name_or_path} asks for texts in lower case, by do_lower_case in its sentence_bert_config.json; its "
+            f"tokenizer must do that, and keeps capitals"
+        )
 
 
 @dataclass(frozen=True)
@@ -158,7 +212,13 @@ class Embedder:
 
     encoder: ElectraModel
     tokenizer: ElectraTokenizer
-    pooling: Pooling = "mean"
+    pooling: tuple[Pooling, ...] = ("mean",)
+    """The modes, whose vectors are joined."""
+    head: nn.Module = field(default_factory=nn.Identity)
+    """What follows the pooling, from fp32 [texts, hidden size * modes] to [texts, size]."""
+    prompt: str = ""
+    pools_prompt: bool = True
+    """Whether the tokens of the prompt, and [CLS] before it, are pooled, too."""
     normalize: bool = False
     max_length: int | None = None
     batch_tokens: int = BATCH_TOKENS
@@ -166,8 +226,8 @@ class Embedder:
     def __post_init__(self) -> None:
         if not isinstance(self.tokenizer, ElectraTokenizer):
             raise TypeError(f"the tokenizer must be an ElectraTokenizer, got {_kind(self.tokenizer)}")
-        if self.pooling not in get_args(Pooling):
-            raise ValueError(f"pooling must be one of {', '.join(get_args(Pooling))}, got {self.pooling!r}")
+        if unknown := [mode for mode in self.pooling if mode not in POOLINGS]:
+            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {unknown[0]!r}")
         config = self.encoder.config
         if not _is_integer(self.batch_tokens) or self.batch_tokens < 1:
             raise ValueError(f"batch_tokens must be an integer of at least 1, got {self.batch_tokens!r}")
@@ -181,11 +241,32 @@ class Embedder:
         frame = self.tokenizer.encode_bulk([""])[0].tolist()
         if frame != [self.tokenizer.cls_token_id, self.tokenizer.sep_token_id]:
             raise ValueError(f"the tokenizer must put each text between [CLS] and [SEP], an empty one becomes {frame}")
+        if not isinstance(self.prompt, str):
+            raise TypeError(f"the prompt must be a str, got {_kind(self.prompt)}")
+        if self._n_unpooled >= self._longest:
+            raise ValueError(
+                f"the prompt must be shorter than the {self._longest} tokens of a text, got {self.prompt!r:.80}"
+            )
 
     @property
     def size(self) -> int:
         """Numbers in a vector."""
-        return self.encoder.config.hidden_size
+        with torch.inference_mode():
+            width = self.encoder.config.hidden_size * len(self.pooling)
+            return self.head(torch.zeros(1, width, device=self.encoder.device)).shape[1]
+
+    @property
+    def _longest(self) -> int:
+        return self.max_length or min(self.tokenizer.model_max_length, self.encoder.config.max_position_embeddings)
+
+    @cached_property
+    def _n_unpooled(self) -> int:
+        """How many tokens at the beginning of each text are not pooled: [CLS] and the prompt's."""
+        return 0 if self.pools_prompt or not self.prompt else len(self.tokenizer.encode_bulk([self.prompt])[0]) - 1
+
+    def __call__(self, texts: Iterable[str], *, progress: bool = False) -> np.ndarray:
+        """The vectors of all texts, fp32 [texts, size]."""
+        return np.concatenate([np.empty((0, self.size), np.float32), *self.stream(texts, progress=progress)])
 
     def stream(
         self, texts: Iterable[str], *, progress: bool = False, counts: Counts | None = None
@@ -209,9 +290,9 @@ class Embedder:
 
     def _tokenise(self, texts: list[str]) -> _Rows:
         # One thread is enough: the others are computing, and tokenising is far ahead of them all the same.
+        texts = [self.prompt + text for text in texts] if self.prompt else texts
         ids, starts = self.tokenizer.encode_bulk(texts, num_threads=1)
-        limit = self.max_length or min(self.tokenizer.model_max_length, self.encoder.config.max_position_embeddings)
-        return _Rows(ids, starts, np.minimum(np.diff(starts), limit))
+        return _Rows(ids, starts, np.minimum(np.diff(starts), self._longest))
 
     @torch.inference_mode()
     def _compute(self, rows: _Rows, bar: tqdm) -> np.ndarray:
@@ -223,7 +304,7 @@ class Embedder:
         for items in batches_by_length(rows.lengths, self.batch_tokens):
             ids, packed = self._batch(rows, items)
             hidden = encoder.encode_packed(ids, packed)
-            vectors[torch.from_numpy(items).to(encoder.device)] = self._pooled(hidden, packed.cu_seqlens)
+            vectors[torch.from_numpy(items).to(encoder.device)] = self._vectors(hidden, rows.lengths[items])
             bar.update(len(items))
         encoder.train(was_training)
         return vectors.cpu().numpy()
@@ -241,43 +322,48 @@ class Embedder:
         packed = PackedBatch.from_cu_seqlens(1, len(ids), cu_seqlens.to(device), int(lengths[0]))
         return torch.from_numpy(ids).to(device), packed
 
-    def _pooled(self, hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
-        """Pools hidden states [T, H] -> fp32 [texts, H]."""
-        first = cu_seqlens[:-1].long()
-        if self.pooling == "cls":
-            vectors = hidden[first].float()
-        else:
-            # embedding_bag sums neighbouring rows: many times as fast as segment_reduce on a CPU, no atomics on a GPU.
-            every = torch.arange(len(hidden), device=hidden.device)
-            vectors = nn.functional.embedding_bag(every, hidden.float(), first, mode="mean")
+    def _vectors(self, hidden: Tensor, lengths: np.ndarray) -> Tensor:
+        """The vectors, fp32 [texts, size], of hidden states [T, H]."""
+        vectors = self.head(
+            torch.cat([pooled(hidden, lengths, mode, self._n_unpooled) for mode in self.pooling], dim=1)
+        )
         return nn.functional.normalize(vectors, dim=1) if self.normalize else vectors
 
 
 def _embedder(
     model: str | os.PathLike | ElectraPreTrainedModel,
     tokenizer: ElectraTokenizer | None,
-    pooling: Pooling,
+    pooling: Pooling | None,
     normalize: bool,
+    prompt: str | None,
+    prompt_name: str | None,
     max_length: int | None,
     batch_tokens: int,
 ) -> Embedder:
+    options = {"normalize": normalize, "max_length": max_length, "batch_tokens": batch_tokens}
     if isinstance(model, (str, os.PathLike)):
-        encoder, own_tokenizer = load_encoder(model)
-        tokenizer = own_tokenizer if tokenizer is None else tokenizer
-    elif isinstance(model, ElectraPreTrainedModel):
-        encoder = model if isinstance(model, ElectraModel) else model.electra
-    else:
+        return load_embedder(model, tokenizer, pooling=pooling, prompt=prompt, prompt_name=prompt_name, **options)
+    if not isinstance(model, ElectraPreTrainedModel):
         raise TypeError(f"model must be a directory, a name on the Hub or a model of electra_fast, got {_kind(model)}")
     if tokenizer is None:
         raise TypeError("a model in memory needs its tokenizer beside it: embed(texts, model, tokenizer)")
-    return Embedder(
-        encoder=encoder,
-        tokenizer=tokenizer,
-        pooling=pooling,
-        normalize=normalize,
-        max_length=max_length,
-        batch_tokens=batch_tokens,
-    )
+    encoder = model if isinstance(model, ElectraModel) else model.electra
+    return _plain(encoder, tokenizer, pooling, prompt, prompt_name, **options)
+
+
+def _plain(
+    encoder: ElectraModel,
+    tokenizer: ElectraTokenizer,
+    pooling: Pooling | None,
+    prompt: str | None,
+    prompt_name: str | None,
+    **options: Any,
+) -> Embedder:
+    """The embedder of a model that says nothing of pooling and prompts."""
+    if prompt_name is not None:
+        raise ValueError(f"prompt_name needs a model of sentence-transformers, which has prompts; got {prompt_name!r}")
+    pooling = "mean" if pooling is None else pooling
+    return Embedder(encoder=encoder, tokenizer=tokenizer, pooling=(pooling,), prompt=prompt or "", **options)
 
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:

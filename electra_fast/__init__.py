@@ -25,6 +25,8 @@ _HOME = {
     "embed": "inference.embed",
     "embed_stream": "inference.embed",
     "load_embedder": "inference.embed",
+    "load_reranker": "inference.rerank",
+    "rerank": "inference.rerank",
     "FlaxElectraPreTrainedModel": "flax.base",
     "FlaxElectraModel": "flax.modeling",
     "FlaxElectraForPreTraining": "flax.modeling",
@@ -63,6 +65,9 @@ __all__ = [
     "__version__",
     "embed",
     "embed_stream",
+    "load_embedder",
+    "load_reranker",
+    "rerank",
 ]
 
 
@@ -91,6 +96,7 @@ if TYPE_CHECKING:
         FlaxElectraModel,
     )
     from .inference.embed import embed, embed_stream, load_embedder
+    from .inference.rerank import load_reranker, rerank
     from .model.backbone import ElectraModel
     from .model.base import ElectraPreTrainedModel
     from .model.config import ElectraConfig

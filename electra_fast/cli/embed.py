@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 
 from ..disk import check_apart, check_readable, check_writable, is_stream, written
-from ..inference.batching import BATCH_TOKENS, Counts
+from ..inference.batching import BATCH_TOKENS
 from ..inference.pooling import Pooling
+from .bulk import text_columns, timed
 from .options import Device, ImplOption
-
-if TYPE_CHECKING:
-    from ..finetuning.data.tasks import Columns
 
 
 @dataclass(kw_only=True)
@@ -71,7 +68,7 @@ class EmbedCommand:
         check_writable(self.output)
         check_readable(self.input)
         check_apart(self.output, self.input, self.model)
-        texts = read_texts(self.input, self._columns())
+        texts = read_texts(self.input, text_columns(self.text, self.no_header))
         embedder = load_embedder(
             self.model or bundled("discriminator"),
             pooling=self.pooling,
@@ -84,22 +81,9 @@ class EmbedCommand:
             dtype=self.dtype,
             impl=self.impl,
         )
-        counts, begun = Counts(), time.perf_counter()
-        with written_rows(self.output, embedder.size) as write:
+        with timed("texts") as counts, written_rows(self.output, embedder.size) as write:
             for vectors in embedder.stream(texts, progress=sys.stderr.isatty(), counts=counts):
                 write(vectors)
-        seconds = time.perf_counter() - begun
-        print(
-            f"{counts.examples:,} texts, {counts.tokens:,} tokens in {seconds:.1f} s: "
-            f"{counts.examples / seconds:,.0f} texts/s, {counts.tokens / seconds:,.0f} tokens/s",
-            file=sys.stderr,
-        )
-
-    def _columns(self) -> Columns:
-        from ..finetuning.data.tasks import Columns, number_or_name
-
-        text = number_or_name(self.text) if self.no_header and self.text is not None else self.text
-        return Columns(text=text, has_header=not self.no_header)
 
 
 @contextmanager

@@ -43,6 +43,7 @@ COMMANDS: Commands = {
     "finetune": ("electra_fast.cli.finetune:FinetuneCommand", "train a network on a task, and measure it"),
     "predict": ("electra_fast.cli.predict:PredictCommand", "say what a fine-tuned network predicts"),
     "embed": ("electra_fast.cli.embed:EmbedCommand", "turn texts into vectors"),
+    "rerank": ("electra_fast.cli.rerank:RerankCommand", "order passages by their relevance to a query"),
     "export": ("electra_fast.cli.export:ExportCommand", "write a network as ONNX or as a torch.export program"),
     "cost": ("electra_fast.cli.cost:CostCommand", "estimate what pre-training takes, in hours on GPUs"),
     "train-vocab": ("electra_fast.cli.train_vocab:TrainVocabCommand", "make a WordPiece vocabulary from raw text"),

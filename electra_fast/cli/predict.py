@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from ..disk import check_apart, check_readable, check_writable, written
+from ..disk import check_apart, check_readable, check_writable
 from ..inference.batching import BATCH_TOKENS, Counts
+from .bulk import opened, timed
 from .options import Device, ImplOption, PrecisionOption
 
 if TYPE_CHECKING:
@@ -76,26 +76,19 @@ class PredictCommand:
             dtype = DTYPES[self.precision or default_precision(world.device)]
             finetuned = load_finetuned(self.model, device=world.device, impl=self.impl, dtype=dtype)
             examples = read_examples(kind_name(finetuned.kind), self.input, self._columns())
-            counts, begun = Counts(), time.perf_counter()
             shows_bar = sys.stderr.isatty() and not (self.output is None and sys.stdout.isatty())
-            predictions = predict(
-                finetuned,
-                examples,
-                batch_tokens=self.batch_tokens,
-                progress=shows_bar,
-                world=world,
-                counts=counts,
-            )
-            with _opened(self.output) if world.is_main else nullcontext() as out:
-                for prediction in predictions:
-                    out.write(json.dumps(prediction, ensure_ascii=False, allow_nan=False) + "\n")
-            if world.is_main:
-                seconds = time.perf_counter() - begun
-                print(
-                    f"{counts.examples:,} examples, {counts.tokens:,} tokens in {seconds:.1f} s: "
-                    f"{counts.examples / seconds:,.0f} examples/s, {counts.tokens / seconds:,.0f} tokens/s",
-                    file=sys.stderr,
+            with timed("examples") if world.is_main else nullcontext(Counts()) as counts:
+                predictions = predict(
+                    finetuned,
+                    examples,
+                    batch_tokens=self.batch_tokens,
+                    progress=shows_bar,
+                    world=world,
+                    counts=counts,
                 )
+                with opened(self.output) if world.is_main else nullcontext() as out:
+                    for prediction in predictions:
+                        out.write(json.dumps(prediction, ensure_ascii=False, allow_nan=False) + "\n")
 
     def _columns(self) -> Columns:
         from ..finetuning.data.tasks import Columns, number_or_name
@@ -107,8 +100,3 @@ class PredictCommand:
             endings = tuple(map(number_or_name, endings))
         words = None if self.words is None else number_or_name(self.words)
         return Columns(**names, words=words, endings=endings, has_header=not self.no_header)
-
-
-def _opened(path: Path | None) -> AbstractContextManager[IO[str]]:
-    """Opens the standard output, or a file that gets its name when all of it is written."""
-    return nullcontext(sys.stdout) if path is None else written(path)

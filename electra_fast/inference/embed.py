@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,19 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..model.backbone import ElectraModel
 from ..model.base import ElectraPreTrainedModel
-from ..model.packing import PackedBatch, ranges
-from ..model.precision import DTYPES, default_precision
-from ..model.pretrained import load_complete
+from ..model.packing import ranges
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
-from ..tokenizer.unknown import UnknownTokens
-from .batching import BATCH_TOKENS, Counts, batches_by_length, chunks, one_ahead
+from .batching import BATCH_TOKENS, Counts
+from .bulk import Batch, Rows, TextNetwork, check_text, kind_of, load_network
 from .pooling import POOLINGS, Pooling, pooled
-from .sentence_modules import SentenceModules, read_sentence_modules
+from .sentence_modules import SentenceModules, check_case, read_sentence_modules
 
 
 def embed(
@@ -154,21 +150,9 @@ def load_encoder(
         FileNotFoundError: no such model.
         ValueError: a damaged file, one that lacks a part of the encoder, a device or dtype that is not available.
     """
-    dtypes = {**DTYPES, "int8": "int8"}
-    if dtype is not None and dtype not in dtypes:
-        raise ValueError(f"dtype must be one of {', '.join(dtypes)}, got {dtype!r}")
-    model = load_complete(
-        ElectraModel,
-        name_or_path,
-        "an ELECTRA encoder",
-        subfolder=subfolder,
-        device_map=device,
-        dtype=dtypes[dtype or "fp32"],
-        impl=impl,
+    return load_network(
+        ElectraModel, name_or_path, "an ELECTRA encoder", subfolder=subfolder, device=device, dtype=dtype, impl=impl
     )
-    if dtype is None:
-        model.to(DTYPES[default_precision(model.device)])
-    return model, ElectraTokenizer.from_pretrained(name_or_path, subfolder=subfolder)
 
 
 def _check_fits(
@@ -183,35 +167,13 @@ def _check_fits(
         raise ValueError(f"{name_or_path} is a model of sentence-transformers with its own pooling, {own}: give none")
     if (size := encoder.config.hidden_size) != modules.width:
         raise ValueError(f"the pooling of {name_or_path} must take the encoder's {size} numbers, got {modules.width}")
-    normalizer = tokenizer.backend_tokenizer.normalizer
-    if modules.lowercases and (normalizer is None or normalizer.normalize_str("A") != "a"):
-        raise ValueError(
-            f"{name_or_path} asks for texts in lower case, by do_lower_case in its sentence_bert_config.json; its "
-            f"tokenizer must do that, and keeps capitals"
-        )
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Tokenised texts.
-
-    Attributes:
-        ids: [N] int32, as the tokenizer gave them.
-        starts: [texts + 1] int64, where each text starts.
-        lengths: [texts] int64, how many tokens of each text are kept.
-    """
-
-    ids: np.ndarray
-    starts: np.ndarray
-    lengths: np.ndarray
+    check_case(name_or_path, modules.lowercases, tokenizer)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embedder:
-    """Encoder, tokenizer and options that turn texts into vectors; arguments and errors are those of `embed`."""
+class Embedder(TextNetwork):
+    """An encoder, a tokenizer and options that turn texts into vectors; arguments and errors are those of `embed`."""
 
-    encoder: ElectraModel
-    tokenizer: ElectraTokenizer
     pooling: tuple[Pooling, ...] = ("mean",)
     """The modes, whose vectors are joined."""
     head: nn.Module = field(default_factory=nn.Identity)
@@ -220,32 +182,15 @@ class Embedder:
     pools_prompt: bool = True
     """Whether the tokens of the prompt, and [CLS] before it, are pooled, too."""
     normalize: bool = False
-    max_length: int | None = None
-    batch_tokens: int = BATCH_TOKENS
 
     def __post_init__(self) -> None:
-        if not isinstance(self.tokenizer, ElectraTokenizer):
-            raise TypeError(f"the tokenizer must be an ElectraTokenizer, got {_kind(self.tokenizer)}")
         if unknown := [mode for mode in self.pooling if mode not in POOLINGS]:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {unknown[0]!r}")
-        config = self.encoder.config
-        if not _is_integer(self.batch_tokens) or self.batch_tokens < 1:
-            raise ValueError(f"batch_tokens must be an integer of at least 1, got {self.batch_tokens!r}")
-        longest = config.max_position_embeddings
-        if self.max_length is not None and not (_is_integer(self.max_length) and 2 <= self.max_length <= longest):
-            raise ValueError(f"max_length must be an integer from 2 to the model's {longest}, got {self.max_length!r}")
-        if self.tokenizer.n_ids > config.vocab_size:
+        check_text(self.prompt, "the prompt")
+        super().__post_init__()
+        if self._n_unpooled >= self.longest:
             raise ValueError(
-                f"the tokenizer must have at most the model's {config.vocab_size} tokens, got {self.tokenizer.n_ids}"
-            )
-        frame = self.tokenizer.encode_bulk([""])[0].tolist()
-        if frame != [self.tokenizer.cls_token_id, self.tokenizer.sep_token_id]:
-            raise ValueError(f"the tokenizer must put each text between [CLS] and [SEP], an empty one becomes {frame}")
-        if not isinstance(self.prompt, str):
-            raise TypeError(f"the prompt must be a str, got {_kind(self.prompt)}")
-        if self._n_unpooled >= self._longest:
-            raise ValueError(
-                f"the prompt must be shorter than the {self._longest} tokens of a text, got {self.prompt!r:.80}"
+                f"the prompt must be shorter than the {self.longest} tokens of a text, got {self.prompt!r:.80}"
             )
 
     @property
@@ -255,15 +200,6 @@ class Embedder:
             width = self.encoder.config.hidden_size * len(self.pooling)
             return self.head(torch.zeros(1, width, device=self.encoder.device)).shape[1]
 
-    @property
-    def _longest(self) -> int:
-        return self.max_length or min(self.tokenizer.model_max_length, self.encoder.config.max_position_embeddings)
-
-    @cached_property
-    def _n_unpooled(self) -> int:
-        """How many tokens at the beginning of each text are not pooled: [CLS] and the prompt's."""
-        return 0 if self.pools_prompt or not self.prompt else len(self.tokenizer.encode_bulk([self.prompt])[0]) - 1
-
     def __call__(self, texts: Iterable[str], *, progress: bool = False) -> np.ndarray:
         """The vectors of all texts, fp32 [texts, size]."""
         return np.concatenate([np.empty((0, self.size), np.float32), *self.stream(texts, progress=progress)])
@@ -272,61 +208,31 @@ class Embedder:
         self, texts: Iterable[str], *, progress: bool = False, counts: Counts | None = None
     ) -> Iterator[np.ndarray]:
         """Yields vectors as `embed_stream` does, and keeps `counts` up to date."""
-        if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-            raise TypeError(f"texts must be a list of str or an iterable of them, got {_kind(texts)}")
-        return self._portions(texts, progress, Counts() if counts is None else counts)
+        return self._stream(texts, self._tokenise, progress, counts)
 
-    def _portions(self, texts: Iterable[str], progress: bool, counts: Counts) -> Iterator[np.ndarray]:
-        total = len(texts) if isinstance(texts, Sized) else None
-        unknown = UnknownTokens(self.tokenizer, "the texts")
-        shows_bar = progress and sys.stderr is not None
-        with tqdm(total=total, unit=" texts", unit_scale=True, disable=not shows_bar) as bar:
-            for rows in one_ahead(self._tokenise, chunks(_checked(texts), len)):
-                unknown.count(rows.ids)
-                vectors = self._compute(rows, bar)
-                counts.examples += len(vectors)
-                counts.tokens += int(rows.lengths.sum())
-                yield vectors
+    @cached_property
+    def _n_unpooled(self) -> int:
+        """How many tokens at the beginning of each text are not pooled: [CLS] and the prompt's."""
+        return 0 if self.pools_prompt or not self.prompt else len(self.tokenizer.encode_bulk([self.prompt])[0]) - 1
 
-    def _tokenise(self, texts: list[str]) -> _Rows:
-        # One thread is enough: the others are computing, and tokenising is far ahead of them all the same.
+    def _tokenise(self, texts: list[str]) -> Rows:
         texts = [self.prompt + text for text in texts] if self.prompt else texts
+        # One thread is enough: the others are computing, and tokenising is far ahead of them all the same.
         ids, starts = self.tokenizer.encode_bulk(texts, num_threads=1)
-        return _Rows(ids, starts, np.minimum(np.diff(starts), self._longest))
+        lengths = np.minimum(np.diff(starts), self.longest)
+        if lengths.sum() < len(ids):
+            begins, ends, kept_ends = starts[:-1], starts[1:], lengths.cumsum()
+            keeps_end = self.tokenizer.truncation_side == "left"
+            kept = ids[ranges(ends - lengths if keeps_end else begins, lengths)]
+            # A text that is cut keeps [CLS] and [SEP] too.
+            kept[kept_ends - lengths], kept[kept_ends - 1] = ids[begins], ids[ends - 1]
+            ids = kept
+        return Rows(ids, np.zeros(len(ids), np.uint8), lengths)
 
-    @torch.inference_mode()
-    def _compute(self, rows: _Rows, bar: tqdm) -> np.ndarray:
-        """Computes the vectors of some texts, fp32 [texts, H]; the model's training mode is restored."""
-        encoder = self.encoder
-        was_training = encoder.training
-        encoder.eval()
-        vectors = torch.empty(len(rows.lengths), self.size, device=encoder.device)
-        for items in batches_by_length(rows.lengths, self.batch_tokens):
-            ids, packed = self._batch(rows, items)
-            hidden = encoder.encode_packed(ids, packed)
-            vectors[torch.from_numpy(items).to(encoder.device)] = self._vectors(hidden, rows.lengths[items])
-            bar.update(len(items))
-        encoder.train(was_training)
-        return vectors.cpu().numpy()
-
-    def _batch(self, rows: _Rows, items: np.ndarray) -> tuple[Tensor, PackedBatch]:
-        """The token ids [T] of some texts, cut, and where each text is."""
-        lengths, begins, ends = rows.lengths[items], rows.starts[items], rows.starts[items + 1]
-        ends_of_kept = np.cumsum(lengths)
-        keeps_end = self.tokenizer.truncation_side == "left"
-        ids = rows.ids[ranges(ends - lengths if keeps_end else begins, lengths)].astype(np.int64)
-        # A text that is cut keeps [CLS] and [SEP] too.
-        ids[ends_of_kept - lengths], ids[ends_of_kept - 1] = rows.ids[begins], rows.ids[ends - 1]
-        cu_seqlens = torch.from_numpy(np.concatenate([[0], ends_of_kept]).astype(np.int32))
-        device = self.encoder.device
-        packed = PackedBatch.from_cu_seqlens(1, len(ids), cu_seqlens.to(device), int(lengths[0]))
-        return torch.from_numpy(ids).to(device), packed
-
-    def _vectors(self, hidden: Tensor, lengths: np.ndarray) -> Tensor:
-        """The vectors, fp32 [texts, size], of hidden states [T, H]."""
-        vectors = self.head(
-            torch.cat([pooled(hidden, lengths, mode, self._n_unpooled) for mode in self.pooling], dim=1)
-        )
+    def _results(self, batch: Batch) -> Tensor:
+        hidden = self.encoder.encode_packed(batch.ids, batch.packed)
+        parts = [pooled(hidden, batch.lengths, mode, self._n_unpooled) for mode in self.pooling]
+        vectors = self.head(torch.cat(parts, dim=1))
         return nn.functional.normalize(vectors, dim=1) if self.normalize else vectors
 
 
@@ -344,7 +250,8 @@ def _embedder(
     if isinstance(model, (str, os.PathLike)):
         return load_embedder(model, tokenizer, pooling=pooling, prompt=prompt, prompt_name=prompt_name, **options)
     if not isinstance(model, ElectraPreTrainedModel):
-        raise TypeError(f"model must be a directory, a name on the Hub or a model of electra_fast, got {_kind(model)}")
+        what = kind_of(model)
+        raise TypeError(f"model must be a directory, a name on the Hub or a model of electra_fast, got {what}")
     if tokenizer is None:
         raise TypeError("a model in memory needs its tokenizer beside it: embed(texts, model, tokenizer)")
     encoder = model if isinstance(model, ElectraModel) else model.electra
@@ -364,23 +271,3 @@ def _plain(
         raise ValueError(f"prompt_name needs a model of sentence-transformers, which has prompts; got {prompt_name!r}")
     pooling = "mean" if pooling is None else pooling
     return Embedder(encoder=encoder, tokenizer=tokenizer, pooling=(pooling,), prompt=prompt or "", **options)
-
-
-def _checked(texts: Iterable[str]) -> Iterator[str]:
-    """Yields the texts; an error says the number of its text among all of them."""
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"texts[{number}] must be a str, got {_kind(text)}")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"texts[{number}] must be well-formed Unicode, got: {error}") from error
-        yield text
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _kind(value: object) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

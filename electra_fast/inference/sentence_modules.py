@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from ..disk import read_json, read_json_object
 from ..hub.files import find_file
 from ..hub.weights import fit, read_state_dict
+from ..tokenizer import ElectraTokenizer
 from .pooling import POOLINGS, Pooling
 
+MODEL_FILE = "config_sentence_transformers.json"
 # Files that sentence-transformers writes beside a model, and that mean nothing without the list of modules.
 _BESIDE_MODULES = ("sentence_bert_config.json", "1_Pooling/config.json")
 # How earlier versions wrote a pooling's modes, in the order in which their vectors are joined.
@@ -32,6 +34,12 @@ _MODES = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _VECTOR = "sentence_embedding"
+# The options of a Transformer that gives the last hidden states.
+_STATES = {
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +99,7 @@ def read_sentence_modules(name_or_path: str | os.PathLike) -> SentenceModules | 
                     f"sentence-transformers; or neither, and is then an encoder alone"
                 )
         return None
-    kinds = _listed(listed)
+    kinds = listed_modules(listed)
     if [kind for kind, _ in kinds[:2]] != ["Transformer", "Pooling"]:
         found = ", ".join(kind for kind, _ in kinds) or "nothing"
         raise ValueError(f"{listed} must list a Transformer and then a Pooling, got {found}")
@@ -101,13 +109,14 @@ def read_sentence_modules(name_or_path: str | os.PathLike) -> SentenceModules | 
             f"sentence-transformers"
         )
     subfolder = kinds[0][1]
-    max_length, lowercases = _transformer(name_or_path, subfolder)
+    max_length, lowercases = read_transformer(name_or_path, subfolder, _STATES)
     pooling, width, pools_prompt = _pooling(find_file(name_or_path, "config.json", subfolder=kinds[1][1]))
     layers, size = [], width * len(pooling)
     for kind, folder in kinds[2:]:
         layer, size = _HEADS[kind](name_or_path, folder, size)
         layers.append(layer)
-    prompts, default_prompt = _prompts(find_file(name_or_path, "config_sentence_transformers.json", required=False))
+    about = find_file(name_or_path, MODEL_FILE, required=False)
+    prompts, default_prompt = read_prompts(about, "SentenceTransformer")
     return SentenceModules(
         subfolder=subfolder,
         max_length=max_length,
@@ -122,7 +131,7 @@ def read_sentence_modules(name_or_path: str | os.PathLike) -> SentenceModules | 
     )
 
 
-def _listed(path: Path) -> list[tuple[str, str]]:
+def listed_modules(path: Path) -> list[tuple[str, str]]:
     """The class and the folder of each module, in order."""
     content = read_json(path)
     if not isinstance(content, list) or not all(isinstance(module, dict) for module in content):
@@ -140,16 +149,16 @@ def _listed(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _transformer(name_or_path: str | os.PathLike, folder: str) -> tuple[int | None, bool]:
-    """(the length that texts are cut to, whether they are put into lower case)"""
+def read_transformer(
+    name_or_path: str | os.PathLike, folder: str, expected: Mapping[str, Any]
+) -> tuple[int | None, bool]:
+    """The length that texts are cut to, and whether they are put into lower case.
+
+    Raises:
+        ValueError: another option of the encoder that has a value which is not `expected`.
+    """
     path = find_file(name_or_path, "sentence_bert_config.json", subfolder=folder, required=False)
     config = {} if path is None else read_json_object(path)
-    text = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
-    expected = {
-        "transformer_task": "feature-extraction",
-        "modality_config": text,
-        "module_output_name": "token_embeddings",
-    }
     for key, value in config.items():
         if key in ("max_seq_length", "do_lower_case", "unpad_inputs"):
             continue
@@ -174,12 +183,12 @@ def _pooling(path: Path) -> tuple[tuple[Pooling, ...], int, bool]:
     return tuple(modes), width, config.get("include_prompt") is not False
 
 
-def _prompts(path: Path | None) -> tuple[dict[str, str], str | None]:
-    """(the prompts by name, the default one's name)"""
+def read_prompts(path: Path | None, model_type: str) -> tuple[dict[str, str], str | None]:
+    """The prompts by name, and the name of the default one, of a config_sentence_transformers.json or of none."""
     config = {} if path is None else read_json_object(path)
-    kind = config.get("model_type") or "SentenceTransformer"
-    if kind != "SentenceTransformer":
-        raise ValueError(f"{path} must be of a SentenceTransformer, got a {kind!r:.80}")
+    # Earlier versions write no type.
+    if (found := config.get("model_type") or model_type) != model_type:
+        raise ValueError(f"{path} must be of a {model_type}, got a {found!r:.80}")
     prompts, default = config.get("prompts") or {}, config.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
         raise ValueError(f"{path} must have prompts by name, got {prompts!r:.80}")
@@ -187,6 +196,28 @@ def _prompts(path: Path | None) -> tuple[dict[str, str], str | None]:
     if default is not None and default not in prompts:
         raise ValueError(f"{path} must have the prompt that it names as default, {default!r:.80}")
     return prompts, default
+
+
+def check_case(name_or_path: str | os.PathLike, lowercases: bool, tokenizer: ElectraTokenizer) -> None:
+    """Raises ValueError if texts are to be put into lower case, which the tokenizer does not do."""
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    if lowercases and (normalizer is None or normalizer.normalize_str("A") != "a"):
+        raise ValueError(
+            f"{name_or_path} asks for texts in lower case, by do_lower_case in its sentence_bert_config.json; its "
+            f"tokenizer must do that, and keeps capitals"
+        )
+
+
+def activation(path: Path, name: Any) -> nn.Module:
+    """The activation of this name, such as torch.nn.modules.activation.Tanh, that the file asks for."""
+    module, _, kind = name.rpartition(".") if isinstance(name, str) else ("", "", "")
+    found = getattr(nn, kind, None) if module.startswith("torch.nn") else None
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ValueError(f"{path} must have an activation function of torch.nn, got {name!r:.80}")
+    try:
+        return found()
+    except TypeError as error:
+        raise ValueError(f"{path} must have an activation function without arguments, got {name}: {error}") from error
 
 
 class _Dense(nn.Module):
@@ -226,9 +257,9 @@ def _dense(name_or_path: str | os.PathLike, folder: str, size: int) -> tuple[nn.
     n_in, n_out = config.get("in_features"), config.get("out_features")
     if n_in != size or not _is_size(n_out):
         raise ValueError(f"{path} must take the {size} numbers that come before it, got {n_in!r:.20} -> {n_out!r:.20}")
-    activation = _activation(path, config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    function = activation(path, config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     bias, has_residual = (bool(config.get(key, default)) for key, default in (("bias", True), ("use_residual", False)))
-    return _loaded(_Dense(n_in, n_out, bias, activation, has_residual), name_or_path, folder), n_out
+    return _loaded(_Dense(n_in, n_out, bias, function, has_residual), name_or_path, folder), n_out
 
 
 def _layer_norm(name_or_path: str | os.PathLike, folder: str, size: int) -> tuple[nn.Module, int]:
@@ -262,17 +293,6 @@ def _check_is_of_vectors(path: Path, config: Mapping[str, Any]) -> None:
     for key in ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, _VECTOR):
             raise ValueError(f"{path} must read and write {_VECTOR}, got {key} = {config[key]!r:.80}")
-
-
-def _activation(path: Path, name: Any) -> nn.Module:
-    module, _, kind = name.rpartition(".") if isinstance(name, str) else ("", "", "")
-    found = getattr(nn, kind, None) if module.startswith("torch.nn") else None
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ValueError(f"{path} must have an activation_function of torch.nn, got {name!r:.80}")
-    try:
-        return found()
-    except TypeError as error:
-        raise ValueError(f"{path} must have an activation_function without arguments, got {name}: {error}") from error
 
 
 def _loaded(module: nn.Module, name_or_path: str | os.PathLike, folder: str) -> nn.Module:

@@ -1,0 +1,41 @@
+"""What the commands on any number of texts share: their input's column, their output, and their speed on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from time import perf_counter
+from typing import IO, TYPE_CHECKING
+
+from ..disk import written
+from ..inference.batching import Counts
+
+if TYPE_CHECKING:
+    from ..finetuning.data.tasks import Columns
+
+
+def text_columns(text: str | None, no_header: bool) -> Columns:
+    """The columns of a file whose text has this name, or this number if it has no header."""
+    from ..finetuning.data.tasks import Columns, number_or_name
+
+    return Columns(text=number_or_name(text) if no_header and text is not None else text, has_header=not no_header)
+
+
+def opened(path: Path | None) -> AbstractContextManager[IO[str]]:
+    """Opens the standard output, or a file that gets its name when all of it is written."""
+    return nullcontext(sys.stdout) if path is None else written(path)
+
+
+@contextmanager
+def timed(noun: str) -> Iterator[Counts]:
+    """Yields counts to keep up to date, and prints at the end how many texts and tokens a second that is."""
+    counts, begun = Counts(), perf_counter()
+    yield counts
+    seconds = perf_counter() - begun
+    print(
+        f"{counts.examples:,} {noun}, {counts.tokens:,} tokens in {seconds:.1f} s: "
+        f"{counts.examples / seconds:,.0f} {noun}/s, {counts.tokens / seconds:,.0f} tokens/s",
+        file=sys.stderr,
+    )

@@ -34,6 +34,7 @@ FACES = {
     "electra_fast.conversion",
     "electra_fast.export",
     "electra_fast.finetuning",
+    "electra_fast.integrations.sentence_transformers",
     "electra_fast.integrations.transformers",
     "electra_fast.pretraining",
 }

@@ -191,7 +191,7 @@ _OURS: dict[type, Callable] = {
 _lock = threading.RLock()
 
 
-class _PatchedForward:
+class PatchedForward:
     """The `forward` of one module: an object and not a bound method, so that models can be pickled."""
 
     def __init__(self, module: nn.Module):
@@ -248,10 +248,10 @@ def patch(model: nn.Module) -> nn.Module:
         if not served:
             raise ValueError(f"expected a model with one of transformers' ELECTRA classes in it, got {type(model)}")
         for part in served:
-            if not isinstance(part.__dict__.get("forward"), _PatchedForward | None):
+            if not isinstance(part.__dict__.get("forward"), PatchedForward | None):
                 raise ValueError(f"this {type(part).__name__} has a forward of its own already: {part.forward}")
         for part in served:
-            part.__dict__.setdefault("forward", _PatchedForward(part))
+            part.__dict__.setdefault("forward", PatchedForward(part))
     return model
 
 
@@ -259,7 +259,7 @@ def unpatch(model: nn.Module) -> nn.Module:
     """Undoes `patch` and returns the model, as it was before. A model that is not patched is left alone."""
     with _lock:
         for part in model.modules():
-            if isinstance(part.__dict__.get("forward"), _PatchedForward):
+            if isinstance(part.__dict__.get("forward"), PatchedForward):
                 del part.__dict__["forward"]
     return model
 

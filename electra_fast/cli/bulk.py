@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .. import parquet
 from ..disk import written
 from ..inference.batching import Counts
 
@@ -23,9 +25,18 @@ def text_columns(text: str | None, no_header: bool) -> Columns:
     return Columns(text=number_or_name(text) if no_header and text is not None else text, has_header=not no_header)
 
 
-def opened(path: Path | None) -> AbstractContextManager[IO[str]]:
-    """Opens the standard output, or a file that gets its name when all of it is written."""
-    return nullcontext(sys.stdout) if path is None else written(path)
+@contextmanager
+def written_objects(path: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Writes one JSON object a line, or one row to a file that ends with .parquet; yields a function that appends one.
+
+    The path None is the standard output. A file gets its name when all of it is written.
+    """
+    if path is not None and path.suffix == parquet.SUFFIX:
+        with parquet.written_rows(path) as write:
+            yield write
+        return
+    with nullcontext(sys.stdout) if path is None else written(path) as out:
+        yield lambda value: print(json.dumps(value, ensure_ascii=False, allow_nan=False), file=out)
 
 
 @contextmanager

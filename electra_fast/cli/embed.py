@@ -13,6 +13,7 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
+from .. import parquet
 from ..disk import check_apart, check_readable, check_writable, is_stream, written
 from ..inference.batching import BATCH_TOKENS
 from ..inference.pooling import Pooling
@@ -22,7 +23,7 @@ from .options import Device, ImplOption
 
 @dataclass(kw_only=True)
 class EmbedCommand:
-    """Turn texts into vectors: a NumPy file with a row for each line or row of a table, in order.
+    """Turn texts into vectors: a NumPy or Parquet file with a row for each line or row of a table, in order.
 
     A few thousand texts at a time are sorted by length and computed without padding, in constant memory. At the end the
     command prints its speed on stderr.
@@ -32,10 +33,11 @@ class EmbedCommand:
     """A directory, of sentence-transformers too, or a model on the Hub. Default: the small English one that comes with
     the package."""
     input: Path
-    """A file of UTF-8 lines, or of columns: .tsv, .csv or .jsonl. It may be compressed: .gz, .xz, .zst. A blank line
-    counts as an empty text."""
+    """A file of UTF-8 lines, or of columns: .tsv, .csv, .jsonl or .parquet. It may be compressed: .gz, .xz, .zst. A
+    blank line counts as an empty text."""
     output: Path
-    """The .npy file to write, fp32 [texts, hidden size], whole or not at all; or a pipe or a device."""
+    """The file to write, whole or not at all: .npy, fp32 [texts, size], or .parquet, with a column `embedding`; or a
+    pipe or a device, for .npy."""
     text: str | None = None
     """The column of the text, as for `predict`: a name, or a number from 0 with --no-header."""
     no_header: bool = False
@@ -63,8 +65,9 @@ class EmbedCommand:
         from ..finetuning.data.predict_inputs import read_texts
         from ..inference.embed import load_embedder
 
-        if self.output.suffix != ".npy" and not is_stream(self.output):
-            raise ValueError(f"the output must be a .npy file, got {self.output}")
+        is_parquet = self.output.suffix == parquet.SUFFIX
+        if self.output.suffix != ".npy" and not is_parquet and not is_stream(self.output):
+            raise ValueError(f"the output must be a .npy or .parquet file, got {self.output}")
         check_writable(self.output)
         check_readable(self.input)
         check_apart(self.output, self.input, self.model)
@@ -81,7 +84,8 @@ class EmbedCommand:
             dtype=self.dtype,
             impl=self.impl,
         )
-        with timed("texts") as counts, written_rows(self.output, embedder.size) as write:
+        written_to = parquet.written_vectors if is_parquet else written_rows
+        with timed("texts") as counts, written_to(self.output, embedder.size) as write:
             for vectors in embedder.stream(texts, progress=sys.stderr.isatty(), counts=counts):
                 write(vectors)
 

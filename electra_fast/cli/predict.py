@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..disk import check_apart, check_readable, check_writable
 from ..inference.batching import BATCH_TOKENS, Counts
-from .bulk import opened, timed
+from .bulk import timed, written_objects
 from .options import Device, ImplOption, PrecisionOption
 
 if TYPE_CHECKING:
@@ -30,10 +29,10 @@ class PredictCommand:
     model: str
     """A directory written by `finetune` or transformers, or a model on the Hub."""
     input: Path | None = None
-    """A file of lines of text (a tab separates a pair), or of columns: .tsv, .csv or .jsonl. For tagging also CoNLL
-    (.conll, .bio, .iob, .iob2, .tsv, and any name with --words) or CoNLL-U (.conllu); for questions SQuAD's JSON. Files
-    may be compressed: .gz, .xz, .zst. Default: lines of the standard input: texts, sentences with white space between
-    words, or {"question": ..., "context": ...}."""
+    """A file of lines of text (a tab separates a pair), or of columns: .tsv, .csv, .jsonl or .parquet. For tagging also
+    CoNLL (.conll, .bio, .iob, .iob2, .tsv, and any name with --words) or CoNLL-U (.conllu); for questions SQuAD's JSON.
+    Files may be compressed: .gz, .xz, .zst. Default: lines of the standard input: texts, sentences with white
+    space between words, or {"question": ..., "context": ...}."""
     text: str | None = None
     """The column of the text: a name, or a number from 0 with --no-header."""
     pair: str | None = None
@@ -50,7 +49,8 @@ class PredictCommand:
     no_header: bool = False
     """Read the first line of a table as an example; columns are then numbers."""
     output: Path | None = None
-    """The file to write, whole or not at all; or a pipe or a device. Default: the standard output."""
+    """The file to write, whole or not at all: lines of JSON, or .parquet; or a pipe or a device. Default: the standard
+    output."""
     batch_tokens: int = BATCH_TOKENS
     """Number of tokens to compute together."""
     device: Device = "auto"
@@ -86,9 +86,9 @@ class PredictCommand:
                     world=world,
                     counts=counts,
                 )
-                with opened(self.output) if world.is_main else nullcontext() as out:
+                with written_objects(self.output) if world.is_main else nullcontext() as write:
                     for prediction in predictions:
-                        out.write(json.dumps(prediction, ensure_ascii=False, allow_nan=False) + "\n")
+                        write(prediction)
 
     def _columns(self) -> Columns:
         from ..finetuning.data.tasks import Columns, number_or_name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Literal
 
 from ..disk import check_apart, check_readable, check_writable
 from ..inference.batching import BATCH_TOKENS
-from .bulk import opened, text_columns, timed
+from .bulk import text_columns, timed, written_objects
 from .options import Device, ImplOption
 
 
@@ -27,8 +26,8 @@ class RerankCommand:
     query: str
     """The query."""
     input: Path
-    """The passages: a file of UTF-8 lines, or of columns: .tsv, .csv or .jsonl, which may be compressed: .gz, .xz,
-    .zst."""
+    """The passages: a file of UTF-8 lines, or of columns: .tsv, .csv, .jsonl or .parquet, which may be compressed: .gz,
+    .xz, .zst."""
     text: str | None = None
     """The column of the passage, as for `predict`: a name, or a number from 0 with --no-header."""
     no_header: bool = False
@@ -36,7 +35,8 @@ class RerankCommand:
     top_k: int | None = None
     """Number of passages to print. Default: all."""
     output: Path | None = None
-    """The file to write, whole or not at all; or a pipe or a device. Default: the standard output."""
+    """The file to write, whole or not at all: lines of JSON, or .parquet; or a pipe or a device. Default: the standard
+    output."""
     max_length: int | None = None
     """Number of tokens at which a pair is cut, the longer text first. Default: the limit of tokenizer and model."""
     batch_tokens: int = BATCH_TOKENS
@@ -68,7 +68,6 @@ class RerankCommand:
         )
         with timed("passages") as counts:
             ranked = reranker(self.query, passages, progress=sys.stderr.isatty(), counts=counts)
-        with opened(self.output) as out:
+        with written_objects(self.output) as write:
             for index, score in ranked[: self.top_k]:
-                found = {"index": index, "score": score, "text": passages[index]}
-                out.write(json.dumps(found, ensure_ascii=False, allow_nan=False) + "\n")
+                write({"index": index, "score": score, "text": passages[index]})

@@ -355,7 +355,11 @@ def test_the_output_is_whole_or_absent(run, tmp_path, monkeypatch):
         (("--input", tmp_path / "none.txt"), FileNotFoundError, "none.txt"),
         (("--input", tmp_path), FileNotFoundError, "is a directory"),
         (("--input", tmp_path / "in.txt", "--output", tmp_path / "a.npy"), FileExistsError, "over what is read"),
-        (("--input", tmp_path / "in.txt", "--output", tmp_path / "out.bin"), ValueError, "must be a .npy file, got "),
+        (
+            ("--input", tmp_path / "in.txt", "--output", tmp_path / "out.bin"),
+            ValueError,
+            "must be a .npy or .parquet file, got ",
+        ),
         (("--input", tmp_path / "in.txt", "--output", tmp_path / "no" / "x.npy"), FileNotFoundError, "directory"),
     ):
         with pytest.raises(error, match=message):

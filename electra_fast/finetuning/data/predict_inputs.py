@@ -4,10 +4,10 @@ Every line, and every row of a table, is an example, so that predictions line up
 blank line included, is the empty text.
 
 kind          lines                                        files by column             files of their own form
-texts         a text; a tab separates a pair               .tsv .csv .jsonl .txt
-tagging       a sentence, white space between words        .jsonl                      CoNLL, CoNLL-U (*)
+texts         a text; a tab separates a pair               .tsv .csv .jsonl .parquet   .txt
+tagging       a sentence, white space between words        .jsonl .parquet             CoNLL, CoNLL-U (*)
 qa            {"question": ..., "context": ...}                                        SQuAD's JSON, MRQA's JSONL
-choice                                                     .tsv .csv .jsonl .txt
+choice                                                     .tsv .csv .jsonl .parquet   .txt
 
 (*) The same text is taken alike in a file and in the standard input: a file to tag is CoNLL if its name says so
 (.conll, .bio, .iob, .iob2, .tsv) or if the column of its words is named, and has a sentence on each line otherwise.
@@ -26,7 +26,7 @@ from .conll import looks_like_conll, read_conll
 from .examples import Example, QuestionExample, TaggedExample, TextExample
 from .lines import Lack, any_text, json_object, placed, without_end
 from .squad_files import read_questions
-from .tables import JSON_SUFFIXES, TABLE_SUFFIXES, Row, example_of, table_rows, with_fields
+from .tables import TABLE_SUFFIXES, TYPED_SUFFIXES, Row, example_of, table_rows, with_fields
 from .tasks import CONLL_SUFFIXES, TASKS, Columns, KindName
 
 _MAY_LACK: tuple[Lack, ...] = ("text", "label")
@@ -117,7 +117,7 @@ def _is_conll(path: Path, columns: Columns) -> bool:
     suffix = plain_suffix(path)
     if suffix == ".csv":
         raise ValueError(f"words to tag are read from lines of text, CoNLL, CoNLL-U or .jsonl, got {path}")
-    if suffix in JSON_SUFFIXES:
+    if suffix in TYPED_SUFFIXES:
         return False
     if suffix in (".conllu", *CONLL_SUFFIXES) or columns.words is not None:
         return True

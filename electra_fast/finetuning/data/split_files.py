@@ -14,7 +14,7 @@ from .conll import read_conll
 from .examples import Example, QuestionExample, RowCounts, Split, TextExample, answer_of, classes_in, lacks_text
 from .lines import Lack, Missing, MissingLabel, placed
 from .squad_files import read_questions
-from .tables import HIDDEN, JSON_SUFFIXES, read_table
+from .tables import HIDDEN, TYPED_SUFFIXES, read_table
 from .tasks import Task, is_labelled
 
 
@@ -102,7 +102,7 @@ def _rows(
         return _answerable(task, path, found)
     # The classes of several labels may be vectors: their names are known when all of them are read.
     policy |= {"labels": None if task.kind == "multilabel" else task.labels}
-    if task.kind == "tagging" and plain_suffix(path) not in JSON_SUFFIXES:
+    if task.kind == "tagging" and plain_suffix(path) not in TYPED_SUFFIXES:
         return read_conll(path, columns, **policy)
     return read_table(path, task.kind, columns, **policy)
 

@@ -1,10 +1,11 @@
-"""Tables of examples: TSV, CSV and JSONL, with every row checked.
+"""Tables of examples: TSV, CSV, JSONL and Parquet, with every row checked.
 
 .tsv, .txt      fields between tabs; quotes are text, as in GLUE's files; fields beyond those of the header are left out
 .csv            fields between commas, quoted where necessary; the same number in every row
 .jsonl, .json   one object per line
+.parquet        columns by name; row i counts as line i
 
-Each may end with .gz, .xz or .zst as well. Blank lines are rows, without fields, where labels may lack:
+All but Parquet may end with .gz, .xz or .zst as well. Blank lines are rows, without fields, where labels may lack:
 in files to test on and to predict.
 """
 
@@ -18,6 +19,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from ... import parquet
 from ...disk import numbered_lines, plain_suffix
 from .class_lists import Undivided, class_list, is_written_list
 from .examples import ChoiceExample, Example, TaggedExample, TextExample
@@ -39,7 +41,9 @@ from .lines import (
 from .tasks import Column, Columns, KindName
 
 JSON_SUFFIXES = (".jsonl", ".json")
-TABLE_SUFFIXES = (".tsv", ".txt", ".csv", *JSON_SUFFIXES)
+# Tables whose fields have types, lists among them.
+TYPED_SUFFIXES = (*JSON_SUFFIXES, parquet.SUFFIX)
+TABLE_SUFFIXES = (".tsv", ".txt", ".csv", *TYPED_SUFFIXES)
 
 # A label of -1 in a test file: the Hub's copies of GLUE hide labels so.
 HIDDEN: dict[KindName, Any] = {"classification": "-1", "regression": -1.0, "choice": -1}
@@ -68,7 +72,7 @@ def read_table(
     are "0" or "1" for each of its columns. A choice's label is the number of an ending, from 0.
 
     Args:
-        kind: any kind but "qa"; "tagging" takes lists of words and tags, which only JSON has.
+        kind: any kind but "qa"; "tagging" takes lists of words and tags, which only JSON and Parquet have.
         labels: the classes that are allowed; None allows all.
         may_lack: what a row may lack: "text" takes texts and ids that are absent or empty, and "label" takes rows
             without a label, blank lines included, and tables without its column.
@@ -162,6 +166,11 @@ def table_rows(
     if suffix not in TABLE_SUFFIXES:
         raise ValueError(f"the name of a table must end with {', '.join(TABLE_SUFFIXES)}, got {path}")
     texts, every_line = _texts(columns), "label" in may_lack
+    if suffix == parquet.SUFFIX:
+        if not columns.has_header:
+            raise ValueError(f"the columns of a Parquet file have names, got numbers for {path}")
+        answers = columns.label if isinstance(columns.label, tuple) else (columns.label, columns.tags)
+        return parquet.read_rows(path, [*texts, *labels], [column for column in answers if column is not None])
     if suffix in JSON_SUFFIXES:
         rows = _json_rows(path, every_line)
     else:

@@ -194,7 +194,7 @@ def _splits(suffixes: str) -> dict[str, tuple[str, ...]]:
     return {split: _named(names, suffixes) for split, names in stems.items()}
 
 
-_TABLES = _splits(".tsv .csv .jsonl .json .txt")
+_TABLES = _splits(".tsv .csv .jsonl .json .parquet .txt")
 _CONLL = _splits(" ".join((".txt", *CONLL_SUFFIXES)))
 _CONLL_2003 = {
     "train": (*_CONLL["train"], "eng.train"),
@@ -207,7 +207,7 @@ _FILES = {
     "regression": _TABLES,
     "multilabel": _TABLES,
     "choice": _TABLES,
-    "tagging": _splits(".conllu .txt .conll .bio .iob .iob2 .tsv .jsonl .json"),
+    "tagging": _splits(".conllu .txt .conll .bio .iob .iob2 .tsv .jsonl .json .parquet"),
     "qa": _splits(".json .jsonl"),
 }
 _QA_EPOCHS, _QA_LENGTH = 2.0, 512
@@ -242,8 +242,8 @@ _CHUNK_TAGS = ("O", *(f"{place}-{chunk}" for place in "BI" for chunk in _CHUNKS)
 
 _MNLI_FILES = {
     "train": _TABLES["train"],
-    **{split: _named(split, ".tsv .csv .jsonl .json .txt") for split in ("dev_matched", "dev_mismatched")},
-    **{split: _named(split, ".tsv .csv .jsonl .json .txt") for split in ("test_matched", "test_mismatched")},
+    **{split: _named(split, ".tsv .csv .jsonl .json .parquet .txt") for split in ("dev_matched", "dev_mismatched")},
+    **{split: _named(split, ".tsv .csv .jsonl .json .parquet .txt") for split in ("test_matched", "test_mismatched")},
     "diagnostics": ("ax.tsv", "diagnostic.tsv", "diagnostics.tsv"),
 }
 _MNLI_SUBMISSION = {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv", "diagnostics": "AX.tsv"}

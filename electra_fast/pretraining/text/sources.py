@@ -1,4 +1,4 @@
-"""Sources of documents: text and JSONL files, plain or compressed, and directories of them.
+"""Sources of documents: text and JSONL files, plain or compressed, Parquet, and directories of them.
 
 A source yields its documents one by one, any number of times, always in the same order. A document is a few lines of
 text without blank ones.
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import get_args
 
 from ...disk import COMPRESSIONS, lines, parse_json, plain_suffix
+from ...parquet import SUFFIX, read_rows
 from ...processor import default_threads
 from .documents import DocumentsBy, Source, cut_documents
 
-_ENDINGS = (".txt", ".jsonl", *COMPRESSIONS)
+_ENDINGS = (".txt", ".jsonl", SUFFIX, *COMPRESSIONS)
 _EDGE = 1 << 16  # bytes at each end of a file that its identity covers
 # Bytes of a file that are hashed by one thread, and that are read at once.
 _PART, _BLOCK = 1 << 26, 1 << 20
@@ -86,6 +87,31 @@ class JsonLinesFile:
 
 
 @dataclass(frozen=True)
+class ParquetFile:
+    """A file of Parquet with a document in each row of the column `text_key`; rows without text are left out."""
+
+    path: Path
+    name: str
+    text_key: str
+
+    def documents(self) -> Iterator[str]:
+        for number, row in read_rows(self.path, [self.text_key]):
+            text = row[self.text_key]
+            if not isinstance(text, str | None):
+                raise ValueError(f"{self.path}, row {number} must have text under {self.text_key!r}, got {text!r:.80}")
+            yield from cut_documents((text or "").splitlines(keepends=True), False)
+
+    def identity(self) -> bytes:
+        return _file_identity(self.path, self.name)
+
+    def reading(self) -> str:
+        return self.text_key
+
+    def files(self) -> list[Path]:
+        return [self.path]
+
+
+@dataclass(frozen=True)
 class TextList:
     """Documents in memory."""
 
@@ -111,8 +137,9 @@ class TextList:
 def find_sources(path: str | Path, documents_by: DocumentsBy = "blank-line", text_key: str = "text") -> list[Source]:
     """The sources of a path: a file, all files below a directory in order of name, or a Hugging Face dataset.
 
-    A file whose name, without .gz, .xz or .zst, ends with .jsonl is JSONL; every other file is text. A dataset is a
-    directory written by `save_to_disk`, or `hf:NAME[:CONFIG[:SPLIT]]`, streamed from the Hub.
+    A file whose name, without .gz, .xz or .zst, ends with .jsonl is JSONL; one that ends with .parquet is Parquet;
+    every other is text. A dataset is a directory written by `save_to_disk`, or `hf:NAME[:CONFIG[:SPLIT]]`, streamed
+    from the Hub.
 
     Raises:
         FileNotFoundError: a path that does not exist.
@@ -142,6 +169,8 @@ def find_sources(path: str | Path, documents_by: DocumentsBy = "blank-line", tex
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         if plain_suffix(file) == ".jsonl":
             sources.append(JsonLinesFile(file, name, text_key))
+        elif file.suffix == SUFFIX:
+            sources.append(ParquetFile(file, name, text_key))
         else:
             sources.append(TextFile(file, name, documents_by))
     return sources

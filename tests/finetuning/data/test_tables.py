@@ -178,7 +178,7 @@ def test_words_and_tags_of_json(tmp_path):
         ("a.jsonl", '{"sentence": "\\ud800", "label": 0}\n', r"line 1: the text in column 'sentence' must be text"),
         ("a.tsv.gz", gzip.compress(b"sentence\tlabel\nx\t0\n" * 99, mtime=0)[:-9], r"the compressed file is damaged"),
         ("a.tsv.gz", "sentence", r"line 1: the compressed file is damaged"),
-        ("a.parquet", "", r"must end with \.tsv, \.txt, \.csv, \.jsonl, \.json, got .*a\.parquet"),
+        ("a.orc", "", r"must end with \.tsv, \.txt, \.csv, \.jsonl, \.json, \.parquet, got .*a\.orc"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(tmp_path, name, content, message):

@@ -25,7 +25,7 @@ VOCAB_SIZE = 30522
 LENGTHS = (128, 512)
 DROPOUT, MASK_PROB = 0.1, 0.15
 MASK_ID, FIRST_WORD_ID = 103, 1000
-SIZELESS = ("mask_tokens", "place_samples")  # read token ids alone, whatever the network
+SIZELESS = ("mask_tokens", "place_samples", "clip")  # read nothing of a network
 BY_LENGTH = ("attention", "attention_block", "mask_tokens")
 LISTS = ("grad_norm", "adamw", "lamb")  # take lists of tensors
 
@@ -271,6 +271,13 @@ def _grad_norm(key: Key, config: ElectraConfig) -> Case:
     return ListCase(key, {}, {}, {FORWARD: Cost(n_bytes)}, lists={"grads": grads})
 
 
+def _clip(key: Key, config: ElectraConfig) -> Case:
+    norm, loss_scale = (torch.tensor(x, device=key.device) for x in (3.7, 2.0**16))
+    counts = [torch.zeros((), dtype=torch.int64, device=key.device) for _ in range(4)]
+    options = {"counts": counts, "max_norm": 1.0, "loss_scale": loss_scale}
+    return Case(key, {"norm": norm}, options, {FORWARD: Cost(4 + 4 + 4 + 4 + 1 + 16 * len(counts))})
+
+
 def _optimizer(key: Key, config: ElectraConfig) -> ListCase:
     shapes = _shapes(config)
     masters = [0.02 * torch.randn(shape, device=key.device) for shape in shapes]
@@ -323,6 +330,7 @@ _MAKERS: dict[str, Callable[[Key, ElectraConfig], Case]] = {
     "mask_tokens": _mask_tokens,
     "place_samples": _place_samples,
     "grad_norm": _grad_norm,
+    "clip": _clip,
     "adamw": _adamw,
     "lamb": _lamb,
 }

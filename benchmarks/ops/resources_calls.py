@@ -212,6 +212,12 @@ def _grad_norm(inputs: Inputs) -> Calls:
         yield dict(grads=_some_tensors(inputs, offset))
 
 
+def _clip(inputs: Inputs) -> Calls:
+    for max_norm, loss_scale in product((1.0, None), (torch.ones(()), None)):
+        counts = [torch.zeros((), dtype=torch.int64) for _ in range(4)]
+        yield dict(norm=torch.ones(()), counts=counts, max_norm=max_norm, loss_scale=loss_scale)
+
+
 def _optimizer(inputs: Inputs) -> Calls:
     numbers = dict(lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-6, weight_decay=0.01)
     on_device = dict(lr=torch.tensor(1e-3), step=torch.tensor(1), grad_scale=torch.tensor(1.0))
@@ -236,6 +242,7 @@ CALLS: dict[str, Callable[[Inputs], Calls]] = {
     "mask_tokens": _mask_tokens,
     "place_samples": _place_samples,
     "grad_norm": _grad_norm,
+    "clip": _clip,
     "adamw": _optimizer,
     "lamb": _optimizer,
 }

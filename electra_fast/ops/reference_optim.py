@@ -1,4 +1,4 @@
-"""The ops over the tensors of a whole network in plain torch: the norm of all gradients, and the optimizers' updates.
+"""The ops over the tensors of a whole network in plain torch: all gradients' norm and clip, and optimizers' updates.
 
 The updates write into their arguments, and say so.
 """
@@ -16,6 +16,27 @@ from torch import Tensor
 def grad_norm(grads: Sequence[Tensor]) -> Tensor:
     """The 2-norm of all tensors together, a scalar in fp32."""
     return torch.nn.utils.get_total_norm([grad.float() if grad.dtype.itemsize < 4 else grad for grad in grads])
+
+
+def clip(
+    norm: Tensor, counts: Sequence[Tensor], max_norm: float | None = None, loss_scale: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The factor that takes `loss_scale` out of all gradients and clips them together, and the counts of steps.
+
+    Returns (norm, factor, is_finite), scalars: `norm`, that of the gradients as they are, without `loss_scale`; what to
+    multiply them by, so that their norm is at most `max_norm`, which is NaN if the norm is not finite; and whether it
+    is finite. If so, 1 is added to all `counts`, scalars in int64, in place.
+    """
+    norm = norm if loss_scale is None else norm / loss_scale
+    # An infinite norm times zero is NaN.
+    factor = torch.rsub(norm, 1.0 if max_norm is None else max_norm, alpha=0)
+    if max_norm is not None:
+        factor = factor / norm.clamp(min=max_norm)
+    if loss_scale is not None:
+        factor = factor / loss_scale
+    is_finite = factor < math.inf  # it is positive or NaN
+    torch._foreach_add_(counts, [is_finite.long()] * len(counts))
+    return norm, factor, is_finite
 
 
 def adamw(

@@ -80,6 +80,7 @@ OPS: dict[str, Op] = {
         Op(reference.mask_tokens, "masking", cpu_module="cpu_masking"),
         Op(reference.place_samples, "masking", cpu_module="cpu_masking"),
         Op(reference_optim.grad_norm, "optim", cpu_module="cpu_optim"),
+        Op(reference_optim.clip, "clip"),
         Op(reference_optim.adamw, "optim", cpu_module="cpu_optim"),
         Op(reference_optim.lamb, "optim"),
     )
@@ -219,6 +220,7 @@ class Ops:
     mask_tokens: Callable[..., tuple[Tensor, ...]]
     place_samples: Callable[..., tuple[Tensor, Tensor]]
     grad_norm: Callable[..., Tensor]
+    clip: Callable[..., tuple[Tensor, Tensor, Tensor]]
     adamw: Callable[..., None]
     lamb: Callable[..., None]
     draw_seeds: Callable[[int, torch.device], Tensor | None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
@@ -46,7 +45,7 @@ class Adam(torch.optim.Optimizer):
         super().__init__(params, defaults)
         self.max_grad_norm, self.grad_norm, self.is_finite, self.loss_scale = max_grad_norm, None, None, None
         selected = ops.select(impl)
-        self._apply, self._norm = getattr(selected, self._op), selected.grad_norm
+        self._apply, self._norm, self._clip = getattr(selected, self._op), selected.grad_norm, selected.clip
         self._rates: list[Tensor] = []
 
     @torch.no_grad()
@@ -69,8 +68,6 @@ class Adam(torch.optim.Optimizer):
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         if not grads:
             return
-        grad_scale = self._grad_scale(grads)
-        self.is_finite = grad_scale < math.inf  # it is positive or NaN
         # Groups that differ in what the op takes for each tensor are updated together.
         alike: dict[Hashable, list[tuple[dict[str, Any], Tensor, Tensor]]] = {}
         counts = []
@@ -79,7 +76,7 @@ class Adam(torch.optim.Optimizer):
                 counts.append(self._count_of(group))
                 shared = *group["betas"], group["eps"], group["bias_correction"], *self._options(group).items()
                 alike.setdefault(shared, []).extend((group, rate, p) for p in params)
-        torch._foreach_add_(counts, [self.is_finite.long()] * len(counts))
+        grad_scale = self._grad_scale(grads, counts)
         for chosen in alike.values():
             groups, rates, params = zip(*chosen, strict=True)
             states = [self._state_of(p) for p in params]
@@ -138,22 +135,22 @@ class Adam(torch.optim.Optimizer):
             for p in group["params"]:
                 self._state_of(p)
 
-    def _grad_scale(self, grads: list[Tensor]) -> Tensor:
-        """The factor of all gradients; with clipping or a loss scale it is NaN if any gradient is not finite."""
-        scale, most = None if self.loss_scale is None else self.loss_scale.value, self.max_grad_norm
-        if most is None and scale is None:
-            return torch.ones((), device=grads[0].device)
-        norm = self._norm(_local(grads))
-        if isinstance(grads[0], DTensor):
+    def _grad_scale(self, grads: list[Tensor], counts: list[Tensor]) -> Tensor:
+        """The factor of all gradients; with clipping or a loss scale it is NaN if any gradient is not finite.
+
+        Adds the step to the counts if it is finite.
+        """
+        scale = None if self.loss_scale is None else self.loss_scale.value
+        looks = self.max_grad_norm is not None or scale is not None
+        norm = self._norm(_local(grads)) if looks else torch.zeros((), device=grads[0].device)
+        if looks and isinstance(grads[0], DTensor):
             squares = norm.square()
             distributed.all_reduce(squares)
             norm = squares.sqrt()
-        self.grad_norm = norm = norm if scale is None else norm / scale
-        # most - 0 * norm: an infinite norm times zero is NaN.
-        factor = torch.rsub(norm, 1.0 if most is None else most, alpha=0)
-        if most is not None:
-            factor = factor / norm.clamp(min=most)
-        return factor if scale is None else factor / scale
+        norm, factor, self.is_finite = self._clip(norm, counts, self.max_grad_norm, scale)
+        if looks:
+            self.grad_norm = norm
+        return factor
 
     def _count_of(self, group: dict[str, Any]) -> Tensor:
         """The number of steps a group has done, on its device."""

@@ -25,7 +25,7 @@ def both(norm, n_counts, device, max_norm, loss_scale):
 @pytest.mark.parametrize("loss_scale", [None, 3.0, 65536.0])
 @pytest.mark.parametrize("max_norm", [None, 0.3, 1.0])
 @pytest.mark.parametrize("norm", [0.0, 1e-30, 0.3, 0.7, 1.0, 123.4, 3e38, math.inf, math.nan])
-def test_results_are_the_references(norm, max_norm, loss_scale, device):
+def test_results_have_the_bits_of_the_reference(norm, max_norm, loss_scale, device):
     (*ours, our_counts), (*theirs, their_counts) = both(norm, 3, device, max_norm, loss_scale)
     for got, expected in zip((*ours, *our_counts), (*theirs, *their_counts), strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)

@@ -30,6 +30,9 @@ class PrepareCommand:
     """Key of the text in JSONL and in datasets."""
     threads: int | None = None
     """Threads that tokenise. Default: as many as there are cores."""
+    mix_seed: int | None = None
+    """Seed to mix the documents with, over the whole text: each goes to a shard drawn at random. Default: shards are
+    stretches of the text, for text that is mixed already."""
 
     def run(self) -> None:
         from ..pretraining.text.corpus import Corpus
@@ -39,7 +42,9 @@ class PrepareCommand:
         check_empty(self.out)
         check_apart(self.out, *self.data, self.vocab)
         corpus = Corpus(self.data, self.documents_by, self.text_key)
-        meta = write_shards(corpus, load_tokenizer(self.vocab, 512), self.out, threads=self.threads)
+        meta = write_shards(
+            corpus, load_tokenizer(self.vocab, 512), self.out, threads=self.threads, mix_seed=self.mix_seed
+        )
         print(
             f"wrote {meta['tokens']:,} tokens of {meta['documents']:,} documents in {len(meta['shards'])} shards to "
             f"{self.out}, and {meta['held_out']['tokens']:,} held-out tokens"

@@ -23,6 +23,7 @@ from ...tokenizer.unknown import UnknownTokens
 from .builtin import builtin_documents
 from .corpus import Corpus
 from .documents import DocumentsBy
+from .mixing import mixed
 from .windows import WINDOW_CHARS, TokenWindow, vocabulary_fingerprint
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def write_shards(
     out: str | os.PathLike,
     window_chars: int = WINDOW_CHARS,
     threads: int | None = None,
+    mix_seed: int | None = None,
 ) -> dict[str, Any]:
     """Tokenises a corpus into a directory for `ShardedCorpus`, whole or not at all; shows its progress.
 
@@ -51,6 +53,8 @@ def write_shards(
         out: a directory that is empty, or does not exist yet.
         window_chars: characters of text per shard.
         threads: threads that tokenise; None: as many as the process has cores.
+        mix_seed: seed to draw a shard for each document with, so that training sees the documents in an order that is
+            random over the whole text; None: each shard is a stretch of the text, and only shards are shuffled as such.
 
     Returns:
         The contents of meta.json.
@@ -76,6 +80,8 @@ def write_shards(
             raise ValueError(
                 f"the corpus must hold documents to train on, got none besides those held out. {corpus.separator}"
             )
+        if mix_seed is not None:
+            shards = _mix(temporary, shards, mix_seed)
         meta = {
             "version": FORMAT_VERSION,
             "vocabulary": vocabulary_fingerprint(tokenizer),
@@ -111,6 +117,25 @@ def _save(directory: Path, name: str, window: TokenWindow, dtype: type) -> dict[
         except OSError as error:  # numpy's message does not name the file
             raise OSError(f"{path} cannot be written: {error}") from error
     return {"name": name, "tokens": window.n_tokens, "documents": window.n_documents, "sha256": checksums}
+
+
+def _mix(directory: Path, shards: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """Replaces shards by as many whose documents are mixed."""
+
+    def moved() -> Iterator[TokenWindow]:
+        for shard in shards:
+            paths = {field: directory / f"{shard['name']}.{field}.npy" for field in _ARRAYS}
+            yield TokenWindow(**{field: np.load(path) for field, path in paths.items()})
+            for path in paths.values():
+                path.unlink()
+
+    waiting = directory / "mixing"
+    windows = mixed(moved(), len(shards), seed, waiting)
+    new = [
+        _save(directory, shard["name"], window, window.ids.dtype) for shard, window in zip(shards, windows, strict=True)
+    ]
+    waiting.rmdir()
+    return new
 
 
 def _checksum(array: np.ndarray) -> str:

@@ -25,6 +25,8 @@ class TrainVocabCommand:
     """Key of the text in a line of JSONL and in a dataset."""
     size: int = 30522
     """Number of entries; a small corpus may give fewer."""
+    words: int = 0
+    """Number of the most frequent words to give entries of their own, before pieces get theirs."""
     cased: bool = False
     """Keep upper case and accents."""
     out: Path
@@ -37,6 +39,6 @@ class TrainVocabCommand:
         check_writable(self.out)
         check_apart(self.out, *self.data)
         texts = vocabulary_texts(open_corpus(self.data, self.documents_by, self.text_key))
-        vocab = train_vocab(texts, self.size, lowercase=not self.cased)
+        vocab = train_vocab(texts, self.size, lowercase=not self.cased, n_words=self.words)
         write_vocab(vocab, self.out)
         print(f"wrote {len(vocab)} entries to {self.out}")

@@ -14,6 +14,7 @@ from .corpus import Corpus
 from .documents import take
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from tokenizers.pre_tokenizers import PreTokenizer
 
     from ...tokenizer import ElectraTokenizer
@@ -24,7 +25,9 @@ _MAX_CHARS = 200_000_000
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def train_vocab(texts: Sequence[str], size: int, lowercase: bool = True, max_word_chars: int = 100) -> list[str]:
+def train_vocab(
+    texts: Sequence[str], size: int, lowercase: bool = True, max_word_chars: int = 100, n_words: int = 0
+) -> list[str]:
     """Trains a WordPiece vocabulary of at most `size` entries; the special tokens come first, [PAD] being 0.
 
     Text is normalised and split as ElectraTokenizer does it. A small corpus may give fewer entries than asked for. The
@@ -33,6 +36,8 @@ def train_vocab(texts: Sequence[str], size: int, lowercase: bool = True, max_wor
     Args:
         max_word_chars: length of the longest known words. The tokenizer makes [UNK] of longer ones, so they are left
             out, with a warning that counts them.
+        n_words: number of the most frequent words that get entries of their own, whatever training joins: pieces that
+            only lead to longer ones leave less of a small vocabulary to whole words.
 
     Raises:
         ValueError: a size too small for the special tokens and letters, or texts without a word that is not too long.
@@ -77,6 +82,20 @@ def train_vocab(texts: Sequence[str], size: int, lowercase: bool = True, max_wor
         show_progress=False,
     )
     tokenizer.train_from_iterator(kept, trainer)
+    trained = _entries(tokenizer)
+    if not n_words:
+        return trained
+    words = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    words.normalizer, words.pre_tokenizer = normalizer, splitter
+    words.train_from_iterator(kept, trainers.WordLevelTrainer(vocab_size=n_words, show_progress=False))
+    known = set(letters)
+    whole = [word for word in _entries(words) if known.issuperset(word)]
+    # Training adds the most useful entries first.
+    return list(dict.fromkeys([*first, *whole, *trained]))[:size]
+
+
+def _entries(tokenizer: Tokenizer) -> list[str]:
+    """The vocabulary of a trained tokenizer, in the order of ids."""
     vocab = tokenizer.get_vocab()
     return sorted(vocab, key=vocab.__getitem__)
 

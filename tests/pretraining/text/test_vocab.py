@@ -87,3 +87,18 @@ def test_a_vocabulary_is_extended_by_words_that_its_tokenizer_knows():
             larger = extended_tokenizer(tokenizer, texts, 500)
         added = larger.get_vocab().keys() - tokenizer.get_vocab().keys()
         assert ("q" * 150 in added) == (limit == 200)
+
+
+def test_frequent_words_get_entries_of_their_own():
+    size, n_words = 42, 8
+    counts = {
+        word: 100 - i for i, word in enumerate("walking talking rowing sleeping walker talker rower sleeper".split())
+    }
+    texts = [" ".join([word] * count) for word, count in counts.items()]
+    plain, whole = train_vocab(texts, size), train_vocab(texts, size, n_words=n_words)
+    assert not set(counts) <= set(plain)
+    long = [token for token in whole if len(token) > 1 and token[0] not in "[#"]
+    assert long[:n_words] == list(counts)
+    assert len(whole) == len(set(whole)) == len(plain) == size
+    assert whole[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert train_vocab(texts, size, n_words=n_words) == whole

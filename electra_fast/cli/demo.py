@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ class Demo:
         print("   [brackets]: the truth, a replaced word. 1 below: the discriminator's guess, where it gives more than")
         print(f"   {record['threshold']:.3f}, a threshold that marks 1 in 10 original tokens of other sentences.\n")
         for detection, (_, flags) in zip(detections[:_N_SHOWN], altered, strict=False):
-            print(f"{format_table(mark(detection, flags, record['threshold']))}\n")
+            print(f"{format_table(marked(detection, flags, record['threshold']))}\n")
         print(f"   On {len(sentences) - _N_SHOWN} other sentences, with 10% false alarms, it finds ", end="")
         print(f"{record['found_share']:.0%} of the replaced tokens (chance: 10%); AUC {record['auc']:.3f}")
 
@@ -207,10 +207,10 @@ def replace_words(
     return " ".join(parts), flags
 
 
-def mark(detection: Detection, flags: Sequence[bool], threshold: float) -> Detection:
-    """The detection with truly replaced tokens in brackets, and with guesses by the threshold."""
-    tokens = [f"[{token}]" if flag else token for token, flag in zip(detection.tokens, flags, strict=True)]
-    return replace(detection, tokens=tokens, replaced=[p > threshold for p in detection.probabilities])
+def marked(detection: Detection, flags: Sequence[bool], threshold: float) -> list[tuple[str, str, bool]]:
+    """Cells of a table: tokens, those that were replaced in brackets, and 1 below those that are taken for it, or 0."""
+    rows = zip(detection.tokens, flags, detection.probabilities, strict=True)
+    return [(f"[{token}]" if flag else token, str(int(p > threshold)), flag) for token, flag, p in rows]
 
 
 @torch.inference_mode()

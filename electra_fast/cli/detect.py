@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import os
+import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -49,23 +51,28 @@ class _ModelCommand:
 
 @dataclass(kw_only=True)
 class DetectCommand(_ModelCommand):
-    """Tell which tokens of a text look replaced.
+    """Tell which words of a text look replaced.
 
-    Prints each text's tokens, and below them 1 if the discriminator takes the token for a replacement, else 0.
+    Prints each text's words, and below them the probability that the word was replaced, in per cent, with a star where
+    it is above the threshold. JSON has the tokens instead.
     """
 
-    threshold: float = 0.5
-    """The probability above which a token counts as replaced."""
+    threshold: float | None = None
+    """The probability above which a word or a token counts as replaced. Default: the one in the model's config.json,
+    chosen on held-out text when it was pre-trained, or 0.5."""
 
     def run(self) -> None:
-        from ..inference.detect import detect, format_table
+        from ..inference.detect import detect, format_table, word_cells
 
         texts = self.read_texts()
-        detections = detect(*self.load("ElectraForPreTraining", "discriminator"), texts, self.threshold)
+        model, tokenizer = self.load("ElectraForPreTraining", "discriminator")
+        detections = detect(model, tokenizer, texts, self.threshold)
         if self.json:
-            print_json([asdict(detection) for detection in detections])
-        else:
-            print("\n\n".join(map(format_table, detections)))
+            names = ("text", "tokens", "probabilities", "replaced")
+            print_json([{name: getattr(detection, name) for name in names} for detection in detections])
+            return
+        is_coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        print("\n\n".join(format_table(word_cells(detection), is_coloured=is_coloured) for detection in detections))
 
 
 @dataclass(kw_only=True)

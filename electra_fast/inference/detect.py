@@ -1,32 +1,49 @@
-"""Answers of the two networks about text: which tokens look replaced, and which may stand at a mask."""
+"""Answers of the two networks about text: which words look replaced, and which may stand at a mask."""
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from .calibration import Calibration
+
 if TYPE_CHECKING:
     from ..model.modeling import ElectraForMaskedLM, ElectraForPreTraining
     from ..tokenizer import ElectraTokenizer
+    from ..tokenizer.batch_encoding import BatchEncoding
 
 _BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word or a punctuation mark of a text, as written there."""
+
+    text: str
+    probability: float
+    """Probability that it was replaced: the largest of its tokens'."""
+    replaced: bool
+
+
+@dataclass(frozen=True)
 class Detection:
-    """One text as the discriminator sees it; each sequence has one item per token, without special tokens."""
+    """One text as the discriminator sees it, without special tokens."""
 
     text: str
     tokens: list[str]
     probabilities: list[float]
     """Probability that each token was replaced."""
     replaced: list[bool]
+    """Whether each token's probability is above the threshold."""
+    words: list[Word]
 
 
 @dataclass(frozen=True)
@@ -39,28 +56,46 @@ class Filling:
 
 @torch.inference_mode()
 def detect(
-    model: ElectraForPreTraining, tokenizer: ElectraTokenizer, texts: Sequence[str], threshold: float = 0.5
+    model: ElectraForPreTraining, tokenizer: ElectraTokenizer, texts: Sequence[str], threshold: float | None = None
 ) -> list[Detection]:
-    """Tells for every token of every text whether it looks replaced.
+    """Tells for every word and token of every text whether it looks replaced.
 
     Args:
-        model: the discriminator.
+        model: the discriminator. Probabilities are calibrated if its config has a calibration, as `pretrain` writes it.
         texts: the texts; one that is empty has no tokens.
-        threshold: the probability above which a token counts as replaced.
+        threshold: the probability above which a token counts as replaced; None: the calibration's, or 0.5.
 
     Raises:
         ValueError: a text that is too long for the model, a threshold outside [0, 1].
     """
+    calibration = Calibration.of(model.config)
+    threshold = calibration.threshold if threshold is None else threshold
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be in [0, 1], got {threshold}")
     detections = []
-    for batch, ids, mask in _batches(model, tokenizer, texts):
-        probabilities = model(input_ids=ids, attention_mask=mask).logits.float().sigmoid()
-        for text, row_ids, row_mask, row in zip(batch, ids, mask.bool(), probabilities, strict=True):
-            tokens = tokenizer.convert_ids_to_tokens(row_ids[row_mask][1:-1].tolist())
-            values = row[row_mask][1:-1].tolist()
-            detections.append(Detection(text, tokens, values, [value > threshold for value in values]))
+    for batch, encoded, ids, mask in _batches(model, tokenizer, texts):
+        rows = calibration.probabilities(model(input_ids=ids, attention_mask=mask).logits).cpu()
+        for row, text in enumerate(batch):
+            places = mask[row].nonzero().flatten()[1:-1].tolist()
+            tokens = tokenizer.convert_ids_to_tokens(ids[row, places].tolist())
+            probabilities = rows[row, places].tolist()
+            replaced = [probability > threshold for probability in probabilities]
+            words = _words(text, encoded, row, dict(zip(places, probabilities, strict=True)), threshold)
+            detections.append(Detection(text, tokens, probabilities, replaced, words))
     return detections
+
+
+def _words(
+    text: str, encoded: BatchEncoding, row: int, probabilities: Mapping[int, float], threshold: float
+) -> list[Word]:
+    """The words of a text, from the probabilities of its tokens by their places in the row."""
+    words = []
+    for _, group in itertools.groupby(probabilities, partial(encoded.token_to_word, row)):
+        places = list(group)
+        start, end = (encoded.token_to_chars(row, place) for place in (places[0], places[-1]))
+        probability = max(probabilities[place] for place in places)
+        words.append(Word(text[start.start : end.end], probability, probability > threshold))
+    return words
 
 
 @torch.inference_mode()
@@ -84,7 +119,7 @@ def fill_mask(
         if text.strip() and tokenizer.mask_token not in text:
             raise ValueError(f"a text must hold {tokenizer.mask_token}, got {text!r}")
     fillings = []
-    for batch, ids, mask in _batches(model, tokenizer, texts):
+    for batch, _, ids, mask in _batches(model, tokenizer, texts):
         logits = model(input_ids=ids, attention_mask=mask).logits[..., :vocab_size]
         for text, row_ids, row in zip(batch, ids, logits, strict=True):
             best = row[row_ids == tokenizer.mask_token_id].float().softmax(-1).topk(top_k)
@@ -94,31 +129,43 @@ def fill_mask(
     return fillings
 
 
-def format_table(detection: Detection, width: int | None = None) -> str:
-    """The model card's table: tokens and, under each, 1 where it looks replaced and 0 elsewhere.
+def format_table(cells: Iterable[tuple[str, str, bool]], width: int | None = None, is_coloured: bool = False) -> str:
+    """A table of two rows: a word and what there is to say about it, in columns.
 
     Args:
-        width: columns to wrap at; the terminal's by default.
+        cells: for each column its word, what stands below it, and whether both are marked.
+        width: columns of the screen to wrap at; the terminal's by default.
+        is_coloured: whether marked cells are bold and red, by the codes of terminals.
     """
     width = width or shutil.get_terminal_size().columns
     lines, columns = [["", ""]], 0
-    for token, replaced in zip(detection.tokens, detection.replaced, strict=True):
-        # Wide characters (Chinese, Japanese, Korean) take two columns and combining marks none.
-        shown = sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in token)
-        cell = max(7, shown + 2)
-        if columns and columns + cell > width:
+    for *cell, is_marked in cells:
+        shown = [_columns(part) for part in cell]
+        needed = max(7, max(shown) + 2)
+        if columns and columns + needed > width:
             lines.append(["", ""])
             columns = 0
-        lines[-1][0] += " " * (cell - shown) + token
-        lines[-1][1] += f"{int(replaced):>{cell}}"
-        columns += cell
+        for row, (part, n_shown) in enumerate(zip(cell, shown, strict=True)):
+            coloured = f"\x1b[1;31m{part}\x1b[0m" if is_marked and is_coloured else part
+            lines[-1][row] += " " * (needed - n_shown) + coloured
+        columns += needed
     return "\n".join(line for pair in lines for line in pair)
+
+
+def word_cells(detection: Detection) -> list[tuple[str, str, bool]]:
+    """Cells for `format_table`: words, their probabilities in per cent, and a star for those that look replaced."""
+    return [(word.text, f"{word.probability:.0%}{'*' * word.replaced}", word.replaced) for word in detection.words]
+
+
+def _columns(text: str) -> int:
+    """Columns on the screen: wide characters (Chinese, Japanese, Korean) take two and combining marks none."""
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 def _batches(
     model: torch.nn.Module, tokenizer: ElectraTokenizer, texts: Sequence[str]
-) -> Iterator[tuple[Sequence[str], Tensor, Tensor]]:
-    """Yields the texts, ids [B, S] and mask [B, S] of each batch."""
+) -> Iterator[tuple[Sequence[str], BatchEncoding, Tensor, Tensor]]:
+    """Yields the texts, their encoding, ids [B, S] and mask [B, S] of each batch."""
     limit = model.config.max_position_embeddings
     for start in range(0, len(texts), _BATCH_SIZE):
         batch = texts[start : start + _BATCH_SIZE]
@@ -132,4 +179,4 @@ def _batches(
             raise ValueError(
                 f"the tokenizer gives the id {largest}, but the model's vocabulary ends at {end}: not a pair"
             )
-        yield batch, encoded["input_ids"].to(model.device), encoded["attention_mask"].to(model.device)
+        yield batch, encoded, encoded["input_ids"].to(model.device), encoded["attention_mask"].to(model.device)

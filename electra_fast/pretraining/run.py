@@ -25,6 +25,7 @@ from ..training.precision import chosen_precision
 from ..training.report import RunReport
 from ..versions import __version__
 from .build import build_model
+from .calibrate import calibrate
 from .continued import load_pretrained, pretrained_tokenizer
 from .evaluate import MAX_TOKENS, Evaluation, evaluate
 from .extend_vocab import extended_tokenizer
@@ -38,7 +39,7 @@ from .text.corpus import Corpus
 from .text.shards import ShardedCorpus
 from .text.stream import SequenceStream, held_out_sequences
 from .text.vocab import train_vocab, vocabulary_texts
-from .text.windows import vocabulary_fingerprint
+from .text.windows import vocabulary_fingerprint, word_start_table
 
 # Metrics on the progress line: label, metric, format.
 _SHOWN = (
@@ -283,6 +284,10 @@ def _finish(run: _Run, loop: TrainingLoop, report: RunReport, evaluation: Evalua
     """Writes the networks and reports how the run ended."""
     exported = export(loop.state()["parameters"], run.recipe, run.tokenizer)
     if run.world.is_main:
+        if run.recipe.objective == "electra":
+            calibration = calibrate(exported, run.held_out, torch.from_numpy(word_start_table(run.tokenizer)))
+            if calibration is not None:
+                calibration.write(exported.discriminator.config)
         save_results(run.directory, exported, run.recipe, run.tokenizer, evaluation, run.corpus.description())
     is_done = loop.progress >= 1
     report.record(

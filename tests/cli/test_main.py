@@ -279,13 +279,14 @@ def test_the_table_wraps_and_aligns():
 @pytest.mark.parametrize(
     ("is_terminal", "no_colour", "expected"), [(True, None, True), (True, "1", False), (False, None, False)]
 )
-def test_detect_is_coloured_on_a_terminal_alone(capsys, models, monkeypatch, is_terminal, no_colour, expected):
+def test_detect_explains_and_colours_on_a_terminal_alone(capsys, models, monkeypatch, is_terminal, no_colour, expected):
     monkeypatch.delenv("NO_COLOR", raising=False)
     if no_colour is not None:
         monkeypatch.setenv("NO_COLOR", no_colour)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal, raising=False)
     out = run(capsys, "detect", "--model", models["discriminator"], "--threshold", "0", "the fox")
     assert ("\x1b[" in out) == expected
+    assert ("*: above 0%" in out) == is_terminal
 
 
 # fill-mask

@@ -23,6 +23,7 @@ from ..model.modeling import (
     ElectraForTokenClassification,
 )
 from ..model.pretrained import refuse_quantized
+from ..model.without_values import WithoutValues
 
 # Names of a tensor that only this class's head has; the first that a checkpoint holds decides.
 _CLASS_OF_HEAD: dict[str, type[ElectraPreTrainedModel]] = {
@@ -103,7 +104,7 @@ def build_network(
         raise ValueError(f"{config_source or source}: {error}") from error
     refuse_quantized(full, config_source)
 
-    with torch.device("meta"):
+    with torch.device("meta"), WithoutValues():
         model = model_class(full, impl="torch")
     if differing_ties(tensors, model_class._tied_weights_keys):
         full.tie_word_embeddings = False

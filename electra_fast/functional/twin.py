@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from ..hub.names import TRANSPOSED, torch_name
 from ..model import backbone, cpu_encoder, modeling
 from ..model.config import ElectraConfig
+from ..model.without_values import WithoutValues
 from .parameters import Path
 
 
@@ -35,21 +35,6 @@ def to_torch(path: Path, values: np.ndarray) -> tuple[str, Tensor]:
     return torch_name(path), torch.from_numpy(np.array(values, order="C"))
 
 
-class _WithoutValues(TorchFunctionMode):
-    """Leaves out first values.
-
-    A model on "meta" has none either, but imports torch's compiler and with it Triton. Both Triton and TensorFlow bring
-    an LLVM, and a process that imports Triton after TensorFlow is aborted.
-    """
-
-    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(function, "__name__", "")
-        if name.endswith("_") and not name.startswith("_"):  # in place, as all of torch.nn.init are
-            return args[0] if args else kwargs["tensor"]
-        return function(*args, **kwargs)
-
-
 class Twin:
     """A model of PyTorch in eval mode with copies of parameters.
 
@@ -63,7 +48,7 @@ class Twin:
         self.kind = kind
         state = dict(to_torch(path, values) for path, values in parameters.items())
         cls = getattr(backbone if kind == "Model" else modeling, f"Electra{kind}")
-        with _WithoutValues(), warnings.catch_warnings():
+        with WithoutValues(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a decoder that is none: its framework's class has warned
             self.model = cls(copy.deepcopy(config))
         missing, unexpected = self.model.load_state_dict(state, assign=True, strict=False)

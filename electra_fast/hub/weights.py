@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..disk import is_stream, made, moved, read_json, removed
@@ -46,6 +46,7 @@ FORMATS = {
     "msgpack": (FLAX_FILE, f"{FLAX_FILE}.index.json"),
     "h5": (TF_FILE, f"{TF_FILE}.index.json"),
 }
+_PIECE_BYTES = 64 << 20
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 """The dtypes that weights may have."""
 
@@ -100,7 +101,7 @@ def read_tensors(path: Path, weights_only: bool = True) -> dict[str, Any]:
         return _FOREIGN[path.suffix](path)
     if path.suffix == ".safetensors":
         try:
-            tensors = load_file(path)
+            tensors = _read_safetensors(path)
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} must be a whole safetensors file, got: {error}") from error
         if is_flax(tensors):
@@ -121,6 +122,29 @@ def read_tensors(path: Path, weights_only: bool = True) -> dict[str, Any]:
 
 
 _FOREIGN = {Path(FLAX_FILE).suffix: read_flax, Path(TF_FILE).suffix: read_keras}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Reads the tensors into memory of their own.
+
+    The file is mapped anew for each piece of them, since pages that were read stay with a mapping: the weights would be
+    in memory twice.
+    """
+    tensors: dict[str, Tensor] = {}
+    names, seen = None, None
+    while names is None or names:
+        with safe_open(path, framework="pt") as file:
+            about = os.stat(path)
+            now = about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
+            names, seen = names or sorted(file.keys(), reverse=True), seen or now
+            if now != seen:
+                raise OSError("the file was changed while it was read")
+            n_bytes = 0
+            while names and n_bytes < _PIECE_BYTES:
+                name = names.pop()
+                tensors[name] = file.get_tensor(name).clone()
+                n_bytes += tensors[name].nbytes
+    return tensors
 
 
 def _read_shards(index: Path, find: Callable[[str], Path | None], weights_only: bool) -> dict[str, Any]:

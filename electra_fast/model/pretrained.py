@@ -29,6 +29,7 @@ from ..hub.weights import (
     write_checkpoint,
 )
 from .config import ElectraConfig
+from .without_values import WithoutValues
 
 PUSH_OPTIONS = ("repo_id", "private", "revision", "commit_message", "create_pr")
 # Keywords of transformers that choose between ways of doing a thing, where we have one way only.
@@ -157,18 +158,24 @@ class HubMixin:
         dtype = torch.float32 if in_bytes else _resolve_dtype(dtype, config, state)
 
         # First make names and shapes alone: drawing initial values takes longer than loading others over them.
-        with torch.device("meta"):
+        with torch.device("meta"), WithoutValues():
             model = cls(config, *model_args, impl=impl).to(dtype)
         expected = {key: tensor for key, tensor in model.state_dict().items() if key not in ties}
         fitted = fit(state, expected, f"{cls.base_model_prefix}.")
         fitted.check(source, cls.__name__, ignore_mismatched_sizes)
         if len(fitted.tensors) == len(expected) and not list(model.buffers()):
-            model.to_empty(device=device)
+            # Tensors of these files have memory of their own, which the model keeps.
+            is_ours = isinstance(source, Path) and ".safetensors" in source.name
+            model.load_state_dict(
+                {k: x.to(device, dtype, copy=not is_ours).contiguous() for k, x in fitted.tensors.items()},
+                strict=False,
+                assign=True,
+            )
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the first model has given them
                 model = cls(config, *model_args, impl=impl).to(device, dtype)
-        model.load_state_dict(fitted.tensors, strict=False)
+            model.load_state_dict(fitted.tensors, strict=False)
         model.tie_weights()
         warn_of_misfits(source, cls.__name__, [*fitted.describe(cls.__name__), *notes])
 

@@ -75,6 +75,8 @@ def project(linears: Sequence[nn.Module], hidden: Tensor) -> Tensor:
 def _is_joinable(parts: Sequence[Tensor | None]) -> bool:
     if not all(type(part) is nn.Parameter and type(part.data) is Tensor for part in parts):
         return False
+    if any(part.is_meta for part in parts):
+        return False  # `join` follows when they get memory; torch.cat would import torch's compiler here
     return len({(part.dtype, part.device, part.shape, part.is_inference()) for part in parts}) == 1
 
 

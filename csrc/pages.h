@@ -11,10 +11,17 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #endif
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <new>
+#include <utility>
+#include <vector>
 
 namespace electra_fast {
 
@@ -49,6 +56,13 @@ inline void give_back_pages(void* memory, [[maybe_unused]] std::size_t n_bytes) 
     VirtualFree(memory, 0, MEM_RELEASE);
 #else
     munmap(memory, n_bytes);
+#endif
+}
+
+// Gives free memory of the allocator back to the system, where the allocator knows how.
+inline void trim_memory() {
+#ifdef __GLIBC__
+    malloc_trim(0);
 #endif
 }
 
@@ -88,6 +102,33 @@ private:
     const std::size_t n_bytes_;
     void* const memory_;
     T* values_;
+};
+
+// Memory of arrays that end together. They share huge pages: an array with pages of its own takes up to one too many.
+class Arena {
+public:
+    // n zeros, which begin at a cache line. All bytes zero must be a valid T. Throws std::bad_alloc.
+    template <typename T>
+    T* take(std::size_t n) {
+        const std::size_t n_bytes = size_product((size_product(n, sizeof(T)) + kAlignment - 1) / kAlignment, kAlignment);
+        if (n_bytes > left_) {
+            const std::size_t size = std::max(n_bytes, kBlock);
+            blocks_.push_back(std::make_unique<ZeroedPages<std::byte>>(size));
+            next_ = blocks_.back()->data();
+            left_ = size;
+        }
+        left_ -= n_bytes;
+        return reinterpret_cast<T*>(std::exchange(next_, next_ + n_bytes));
+    }
+
+private:
+    static constexpr std::size_t kAlignment = 64;
+    // Bytes asked of the system at once: many pages, so that few are filled in part.
+    static constexpr std::size_t kBlock = std::size_t{32} << 20;
+
+    std::vector<std::unique_ptr<ZeroedPages<std::byte>>> blocks_;
+    std::byte* next_ = nullptr;
+    std::size_t left_ = 0;
 };
 
 }  // namespace electra_fast

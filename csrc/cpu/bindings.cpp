@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "cpu/encoder.h"
+#include "pages.h"
 
 #include "cpu/bindings.h"
 
@@ -93,7 +94,7 @@ public:
                             norm_of(attended_norm), norm_of(outer_norm)});
     }
 
-    // Remembers where the parameters lie; before they are copied.
+    // Remembers where parameters lie: those that were copied, and the tables.
     void watch(const py::tuple& parameters) {
         for (const py::handle parameter : parameters) addresses_.push_back(address_of(parameter));
     }
@@ -104,6 +105,18 @@ public:
         for (const py::handle parameter : parameters)
             if (address_of(parameter) != *address++) return false;
         return encoder_.is_current();
+    }
+
+    // Makes the copies the only ones: the parameters that were copied so far may end. Before any are watched.
+    void forget_weights() { encoder_.forget_weights(); }
+
+    // Copies rows of the i-th linear layer, in the order of the calls above, into tensors; None for what is not wanted.
+    void unpack_linear(std::size_t i, Index first_row, Index rows, py::handle weight, py::handle bias) const {
+        encoder_.linear(i).unpack(first_row, rows, at<float>(weight), at<float>(bias));
+    }
+
+    void unpack_norm(std::size_t i, py::handle weight, py::handle bias) const {
+        encoder_.norm(i).unpack(at<float>(weight), at<float>(bias));
     }
 
     void run(const Tables& tables, py::handle starts, Index n_sequences, const py::tuple& ids, py::handle embedded,
@@ -153,6 +166,7 @@ PYBIND11_MODULE(_cpu, module) {
             return std::string(kernels ? kernels->name : "");
         },
         py::arg("limit"), "The instruction set in use, empty if there is none.");
+    module.def("trim", &electra_fast::trim_memory, "Gives free memory of the allocator back to the system, where that can be done.");
     module.def(
         "use_openmp",
         [](Address parallel, Address thread_number, Address n_threads) {
@@ -170,6 +184,10 @@ PYBIND11_MODULE(_cpu, module) {
         .def("add_layer", &PyEncoder::add_layer)
         .def("watch", &PyEncoder::watch)
         .def("is_current", &PyEncoder::is_current)
+        .def("forget_weights", &PyEncoder::forget_weights)
+        .def("unpack_linear", &PyEncoder::unpack_linear, py::arg("i"), py::arg("first_row"), py::arg("rows"),
+             py::arg("weight"), py::arg("bias") = py::none())
+        .def("unpack_norm", &PyEncoder::unpack_norm, py::arg("i"), py::arg("weight"), py::arg("bias") = py::none())
         .def("run", &PyEncoder::run);
     bind_blocks(module);
     bind_optimizer(module);

@@ -135,7 +135,7 @@ Encoder::Encoder(const Kernels& kernels, const Sizes& sizes, bool in_bytes)
 Encoder::~Encoder() = default;
 
 void Encoder::set_embedding(const EmbeddingWeights& weights) {
-    embedding_norm_ = std::make_unique<PackedNorm>(weights.norm, sizes_.embedding);
+    embedding_norm_ = &pack(weights.norm, sizes_.embedding);
     if (weights.projection.weights.empty()) {
         if (sizes_.embedding != sizes_.hidden)
             throw std::invalid_argument("a projection to the hidden size is missing");
@@ -143,7 +143,7 @@ void Encoder::set_embedding(const EmbeddingWeights& weights) {
     }
     check_parts("the projection", weights.projection, sizes_.hidden, sizes_.embedding);
     // The projection stays in 32 bits: it is small, and everything after it depends on its accuracy.
-    projection_ = std::make_unique<PackedLinear>(weights.projection, kernels_, false);
+    projection_ = &pack(weights.projection, false);
 }
 
 void Encoder::add_layer(const LayerWeights& weights) {
@@ -151,19 +151,32 @@ void Encoder::add_layer(const LayerWeights& weights) {
     check_parts("the layer after attention", weights.attended, sizes_.hidden, sizes_.hidden);
     check_parts("the intermediate layer", weights.inner, sizes_.intermediate, sizes_.hidden);
     check_parts("the output layer", weights.outer, sizes_.hidden, sizes_.intermediate);
-    const auto pack = [&](const LinearParts& parts) { return PackedLinear(parts, kernels_, in_bytes_); };
-    const auto pack_norm = [&](const NormParts& parts) { return PackedNorm(parts, sizes_.hidden); };
-    layers_.push_back({pack(weights.qkv), pack(weights.attended), pack(weights.inner), pack(weights.outer),
-                       pack_norm(weights.attended_norm), pack_norm(weights.outer_norm)});
+    const PackedLinear& qkv = pack(weights.qkv, in_bytes_);
+    const PackedLinear& attended = pack(weights.attended, in_bytes_);
+    const PackedNorm& attended_norm = pack(weights.attended_norm, sizes_.hidden);
+    const PackedLinear& inner = pack(weights.inner, in_bytes_);
+    const PackedLinear& outer = pack(weights.outer, in_bytes_);
+    layers_.push_back({qkv, attended, inner, outer, attended_norm, pack(weights.outer_norm, sizes_.hidden)});
+}
+
+const PackedLinear& Encoder::pack(const LinearParts& parts, bool in_bytes) {
+    linears_.push_back(std::make_unique<PackedLinear>(parts, kernels_, in_bytes, weights_));
+    return *linears_.back();
+}
+
+const PackedNorm& Encoder::pack(const NormParts& parts, Index n) {
+    norms_.push_back(std::make_unique<PackedNorm>(parts, n));
+    return *norms_.back();
 }
 
 bool Encoder::is_current() const {
-    return std::all_of(layers_.begin(), layers_.end(), [](const Layer& layer) {
-               return layer.qkv.is_current() && layer.attended.is_current() && layer.inner.is_current() &&
-                      layer.outer.is_current() && layer.attended_norm.is_current() && layer.outer_norm.is_current();
-           }) &&
-           (!embedding_norm_ || embedding_norm_->is_current()) &&
-           (!projection_ || projection_->is_current());
+    const auto current = [](const auto& copy) { return copy->is_current(); };
+    return std::all_of(linears_.begin(), linears_.end(), current) && std::all_of(norms_.begin(), norms_.end(), current);
+}
+
+void Encoder::forget_weights() {
+    for (const auto& linear : linears_) linear->forget_parts();
+    for (const auto& norm : norms_) norm->forget_parts();
 }
 
 void Encoder::check(const Batch& batch) const {

@@ -57,6 +57,11 @@ public:
     void add_layer(const LayerWeights& weights);
     // Whether all weights that were copied, which must still exist, are unchanged; see PackedLinear.
     bool is_current() const;
+    // Makes the copies the only ones: the weights that were given may end.
+    void forget_weights();
+    // The i-th linear layer and norm in the order in which they were given; throw std::out_of_range.
+    const PackedLinear& linear(std::size_t i) const { return *linears_.at(i); }
+    const PackedNorm& norm(std::size_t i) const { return *norms_.at(i); }
     Index n_layers() const { return static_cast<Index>(layers_.size()); }
 
     // Adds up each token's rows of the three tables: [T, embedding]. Nothing else reads the tables, so they may change
@@ -71,8 +76,8 @@ public:
 
 private:
     struct Layer {
-        PackedLinear qkv, attended, inner, outer;
-        PackedNorm attended_norm, outer_norm;
+        const PackedLinear &qkv, &attended, &inner, &outer;
+        const PackedNorm &attended_norm, &outer_norm;
     };
     // Some whole sequences of a batch that go through all layers before the next chunk does.
     struct Chunk {
@@ -80,6 +85,8 @@ private:
     };
     struct Step;
 
+    const PackedLinear& pack(const LinearParts& parts, bool in_bytes);
+    const PackedNorm& pack(const NormParts& parts, Index n);
     void check(const Batch& batch) const;
     std::vector<Chunk> chunks_of(const Batch& batch, int n_threads) const;
     std::unique_ptr<Workspace> take_workspace(Index n_tokens, Index longest, int n_threads) const;
@@ -95,8 +102,11 @@ private:
     const Kernels& kernels_;
     const Sizes sizes_;
     const bool in_bytes_;
-    std::unique_ptr<PackedNorm> embedding_norm_;
-    std::unique_ptr<PackedLinear> projection_;
+    Arena weights_;
+    std::vector<std::unique_ptr<PackedLinear>> linears_;
+    std::vector<std::unique_ptr<PackedNorm>> norms_;
+    const PackedNorm* embedding_norm_ = nullptr;
+    const PackedLinear* projection_ = nullptr;
     std::vector<Layer> layers_;
     mutable Spare<Workspace, 16> spare_;
 };

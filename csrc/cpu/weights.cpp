@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <stdexcept>
 
 namespace electra_fast::cpu {
 
@@ -26,22 +27,29 @@ PackedNorm::PackedNorm(const NormParts& parts, Index n)
     : parts_(parts), weight_(parts.weight, parts.weight + n), bias_(parts.bias, parts.bias + n) {}
 
 bool PackedNorm::is_current() const {
+    if (!parts_.weight) return true;
     return are_same(parts_.weight, weight(), weight_.size()) && are_same(parts_.bias, bias(), bias_.size());
 }
 
-PackedLinear::PackedLinear(const LinearParts& parts, const Kernels& kernels, bool in_bytes) : k_(parts.k) {
+void PackedNorm::unpack(float* weight, float* bias) const {
+    if (weight) std::copy(weight_.begin(), weight_.end(), weight);
+    if (bias) std::copy(bias_.begin(), bias_.end(), bias);
+}
+
+PackedLinear::PackedLinear(const LinearParts& parts, const Kernels& kernels, bool in_bytes, Arena& arena)
+    : k_(parts.k), panel_(kernels.panel) {
     for (const Index rows : parts.rows) n_ += rows;
-    n_panels_ = (n_ + kernels.panel - 1) / kernels.panel;
-    bias_.reserve(static_cast<std::size_t>(n_panels_ * kernels.panel));
+    n_panels_ = (n_ + panel_ - 1) / panel_;
+    bias_.reserve(static_cast<std::size_t>(n_panels_ * panel_));
     for (std::size_t i = 0; i < parts.rows.size(); ++i)
         bias_.insert(bias_.end(), parts.biases[i], parts.biases[i] + parts.rows[i]);
-    bias_.resize(static_cast<std::size_t>(n_panels_ * kernels.panel));
+    bias_.resize(static_cast<std::size_t>(n_panels_ * panel_));
     for (std::size_t i = 0; i < parts.rows.size(); ++i) {
         const Index n = parts.rows[i] * k_;
         for (const Index place : {Index{0}, n / 3, n - 1}) samples_.push_back({parts.weights[i] + place, parts.weights[i][place]});
         samples_.push_back({parts.biases[i], parts.biases[i][0]});
     }
-    in_bytes ? pack_bytes(parts, kernels.panel, kernels.bytes.group) : pack(parts, kernels.panel);
+    in_bytes ? pack_bytes(parts, kernels.bytes.group, arena) : pack(parts, arena);
 }
 
 // Calls f(column, row) for each column of the product and its row [k] of the weights.
@@ -52,31 +60,40 @@ static void for_each_column(const LinearParts& parts, const F& f) {
         for (Index row = 0; row < parts.rows[part]; ++row) f(column++, parts.weights[part] + row * parts.k);
 }
 
-void PackedLinear::pack(const LinearParts& parts, Index panel) {
-    weight_ = std::make_unique<ZeroedPages<float>>(size_product(bias_.size(), static_cast<std::size_t>(k_)));
-    float* const packed = weight_->data();
+void PackedLinear::pack(const LinearParts& parts, Arena& arena) {
+    weight_ = arena.take<float>(size_product(bias_.size(), static_cast<std::size_t>(k_)));
     for_each_column(parts, [&](Index column, const float* row) {
-        float* const to = packed + column / panel * panel * k_ + column % panel;
-        for (Index i = 0; i < k_; ++i) to[i * panel] = row[i];
+        float* const to = weight_ + column / panel_ * panel_ * k_ + column % panel_;
+        for (Index i = 0; i < k_; ++i) to[i * panel_] = row[i];
     });
 }
 
-void PackedLinear::pack_bytes(const LinearParts& parts, Index panel, Index group) {
+void PackedLinear::unpack(Index first_row, Index rows, float* weight, float* bias) const {
+    if (first_row < 0 || rows < 0 || rows > n_ - first_row) throw std::logic_error("rows beyond the layer");
+    if (bias) std::copy_n(bias_.begin() + first_row, rows, bias);
+    if (!weight) return;
+    if (!weight_) throw std::logic_error("a weight in eight bits has no way back");
+    for (Index column = first_row; column < first_row + rows; ++column, weight += k_) {
+        const float* const from = weight_ + column / panel_ * panel_ * k_ + column % panel_;
+        for (Index i = 0; i < k_; ++i) weight[i] = from[i * panel_];
+    }
+}
+
+void PackedLinear::pack_bytes(const LinearParts& parts, Index group, Arena& arena) {
     const Index whole_k = (k_ + group - 1) / group * group;
-    bytes_ = std::make_unique<ZeroedPages<std::int8_t>>(size_product(bias_.size(), static_cast<std::size_t>(whole_k)));
+    bytes_ = arena.take<std::int8_t>(size_product(bias_.size(), static_cast<std::size_t>(whole_k)));
     column_scale_.resize(bias_.size());
     column_sum_.resize(bias_.size());
-    std::int8_t* const packed = bytes_->data();
     for_each_column(parts, [&](Index column, const float* row) {
         float most = 0;
         for (Index i = 0; i < k_; ++i) most = std::max(most, std::fabs(row[i]));
         const bool is_finite = std::all_of(row, row + k_, [](float x) { return std::isfinite(x); });
         const float scale = scale_of(most, is_finite);
-        std::int8_t* const to = packed + column / panel * panel * whole_k + column % panel * group;
+        std::int8_t* const to = bytes_ + column / panel_ * panel_ * whole_k + column % panel_ * group;
         std::int32_t sum = 0;
         for (Index i = 0; is_finite && i < k_; ++i) {
             const auto whole = static_cast<std::int8_t>(std::nearbyint(row[i] / scale));
-            to[i / group * group * panel + i % group] = whole;
+            to[i / group * group * panel_ + i % group] = whole;
             sum += whole;
         }
         column_scale_[static_cast<std::size_t>(column)] = scale;
@@ -95,10 +112,10 @@ void PackedLinear::complete(Product& product) const {
     product.k = k_;
     product.bias = bias_.data();
     if (weight_) {
-        product.weight = weight_->data();
+        product.weight = weight_;
         return;
     }
-    product.weight_bytes = bytes_->data();
+    product.weight_bytes = bytes_;
     product.column_scale = column_scale_.data();
     product.column_sum = column_sum_.data();
 }

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "cpu/index.h"
@@ -30,6 +29,10 @@ public:
 
     // Whether the parts, which must still exist, hold what was copied. Compares all of them: they are small.
     bool is_current() const;
+    // Makes this the only copy: `is_current` looks no more at the parts, which may end.
+    void forget_parts() { parts_ = {}; }
+    // Writes what was copied to weight and bias [n]; either may be null.
+    void unpack(float* weight, float* bias) const;
     const float* weight() const { return weight_.data(); }
     const float* bias() const { return bias_.data(); }
 
@@ -40,32 +43,37 @@ private:
 
 class PackedLinear {
 public:
-    // Copies the parts, in eight bits if `in_bytes`. Each row of the weight is then a scale times whole numbers, and
-    // the largest of them is 127 or -127; the scale of a row with NaN or an infinite number is NaN.
-    PackedLinear(const LinearParts& parts, const Kernels& kernels, bool in_bytes);
+    // Copies the parts to memory of the arena, in eight bits if `in_bytes`. Each row of the weight is then a scale times
+    // whole numbers, and the largest of them is 127 or -127; the scale of a row with NaN or an infinite number is NaN.
+    PackedLinear(const LinearParts& parts, const Kernels& kernels, bool in_bytes, Arena& arena);
 
     Index n_panels() const { return n_panels_; }
     // Whether the parts, which must still exist, hold what was copied. Looks at a few numbers of each part, so it
     // notices changes of whole parts only.
     bool is_current() const;
+    // Makes this the only copy: `is_current` looks no more at the parts, which may end.
+    void forget_parts() { samples_.clear(); }
+    // Writes some rows of what was copied to weight [rows, k] and bias [rows]; either may be null. Throws
+    // std::logic_error for a weight in eight bits, and for rows that there are not.
+    void unpack(Index first_row, Index rows, float* weight, float* bias) const;
     // Fills in the weights, the bias and k of `product`. The caller sets a, c, added, strides, and the rows in bytes.
     void complete(Product& product) const;
 
 private:
-    void pack(const LinearParts& parts, Index panel);
-    void pack_bytes(const LinearParts& parts, Index panel, Index group);
+    void pack(const LinearParts& parts, Arena& arena);
+    void pack_bytes(const LinearParts& parts, Index group, Arena& arena);
 
     struct Sample {
         const float* place;
         float value;
     };
 
-    Index n_ = 0, k_ = 0, n_panels_ = 0;
+    Index n_ = 0, k_ = 0, panel_ = 0, n_panels_ = 0;
     std::vector<Sample> samples_;
     std::vector<float> bias_, column_scale_;
     std::vector<std::int32_t> column_sum_;
-    std::unique_ptr<ZeroedPages<float>> weight_;
-    std::unique_ptr<ZeroedPages<std::int8_t>> bytes_;
+    float* weight_ = nullptr;
+    std::int8_t* bytes_ = nullptr;
 };
 
 }  // namespace electra_fast::cpu

@@ -35,11 +35,13 @@ class _ModelCommand:
         """The model and its tokenizer; raises ValueError for a checkpoint that lacks a part of the model."""
         from ..bundled import bundled
         from ..model import modeling
+        from ..model.base import prepack_if_served
         from ..model.pretrained import load_complete
         from ..tokenizer import ElectraTokenizer
 
         path, model_class = self.model or bundled(network), getattr(modeling, class_name)
         model = load_complete(model_class, path, f"an {class_name}", device_map=self.device, impl=self.impl)
+        prepack_if_served(model)
         return model, ElectraTokenizer.from_pretrained(path)
 
     def read_texts(self) -> list[str]:

@@ -23,8 +23,8 @@ class InfoCommand:
         import torch
 
         from ..integrations.limits import LIMITS, version_obstacle
-        from ..model import cpu_encoder
         from ..model.config import ElectraConfig
+        from ..model.cpu_parameters import why_not_for
         from ..ops import cpu, explain
 
         cuda = torch.cuda.is_available()
@@ -35,9 +35,9 @@ class InfoCommand:
         if self.model is not None:
             config = ElectraConfig.from_pretrained(self.model)
             shape = {"head_size": config.head_size, "activation": config.hidden_act}
-            unserved = cpu_encoder.why_not_for(config)
+            unserved = why_not_for(config)
         ops = [dict(zip(("op", "impl", "reason"), row, strict=True)) for row in explain("auto", **shape)]
-        encoder = {name: unserved or cpu_encoder.obstacle() or cpu.instructions() for name in ("fp32", "int8")}
+        encoder = {name: unserved or cpu.obstacle() or cpu.instructions() for name in ("fp32", "int8")}
         obstacle = version_obstacle()
         if self.json:
             served = {"obstacle": obstacle, "limits": LIMITS}

@@ -62,6 +62,7 @@ class PredictCommand:
         from ..finetuning.kinds.table import kind_name
         from ..finetuning.prediction import predict
         from ..finetuning.saved import load_finetuned
+        from ..model.base import prepack_if_served
         from ..model.precision import DTYPES, default_precision
         from ..training.distributed import join
 
@@ -75,6 +76,7 @@ class PredictCommand:
                 raise ValueError(f"several processes need a file that each can read (--input), got {self.input}")
             dtype = DTYPES[self.precision or default_precision(world.device)]
             finetuned = load_finetuned(self.model, device=world.device, impl=self.impl, dtype=dtype)
+            prepack_if_served(finetuned.model)
             examples = read_examples(kind_name(finetuned.kind), self.input, self._columns())
             shows_bar = sys.stderr.isatty() and not (self.output is None and sys.stdout.isatty())
             with timed("examples") if world.is_main else nullcontext(Counts()) as counts:

@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 
 from ..hub.names import TRANSPOSED, torch_name
-from ..model import backbone, cpu_encoder, modeling
+from ..model import backbone, cpu_parameters, modeling
 from ..model.config import ElectraConfig
 from ..model.without_values import WithoutValues
+from ..ops import cpu
 from .parameters import Path
 
 
 def why_not(config: ElectraConfig) -> str | None:
     """The reason why the C++ encoder does not serve a model of this config here; None if it does."""
-    return cpu_encoder.obstacle() or cpu_encoder.why_not_for(config)
+    return cpu.obstacle() or cpu_parameters.why_not_for(config)
 
 
 def to_torch(path: Path, values: np.ndarray) -> tuple[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..model.backbone import ElectraModel
-from ..model.base import ElectraPreTrainedModel
+from ..model.base import ElectraPreTrainedModel, prepack_if_served
 from ..model.packing import ranges
 from ..ops import Impl
 from ..tokenizer import ElectraTokenizer
@@ -109,12 +109,14 @@ def load_embedder(
 ) -> Embedder:
     """All that `embed` needs of a directory or a name on the Hub, loaded once for any number of calls.
 
+    On a CPU the encoder's weights are prepacked: `encoder.unpack_weights()` gives them back.
     Arguments and errors are those of `embed` and `load_encoder`.
     """
     modules = read_sentence_modules(name_or_path)
     encoder, own_tokenizer = load_encoder(
         name_or_path, subfolder="" if modules is None else modules.subfolder, device=device, dtype=dtype, impl=impl
     )
+    prepack_if_served(encoder)
     tokenizer = own_tokenizer if tokenizer is None else tokenizer
     options = {"normalize": normalize, "max_length": max_length, "batch_tokens": batch_tokens}
     if modules is None:
@@ -202,7 +204,16 @@ class Embedder(TextNetwork):
 
     def __call__(self, texts: Iterable[str], *, progress: bool = False) -> np.ndarray:
         """The vectors of all texts, fp32 [texts, size]."""
-        return np.concatenate([np.empty((0, self.size), np.float32), *self.stream(texts, progress=progress)])
+        vectors, end = np.empty((0, self.size), np.float32), 0
+        for part in self.stream(texts, progress=progress):
+            begin, end = end, end + len(part)
+            if end > len(vectors):
+                # In place, by moving pages: the vectors are never in memory twice.
+                n_rows = max(end, begin + begin // 4, len(texts) if isinstance(texts, Sized) else 0)
+                vectors.resize((n_rows, self.size), refcheck=False)
+            vectors[begin:end] = part
+        vectors.resize((end, self.size), refcheck=False)
+        return vectors
 
     def stream(
         self, texts: Iterable[str], *, progress: bool = False, counts: Counts | None = None

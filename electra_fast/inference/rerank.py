@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..disk import read_json_object
 from ..hub.files import find_file
+from ..model.base import prepack_if_served
 from ..model.modeling import ElectraForSequenceClassification
 from ..model.packing import ranges
 from ..ops import Impl
@@ -118,6 +119,7 @@ def load_reranker(
         impl=impl,
     )
     check_case(name_or_path, lowercases, own_tokenizer)
+    prepack_if_served(model)
     return _of_model(
         model,
         own_tokenizer if tokenizer is None else tokenizer,

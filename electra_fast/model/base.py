@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from .. import ops
 from ..ops import Impl
 from .captured import CapturedEncoder
 from .config import ElectraConfig
-from .cpu_encoder import CpuEncoder, Precision, why_not_for
+from .cpu_encoder import CpuEncoder, Precision
+from .cpu_parameters import why_not_for
 from .layers import checkpoint_activations
 from .outputs import ModelOutput
 from .pretrained import HubMixin
@@ -163,8 +165,7 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
 
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
         """Bytes of the parameters, and of the buffers unless told otherwise."""
-        tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
-        return sum(t.numel() * t.element_size() for t in tensors)
+        return sum(t.nbytes for t in [*self.parameters(), *(self.buffers() if return_buffers else ())])
 
     def can_generate(self) -> bool:
         return hasattr(self, "generate")
@@ -202,8 +203,49 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
         """
         if precision != "fp32" and (reason := why_not_for(self.config)):
             raise ValueError(f"{precision} is not for this model: {reason}")
+        self.unpack_weights()
         self.base_model.cpu_encoder = CpuEncoder(precision)
         return self
+
+    # Weights held once
+
+    def prepack_weights(self) -> ElectraPreTrainedModel:
+        """Keeps the encoder's weights in the order in which the C++ encoder reads them, and in no other; returns self.
+
+        For inference on a CPU, in fp32 or eight bits, where they are held twice otherwise: as parameters, and in that
+        order. A call that the C++ encoder cannot serve (gradients, training mode, attentions as an output) raises
+        RuntimeError. `state_dict`, `save_pretrained`, copies and pickles have the weights as before; `unpack_weights`,
+        moves, casts and `load_state_dict` bring the parameters back, to the last bit. Eight bits have no way back, and
+        all of these raise ValueError. Gradients are not kept. A parameter that something else holds, an optimizer or
+        another model, stays in memory and is the one that comes back.
+
+        Raises:
+            ValueError: a model that the C++ encoder does not serve as it is.
+        """
+        encoder = self.base_model.cpu_encoder
+        reason = "its impl is not 'auto'" if encoder is None else encoder.prepack(self.base_model)
+        if reason is not None:
+            raise ValueError(f"weights are prepacked for inference by the C++ encoder, which cannot serve it: {reason}")
+        return self
+
+    def unpack_weights(self) -> ElectraPreTrainedModel:
+        """Undoes `prepack_weights`; returns self.
+
+        Raises:
+            ValueError: weights in eight bits, which have no way back.
+        """
+        if self.base_model.cpu_encoder is not None:
+            self.base_model.cpu_encoder.unpack(self.base_model)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ElectraPreTrainedModel:
+        # All of torch's casts and moves of modules come here.
+        self.unpack_weights()
+        return super()._apply(fn, recurse)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        self.unpack_weights()
+        return super().load_state_dict(*args, **kwargs)
 
     # Activation checkpointing, and transformers' older name for it
 
@@ -241,6 +283,12 @@ class ElectraPreTrainedModel(HubMixin, nn.Module):
         output = kind(**values, hidden_states=encoded.hidden_states, attentions=encoded.attentions)
         return_dict = options.get("return_dict")
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+
+def prepack_if_served(model: ElectraPreTrainedModel) -> None:
+    """Prepacks the weights of a model that is there for inference alone, if the C++ encoder serves it as it is."""
+    if model.base_model.cpu_encoder is not None:
+        model.base_model.cpu_encoder.prepack(model.base_model)
 
 
 @torch.no_grad()

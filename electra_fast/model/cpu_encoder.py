@@ -5,6 +5,9 @@ in which they are read, and so are LayerNorms; tables are read where the paramet
 Before each call the copy is compared with the model by the versions and addresses of the parameters, and by a few of
 their values, since `parameter.data` changes them behind torch's back; a model that has changed is copied again.
 
+A prepacked model has no other copy: the parameters that were copied are `PrepackedParameter`s, and nothing is compared
+but that they are still in their places.
+
 Threads may call a model, change it and find its copy outdated at the same time. So a call keeps the copy that it began
 with, a copy is made of tensors that share the parameters' memory and keep it alive, and one thread at a time makes one.
 """
@@ -13,6 +16,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
 from itertools import repeat
 from operator import attrgetter, contains, is_, itemgetter
 from typing import Any, Literal, get_args
@@ -22,12 +27,13 @@ from torch import Tensor, nn
 
 from ..ops import cpu
 from ..ops.cpu import obstacle
-from ..ops.reference import is_erf_gelu
 from ..ops.tracing import is_recorded
 from ..processor import fastest_allowed
-from .hooks import HOOKS, has_global_hooks, is_hooked
+from .cpu_parameters import Parameters, projections, why_not_copied, why_not_modules
+from .hooks import HOOKS, has_global_hooks
 from .packing import PackedBatch
 from .precision import warn_if_slow
+from .prepacked import PrepackedParameter, unpack
 from .qkv import NAMES
 
 Precision = Literal["fp32", "int8"]
@@ -46,15 +52,6 @@ def _forget_other_threads() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_other_threads)
-
-
-def why_not_for(config: Any) -> str | None:
-    """The reason why a model of this config, ours or transformers', is not for the encoder in C++; None if it is."""
-    if not is_erf_gelu(config.hidden_act):
-        return f"the activation is {config.hidden_act}"
-    if getattr(config, "add_cross_attention", False):
-        return "the model has cross-attention"
-    return None
 
 
 class CpuEncoder:
@@ -99,6 +96,43 @@ class CpuEncoder:
             raise RuntimeError(
                 f"this model is {self.precision}, for inference on a CPU; it cannot serve the call: {reason}"
             )
+        if self.is_prepacked:
+            raise RuntimeError(
+                f"this model's weights are prepacked, for inference on a CPU; it cannot serve the call: {reason}; "
+                f"unpack_weights() undoes it"
+            )
+
+    @property
+    def is_prepacked(self) -> bool:
+        """Whether the copy is all that there is of the weights."""
+        return self._copy is not None and self._copy.is_alone
+
+    def prepack(self, model: nn.Module) -> str | None:
+        """Makes the copy all that there is of the model's weights; returns the reason if that cannot be."""
+        with _copying:
+            if reason := obstacle():
+                return reason
+            if self.is_prepacked:
+                copy = self._current_copy(model)
+                return copy if isinstance(copy, str) else None
+            self._copy = None  # its memory serves the next one
+            parameters = Parameters(model)
+            if reason := why_not_modules(model.config, parameters) or why_not_copied(model.config, parameters):
+                return reason
+            try:
+                self._copy = _Copy(model.config, parameters, self.precision, is_alone=True)
+            except BaseException:
+                unpack(model)
+                raise
+        cpu.extension.trim()
+        return None
+
+    def unpack(self, model: nn.Module) -> None:
+        """Undoes `prepack`; raises ValueError if the copy is in eight bits, which have no way back."""
+        with _copying:
+            unpack(model)
+            if self.is_prepacked:
+                self._copy = None
 
     def why_not(self, model: nn.Module, tensor: Tensor) -> str | None:
         """The reason why a call on packed tokens cannot be served, or None; `tensor` is one of its inputs."""
@@ -112,18 +146,28 @@ class CpuEncoder:
             return "autocast is on"
         if reason := obstacle():
             return reason
+        copy = self._current_copy(model)
+        if isinstance(copy, str):
+            return copy
+        self._served.copy = copy
+        return None
+
+    def _current_copy(self, model: nn.Module) -> _Copy | str:
+        """The copy of the model's present weights, made where there is none; or the reason why there can be none."""
         copy = self._copy
         if copy is None or not copy.is_current():
             with _copying:
                 copy = self._copy  # perhaps another thread's by now
                 if copy is None or not copy.is_current():
+                    parameters = Parameters(model)
+                    reason = why_not_modules(model.config, parameters)
+                    if self.is_prepacked:
+                        return reason or "its parts are others than those that were prepacked"
                     self._copy = copy = None  # its memory serves the next one
-                    parameters = _Parameters(model)
-                    if reason := _why_not_copied(model.config, parameters):
+                    if reason := reason or why_not_copied(model.config, parameters):
                         return reason
                     self._copy = copy = _Copy(model.config, parameters, self.precision)
-        self._served.copy = copy
-        return None
+        return copy
 
     def __call__(
         self,
@@ -175,32 +219,13 @@ def _room_for(*shape: int) -> Tensor:
         raise MemoryError(f"no memory for hidden states {list(shape)}: {error}") from None
 
 
-class _Parameters:
-    """The parts and parameters of a model, as they are at one time."""
-
-    def __init__(self, model: nn.Module):
-        self.edges = _edges(model)
-        # Where each parameter is: its owner, the name there, and itself.
-        self.places = {
-            f"{path}.{name}": (part, name, parameter)
-            for path, (_, _, part) in self.edges.items()
-            for name, parameter in list(part._parameters.items())
-            if parameter is not None
-        }
-        # Parameters made in inference mode have no version.
-        self.versioned = [parameter for _, _, parameter in self.places.values() if not parameter.is_inference()]
-        self.versions = list(map(_version, self.versioned))
-        # Tensors of our own: they keep dtype, shape and memory whatever becomes of the parameters.
-        self.tensors = {path: parameter.data for path, (_, _, parameter) in self.places.items()}
-        self.n_layers = sum(path.startswith("encoder.layer.") and path.count(".") == 2 for path in self.edges)
-
-
 class _Copy:
     """The C++ encoder of a model's present weights."""
 
-    def __init__(self, config: Any, parameters: _Parameters, precision: Precision):
+    def __init__(self, config: Any, parameters: Parameters, precision: Precision, is_alone: bool = False):
         self.n_states, self.width = parameters.n_layers + 1, config.hidden_size
         self._config, self.causal = config, getattr(config, "is_decoder", False)
+        self.is_alone = is_alone
         modules = {path: child for path, (_, _, child) in parameters.edges.items()}
         # A config may be changed after the modules were made. Its sizes are held against the weights before.
         attention = modules.get("encoder.layer.0.attention.self", config)
@@ -214,31 +239,28 @@ class _Copy:
             precision == "int8",
             fastest_allowed(),
         )
-        self._watch(parameters)
-        tensors = self._tensors
-
-        def linears(*paths: str) -> list[tuple[Tensor, Tensor, int]]:
-            pairs = ((tensors[f"{path}.weight"], tensors[f"{path}.bias"]) for path in paths)
-            return [(weight, bias, len(weight)) for weight, bias in pairs]
-
-        def norm(path: str) -> tuple[Tensor, Tensor]:
-            return tensors[f"{path}.weight"], tensors[f"{path}.bias"]
-
+        tensors = parameters.tensors
+        copies = _Copies(self.encoder, parameters, precision == "int8")
         tables = (tensors[f"embeddings.{kind}_embeddings.weight"] for kind in ("word", "token_type", "position"))
         self.tables = [(table, len(table)) for table in tables]
-        self.encoder.set_embedding(norm("embeddings.LayerNorm"), linears(*_projections(parameters)))
+        self.encoder.set_embedding(copies.norm("embeddings.LayerNorm"), copies.linears(*projections(parameters)))
         for i in range(parameters.n_layers):
             layer = f"encoder.layer.{i}"
             self.encoder.add_layer(
-                linears(*(f"{layer}.attention.self.{name}" for name in NAMES)),
-                linears(f"{layer}.attention.output.dense"),
-                norm(f"{layer}.attention.output.LayerNorm"),
-                linears(f"{layer}.intermediate.dense"),
-                linears(f"{layer}.output.dense"),
-                norm(f"{layer}.output.LayerNorm"),
+                copies.linears(*(f"{layer}.attention.self.{name}" for name in NAMES)),
+                copies.linears(f"{layer}.attention.output.dense"),
+                copies.norm(f"{layer}.attention.output.LayerNorm"),
+                copies.linears(f"{layer}.intermediate.dense"),
+                copies.linears(f"{layer}.output.dense"),
+                copies.norm(f"{layer}.output.LayerNorm"),
             )
+            if is_alone:  # layer by layer, so that no more than one is there twice
+                copies.replace_parameters()
+        if is_alone:
+            copies.replace_parameters()
+        self._watch(parameters)
 
-    def _watch(self, parameters: _Parameters) -> None:
+    def _watch(self, parameters: Parameters) -> None:
         """Remembers everything that the copy depends on, in columns for `is_current`."""
         self._children_of, self._names, self._children = zip(
             *((parent._modules, name, child) for parent, name, child in parameters.edges.values()), strict=True
@@ -249,8 +271,9 @@ class _Copy:
             *((part._parameters, name, parameter) for part, name, parameter in parameters.places.values()),
             strict=True,
         )
-        self._versioned, self._versions = parameters.versioned, parameters.versions
-        self._tensors = parameters.tensors
+        self._plain, self._tensors = tuple(parameters.plain.values()), parameters.tensors
+        self._versioned = [parameters.plain[path] for path in parameters.versions]
+        self._versions = list(parameters.versions.values())
         self.encoder.watch(tuple(self._tensors.values()))
 
     def is_current(self) -> bool:
@@ -262,75 +285,55 @@ class _Copy:
             and not any(map(itemgetter("training"), self._attributes))
             and not any(map(contains, self._attributes, repeat("forward")))
             and list(map(_version, self._versioned)) == self._versions
-            and all(map(Tensor.is_contiguous, self._parameters))
+            and all(map(Tensor.is_contiguous, self._plain))
             and not has_global_hooks()
             and getattr(self._config, "is_decoder", False) == self.causal
-            and self.encoder.is_current(self._parameters)
+            and self.encoder.is_current(self._plain)
         )
 
 
-def _projections(parameters: _Parameters) -> list[str]:
-    return [name for name in ("embeddings_project",) if name in parameters.edges]
+class _Copies:
+    """The parameters as the C++ encoder takes them, in its order, and what reads its copies of them."""
 
+    def __init__(self, encoder: Any, parameters: Parameters, in_bytes: bool):
+        self._encoder, self._parameters, self._in_bytes = encoder, parameters, in_bytes
+        self._n_linears = self._n_norms = 0
+        self._made: dict[int, PrepackedParameter] = {}
+        # (what reads a copy, bytes of a value in it) by the parameter's path, until it is replaced.
+        self._readers: dict[str, tuple[Callable[[Tensor], None], int]] = {}
 
-def _edges(model: nn.Module) -> dict[str, tuple[nn.Module, str, nn.Module]]:
-    """(parent, name, child) of every module below, by its path."""
-    parts: list[tuple[str, nn.Module]] = [("", model)]
-    edges = {}
-    for path, part in parts:  # grows while we walk it: breadth first
-        below = {path + name: (part, name, child) for name, child in list(part._modules.items()) if child is not None}
-        parts.extend((f"{path}.", child) for path, (_, _, child) in below.items())
-        edges |= below
-    return edges
+    def linears(self, *paths: str) -> list[tuple[Tensor, Tensor, int]]:
+        """(weight, bias, rows) of linear layers that become one."""
+        parts, first = [], 0
+        for path in paths:
+            weight, bias = self._tensors(path)
+            read = partial(self._encoder.unpack_linear, self._n_linears, first, len(weight))
+            is_rounded = self._in_bytes and path.startswith("encoder.")
+            self._readers[f"{path}.weight"] = read, 1 if is_rounded else weight.itemsize
+            self._readers[f"{path}.bias"] = partial(read, None), bias.itemsize
+            parts.append((weight, bias, len(weight)))
+            first += len(weight)
+        self._n_linears += bool(paths)
+        return parts
 
+    def norm(self, path: str) -> tuple[Tensor, Tensor]:
+        """Weight and bias of a LayerNorm."""
+        weight, bias = self._tensors(path)
+        read = partial(self._encoder.unpack_norm, self._n_norms)
+        self._readers[f"{path}.weight"] = read, weight.itemsize
+        self._readers[f"{path}.bias"] = partial(read, None), bias.itemsize
+        self._n_norms += 1
+        return weight, bias
 
-def _why_not_copied(config: Any, parameters: _Parameters) -> str | None:
-    if reason := why_not_for(config):
-        return reason
-    if has_global_hooks():
-        return "all modules have hooks"
-    for _, _, part in parameters.edges.values():
-        if part.training or is_hooked(part):
-            return f"a {type(part).__name__} is in training mode, has hooks or a forward of its own"
-        if type(part).__module__ not in _KNOWN_MODULES:
-            return f"a part is a {type(part).__module__}.{type(part).__name__}"
-    for path, shape in _shapes(config, parameters).items():
-        if path not in parameters.places:
-            return f"{path} is missing"
-        if type(parameters.places[path][2]) is not nn.Parameter:
-            return f"{path} is a {type(parameters.places[path][2]).__name__}"
-        if reason := cpu.unfit(parameters.tensors[path], torch.float32, shape):
-            return f"{path} {reason}"
-    return None
+    def replace_parameters(self) -> None:
+        """Makes the copies that were made so far all that there is of their parameters."""
+        self._encoder.forget_weights()
+        for path, (read, itemsize) in self._readers.items():
+            parameter = self._parameters.plain[path]
+            # One parameter may be in two places.
+            made = self._made.setdefault(id(parameter), PrepackedParameter(parameter, read, itemsize))
+            self._parameters.replace(path, made)
+        self._readers.clear()
 
-
-def _shapes(config: Any, parameters: _Parameters) -> dict[str, tuple[int, ...]]:
-    """The shapes that the copied parameters must have, by path. Tables have any number of rows."""
-    width, inner, narrow = config.hidden_size, config.intermediate_size, config.embedding_size
-    shapes: dict[str, tuple[int, ...]] = {}
-    for kind in ("word", "token_type", "position"):
-        path = f"embeddings.{kind}_embeddings.weight"
-        shapes[path] = (*parameters.tensors[path].shape[:1], narrow) if path in parameters.tensors else ()
-    linears = {path: (width, narrow) for path in _projections(parameters)}
-    norms = {"embeddings.LayerNorm": narrow}
-    for i in range(parameters.n_layers):
-        layer = f"encoder.layer.{i}"
-        linears |= {f"{layer}.attention.self.{name}": (width, width) for name in NAMES}
-        linears[f"{layer}.attention.output.dense"] = width, width
-        linears[f"{layer}.intermediate.dense"] = inner, width
-        linears[f"{layer}.output.dense"] = width, inner
-        norms |= {f"{layer}.attention.output.LayerNorm": width, f"{layer}.output.LayerNorm": width}
-    for path, shape in linears.items():
-        shapes |= {f"{path}.weight": shape, f"{path}.bias": shape[:1]}
-    for path, size in norms.items():
-        shapes |= {f"{path}.weight": (size,), f"{path}.bias": (size,)}
-    return shapes
-
-
-# Modules of the classes with formulas that we know. transformers' classes have parts of the same names as ours.
-_KNOWN_MODULES = (
-    f"{__package__}.layers",
-    "transformers.models.electra.modeling_electra",
-    "transformers.activations",
-    *(kind.__module__ for kind in (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList)),
-)
+    def _tensors(self, path: str) -> tuple[Tensor, Tensor]:
+        return self._parameters.tensors[f"{path}.weight"], self._parameters.tensors[f"{path}.bias"]

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "cpu/encoder.h"
@@ -26,7 +27,8 @@ public:
     void copy_to(Encoder& encoder) {
         const Index hidden = sizes_.hidden;
         LinearParts projection;
-        if (sizes_.embedding != hidden) projection = linear(hidden, sizes_.embedding, 1);
+        has_projection = sizes_.embedding != hidden;
+        if (has_projection) projection = linear(hidden, sizes_.embedding, 1);
         encoder.set_embedding({norm(sizes_.embedding), projection});
         for (Index i = 0; i < n_layers_; ++i)
             encoder.add_layer({linear(3 * hidden, hidden, 3), linear(hidden, hidden, 1),
@@ -44,8 +46,13 @@ public:
         return memory_.back().data();
     }
 
+    // What was copied, in order.
+    std::vector<LinearParts> linears;
+    std::vector<std::pair<NormParts, Index>> norms;
+    bool has_projection = false;
+
 private:
-    NormParts norm(Index n) { return {numbers(n), numbers(n)}; }
+    NormParts norm(Index n) { return norms.emplace_back(NormParts{numbers(n), numbers(n)}, n).first; }
     LinearParts linear(Index n, Index k, Index n_parts) {
         LinearParts parts;
         parts.k = k;
@@ -54,6 +61,7 @@ private:
             parts.biases.push_back(numbers(n / n_parts));
             parts.rows.push_back(n / n_parts);
         }
+        linears.push_back(parts);
         return parts;
     }
 
@@ -63,6 +71,36 @@ private:
     Index n_layers_;
     std::vector<std::vector<float>> memory_;
 };
+
+// Unpacks what the encoder has copied, which must be what it was given, and makes its copies the only ones.
+void check_unpacked(const Model& model, Encoder& encoder, bool in_bytes) {
+    const auto holds = [](const std::vector<float>& found, const float* given) {
+        return is_same(found, {given, given + found.size()});
+    };
+    encoder.forget_weights();
+    for (std::size_t i = 0; i < model.norms.size(); ++i) {
+        const auto& [parts, n] = model.norms[i];
+        std::vector<float> weight(static_cast<std::size_t>(n)), bias(weight);
+        encoder.norm(i).unpack(weight.data(), bias.data());
+        if (!holds(weight, parts.weight) || !holds(bias, parts.bias)) fail("a norm has other numbers unpacked");
+    }
+    for (std::size_t i = 0; i < model.linears.size(); ++i) {
+        const LinearParts& parts = model.linears[i];
+        Index first = 0;
+        for (std::size_t part = 0; part < parts.rows.size(); first += parts.rows[part++]) {
+            const bool is_rounded = in_bytes && (i > 0 || !model.has_projection);  // the projection is not
+            std::vector<float> bias(static_cast<std::size_t>(parts.rows[part])), weight(bias.size() * static_cast<std::size_t>(parts.k));
+            try {
+                encoder.linear(i).unpack(first, parts.rows[part], weight.data(), bias.data());
+                if (is_rounded || !holds(weight, parts.weights[part])) fail("a weight has other numbers unpacked");
+            } catch (const std::logic_error&) {
+                if (!is_rounded) fail("a weight was not unpacked");
+            }
+            if (!holds(bias, parts.biases[part])) fail("a bias has other numbers unpacked");
+        }
+    }
+    if (!encoder.is_current()) fail("the only copy is not current");
+}
 
 void check_sizes(Choices& choices, const Kernels& kernels) {
     const Sizes sizes{choices.any_number(), choices.any_number(), choices.any_number(), choices.any_number(), 1e-12f};
@@ -93,6 +131,7 @@ void check_run(Choices& choices, const Kernels& kernels) {
     Model model(choices, sizes, n_layers, is_telling);
     model.copy_to(encoder);
     if (!encoder.is_current()) fail("a new copy is not current");
+    if (choices.one_in(2)) check_unpacked(model, encoder, in_bytes);
 
     Batch batch{{0}, 0, nullptr, choices.one_in(4), choices.one_in(4)};
     for (Index n = choices.upto(6); n; --n) {

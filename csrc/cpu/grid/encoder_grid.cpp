@@ -142,7 +142,8 @@ void run_encoder(const Kernels& kernels, const Sizes& sizes, bool in_bytes, Resu
 
 void run_product_in_bytes(const Kernels& kernels, long rows, long k, long n, Ending ending, Results& results) {
     Weights weights;
-    const PackedLinear linear(weights.linear(n, k), kernels, true);
+    electra_fast::Arena arena;
+    const PackedLinear linear(weights.linear(n, k), kernels, true, arena);
     const long stride = (n + kernels.panel - 1) / kernels.panel * kernels.panel, code_stride = 2 * k + 128;
     const float* const x = weights.keep(rows * k, 3);
     const std::vector<float> added = [&] {

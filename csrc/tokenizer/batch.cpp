@@ -1,12 +1,14 @@
 #include "tokenizer/batch.h"
 
 #include <algorithm>
-#include <cstring>
 #include <stdexcept>
 #include <string>
 
 namespace electra_fast {
 namespace {
+
+// Values of zero that are written at once: they stay in the cache until others are written over some.
+constexpr std::size_t kZeros = std::size_t{1} << 15;
 
 // The lengths that two sequences are cut to; `room` is the number of tokens that a row holds besides special ones.
 std::array<std::size_t, 2> kept_lengths(std::array<std::size_t, 2> lengths, bool is_pair, std::size_t room,
@@ -40,13 +42,16 @@ std::array<std::size_t, 2> kept_lengths(std::array<std::size_t, 2> lengths, bool
 
 }  // namespace
 
-Batch::Batch(TokenRows tokens, const std::vector<std::uint8_t>& n_sequences, Frame frame,
-             const std::optional<Truncation>& truncation) {
-    std::vector<Sample> samples;
-    samples.reserve(n_sequences.size());
-    const std::int64_t* bound = tokens.offsets.data();
+Batch::Batch(BulkRows ids, std::shared_ptr<const LateTokens> tokens, const std::vector<std::uint8_t>& n_sequences, Frame frame,
+             const std::optional<Truncation>& truncation)
+    : tokens_(std::move(tokens)) {
+    Samples all;
+    all.samples.reserve(n_sequences.size());
+    all.parts.reserve(ids.offsets.size());
+    const std::int64_t* bound = ids.offsets.data();
     for (const std::uint8_t n : n_sequences) {
-        Sample sample{n, {}};
+        Sample& sample = all.samples.emplace_back();
+        sample.n_sequences = n;
         std::array<Part, 2> whole{};
         for (std::size_t s = 0; s < n; ++s, ++bound) {
             whole[s] = {static_cast<std::size_t>(bound[0]), static_cast<std::size_t>(bound[1])};
@@ -63,55 +68,59 @@ Batch::Batch(TokenRows tokens, const std::vector<std::uint8_t>& n_sequences, Fra
             lengths = kept_lengths(lengths, n == 2, truncation->max_length - n_special, truncation->strategy);
         }
         for (std::size_t s = 0; s < n; ++s) {
-            sample.parts[s] = truncation ? cut(whole[s], lengths[s], *truncation) : std::vector{whole[s]};
+            sample.first_part[s] = all.parts.size();
+            truncation ? cut(whole[s], lengths[s], *truncation, all.parts) : all.parts.push_back(whole[s]);
+            sample.n_parts[s] = all.parts.size() - sample.first_part[s];
         }
-        samples.push_back(std::move(sample));
     }
-    tokens_ = std::make_shared<const Buffer<Token>>(std::move(tokens.tokens));
-    samples_ = std::make_shared<const std::vector<Sample>>(std::move(samples));
+    ids_ = std::make_shared<const Buffer<std::int32_t>>(std::move(ids.ids));
+    samples_ = std::make_shared<const Samples>(std::move(all));
     frame_ = std::make_shared<const Frame>(std::move(frame));
     *this = with_overflow(false);
 }
 
 // Cuts a sequence into parts of `length` tokens, as many as fit a row; the first part is at the end that is kept.
-std::vector<Batch::Part> Batch::cut(Part whole, std::size_t length, const Truncation& truncation) {
+void Batch::cut(Part whole, std::size_t length, const Truncation& truncation, std::vector<Part>& parts) {
     const std::size_t size = whole.end - whole.begin;
-    if (length >= size) return {whole};
-    if (length == 0) return {{whole.begin, whole.begin}, whole};
+    if (length >= size) return parts.push_back(whole);
+    if (length == 0) {
+        parts.push_back({whole.begin, whole.begin});
+        return parts.push_back(whole);
+    }
     if (truncation.stride >= length) {
         throw std::invalid_argument("stride must be below the " + std::to_string(length) +
                                     " tokens that a text is cut to, got " + std::to_string(truncation.stride));
     }
-    std::vector<Part> parts;
     const std::size_t step = length - truncation.stride;
     for (std::size_t done = 0, covered = 0; covered < size; done += step) {
         covered = std::min(done + length, size);
         parts.push_back(truncation.side == Side::kRight ? Part{whole.begin + done, whole.begin + covered}
                                                         : Part{whole.end - covered, whole.end - done});
     }
-    return parts;
 }
 
 Batch Batch::with_overflow(bool overflow) const {
     Batch batch;
+    batch.ids_ = ids_;
     batch.tokens_ = tokens_;
     batch.samples_ = samples_;
     batch.frame_ = frame_;
-    for (std::size_t i = 0; i < samples_->size(); ++i) {
-        const auto& [first, second] = (*samples_)[i].parts;
+    batch.rows_.reserve(samples_->samples.size());
+    for (std::size_t i = 0; i < samples_->samples.size(); ++i) {
         batch.rows_.push_back({i, {0, 0}});
         if (!overflow) continue;
         // The further parts of the first text go with each of the second, then its first part with the further ones.
-        for (std::size_t a = 1; a < first.size(); ++a) {
-            for (std::size_t b = 0; b < std::max<std::size_t>(second.size(), 1); ++b) batch.rows_.push_back({i, {a, b}});
+        const auto [n_first, n_second] = samples_->samples[i].n_parts;
+        for (std::size_t a = 1; a < n_first; ++a) {
+            for (std::size_t b = 0; b < std::max<std::size_t>(n_second, 1); ++b) batch.rows_.push_back({i, {a, b}});
         }
-        for (std::size_t b = 1; b < second.size(); ++b) batch.rows_.push_back({i, {0, b}});
+        for (std::size_t b = 1; b < n_second; ++b) batch.rows_.push_back({i, {0, b}});
     }
     return batch;
 }
 
 const std::vector<FramePiece>& Batch::frame_of(const Row& row) const {
-    return (*samples_)[row.sample].n_sequences == 2 ? frame_->pair : frame_->single;
+    return sample_of(row).n_sequences == 2 ? frame_->pair : frame_->single;
 }
 
 std::size_t Batch::length(std::size_t index) const {
@@ -121,7 +130,7 @@ std::size_t Batch::length(std::size_t index) const {
         if (!piece.sequence) {
             ++length;
         } else {
-            const Part& part = (*samples_)[row.sample].parts[*piece.sequence][row.parts[*piece.sequence]];
+            const Part& part = part_of(row, *piece.sequence);
             length += part.end - part.begin;
         }
     }
@@ -137,30 +146,30 @@ std::size_t Batch::n_tokens(std::size_t first, std::size_t last, std::size_t wid
 void Batch::column(Column column, std::size_t first, std::size_t last, std::size_t width, std::int64_t fill, Side fill_side,
                    std::int64_t* out) const {
     const std::size_t per_token = column == Column::kOffsets ? 2 : 1;
+    const std::int64_t* zeros_end = out;  // where the zeros end that were written ahead
     const auto put = [&](std::int64_t value, std::size_t n) {
-        if (value == 0) {
-            std::memset(out, 0, n * per_token * sizeof value);  // most of what pads short rows
-        } else {
-            std::fill_n(out, n * per_token, value);
-        }
-        out += n * per_token;
+        std::int64_t* const end = out + n * per_token;
+        if (value != 0 || end > zeros_end) std::fill(out, end, value);
+        out = end;
     };
-    // `put_each` is for columns with a value per token, `put` for those with one value for all tokens of a sequence.
-    const auto put_each = [&](const Part& part, auto value_of) {
-        out = std::transform(tokens_->data() + part.begin, tokens_->data() + part.end, out, value_of);
-    };
+    const bool asks_for_tokens = column == Column::kOffsets || column == Column::kWords;
+    const Token* const tokens = asks_for_tokens ? tokens_->get().data() : nullptr;
     for (std::size_t index = first; index < last; ++index) {
         const Row& row = rows_[index];
         const std::size_t size = length(index), missing = width > size ? width - size : 0;
+        if (fill == 0 && out >= zeros_end && missing > size) {
+            // Most of a padded batch is zeros. Written for many rows at once they are not read from memory before.
+            const std::size_t n = std::min((last - index) * width, kZeros / width * width) * per_token;
+            zeros_end = std::fill_n(out, n, 0);
+        }
         if (fill_side == Side::kLeft) put(fill, missing);
         for (const FramePiece& piece : frame_of(row)) {
-            const Part part = piece.sequence ? (*samples_)[row.sample].parts[*piece.sequence][row.parts[*piece.sequence]]
-                                             : Part{0, 1};
+            const Part part = piece.sequence ? part_of(row, *piece.sequence) : Part{0, 1};
             const std::size_t n = part.end - part.begin;
             switch (column) {
                 case Column::kIds:
                     if (piece.sequence) {
-                        put_each(part, [](const Token& token) { return token.id; });
+                        out = std::copy(ids_->data() + part.begin, ids_->data() + part.end, out);
                     } else {
                         put(piece.id, 1);
                     }
@@ -177,8 +186,8 @@ void Batch::column(Column column, std::size_t first, std::size_t last, std::size
                 case Column::kOffsets:
                     if (piece.sequence) {
                         for (std::size_t t = part.begin; t < part.end; ++t) {
-                            *out++ = (*tokens_)[t].begin;
-                            *out++ = (*tokens_)[t].end;
+                            *out++ = tokens[t].begin;
+                            *out++ = tokens[t].end;
                         }
                     } else {
                         put(0, 1);
@@ -186,7 +195,8 @@ void Batch::column(Column column, std::size_t first, std::size_t last, std::size
                     break;
                 case Column::kWords:
                     if (piece.sequence) {
-                        put_each(part, [](const Token& token) { return token.word; });
+                        out = std::transform(tokens + part.begin, tokens + part.end, out,
+                                             [](const Token& token) { return token.word; });
                     } else {
                         put(-1, 1);
                     }

@@ -5,10 +5,13 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "tokenizer/bulk.h"
@@ -40,11 +43,32 @@ struct Frame {
 
 enum class Column { kIds, kTypeIds, kAttentionMask, kSpecialTokensMask, kOffsets, kWords, kSequences };
 
+// Tokens with spans and words, made when somebody asks for them: that takes half as long again as their ids.
+class LateTokens {
+public:
+    explicit LateTokens(std::function<Buffer<Token>()> make) : make_(std::move(make)) {}
+    ~LateTokens() { delete made_.load(); }
+    LateTokens(const LateTokens&) = delete;
+    LateTokens& operator=(const LateTokens&) = delete;
+
+    // Threads may call this at once; none waits for another, and all get those of the first that is done.
+    const Buffer<Token>& get() const {
+        const Buffer<Token>* found = made_.load();
+        if (found) return *found;
+        auto made = std::make_unique<const Buffer<Token>>(make_());
+        return made_.compare_exchange_strong(found, made.get()) ? *made.release() : *found;
+    }
+
+private:
+    const std::function<Buffer<Token>()> make_;
+    mutable std::atomic<const Buffer<Token>*> made_{nullptr};
+};
+
 class Batch {
 public:
-    // tokens: the sequences of all samples in order. n_sequences: 1 or 2 for each sample. Throws invalid_argument if a
-    // sample cannot be cut as asked.
-    Batch(TokenRows tokens, const std::vector<std::uint8_t>& n_sequences, Frame frame,
+    // ids: the sequences of all samples in order, n_sequences of them, 1 or 2, for each sample. tokens: those of the
+    // ids. Throws invalid_argument if a sample cannot be cut as asked.
+    Batch(BulkRows ids, std::shared_ptr<const LateTokens> tokens, const std::vector<std::uint8_t>& n_sequences, Frame frame,
           const std::optional<Truncation>& truncation);
 
     // The same samples, with rows for the parts that were cut off after each sample's first row, or without them.
@@ -52,7 +76,7 @@ public:
 
     std::size_t n_rows() const { return rows_.size(); }
     std::size_t sample(std::size_t row) const { return rows_[row].sample; }
-    std::size_t n_sequences(std::size_t row) const { return samples_->at(rows_[row].sample).n_sequences; }
+    std::size_t n_sequences(std::size_t row) const { return sample_of(rows_.at(row)).n_sequences; }
     std::size_t length(std::size_t row) const;
 
     // Tokens of the rows [first, last), each filled up to a width.
@@ -67,8 +91,12 @@ private:
         std::size_t begin, end;  // tokens
     };
     struct Sample {
-        std::size_t n_sequences;
-        std::array<std::vector<Part>, 2> parts;  // the first part is kept
+        std::size_t n_sequences = 0;
+        std::array<std::size_t, 2> first_part{}, n_parts{};  // of each sequence; the first is kept
+    };
+    struct Samples {
+        std::vector<Sample> samples;
+        std::vector<Part> parts;
     };
     struct Row {
         std::size_t sample;
@@ -76,11 +104,16 @@ private:
     };
 
     Batch() = default;
-    static std::vector<Part> cut(Part whole, std::size_t length, const Truncation& truncation);
+    static void cut(Part whole, std::size_t length, const Truncation& truncation, std::vector<Part>& parts);
+    const Sample& sample_of(const Row& row) const { return samples_->samples[row.sample]; }
     const std::vector<FramePiece>& frame_of(const Row& row) const;
+    const Part& part_of(const Row& row, std::size_t sequence) const {
+        return samples_->parts[sample_of(row).first_part[sequence] + row.parts[sequence]];
+    }
 
-    std::shared_ptr<const Buffer<Token>> tokens_;
-    std::shared_ptr<const std::vector<Sample>> samples_;
+    std::shared_ptr<const Buffer<std::int32_t>> ids_;
+    std::shared_ptr<const LateTokens> tokens_;
+    std::shared_ptr<const Samples> samples_;
     std::shared_ptr<const Frame> frame_;
     std::vector<Row> rows_;
 };

@@ -169,9 +169,9 @@ public:
               std::int32_t unknown_id, std::size_t longest_word, const Rules& rules,
               const std::vector<PyAddedToken>& raw_tokens, const std::vector<PyAddedToken>& normalized_tokens,
               bool split_special, std::string instruction_set)
-        : encoder_({std::move(vocabulary), std::move(continuing_prefix), unknown_id, longest_word, rules,
-                    to_added_tokens(raw_tokens), to_added_tokens(normalized_tokens), split_special,
-                    std::move(instruction_set)}) {}
+        : own_(std::make_shared<Own>(EncoderOptions{
+              std::move(vocabulary), std::move(continuing_prefix), unknown_id, longest_word, rules, to_added_tokens(raw_tokens),
+              to_added_tokens(normalized_tokens), split_special, std::move(instruction_set)})) {}
 
     py::tuple encode_texts(const py::sequence& texts, const std::vector<std::int32_t>& prefix,
                            const std::vector<std::int32_t>& suffix, std::size_t n_threads, bool word_starts, bool spans,
@@ -206,14 +206,15 @@ public:
     Batch encode_batch(const py::sequence& firsts, const std::optional<py::sequence>& seconds, bool split_into_words,
                        const std::vector<PyFramePiece>& single, const std::vector<PyFramePiece>& pair,
                        const std::optional<Truncation>& truncation, std::size_t n_threads) {
-        Texts texts;
+        // The texts stay with the batch, which may encode them again for their spans. It ends where the GIL is held.
+        const auto texts = std::make_shared<Texts>();
         std::vector<std::uint8_t> n_sequences;
         std::vector<std::size_t> n_words;  // words of each sequence
         const auto add = [&](const py::handle& sequence, const char* name, std::size_t index) {
-            if (!split_into_words) return texts.add(sequence, [&] { return indexed(name, index); });
-            const std::size_t n_before = texts.views().size();
-            texts.add_all(sequence, [&](std::size_t i) { return indexed(indexed(name, index), i); });
-            n_words.push_back(texts.views().size() - n_before);
+            if (!split_into_words) return texts->add(sequence, [&] { return indexed(name, index); });
+            const std::size_t n_before = texts->views().size();
+            texts->add_all(sequence, [&](std::size_t i) { return indexed(indexed(name, index), i); });
+            n_words.push_back(texts->views().size() - n_before);
         };
         const py::tuple first(firsts), second(seconds.value_or(py::tuple()));
         for (std::size_t i = 0; i < first.size(); ++i) {
@@ -235,19 +236,30 @@ public:
                 }
             }
         };
-        return without_gil([&](Stop& stop) {
-            const auto encode = [&] { return encode_tokens(encoder_, pool_, texts.views(), n_threads, stop); };
-            TokenRows rows = with_named_errors(encode, name);
-            if (split_into_words) rows = join_words(std::move(rows), n_words);
-            return Batch(std::move(rows), n_sequences, std::move(frame), truncation);
+        BulkRows rows = without_gil([&](Stop& stop) {
+            const BulkOptions options{{}, {}, false, false, n_threads};
+            const auto encode = [&] {
+                return electra_fast::encode_bulk(own_->encoder, own_->pool, texts->views(), options, stop);
+            };
+            return with_named_errors(encode, name);
         });
+        if (split_into_words) join_words(rows.offsets, n_words);
+        auto tokens = std::make_shared<const LateTokens>([own = own_, texts, n_words, split_into_words, n_threads] {
+            const py::gil_scoped_acquire acquire;
+            return without_gil([&](Stop& stop) {
+                TokenRows rows = encode_tokens(own->encoder, own->pool, texts->views(), n_threads, stop);
+                if (split_into_words) number_words(rows, n_words);
+                return std::move(rows.tokens);
+            });
+        });
+        return Batch(std::move(rows), std::move(tokens), n_sequences, std::move(frame), truncation);
     }
 
 private:
     template <typename Name>
     py::tuple encode_views(std::span<const SourceText> texts, const BulkOptions& options, const Name& name) {
         BulkRows rows = without_gil([&](Stop& stop) {
-            const auto encode = [&] { return electra_fast::encode_bulk(encoder_, pool_, texts, options, stop); };
+            const auto encode = [&] { return electra_fast::encode_bulk(own_->encoder, own_->pool, texts, options, stop); };
             return with_named_errors(encode, name);
         });
         py::object starts = py::none(), spans = py::none();
@@ -260,10 +272,17 @@ private:
         return py::make_tuple(to_array(std::move(rows.ids)), to_array(std::move(rows.offsets)), starts, spans);
     }
 
-    // Makes sequences of words that were encoded one by one; a token's word is the number of the given word.
-    static TokenRows join_words(TokenRows words, const std::vector<std::size_t>& n_words) {
-        TokenRows rows;
-        rows.offsets.push_back(0);
+    // Makes the offsets of words that were encoded one by one those of sequences.
+    static void join_words(Buffer<std::int64_t>& offsets, const std::vector<std::size_t>& n_words) {
+        Buffer<std::int64_t> joined;
+        joined.push_back(0);
+        std::size_t word = 0;
+        for (const std::size_t n : n_words) joined.push_back(offsets[word += n]);
+        offsets = std::move(joined);
+    }
+
+    // Gives tokens of words that were encoded one by one the numbers of these words in their sequences.
+    static void number_words(TokenRows& words, const std::vector<std::size_t>& n_words) {
         std::size_t word = 0;
         for (const std::size_t n : n_words) {
             for (std::uint32_t index = 0; index < n; ++index, ++word) {
@@ -271,14 +290,18 @@ private:
                 const auto end = static_cast<std::size_t>(words.offsets[word + 1]);
                 for (std::size_t i = begin; i < end; ++i) words.tokens[i].word = index;
             }
-            rows.offsets.push_back(words.offsets[word]);
         }
-        rows.tokens = std::move(words.tokens);
-        return rows;
     }
 
-    Encoder encoder_;
-    WorkerPool pool_;
+    // What a batch keeps, too.
+    struct Own {
+        explicit Own(EncoderOptions options) : encoder(std::move(options)) {}
+
+        const Encoder encoder;
+        WorkerPool pool;
+    };
+
+    const std::shared_ptr<Own> own_;
 };
 
 py::array column(const Batch& batch, Column column, std::size_t first, std::size_t last, std::size_t width, std::int64_t fill,

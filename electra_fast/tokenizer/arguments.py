@@ -37,7 +37,9 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in _FLAGS:
-            check_flag(name, getattr(self, name), or_none=name not in ("add_special_tokens", "is_split_into_words"))
+            value = getattr(self, name)
+            if value is not True and value is not False:  # a call of a small batch takes as long as its checks
+                check_flag(name, value, or_none=name not in ("add_special_tokens", "is_split_into_words"))
 
 
 _FLAGS = tuple(field.name for field in fields(Options) if field.type in ("bool", "bool | None"))

@@ -229,8 +229,9 @@ class BatchEncoding(UserDict):
         tensor_type = getattr(tensor_type, "value", tensor_type)  # transformers' TensorType
         if tensor_type not in ("pt", "np"):
             raise ValueError(f"return_tensors must be 'pt', 'np' or None, got {tensor_type!r}")
-        for key, value in self.data.items():
-            self.data[key] = _as_tensor(key, [value] if prepend_batch_axis else value, tensor_type)
+        data = self.data
+        for key, value in data.items():
+            data[key] = _as_tensor(key, [value] if prepend_batch_axis else value, tensor_type)
         return self
 
     def to(self, device: Any, *, non_blocking: bool = False) -> BatchEncoding:

@@ -46,6 +46,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.sizes)
 
+    @cached_property
+    def _length(self) -> int | None:
+        """The length of all rows; None if they differ, or there are none."""
+        first, last = (self.sizes.min(), self.sizes.max()) if len(self) else (0, 1)
+        return int(first) if first == last else None
+
     @property
     def samples(self) -> list[int]:
         """The number of each row's sample in the call."""
@@ -53,10 +59,10 @@ class Rows:
 
     def array(self, name: str) -> np.ndarray | None:
         """A column as int64 [rows, tokens], or [rows, tokens, 2] for offsets; None if rows differ in length."""
-        if not len(self) or (self.sizes != self.sizes[0]).any():
+        if self._length is None:
             return None
         values = self._values(name, 0, len(self))
-        return values.reshape(len(self), self.sizes[0], *values.shape[1:])
+        return values.reshape(len(self), self._length, *values.shape[1:])
 
     def lists(self, name: str) -> list[list]:
         """A column as a list of each row's values; offsets are tuples."""

@@ -244,3 +244,21 @@ def test_copies(tokenizer, expected, duplicate):
     if duplicate is not copy.copy:  # whose backend is the same
         other.add_tokens(["quick"])
         assert results_of(tokenizer, texts_of(0)) == expected[0] != results_of(other, texts_of(0))
+
+
+def test_spans_that_several_threads_ask_for_first():
+    tokenizer, texts = ElectraTokenizer(wide_vocab()), texts_of(3)
+    expected = tokenizer(texts, return_offsets_mapping=True)["offset_mapping"]
+    batch, start, results = tokenizer(texts), threading.Barrier(N_THREADS), []
+    texts.clear()  # the batch keeps what it needs
+
+    def ask():
+        start.wait()
+        results.append([encoding.offsets for encoding in batch.encodings])
+
+    threads = [threading.Thread(target=ask) for _ in range(N_THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    assert results == [expected] * N_THREADS

@@ -3,7 +3,7 @@
 Providers (peers.py, train_peers.py) take turns on the same weights and the same padded batches (work.py); one that
 computes something else gets no figure (measure.py, train_measure.py). Tokens a second counts real tokens only. On a
 GPU a run ends when the GPU is done, so launching counts where it takes longer. Start and memory are those of a fresh
-process (cold_start.py, step_memory.py).
+process (cold_start.py, step_memory.py). Busy neighbours compute beside all of these, and beside every provider alike.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ...tokenizer import ElectraTokenizer
 from .. import OURS
 from ..gpu import Ceilings, check_device, device_names
 from ..measure import append_rows, check_writable, import_error, machine, require, save_figure
+from ..neighbours import neighbours
 from .cold_start import cold_start, write_batches
 from .cost import ceilings, forward_flops
 from .files import SHAPES, WRITERS, write_weights
@@ -82,6 +83,8 @@ class ModelBench:
     """Count tokenising, too: the workloads of texts only."""
     threads: int | None = None
     """Threads of every provider. Default: as torch has them."""
+    busy: int = 0
+    """Other processes that compute beside every provider, such as one a core; they stop when the run ends."""
     repeats: int | None = None
     """Timed rounds; each runs every provider once. Default: as many as fit into 12 s a workload, from 5 to 50."""
     seconds: float = float("inf")
@@ -132,6 +135,8 @@ class ModelBench:
         for name, value in numbers.items():
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value}")
+        if self.busy < 0:
+            raise ValueError(f"busy must be a number of processes from 0 on, got {self.busy}")
         if self.from_text and not set(self.workloads) <= set(TEXT_WORKLOADS):
             raise ValueError(f"from text there are {' and '.join(TEXT_WORKLOADS)}, got {' '.join(self.workloads)}")
         check_device(self.device)
@@ -166,6 +171,7 @@ class ModelBench:
             "dtype": self.dtype,
             "from_text": self.from_text,
             "threads": threads,
+            "busy": self.busy or None,  # rows of quiet machines from before this column have None
             "gemm_gflops": round(best.flops_per_second / 1e9, 1),
             "copy_gb_per_second": round(best.bytes_per_second / 1e9, 1),
             **machine(*_DISTRIBUTIONS),
@@ -190,7 +196,8 @@ class ModelBench:
         for file, write in WRITERS.items():
             if file in needed:
                 write(setup.folder, sentences.batches)
-        starts = self._starts(setup, entries, sentences, bar)
+        with neighbours(self.busy):
+            starts = self._starts(setup, entries, sentences, bar)
         torch.compiler.reset()  # what was compiled for another size
         contest = self._contest(config, setup, entries)
         for name in self.workloads or self._all_workloads:
@@ -206,7 +213,9 @@ class ModelBench:
             workload = self._workload(name, size, config, texts, tokenizer)
             passes = 3 if self.train else 1  # the backward computes as much as two forwards
             gflop = passes * forward_flops(config, workload.lengths) / len(workload.batches) / 1e9
-            for row in contest.measure(workload, self.repeats, bar):
+            with neighbours(self.busy):
+                measured = contest.measure(workload, self.repeats, bar)
+            for row in measured:
                 milliseconds = row["milliseconds"]
                 yield {
                     "bench": "model",

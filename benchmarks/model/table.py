@@ -19,6 +19,8 @@ def tables(rows: Sequence[dict[str, Any]]) -> str:
     for size in dict.fromkeys(row["size"] for row in rows):
         of_size = [row for row in rows if row["size"] == size]
         kind = ", from text" if of_size[0]["from_text"] else ""
+        if n := of_size[0]["busy"]:
+            kind += f", beside {n} busy process{'es' if n > 1 else ''}"
         parts.append(f"{size}, {of_size[0]['dtype']}{kind}\n{_speeds(of_size)}")
         if any(row["cold_start"] for row in of_size):
             parts.append(_starts(of_size))

@@ -192,27 +192,31 @@ def _beside(peer: str) -> Callable[[Peers], str]:
 
 def _beside_fastest(rows: Peers) -> str:
     """The smallest ratio, and the peer that has it."""
-    ratios = {name: row["ratio"] for name, row in rows.items() if name != OURS and row.get("ratio") is not None}
+    ratios = {name: row["ratio"] for name, row in rows.items() if not name.startswith(OURS) and row.get("ratio")}
     if not ratios:
         return ""
     fastest = min(ratios, key=ratios.__getitem__)
     return f"{times(ratios[fastest])} ({fastest})"
 
 
-def _is_model(row: Row) -> bool:
-    return row.get("size") in ("small", "base") and row.get("from_text") is False
-
-
-def _is_latency(row: Row) -> bool:
-    return _is_model(row) and str(row.get("workload")).startswith("latency")
-
-
 def _is_training(row: Row) -> bool:
     return str(row.get("workload")).startswith("train-")
 
 
+def _is_model(row: Row) -> bool:
+    return row.get("size") in ("small", "base") and row.get("from_text") is False and not _is_training(row)
+
+
+def _is_quiet(row: Row) -> bool:
+    return row.get("busy") is None
+
+
+def _is_latency(row: Row) -> bool:
+    return _is_model(row) and _is_quiet(row) and str(row.get("workload")).startswith("latency")
+
+
 def _is_throughput(dtype: str) -> Callable[[Row], bool]:
-    return lambda row: row.get("dtype") == dtype and _is_model(row) and not _is_latency(row) and not _is_training(row)
+    return lambda row: row.get("dtype") == dtype and _is_model(row) and _is_quiet(row) and not _is_latency(row)
 
 
 def _is_summary(row: Row) -> bool:
@@ -264,9 +268,18 @@ BLOCKS = {
         "electra-fast bench model --sizes small base --texts SST-2/dev.tsv",
         beside="{}: ms, ratio",
     ),
+    "busy": Block(
+        "model",
+        lambda row: _is_model(row) and not _is_quiet(row),
+        ("busy", "size", "workload", "dtype", "threads"),
+        {"ms, 50 / 99 %": _latency},
+        _ratio,
+        "electra-fast bench model --sizes small base --busy 2 --texts SST-2/dev.tsv",
+        comparisons={"beside the fastest peer": _beside_fastest},
+    ),
     "training": Block(
         "model",
-        _is_training,
+        lambda row: _is_training(row) and _is_quiet(row),
         ("size", "workload", "dtype", "threads"),
         {"real tokens/s": _number("tokens_per_second"), "ms / MB": _step},
         _step_and_ratio,

@@ -41,7 +41,7 @@ class Bench:
 
 
 BENCHES = {
-    "model": Bench(("size", "dtype", "from_text", "threads"), ("workload", "texts"), "milliseconds", "ms"),
+    "model": Bench(("size", "dtype", "from_text", "threads", "busy"), ("workload", "texts"), "milliseconds", "ms"),
     "embed": Bench(("texts", "n_texts", "threads"), ("model",), "seconds", "s"),
     "tokenizer": Bench(("corpus", "n_texts", "threads"), ("work",), "mb_per_second", "MB/s"),
     "finetune": Bench(
@@ -57,7 +57,7 @@ BENCHES = {
 _MACHINE = ("cpu", "cores", "gpu")
 _NUMBERS = (
     "ratio p99 tokens_per_second texts_per_second gflops gemm_share percent_of_ceiling mfu cold_start peak_mb seconds "
-    "differing_share cores threads n_texts n_items tokens seq_length"
+    "differing_share cores threads busy n_texts n_items tokens seq_length"
 ).split()
 _VERSIONS = (
     "python electra_fast torch triton transformers accelerate tokenizers onnxruntime openvino nanotoken "
@@ -181,6 +181,7 @@ def _counted(name: str) -> Callable[[Any], str]:
 _WRITTEN: dict[str, Callable[[Any], str]] = {
     "from_text": lambda is_from_text: "with tokenising" if is_from_text else "",
     "threads": _counted("threads"),
+    "busy": _counted("busy neighbours"),
     "n_texts": _counted("texts"),
     "n_items": _counted("items"),
     "tokens": _counted("tokens"),

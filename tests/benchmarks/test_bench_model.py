@@ -37,7 +37,7 @@ from electra_fast.bundled import bundled
 from electra_fast.cli.main import main
 
 COLUMNS = set(
-    "bench size workload provider dtype from_text threads status error milliseconds p99 tokens_per_second ratio "
+    "bench size workload provider dtype from_text threads busy status error milliseconds p99 tokens_per_second ratio "
     "ratios_20_80 gflops gemm_share cold_start peak_mb date cpu cpu_flags cores gpu python torch transformers commit"
     "".split()
 )
@@ -138,6 +138,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, monkeypatch):
         (("--workloads", "full"), "workloads must be among latency-16"),
         (("--repeats", "0"), "repeats must be above 0, got 0"),
         (("--threads", "-1"), "threads must be above 0, got -1"),
+        (("--busy", "-1"), "busy must be a number of processes from 0 on, got -1"),
         (("--seconds", "nan"), "seconds must be above 0, got nan"),
         (("--json", tmp_path / "none" / "rows"), "the directory of the output does not exist"),
         (("--texts", tmp_path / "none.txt"), "no such file of texts"),

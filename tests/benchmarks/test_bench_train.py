@@ -136,10 +136,10 @@ def test_peak_memory_is_that_of_a_fresh_process_without_its_imports(setup):
 
 def test_peaks_are_a_table():
     row = {
-        "size": "tiny", "dtype": "fp32", "from_text": False, "threads": 2, "cores": 2, "provider": OURS, "gpu": None,
-        "workload": "train-rtd-full", "milliseconds": [1.0] * 3, "p99": None, "error": 0.0, "tokens_per_second": 1,
-        "ratio": 1.0, "ratios_20_80": [1.0, 1.0], "cold_start": None, "peak_mb": 1234, "gemm_gflops": 1.0,
-        "copy_gb_per_second": 1.0, "cpu": "", "cpu_flags": "", "date": "", "commit": "",
+        "size": "tiny", "dtype": "fp32", "from_text": False, "threads": 2, "busy": None, "cores": 2, "provider": OURS,
+        "gpu": None, "workload": "train-rtd-full", "milliseconds": [1.0] * 3, "p99": None, "error": 0.0,
+        "tokens_per_second": 1, "ratio": 1.0, "ratios_20_80": [1.0, 1.0], "cold_start": None, "peak_mb": 1234,
+        "gemm_gflops": 1.0, "copy_gb_per_second": 1.0, "cpu": "", "cpu_flags": "", "date": "", "commit": "",
     }  # fmt: skip
     rows = [row, row | {"provider": SDPA, "peak_mb": None}, row | {"workload": "train-rtd-third", "peak_mb": 9}]
     rows.append(rows[1] | {"workload": "train-rtd-third", "peak_mb": 88})

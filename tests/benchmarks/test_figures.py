@@ -51,6 +51,17 @@ def test_latencies_have_their_tail():
     ]
 
 
+def test_rows_beside_busy_neighbours_have_a_block_of_their_own():
+    busy = {"workload": "latency-16", "busy": 2}
+    rows = [row(), row(**busy), row("onnxruntime", 1.5, **busy), row(f"{OURS} fp32", 1.2, **busy)]
+    assert cells(make(BLOCKS["busy"], rows)) == [
+        ["", "ms, 50 / 99 %", "beside the fastest peer"],
+        ["latency-16", "10 / 15.5", "1.50 x (onnxruntime)"],
+    ]
+    assert "2 busy neighbours" in make(BLOCKS["busy"], rows)
+    assert "latency-16" not in make(BLOCKS["latency"], rows)
+
+
 def test_training_steps_have_a_block_of_their_own():
     train = {"workload": "train-rtd-full", "p99": None, "peak_mb": 1234}
     rows = [row(), row(**train), row("transformers sdpa", 1.5, **{**train, "peak_mb": None}), row(size="tiny", **train)]

@@ -1,7 +1,6 @@
 #include "cpu/encoder.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <memory>
 #include <numeric>
@@ -24,10 +23,11 @@ constexpr Index kChunkTokens = 256;
 // Multiplications below which another thread is not worth starting; they take some tens of microseconds.
 constexpr Index kThreadProducts = 4 << 20;
 
-// Multiplications of attention after which a thread looks whether the call is to stop: some hundredths of a second.
+// Rows of a task of small steps, such as norms.
+constexpr Index kTaskRows = 4;
+// Multiplications of an attention task, after which a thread looks whether the call is to stop: some hundredths of a
+// second.
 constexpr Index kTaskProducts = Index{1} << 28;
-// Tiles of a product after which it does.
-constexpr Index kTilesPerLook = 64;
 // The largest size of a model: products of two sizes, and of one and a number of tokens, are far from overflowing.
 constexpr Index kMostSize = Index{1} << 20;
 // Terms of a sum of products of two bytes that 32 bits can hold.
@@ -37,12 +37,6 @@ Index round_up(Index n, Index step) { return (n + step - 1) / step * step; }
 
 // Floats from row to row of a matrix of n columns. Rows a multiple of 4 KB apart would compete for a few cache sets.
 Index row_size(Index n, Index panel) { return round_up(n, panel) + 16; }
-
-// A thread's part of n pieces.
-struct Share {
-    Share(Index n, int rank, int n_threads) : first(n * rank / n_threads), last(n * (rank + 1) / n_threads) {}
-    Index first, last;
-};
 
 // Throws unless the parts are a weight [n, k] together.
 void check_parts(const char* name, const LinearParts& parts, Index n, Index k) {
@@ -100,20 +94,15 @@ struct Encoder::Step {
     const Batch& batch;
     const Chunk& chunk;
     Workspace& space;
-    std::atomic<Index>& next_head;
-    Barrier& barrier;
-    Stop& stop;
-    int rank, n_threads;
+    Thief& thief;
 
-    // Tells whether the work of this step may be left undone, since the call is to stop.
-    bool looks_at_stop() const {
-        if (rank == 0) stop.ask();
-        return stop.is_set();
-    }
-    // Tells whether to go on; all threads get the same answer.
-    bool wait_for_all() const {
-        if (rank == 0) stop.ask();
-        return barrier.wait(n_threads, stop);
+    // Calls f(row) for each row of the chunk, by some thread.
+    template <typename F>
+    bool each_row(const F& f) const {
+        return thief.each((chunk.n_tokens + kTaskRows - 1) / kTaskRows, [&](Index task) {
+            const Index last = std::min((task + 1) * kTaskRows, chunk.n_tokens);
+            for (Index row = task * kTaskRows; row < last; ++row) f(row);
+        });
     }
 };
 
@@ -247,92 +236,91 @@ bool Encoder::run(
         longest = std::max(longest, chunk.longest);
     }
     std::unique_ptr<Workspace> space = take_workspace(n_tokens, longest, n_threads);
-    std::atomic<Index> next_head{0};
-    Barrier barrier;
-    Stop stop(wants_stop);
-    run_team(n_threads, [&](int rank, int size) {
+    const auto work = [&](Thief& thief) {
         for (const Chunk& chunk : chunks)
-            if (!run_chunk({batch, chunk, *space, next_head, barrier, stop, rank, size}, out, states)) return;
-    });
+            if (!run_chunk({batch, chunk, *space, thief}, out, states)) return;
+    };
+    const bool is_done = run_stealing(n_threads, wants_stop, work);
     spare_.give_back(std::move(space));
-    return !stop.is_set();
+    return is_done;
 }
 
 bool Encoder::embed(const Step& step) const {
     Workspace& space = step.space;
     const Batch& batch = step.batch;
-    const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
     const Index width = batch.is_embedded ? sizes_.hidden : sizes_.embedding;
-    float* const to = projection_ && !batch.is_embedded ? space.summed : space.hidden;
-    for (Index row = rows.first; row < rows.last; ++row) {
+    const bool has_projection = projection_ && !batch.is_embedded;
+    const bool is_done = step.each_row([&](Index row) {
         const float* const from = batch.values + (step.chunk.first_token + row) * width;
-        float* const x = to + row * space.hidden_stride;
+        float* const x = (has_projection ? space.summed : space.hidden) + row * space.hidden_stride;
         if (batch.is_embedded) {
             std::copy_n(from, width, x);
         } else {
             kernels_.norm(from, embedding_norm_->weight(), embedding_norm_->bias(), sizes_.eps, width, x);
         }
-    }
-    if (to == space.hidden) return step.wait_for_all();
-    if (!step.wait_for_all()) return false;
+    });
+    if (!is_done || !has_projection) return is_done;
     Product product;
     product.c = space.hidden;
     product.c_stride = space.hidden_stride;
     product.a = space.summed;
     product.a_stride = space.hidden_stride;
     projection_->complete(product);
-    const Share tiles(projection_->n_panels(), step.rank, step.n_threads);
-    for (Index panel = tiles.first; panel < tiles.last; ++panel) kernels_.multiply(product, 0, step.chunk.n_tokens, panel);
-    return step.wait_for_all();
+    return step.thief.each(projection_->n_panels(), [&](Index panel) {
+        kernels_.multiply(product, 0, step.chunk.n_tokens, panel);
+    });
 }
 
-void Encoder::attend(const Step& step) const {
+bool Encoder::attend(const Step& step) const {
     Workspace& space = step.space;
     const Index head_size = sizes_.hidden / sizes_.heads;
-    AttentionHead head{};
-    head.qkv_stride = space.qkv_stride;
-    head.keys_offset = sizes_.hidden;
-    head.values_offset = 2 * sizes_.hidden;
-    head.out_stride = space.hidden_stride;
-    head.head_size = head_size;
-    head.scale = 1.0f / std::sqrt(static_cast<float>(head_size));
-    head.causal = step.batch.causal;
     // A task is one head of a sequence, or a part of one if there are too few heads to keep all threads busy, or if a
     // head takes long.
     const Index n_heads = step.chunk.n_sequences * sizes_.heads, longest = step.chunk.longest;
-    const Index n_parts = std::max({Index{1}, std::min(Index{4} * step.n_threads / n_heads, longest / 32),
+    const Index n_parts = std::max({Index{1}, std::min(Index{4} * step.thief.n_threads / n_heads, longest / 32),
                                    std::min(longest, longest * longest / (kTaskProducts / head_size + 1))});
-    for (;;) {
-        const Index task = step.next_head.fetch_add(1, std::memory_order_relaxed);
-        if (task >= n_heads * n_parts || step.looks_at_stop()) return;
+    return step.thief.each(n_heads * n_parts, [&](Index task) {
         const Index part = task % n_parts, number = task / n_parts;
         const Index sequence = step.chunk.first_sequence + number / sizes_.heads, column = number % sizes_.heads * head_size;
         const std::int32_t* const starts = step.batch.starts.data() + sequence;
-        const Index start = starts[0] - step.chunk.first_token;
-        head.length = starts[1] - starts[0];
-        head.first_query = head.length * part / n_parts;
-        head.last_query = head.length * (part + 1) / n_parts;
-        if (head.first_query == head.last_query) continue;
+        const Index start = starts[0] - step.chunk.first_token, length = starts[1] - starts[0];
+        AttentionHead head{};
         head.qkv = space.qkv + start * space.qkv_stride + column;
+        head.qkv_stride = space.qkv_stride;
+        head.keys_offset = sizes_.hidden;
+        head.values_offset = 2 * sizes_.hidden;
         head.out = space.attended + start * space.hidden_stride + column;
-        kernels_.attend(head, space.scratch + step.rank * space.scratch_size);
-    }
+        head.out_stride = space.hidden_stride;
+        head.length = length;
+        head.head_size = head_size;
+        head.first_query = length * part / n_parts;
+        head.last_query = length * (part + 1) / n_parts;
+        head.scale = 1.0f / std::sqrt(static_cast<float>(head_size));
+        head.causal = step.batch.causal;
+        if (head.first_query < head.last_query) kernels_.attend(head, space.scratch + step.thief.rank * space.scratch_size);
+    });
 }
 
-// product.c = ending(a W' + bias) for all rows of the chunk.
+// Makes a row of k numbers the row of codes that a product in bytes reads.
+void Encoder::quantize(const Step& step, Index row, const float* x, Index k) const {
+    Workspace& space = step.space;
+    kernels_.bytes.quantize(x, k, space.codes + row * space.codes_stride, space.row_scale + row, space.row_zero + row);
+}
+
+// The rows of a as the products of this encoder read them.
+bool Encoder::prepare(const Step& step, const float* a, Index a_stride, Index k) const {
+    return !in_bytes_ || step.each_row([&](Index row) { quantize(step, row, a + row * a_stride, k); });
+}
+
+// product.c = ending(a W' + bias) for all rows of the chunk. In bytes the codes stand for a.
 bool Encoder::multiply(
-    const Step& step, const PackedLinear& linear, Product product, const float* a, Index a_stride, Index k) const {
+    const Step& step, const PackedLinear& linear, Product product, const float* a, Index a_stride) const {
     Workspace& space = step.space;
     const Index n_rows = step.chunk.n_tokens;
     linear.complete(product);
     product.a = a;
     product.a_stride = a_stride;
     if (in_bytes_) {
-        const Share rows(n_rows, step.rank, step.n_threads);
-        for (Index row = rows.first; row < rows.last; ++row)
-            kernels_.bytes.quantize(a + row * a_stride, k, space.codes + row * space.codes_stride, space.row_scale + row,
-                                    space.row_zero + row);
-        if (!step.wait_for_all()) return false;
         product.codes = space.codes;
         product.a_stride = space.codes_stride;
         product.row_scale = space.row_scale;
@@ -343,28 +331,26 @@ bool Encoder::multiply(
                                  kMostBlockRows);
     const Index n_blocks = (n_rows + most - 1) / most;
     const Index block = round_up((n_rows + n_blocks - 1) / n_blocks, kernels_.tile_rows);
-    // A thread takes neighbouring tiles, panel by panel, so that each weight comes from far memory once, to one thread.
-    const Index n_panels = linear.n_panels();
-    const Share tiles(n_blocks * n_panels, step.rank, step.n_threads);
+    // Panel by panel: threads are at one panel at most times, so that its weights come from far memory once.
     const auto run = in_bytes_ ? kernels_.bytes.multiply : kernels_.multiply;
-    for (Index tile = tiles.first; tile < tiles.last; ++tile) {
+    return step.thief.each(n_blocks * linear.n_panels(), [&](Index tile) {
         const Index first = tile % n_blocks * block, last = std::min(first + block, n_rows);
         if (first < last) run(product, first, last, tile / n_blocks);
-        if ((tile - tiles.first) % kTilesPerLook == kTilesPerLook - 1 && step.looks_at_stop()) break;
-    }
-    return step.wait_for_all();
+    });
 }
 
-void Encoder::norm(const Step& step, const PackedNorm& norm, float* to, Index to_stride) const {
+// space.hidden = LayerNorm(space.summed), prepared for a product.
+bool Encoder::norm(const Step& step, const PackedNorm& norm) const {
     Workspace& space = step.space;
-    const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
-    for (Index row = rows.first; row < rows.last; ++row)
-        kernels_.norm(space.summed + row * space.hidden_stride, norm.weight(), norm.bias(), sizes_.eps, sizes_.hidden,
-                      to + row * to_stride);
+    return step.each_row([&](Index row) {
+        float* const to = space.hidden + row * space.hidden_stride;
+        kernels_.norm(space.summed + row * space.hidden_stride, norm.weight(), norm.bias(), sizes_.eps, sizes_.hidden, to);
+        if (in_bytes_) quantize(step, row, to, sizes_.hidden);
+    });
 }
 
-// One layer, from space.hidden to `out`.
-bool Encoder::run_layer(const Step& step, const Layer& layer, float* out, Index out_stride) const {
+// One layer, from space.hidden, which is prepared, to the same.
+bool Encoder::run_layer(const Step& step, const Layer& layer) const {
     Workspace& space = step.space;
     Product to_qkv, to_sum, to_inner;
     to_qkv.c = space.qkv;
@@ -377,41 +363,29 @@ bool Encoder::run_layer(const Step& step, const Layer& layer, float* out, Index 
     to_inner.c_stride = space.inner_stride;
     to_inner.ending = Ending::kGelu;
 
-    if (!multiply(step, layer.qkv, to_qkv, space.hidden, space.hidden_stride, sizes_.hidden)) return false;
-    attend(step);
-    if (!step.wait_for_all()) return false;
-    if (!multiply(step, layer.attended, to_sum, space.attended, space.hidden_stride, sizes_.hidden)) return false;
-    if (step.rank == 0) step.next_head.store(0, std::memory_order_relaxed);
-    norm(step, layer.attended_norm, space.hidden, space.hidden_stride);
-    if (!step.wait_for_all()) return false;
-    if (!multiply(step, layer.inner, to_inner, space.hidden, space.hidden_stride, sizes_.hidden)) return false;
-    if (!multiply(step, layer.outer, to_sum, space.inner, space.inner_stride, sizes_.intermediate)) return false;
-    norm(step, layer.outer_norm, out, out_stride);
-    return step.wait_for_all();
+    const Index hidden_stride = space.hidden_stride, inner_stride = space.inner_stride;
+    return multiply(step, layer.qkv, to_qkv, space.hidden, hidden_stride) && attend(step) &&
+           prepare(step, space.attended, hidden_stride, sizes_.hidden) &&
+           multiply(step, layer.attended, to_sum, space.attended, hidden_stride) && norm(step, layer.attended_norm) &&
+           multiply(step, layer.inner, to_inner, space.hidden, hidden_stride) &&
+           prepare(step, space.inner, inner_stride, sizes_.intermediate) &&
+           multiply(step, layer.outer, to_sum, space.inner, inner_stride) && norm(step, layer.outer_norm);
 }
 
 bool Encoder::run_chunk(const Step& step, float* out, float* states) const {
-    Workspace& space = step.space;
-    const Index width = sizes_.hidden, first = step.chunk.first_token, state_size = step.batch.n_tokens * width;
-    const Share rows(step.chunk.n_tokens, step.rank, step.n_threads);
+    const Index width = sizes_.hidden;
     const auto copy_hidden = [&](float* to) {
-        for (Index row = rows.first; row < rows.last; ++row)
-            std::copy_n(space.hidden + row * space.hidden_stride, width, to + (first + row) * width);
+        return step.each_row([&](Index row) {
+            std::copy_n(step.space.hidden + row * step.space.hidden_stride, width,
+                        to + (step.chunk.first_token + row) * width);
+        });
     };
-    if (!embed(step)) return false;
-    if (states) copy_hidden(states);
-    if (layers_.empty()) copy_hidden(out);
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-        const bool is_last = i + 1 == layers_.size();
-        if (!run_layer(step, layers_[i], is_last ? out + first * width : space.hidden,
-                       is_last ? width : space.hidden_stride))
-            return false;
-        if (states && !is_last) copy_hidden(states + static_cast<Index>(i + 1) * state_size);
+    if (!embed(step) || !prepare(step, step.space.hidden, step.space.hidden_stride, width)) return false;
+    for (std::size_t i = 0; i <= layers_.size(); ++i) {
+        if (states && !copy_hidden(states + static_cast<Index>(i) * step.batch.n_tokens * width)) return false;
+        if (i < layers_.size() && !run_layer(step, layers_[i])) return false;
     }
-    if (states)
-        for (Index row = rows.first; row < rows.last; ++row)
-            std::copy_n(out + (first + row) * width, width, states + n_layers() * state_size + (first + row) * width);
-    return true;
+    return copy_hidden(out);
 }
 
 }  // namespace electra_fast::cpu

@@ -9,7 +9,7 @@
 
 #include "cpu/index.h"
 #include "cpu/kernels.h"
-#include "cpu/team.h"
+#include "cpu/stealing.h"
 #include "cpu/tokens.h"
 #include "cpu/weights.h"
 #include "spare.h"
@@ -90,13 +90,15 @@ private:
     void check(const Batch& batch) const;
     std::vector<Chunk> chunks_of(const Batch& batch, int n_threads) const;
     std::unique_ptr<Workspace> take_workspace(Index n_tokens, Index longest, int n_threads) const;
-    // The steps of a thread. Those that return bool wait for all threads, and return false where the call is to stop.
+    void quantize(const Step& step, Index row, const float* x, Index k) const;
+    // The steps of a thread. They return once all threads together are done, or false where the call is to stop.
     bool embed(const Step& step) const;
-    void attend(const Step& step) const;
+    bool attend(const Step& step) const;
+    bool prepare(const Step& step, const float* a, Index a_stride, Index k) const;
     bool multiply(
-        const Step& step, const PackedLinear& linear, Product product, const float* a, Index a_stride, Index k) const;
-    void norm(const Step& step, const PackedNorm& norm, float* to, Index to_stride) const;
-    bool run_layer(const Step& step, const Layer& layer, float* out, Index out_stride) const;
+        const Step& step, const PackedLinear& linear, Product product, const float* a, Index a_stride) const;
+    bool norm(const Step& step, const PackedNorm& norm) const;
+    bool run_layer(const Step& step, const Layer& layer) const;
     bool run_chunk(const Step& step, float* out, float* states) const;
 
     const Kernels& kernels_;

@@ -56,9 +56,10 @@ private:
 template <typename Work>
 bool run_phases(int n_threads, Stop& stop, const Work& work) {
     Phases phases(stop);
-    run_team(n_threads, [&](int rank, int size) {
+    run_team(n_threads, Others::kTorchs, [&](int rank, int size) {
         Worker worker(phases, rank, size);
         work(worker);
+        return Nanoseconds(0);
     });
     return !stop.is_set();
 }

@@ -4,14 +4,13 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstddef>
 #include <functional>
 #include <thread>
-#include <vector>
-
-#include "threads.h"
 
 namespace electra_fast::cpu {
+
+using Clock = std::chrono::steady_clock;
+using Nanoseconds = std::chrono::nanoseconds;
 
 // The end of a call before its time. The thread that made the call asks for it; its team looks here between pieces of
 // work and leaves them undone.
@@ -30,13 +29,21 @@ public:
     bool is_set() const { return is_set_.load(std::memory_order_relaxed); }
 
 private:
-    using Clock = std::chrono::steady_clock;
     static constexpr std::chrono::milliseconds kPause{100};
 
     const std::function<bool()>& wants_;
     Clock::time_point next_;
     alignas(64) std::atomic<bool> is_set_{false};
 };
+
+// Tells the processor that this thread looks for something again and again.
+inline void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
 
 // Lets all threads of a team wait for each other. Steps take microseconds, so threads spin; a thread that waits for
 // long, for example because more threads than cores run, yields to others.
@@ -66,12 +73,6 @@ public:
 private:
     static constexpr int kLooks = 4000, kStopped = -1;
 
-    static void pause() {
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#endif
-    }
-
     alignas(64) std::atomic<int> arrived_{0};
     alignas(64) std::atomic<int> round_{0};
 };
@@ -82,38 +83,21 @@ struct OpenMp {
     void (*parallel)(void (*work)(void*), void* data, unsigned n_threads, unsigned flags) = nullptr;  // GOMP_parallel
     int (*thread_number)() = nullptr;
     int (*n_threads)() = nullptr;
-
-    bool is_usable() const;
 };
 
-// The runtime that gives teams their threads; not usable before use_openmp has named one.
-const OpenMp& openmp();
+// Names the runtime; only the first call counts.
 void use_openmp(const OpenMp& given);
 
-// Tells whether the system gives this thread a team of `most` now. OpenMP's runtime ends the process where it cannot
-// start its threads, so they are tried first, once for each size that grows.
-bool can_start(int most);
+// The threads of a team besides the one that makes the call: torch's, or, without OpenMP, ours, which sleep between
+// calls.
+//
+// Torch's threads stay awake, which is a weakness on a busy machine: they use up the time that the system gives them,
+// and lose their core in the middle of a call. kSleepers are torch's threads on a quiet machine and ours on a busy one.
+// They are for inference: between the parts of a training step torch's ops keep torch's threads awake anyway.
+enum class Others { kTorchs, kSleepers };
 
-// Calls work(rank, size) once on each of `most` threads, including this one, or on fewer if the system gives no more;
-// `size` is the number of threads that run. `work` must not throw.
-template <typename Work>
-void run_team(int most, const Work& work) {
-    if (most > 1 && openmp().is_usable() && can_start(most)) {
-        const auto enter = [](void* data) {
-            (*static_cast<const Work*>(data))(openmp().thread_number(), openmp().n_threads());
-        };
-        openmp().parallel(enter, const_cast<Work*>(&work), static_cast<unsigned>(most), 0);
-        return;
-    }
-    std::atomic<int> size{0};
-    const auto wait_and_work = [&](std::size_t rank) {
-        while (!size.load(std::memory_order_acquire)) std::this_thread::yield();
-        work(static_cast<int>(rank), size.load(std::memory_order_relaxed));
-    };
-    std::vector<std::thread> threads = begin_threads(static_cast<std::size_t>(most), wait_and_work);
-    size.store(static_cast<int>(threads.size()) + 1, std::memory_order_release);
-    wait_and_work(0);
-    for (std::thread& thread : threads) thread.join();
-}
+// Calls work(rank, size) on this thread and on up to size - 1 others, where `size` is at most `most`. What an other has
+// not begun when this thread has ended is not called. `work` returns how long it has slept, and must not throw.
+void run_team(int most, Others others, const std::function<Nanoseconds(int rank, int size)>& work);
 
 }  // namespace electra_fast::cpu

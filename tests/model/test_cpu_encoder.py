@@ -306,6 +306,33 @@ with torch.inference_mode():
     assert run.stdout.strip() == "0"
 
 
+def test_threads_of_our_own_give_the_same_bits():
+    """They serve without OpenMP, and on a busy machine: also several calls at once, each on any number of them."""
+    code = """
+import threading, torch
+from electra_fast import ElectraConfig, ElectraModel
+from electra_fast.ops import cpu
+cpu.share_threads = lambda: None
+torch.manual_seed(0)
+model = ElectraModel(ElectraConfig(vocab_size=50, num_hidden_layers=3)).eval()
+ids, found = torch.randint(50, (3, 77)), []
+def call(n_threads):
+    torch.set_num_threads(n_threads)
+    with torch.inference_mode():
+        found.extend(model(ids).last_hidden_state for _ in range(5))
+call(1)
+for _ in range(2):
+    threads = [threading.Thread(target=call, args=(n,)) for n in (2, 3, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+print(len(found), all(torch.equal(found[0], one) for one in found))
+"""
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.split() == ["35", "True"]
+
+
 @torch.inference_mode()
 def test_not_a_number_stays_one():
     served, _ = pair()

@@ -204,15 +204,16 @@ class Embedder(TextNetwork):
 
     def __call__(self, texts: Iterable[str], *, progress: bool = False) -> np.ndarray:
         """The vectors of all texts, fp32 [texts, size]."""
-        vectors, end = np.empty((0, self.size), np.float32), 0
+        size, end = self.size, 0
+        vectors = np.empty((0, size), np.float32)
         for part in self.stream(texts, progress=progress):
             begin, end = end, end + len(part)
             if end > len(vectors):
                 # In place, by moving pages: the vectors are never in memory twice.
                 n_rows = max(end, begin + begin // 4, len(texts) if isinstance(texts, Sized) else 0)
-                vectors.resize((n_rows, self.size), refcheck=False)
+                vectors.resize((n_rows, size), refcheck=False)
             vectors[begin:end] = part
-        vectors.resize((end, self.size), refcheck=False)
+        vectors.resize((end, size), refcheck=False)
         return vectors
 
     def stream(

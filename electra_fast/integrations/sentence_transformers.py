@@ -101,12 +101,14 @@ class _Inference:
         self.tokenizer()  # a tokenizer that cannot be read is told now
 
     def tokenizer(self) -> ElectraTokenizer:
-        """Our form of the model's tokenizer, made again when that has other tokens or another length."""
+        """Our form of the model's tokenizer, made again when that has changed."""
         own = self.model.tokenizer
-        state = (id(own), len(own), own.model_max_length, own.truncation_side)
+        backend = own.backend_tokenizer
+        steps = map(repr, (backend.normalizer, backend.pre_tokenizer, backend.post_processor))
+        state = (own, len(own), own.model_max_length, own.truncation_side, *steps)
         if self._tokenizer is None or self._tokenizer[0] != state:
             made = ElectraTokenizer(
-                tokenizer_object=own.backend_tokenizer,
+                tokenizer_object=backend,
                 model_max_length=own.model_max_length,
                 truncation_side=own.truncation_side,
             )

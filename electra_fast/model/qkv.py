@@ -39,7 +39,7 @@ class QueriesKeysValues(nn.Module):
             return  # somebody's layers, such as LoRA's or quantised ones: they are called one by one
         for parts in ([linear.weight for linear in linears], [linear.bias for linear in linears]):
             if _is_joinable(parts) and not are_side_by_side(parts):
-                for part, piece in zip(parts, torch.cat([part.data for part in parts]).chunk(3), strict=True):
+                for part, piece in zip(parts, _side_by_side(parts).chunk(3), strict=True):
                     part.data = piece
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QueriesKeysValues:
@@ -75,9 +75,15 @@ def project(linears: Sequence[nn.Module], hidden: Tensor) -> Tensor:
 def _is_joinable(parts: Sequence[Tensor | None]) -> bool:
     if not all(type(part) is nn.Parameter and type(part.data) is Tensor for part in parts):
         return False
-    if any(part.is_meta for part in parts):
-        return False  # `join` follows when they get memory; torch.cat would import torch's compiler here
     return len({(part.dtype, part.device, part.shape, part.is_inference()) for part in parts}) == 1
+
+
+def _side_by_side(parts: Sequence[nn.Parameter]) -> Tensor:
+    """One tensor of three."""
+    first = parts[0]
+    if first.is_meta:  # where torch.cat would import torch's compiler
+        return torch.empty(3 * first.shape[0], *first.shape[1:], dtype=first.dtype, device="meta")
+    return torch.cat([part.data for part in parts])
 
 
 def _own_memory(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:

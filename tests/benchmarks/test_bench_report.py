@@ -38,6 +38,7 @@ def any_row(draw) -> dict:
         "ratio": st.one_of(st.none(), size),
         "ratios_20_80": st.one_of(st.none(), st.lists(size, min_size=2, max_size=2).map(sorted)),
         "gpu": st.sampled_from([None, "GPU"]),
+        "busy": st.sampled_from([None, 1, 2]),
         "cpu": st.sampled_from([None, "CPU A", "CPU B"]),
         "cpu_flags": st.sampled_from([None, "avx2", ["avx2", "amx"]]),
         "cores": st.sampled_from([None, 1, 2]),

@@ -70,7 +70,7 @@ gpu:
 # puts the copy before the installed package, and PYTHONSAFEPATH keeps this folder's from coming first; processes that
 # tests start inherit both. Reports go to files, because pytest captures the rest. Leaks are not looked for: Python itself
 # leaks. Left out are a test whose child, forked while threads allocate, hangs in the sanitizer's own allocator, tests
-# that limit a process's memory (the sanitizer reserves terabytes), those that ask for a kernel's usual speed, and one of
+# that limit or measure a process's memory (the sanitizer reserves terabytes), those that ask for a kernel's usual speed, and one of
 # errors whose gradient is zero but for rounding: -O1 does not join a product and a sum into one rounding.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -O1 -g
 SANITIZED := $(CURDIR)/build/sanitize

@@ -7,6 +7,7 @@ the model's own modules compute them. All else goes the way it went, with the en
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +93,7 @@ class _Encoder:
         return states
 
 
-class _Inference:
+class _Inference(ABC):
     """The `_inference` of one model: an object and not a bound method, so that models can be copied and pickled."""
 
     def __init__(self, model: _Served):
@@ -122,8 +123,9 @@ class _Inference:
         served = self._serve(inputs, options)
         return type(self.model)._inference(self.model, inputs, **options) if served is None else served
 
+    @abstractmethod
     def _serve(self, inputs: list, options: dict[str, Any]) -> Tensor | None:
-        raise NotImplementedError
+        """What our path computes for these arguments; None where it cannot."""
 
     def _transformer(self) -> nn.Module | None:
         """The network of the first module, if its encoder can run on packed tokens."""

@@ -50,17 +50,12 @@ class TextFile:
 
 
 @dataclass(frozen=True)
-class JsonLinesFile:
-    """A file of one JSON object per line, plain or compressed, each with a document under the key `text_key`."""
+class _FileOfRecords:
+    """Base of the files whose records each have a document under the key `text_key`."""
 
     path: Path
     name: str
     text_key: str
-
-    def documents(self) -> Iterator[str]:
-        for number, line in enumerate(lines(self.path), start=1):
-            if not line.isspace():
-                yield from cut_documents(self._text(line, number).splitlines(keepends=True), False)
 
     def identity(self) -> bytes:
         return _file_identity(self.path, self.name)
@@ -70,6 +65,16 @@ class JsonLinesFile:
 
     def files(self) -> list[Path]:
         return [self.path]
+
+
+@dataclass(frozen=True)
+class JsonLinesFile(_FileOfRecords):
+    """A file of one JSON object per line, plain or compressed, each with a document under the key `text_key`."""
+
+    def documents(self) -> Iterator[str]:
+        for number, line in enumerate(lines(self.path), start=1):
+            if not line.isspace():
+                yield from cut_documents(self._text(line, number).splitlines(keepends=True), False)
 
     def _text(self, line: str, number: int) -> str:
         try:
@@ -87,12 +92,8 @@ class JsonLinesFile:
 
 
 @dataclass(frozen=True)
-class ParquetFile:
+class ParquetFile(_FileOfRecords):
     """A file of Parquet with a document in each row of the column `text_key`; rows without text are left out."""
-
-    path: Path
-    name: str
-    text_key: str
 
     def documents(self) -> Iterator[str]:
         for number, row in read_rows(self.path, [self.text_key]):
@@ -100,15 +101,6 @@ class ParquetFile:
             if not isinstance(text, str | None):
                 raise ValueError(f"{self.path}, row {number} must have text under {self.text_key!r}, got {text!r:.80}")
             yield from cut_documents((text or "").splitlines(keepends=True), False)
-
-    def identity(self) -> bytes:
-        return _file_identity(self.path, self.name)
-
-    def reading(self) -> str:
-        return self.text_key
-
-    def files(self) -> list[Path]:
-        return [self.path]
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,8 @@ public:
     }
 
     void run(const Tables& tables, py::handle starts, Index n_sequences, const py::tuple& ids, py::handle embedded,
-             Index n_tokens, bool causal, int n_threads, py::handle out, py::handle states) const {
+             Index n_tokens, bool causal, int n_threads, py::handle out, py::handle states, py::handle read,
+             Index n_read) const {
         std::unique_ptr<float[]> sums;
         if (embedded.is_none()) {
             const auto table = [&](std::size_t i) -> Table {
@@ -135,7 +136,9 @@ public:
                           n_tokens,
                           sums ? sums.get() : at<const float>(embedded),
                           !sums,
-                          causal};
+                          causal,
+                          at<const std::int64_t>(read),
+                          n_read};
         auto* const to = at<float>(out);
         auto* const states_to = at<float>(states);
         const auto has_signal = [] {

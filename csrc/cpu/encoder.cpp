@@ -89,18 +89,72 @@ private:
     ZeroedPages<float> memory_;
 };
 
-// A thread's part in a chunk.
+// The tokens that are read, each once and in their order in the batch. A batch without any reads none.
+class Encoder::Reads {
+public:
+    explicit Reads(const Batch& batch) : starts(batch.reads_some() ? batch.starts.size() : 0) {
+        std::vector<std::pair<Index, Index>> wanted;  // (token, its place in the result)
+        for (Index place = 0; place < batch.n_read; ++place) {
+            const Index token = batch.read[place];
+            if (token < 0 || token >= batch.n_tokens)
+                throw std::out_of_range("tokens to read must be in [0, " + std::to_string(batch.n_tokens) + "), got " +
+                                        std::to_string(token));
+            wanted.emplace_back(token, place);
+        }
+        std::sort(wanted.begin(), wanted.end());
+        for (const auto& [token, place] : wanted) {
+            if (tokens.empty() || tokens.back() != token) {
+                tokens.push_back(token);
+                first_places.push_back(static_cast<Index>(places.size()));
+            }
+            places.push_back(place);
+        }
+        first_places.push_back(static_cast<Index>(places.size()));
+        for (std::size_t i = 0; i < starts.size(); ++i)
+            starts[i] = static_cast<std::int32_t>(
+                std::lower_bound(tokens.begin(), tokens.end(), batch.starts[i]) - tokens.begin());
+    }
+
+    std::vector<Index> tokens;
+    // Which of `tokens` is the first in each sequence, and how many there are.
+    std::vector<std::int32_t> starts;
+    // Where the i-th token goes to: the places from first_places[i] up to first_places[i + 1].
+    std::vector<Index> places, first_places;
+};
+
+// The queries of attention: rows, and which of them are those of each sequence, counted from the first of a chunk.
+struct Encoder::Queries {
+    const float* rows;
+    Index stride;
+    const std::vector<std::int32_t>& starts;
+    Index most;  // of a sequence in the chunk
+};
+
+// A thread's part in a chunk, and the rows that it computes: the chunk's tokens, or those that are read.
 struct Encoder::Step {
     const Batch& batch;
+    const Reads& reads;
     const Chunk& chunk;
     Workspace& space;
     Thief& thief;
+    float *hidden, *summed;
+    Index n_rows;
 
-    // Calls f(row) for each row of the chunk, by some thread.
+    Step(const Batch& batch, const Reads& reads, const Chunk& chunk, Workspace& space, Thief& thief)
+        : batch(batch),
+          reads(reads),
+          chunk(chunk),
+          space(space),
+          thief(thief),
+          hidden(space.hidden),
+          summed(space.summed),
+          n_rows(chunk.n_tokens) {}
+
+    // Calls f(row) for each row, by some thread.
     template <typename F>
     bool each_row(const F& f) const {
-        return thief.each((chunk.n_tokens + kTaskRows - 1) / kTaskRows, [&](Index task) {
-            const Index last = std::min((task + 1) * kTaskRows, chunk.n_tokens);
+        return thief.each((n_rows + kTaskRows - 1) / kTaskRows, [&](Index task) {
+            const Index last = std::min((task + 1) * kTaskRows, n_rows);
             for (Index row = task * kTaskRows; row < last; ++row) f(row);
         });
     }
@@ -190,7 +244,7 @@ std::unique_ptr<float[]> Encoder::look_up(const Tokens& tokens) const {
     return sums;
 }
 
-std::vector<Encoder::Chunk> Encoder::chunks_of(const Batch& batch, int n_threads) const {
+std::vector<Encoder::Chunk> Encoder::chunks_of(const Batch& batch, const Reads& reads, int n_threads) const {
     std::vector<Chunk> chunks;
     const Index most = kChunkTokens * std::max(n_threads, 2);
     const Index n_chunks = std::max(Index{1}, (batch.n_tokens + most - 1) / most);
@@ -199,11 +253,15 @@ std::vector<Encoder::Chunk> Encoder::chunks_of(const Batch& batch, int n_threads
         const Index length = batch.starts[i + 1] - batch.starts[i];
         if (length == 0) continue;  // between two chunks, or in one that has tokens: no chunk is empty
         if (chunks.empty() || chunks.back().n_tokens + length / 2 > size)
-            chunks.push_back({static_cast<Index>(i), 0, batch.starts[i], 0, 0});
+            chunks.push_back({static_cast<Index>(i), 0, batch.starts[i], 0, 0, 0, 0});
         Chunk& chunk = chunks.back();
         chunk.n_sequences = static_cast<Index>(i) + 1 - chunk.first_sequence;
         chunk.n_tokens += length;
         chunk.longest = std::max(chunk.longest, length);
+        if (!batch.reads_some()) continue;
+        const Index n_read = reads.starts[i + 1] - reads.starts[i];
+        chunk.n_read += n_read;
+        chunk.most_read = std::max(chunk.most_read, n_read);
     }
     return chunks;
 }
@@ -225,11 +283,12 @@ std::unique_ptr<Workspace> Encoder::take_workspace(Index n_tokens, Index longest
 bool Encoder::run(
     const Batch& batch, int n_threads, float* out, float* states, const std::function<bool()>& wants_stop) const {
     check(batch);
+    const Reads reads(batch);
     if (batch.n_tokens == 0) return true;
     const double products = static_cast<double>(n_layers()) * static_cast<double>(batch.n_tokens) *
                             static_cast<double>(sizes_.hidden * (4 * sizes_.hidden + 2 * sizes_.intermediate));
     n_threads = static_cast<int>(std::clamp(1 + products / kThreadProducts, 1.0, std::max(1.0, n_threads * 1.0)));
-    const std::vector<Chunk> chunks = chunks_of(batch, n_threads);
+    const std::vector<Chunk> chunks = chunks_of(batch, reads, n_threads);
     Index n_tokens = 0, longest = 1;
     for (const Chunk& chunk : chunks) {
         n_tokens = std::max(n_tokens, chunk.n_tokens);
@@ -238,7 +297,7 @@ bool Encoder::run(
     std::unique_ptr<Workspace> space = take_workspace(n_tokens, longest, n_threads);
     const auto work = [&](Thief& thief) {
         for (const Chunk& chunk : chunks)
-            if (!run_chunk({batch, chunk, *space, thief}, out, states)) return;
+            if (!run_chunk(Step(batch, reads, chunk, *space, thief), out, states)) return;
     };
     const bool is_done = run_stealing(n_threads, wants_stop, work);
     spare_.give_back(std::move(space));
@@ -252,7 +311,7 @@ bool Encoder::embed(const Step& step) const {
     const bool has_projection = projection_ && !batch.is_embedded;
     const bool is_done = step.each_row([&](Index row) {
         const float* const from = batch.values + (step.chunk.first_token + row) * width;
-        float* const x = (has_projection ? space.summed : space.hidden) + row * space.hidden_stride;
+        float* const x = (has_projection ? step.summed : step.hidden) + row * space.hidden_stride;
         if (batch.is_embedded) {
             std::copy_n(from, width, x);
         } else {
@@ -261,40 +320,44 @@ bool Encoder::embed(const Step& step) const {
     });
     if (!is_done || !has_projection) return is_done;
     Product product;
-    product.c = space.hidden;
+    product.c = step.hidden;
     product.c_stride = space.hidden_stride;
-    product.a = space.summed;
+    product.a = step.summed;
     product.a_stride = space.hidden_stride;
     projection_->complete(product);
     return step.thief.each(projection_->n_panels(), [&](Index panel) {
-        kernels_.multiply(product, 0, step.chunk.n_tokens, panel);
+        kernels_.multiply(product, 0, step.n_rows, panel);
     });
 }
 
-bool Encoder::attend(const Step& step) const {
+bool Encoder::attend(const Step& step, const Queries& queries) const {
     Workspace& space = step.space;
     const Index head_size = sizes_.hidden / sizes_.heads;
     // A task is one head of a sequence, or a part of one if there are too few heads to keep all threads busy, or if a
     // head takes long.
-    const Index n_heads = step.chunk.n_sequences * sizes_.heads, longest = step.chunk.longest;
-    const Index n_parts = std::max({Index{1}, std::min(Index{4} * step.thief.n_threads / n_heads, longest / 32),
-                                   std::min(longest, longest * longest / (kTaskProducts / head_size + 1))});
+    const Index n_heads = step.chunk.n_sequences * sizes_.heads;
+    const Index n_parts = std::max(
+        {Index{1}, std::min(Index{4} * step.thief.n_threads / n_heads, queries.most / 32),
+         std::min(queries.most, queries.most * step.chunk.longest / (kTaskProducts / head_size + 1))});
+    const Index first_row = queries.starts[static_cast<std::size_t>(step.chunk.first_sequence)];
     return step.thief.each(n_heads * n_parts, [&](Index task) {
-        const Index part = task % n_parts, number = task / n_parts;
-        const Index sequence = step.chunk.first_sequence + number / sizes_.heads, column = number % sizes_.heads * head_size;
-        const std::int32_t* const starts = step.batch.starts.data() + sequence;
-        const Index start = starts[0] - step.chunk.first_token, length = starts[1] - starts[0];
+        const Index part = task % n_parts, number = task / n_parts, column = number % sizes_.heads * head_size;
+        const auto sequence = static_cast<std::size_t>(step.chunk.first_sequence + number / sizes_.heads);
+        const Index start = step.batch.starts[sequence], row = queries.starts[sequence] - first_row;
+        const Index n_queries = queries.starts[sequence + 1] - queries.starts[sequence];
+        const float* const qkv = space.qkv + (start - step.chunk.first_token) * space.qkv_stride + column;
         AttentionHead head{};
-        head.qkv = space.qkv + start * space.qkv_stride + column;
-        head.qkv_stride = space.qkv_stride;
-        head.keys_offset = sizes_.hidden;
-        head.values_offset = 2 * sizes_.hidden;
-        head.out = space.attended + start * space.hidden_stride + column;
+        head.queries = queries.rows + row * queries.stride + column;
+        head.queries_stride = queries.stride;
+        head.keys = qkv + sizes_.hidden;
+        head.values = qkv + 2 * sizes_.hidden;
+        head.keys_stride = space.qkv_stride;
+        head.out = space.attended + row * space.hidden_stride + column;
         head.out_stride = space.hidden_stride;
-        head.length = length;
+        head.length = step.batch.starts[sequence + 1] - start;
         head.head_size = head_size;
-        head.first_query = length * part / n_parts;
-        head.last_query = length * (part + 1) / n_parts;
+        head.first_query = n_queries * part / n_parts;
+        head.last_query = n_queries * (part + 1) / n_parts;
         head.scale = 1.0f / std::sqrt(static_cast<float>(head_size));
         head.causal = step.batch.causal;
         if (head.first_query < head.last_query) kernels_.attend(head, space.scratch + step.thief.rank * space.scratch_size);
@@ -312,11 +375,16 @@ bool Encoder::prepare(const Step& step, const float* a, Index a_stride, Index k)
     return !in_bytes_ || step.each_row([&](Index row) { quantize(step, row, a + row * a_stride, k); });
 }
 
-// product.c = ending(a W' + bias) for all rows of the chunk. In bytes the codes stand for a.
+// product.c = ending(a W' + bias) for all rows of the step, and all columns or those of some panels. In bytes the codes
+// stand for a.
 bool Encoder::multiply(
     const Step& step, const PackedLinear& linear, Product product, const float* a, Index a_stride) const {
+    return multiply(step, linear, product, a, a_stride, 0, linear.n_panels());
+}
+
+bool Encoder::multiply(const Step& step, const PackedLinear& linear, Product product, const float* a, Index a_stride,
+                       Index first_panel, Index last_panel) const {
     Workspace& space = step.space;
-    const Index n_rows = step.chunk.n_tokens;
     linear.complete(product);
     product.a = a;
     product.a_stride = a_stride;
@@ -329,34 +397,47 @@ bool Encoder::multiply(
     const Index row_bytes = product.k * (in_bytes_ ? kernels_.bytes.code_size : 4);
     const Index most = std::clamp(kBlockBytes / row_bytes / kernels_.tile_rows * kernels_.tile_rows, kernels_.tile_rows,
                                  kMostBlockRows);
-    const Index n_blocks = (n_rows + most - 1) / most;
-    const Index block = round_up((n_rows + n_blocks - 1) / n_blocks, kernels_.tile_rows);
+    const Index n_blocks = (step.n_rows + most - 1) / most;
+    const Index block = round_up((step.n_rows + n_blocks - 1) / n_blocks, kernels_.tile_rows);
     // Panel by panel: threads are at one panel at most times, so that its weights come from far memory once.
     const auto run = in_bytes_ ? kernels_.bytes.multiply : kernels_.multiply;
-    return step.thief.each(n_blocks * linear.n_panels(), [&](Index tile) {
-        const Index first = tile % n_blocks * block, last = std::min(first + block, n_rows);
-        if (first < last) run(product, first, last, tile / n_blocks);
+    return step.thief.each(n_blocks * (last_panel - first_panel), [&](Index tile) {
+        const Index first = tile % n_blocks * block, last = std::min(first + block, step.n_rows);
+        if (first < last) run(product, first, last, first_panel + tile / n_blocks);
     });
 }
 
-// space.hidden = LayerNorm(space.summed), prepared for a product.
+// step.hidden = LayerNorm(step.summed), prepared for a product.
 bool Encoder::norm(const Step& step, const PackedNorm& norm) const {
-    Workspace& space = step.space;
+    const Index stride = step.space.hidden_stride;
     return step.each_row([&](Index row) {
-        float* const to = space.hidden + row * space.hidden_stride;
-        kernels_.norm(space.summed + row * space.hidden_stride, norm.weight(), norm.bias(), sizes_.eps, sizes_.hidden, to);
+        float* const to = step.hidden + row * stride;
+        kernels_.norm(step.summed + row * stride, norm.weight(), norm.bias(), sizes_.eps, sizes_.hidden, to);
         if (in_bytes_) quantize(step, row, to, sizes_.hidden);
     });
 }
 
-// One layer, from space.hidden, which is prepared, to the same.
-bool Encoder::run_layer(const Step& step, const Layer& layer) const {
+// Makes the tokens that are read the step's rows, prepared for a product.
+bool Encoder::narrow(Step& step) const {
+    const Index stride = step.space.hidden_stride;
+    const Index first_read = step.reads.starts[static_cast<std::size_t>(step.chunk.first_sequence)];
+    step.n_rows = step.chunk.n_read;
+    const bool is_done = step.each_row([&](Index row) {
+        const Index token = step.reads.tokens[static_cast<std::size_t>(first_read + row)];
+        float* const to = step.summed + row * stride;
+        std::copy_n(step.hidden + (token - step.chunk.first_token) * stride, sizes_.hidden, to);
+        if (in_bytes_) quantize(step, row, to, sizes_.hidden);
+    });
+    std::swap(step.hidden, step.summed);
+    return is_done;
+}
+
+// What follows attention in a layer.
+bool Encoder::finish_layer(const Step& step, const Layer& layer) const {
     Workspace& space = step.space;
-    Product to_qkv, to_sum, to_inner;
-    to_qkv.c = space.qkv;
-    to_qkv.c_stride = space.qkv_stride;
-    to_sum.c = space.summed;
-    to_sum.added = space.hidden;
+    Product to_sum, to_inner;
+    to_sum.c = step.summed;
+    to_sum.added = step.hidden;
     to_sum.c_stride = space.hidden_stride;
     to_sum.ending = Ending::kAdd;
     to_inner.c = space.inner;
@@ -364,28 +445,66 @@ bool Encoder::run_layer(const Step& step, const Layer& layer) const {
     to_inner.ending = Ending::kGelu;
 
     const Index hidden_stride = space.hidden_stride, inner_stride = space.inner_stride;
-    return multiply(step, layer.qkv, to_qkv, space.hidden, hidden_stride) && attend(step) &&
-           prepare(step, space.attended, hidden_stride, sizes_.hidden) &&
+    return prepare(step, space.attended, hidden_stride, sizes_.hidden) &&
            multiply(step, layer.attended, to_sum, space.attended, hidden_stride) && norm(step, layer.attended_norm) &&
-           multiply(step, layer.inner, to_inner, space.hidden, hidden_stride) &&
+           multiply(step, layer.inner, to_inner, step.hidden, hidden_stride) &&
            prepare(step, space.inner, inner_stride, sizes_.intermediate) &&
            multiply(step, layer.outer, to_sum, space.inner, inner_stride) && norm(step, layer.outer_norm);
 }
 
-bool Encoder::run_chunk(const Step& step, float* out, float* states) const {
-    const Index width = sizes_.hidden;
-    const auto copy_hidden = [&](float* to) {
-        return step.each_row([&](Index row) {
-            std::copy_n(step.space.hidden + row * step.space.hidden_stride, width,
-                        to + (step.chunk.first_token + row) * width);
-        });
-    };
-    if (!embed(step) || !prepare(step, step.space.hidden, step.space.hidden_stride, width)) return false;
-    for (std::size_t i = 0; i <= layers_.size(); ++i) {
-        if (states && !copy_hidden(states + static_cast<Index>(i) * step.batch.n_tokens * width)) return false;
-        if (i < layers_.size() && !run_layer(step, layers_[i])) return false;
+// One layer, from step.hidden, which is prepared, to the same.
+bool Encoder::run_layer(const Step& step, const Layer& layer) const {
+    const Workspace& space = step.space;
+    Product to_qkv;
+    to_qkv.c = space.qkv;
+    to_qkv.c_stride = space.qkv_stride;
+    return multiply(step, layer.qkv, to_qkv, step.hidden, space.hidden_stride) &&
+           attend(step, {space.qkv, space.qkv_stride, step.batch.starts, step.chunk.longest}) &&
+           finish_layer(step, layer);
+}
+
+// The same from all tokens to those that are read: of the others it computes keys and values alone.
+bool Encoder::run_narrowing_layer(Step& step, const Layer& layer) const {
+    const Workspace& space = step.space;
+    const Index panel = kernels_.panel, stride = space.hidden_stride;
+    Product to_keys, to_queries;
+    to_keys.c = space.qkv;
+    to_keys.c_stride = space.qkv_stride;
+    to_queries.c = space.attended;  // which attention reads them from, and replaces
+    to_queries.c_stride = stride;
+    // A panel with queries and keys is in both products.
+    return multiply(step, layer.qkv, to_keys, step.hidden, stride, sizes_.hidden / panel, layer.qkv.n_panels()) &&
+           narrow(step) &&
+           multiply(step, layer.qkv, to_queries, step.hidden, stride, 0, (sizes_.hidden + panel - 1) / panel) &&
+           attend(step, {space.attended, stride, step.reads.starts, step.chunk.most_read}) && finish_layer(step, layer);
+}
+
+bool Encoder::run_chunk(Step step, float* out, float* states) const {
+    const Index width = sizes_.hidden, stride = step.space.hidden_stride;
+    const bool reads_some = step.batch.reads_some();
+    if (reads_some && !states && step.chunk.n_read == 0) return true;
+    if (!embed(step) || !prepare(step, step.hidden, stride, width)) return false;
+    // Queries of a causal layer are in the places of their keys.
+    const bool narrows = reads_some && !states && !step.batch.causal && !layers_.empty();
+    const std::size_t n_whole = layers_.size() - (narrows ? 1 : 0);
+    for (std::size_t i = 0; i <= n_whole; ++i) {
+        const Index first = static_cast<Index>(i) * step.batch.n_tokens + step.chunk.first_token;
+        const auto keep = [&](Index row) { std::copy_n(step.hidden + row * stride, width, states + (first + row) * width); };
+        if (states && !step.each_row(keep)) return false;
+        if (i < n_whole && !run_layer(step, layers_[i])) return false;
     }
-    return copy_hidden(out);
+    if (narrows ? !run_narrowing_layer(step, layers_.back()) : reads_some && !narrow(step)) return false;
+    return step.each_row([&](Index row) {
+        const float* const from = step.hidden + row * stride;
+        if (!reads_some) {
+            std::copy_n(from, width, out + (step.chunk.first_token + row) * width);
+            return;
+        }
+        const Reads& reads = step.reads;
+        const auto i = static_cast<std::size_t>(reads.starts[static_cast<std::size_t>(step.chunk.first_sequence)] + row);
+        for (Index j = reads.first_places[i]; j < reads.first_places[i + 1]; ++j)
+            std::copy_n(from, width, out + reads.places[static_cast<std::size_t>(j)] * width);
+    });
 }
 
 }  // namespace electra_fast::cpu

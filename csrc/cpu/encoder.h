@@ -40,6 +40,11 @@ struct Batch {
     const float* values;
     bool is_embedded;
     bool causal;
+    // The tokens [n_read] whose last hidden states are wanted, in this order; all are, in theirs, if n_read is negative.
+    const std::int64_t* read = nullptr;
+    Index n_read = -1;
+
+    bool reads_some() const { return n_read >= 0; }
 };
 
 class Workspace;
@@ -68,8 +73,9 @@ public:
     // once it has returned. Throws std::out_of_range for a token that is not in a table.
     std::unique_ptr<float[]> look_up(const Tokens& tokens) const;
 
-    // Writes the last hidden states to out [T, hidden] and, unless `states` is null, those of the embedding and of
-    // every layer to states [layers + 1, T, hidden]. Throws std::invalid_argument for starts that are none. Returns
+    // Writes the last hidden states of all tokens, or of those to read, to out [T or n_read, hidden] and, unless
+    // `states` is null, those of the embedding and of every layer to states [layers + 1, T, hidden]. Throws
+    // std::invalid_argument for starts that are none, std::out_of_range for a token to read that there is not. Returns
     // false, with the results undone, once `wants_stop` returned true; it is asked in this thread, now and then.
     bool run(
         const Batch& batch, int n_threads, float* out, float* states, const std::function<bool()>& wants_stop) const;
@@ -81,25 +87,32 @@ private:
     };
     // Some whole sequences of a batch that go through all layers before the next chunk does.
     struct Chunk {
-        Index first_sequence, n_sequences, first_token, n_tokens, longest;
+        Index first_sequence, n_sequences, first_token, n_tokens, longest, n_read, most_read;
     };
+    class Reads;
+    struct Queries;
     struct Step;
 
     const PackedLinear& pack(const LinearParts& parts, bool in_bytes);
     const PackedNorm& pack(const NormParts& parts, Index n);
     void check(const Batch& batch) const;
-    std::vector<Chunk> chunks_of(const Batch& batch, int n_threads) const;
+    std::vector<Chunk> chunks_of(const Batch& batch, const Reads& reads, int n_threads) const;
     std::unique_ptr<Workspace> take_workspace(Index n_tokens, Index longest, int n_threads) const;
     void quantize(const Step& step, Index row, const float* x, Index k) const;
     // The steps of a thread. They return once all threads together are done, or false where the call is to stop.
     bool embed(const Step& step) const;
-    bool attend(const Step& step) const;
+    bool attend(const Step& step, const Queries& queries) const;
     bool prepare(const Step& step, const float* a, Index a_stride, Index k) const;
     bool multiply(
         const Step& step, const PackedLinear& linear, Product product, const float* a, Index a_stride) const;
+    bool multiply(const Step& step, const PackedLinear& linear, Product product, const float* a, Index a_stride,
+                  Index first_panel, Index last_panel) const;
     bool norm(const Step& step, const PackedNorm& norm) const;
+    bool narrow(Step& step) const;
+    bool finish_layer(const Step& step, const Layer& layer) const;
     bool run_layer(const Step& step, const Layer& layer) const;
-    bool run_chunk(const Step& step, float* out, float* states) const;
+    bool run_narrowing_layer(Step& step, const Layer& layer) const;
+    bool run_chunk(Step step, float* out, float* states) const;
 
     const Kernels& kernels_;
     const Sizes sizes_;

@@ -37,12 +37,14 @@ struct Product {
     const std::int32_t* column_sum = nullptr;  // sum of a column's whole numbers
 };
 
-// The attention softmax(q k' scale) v of one head, for the queries first_query <= i < last_query of a sequence.
+// The attention softmax(q k' scale) v of one head of a sequence, for its queries first_query <= i < last_query. They are
+// as many as keys where it is causal.
 struct AttentionHead {
-    const float* qkv;                 // the head's queries in the sequence's first row
-    Index qkv_stride;
-    Index keys_offset, values_offset;  // distances from a row's queries
-    float* out;                       // the head's columns in the sequence's first row of the result
+    const float* queries;         // of the first query; those of others are queries_stride apart
+    Index queries_stride;
+    const float *keys, *values;   // of the sequence's first token; those of others are keys_stride apart
+    Index keys_stride;
+    float* out;                   // the result of the first query, out_stride apart; may be the queries themselves
     Index out_stride;
     Index length, head_size, first_query, last_query;
     float scale;

@@ -175,12 +175,11 @@ class ElectraModel(ElectraPreTrainedModel):
             hidden = self._embed(input_ids, token_type_ids, position_ids, inputs_embeds, embedding_seed)
         if serves:
             ids = None if hidden is not None else input_ids
-            output = EncoderOutput(*on_cpu(packed, ids, token_type_ids, position_ids, hidden, keep_states))
-        else:
-            context = packed_context(self.config, packed, seeds)
-            if read is not None and not keep_states and self.encoder.may_read():
-                return self.encoder(hidden, context, read)
-            output = self.encoder(hidden, context)
+            return EncoderOutput(*on_cpu(packed, ids, token_type_ids, position_ids, hidden, keep_states, read))
+        context = packed_context(self.config, packed, seeds)
+        if read is not None and not keep_states and self.encoder.may_read():
+            return self.encoder(hidden, context, read)
+        output = self.encoder(hidden, context)
         if read is not None:
             output.hidden = output.hidden.index_select(0, read)
         return output

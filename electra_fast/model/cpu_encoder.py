@@ -177,14 +177,16 @@ class CpuEncoder:
         position_ids: Tensor,
         embedded: Tensor | None,
         keep_states: bool,
+        read: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Packed ids, types and positions [T], or `embedded` [T, H] -> (last hidden states [T, H], states).
 
         The states are those of the embeddings and of each layer, [T, H], with `keep_states`; otherwise the list is
-        empty. Call this only after `serves` returned True.
+        empty. `read` [N] int64 makes the first result the last states of these tokens, [N, H]; the last layer computes
+        little else then, unless states are kept. Call this only after `serves` returned True.
 
         Raises:
-            IndexError: an id that is not in its table.
+            IndexError: an id that is not in its table, a token to read that is not there.
             ValueError: tensors that do not fit each other, or `cu_seqlens` that do not mark sequences.
             MemoryError: there is no room for the states.
         """
@@ -197,11 +199,24 @@ class CpuEncoder:
         else:
             ids = ()
             embedded = _checked("embedded", embedded.contiguous(), torch.float32, (n_tokens, copy.width))
-        out = _room_for(n_tokens, copy.width)
+        if read is not None:
+            read = _checked("read", read.contiguous(), torch.int64, (len(read),))
+        out = _room_for(n_tokens if read is None else len(read), copy.width)
         states = _room_for(copy.n_states, n_tokens, copy.width) if keep_states else None
         threads = torch.get_num_threads()
         copy.encoder.run(
-            copy.tables, starts, len(starts) - 1, ids, embedded, n_tokens, copy.causal, threads, out, states
+            copy.tables,
+            starts,
+            len(starts) - 1,
+            ids,
+            embedded,
+            n_tokens,
+            copy.causal,
+            threads,
+            out,
+            states,
+            read,
+            -1 if read is None else len(read),
         )
         return out, [] if states is None else list(states)
 

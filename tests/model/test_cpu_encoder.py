@@ -355,3 +355,38 @@ def test_a_slow_dtype_is_said_once(recwarn, monkeypatch):
     assert [str(w.message) for w in recwarn] == [
         "this processor does not multiply torch.float16: a model in float32 is several times as fast"
     ]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.data(),
+    st.lists(st.integers(1, 90), min_size=1, max_size=12),
+    st.integers(1, 4),
+    st.sampled_from([6, 40, 64]),
+    st.sampled_from(["fp32", "int8"]),
+    st.booleans(),
+)
+def test_tokens_that_are_read_have_the_bits_of_a_call_for_all(
+    data, lengths, n_threads, hidden_size, precision, is_decoder
+):
+    served, _ = pair(hidden_size=hidden_size, num_attention_heads=2, is_decoder=is_decoder)
+    served.quantize(precision)
+    ids, packed = tokens(lengths)
+    read = torch.tensor(data.draw(st.lists(st.integers(0, sum(lengths) - 1), max_size=40)), dtype=torch.long)
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        with torch.inference_mode():
+            found, whole = served.encode_packed(ids, packed, read=read), served.encode_packed(ids, packed)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found, whole[read])
+
+
+@pytest.mark.parametrize("token", [-1, 9])
+@torch.inference_mode()
+def test_a_token_to_read_that_is_not_there_is_refused(token):
+    served, _ = pair()
+    ids, packed = tokens([5, 4])
+    with pytest.raises(IndexError, match=rf"tokens to read must be in \[0, 9\), got {token}"):
+        served.encode_packed(ids, packed, read=torch.tensor([0, token]))

@@ -1,8 +1,10 @@
 // A libFuzzer target (`make fuzz`) that gives the encoder on a CPU arguments of all kinds: sizes, starts of sequences,
 // ids, weights and numbers of threads. Wrong ones must be refused with an exception of the kind that is promised. With
-// right ones each sequence of a batch must have the bits that it has alone, on one thread.
+// right ones each sequence of a batch must have the bits that it has alone, on one thread, and so must tokens that are
+// read.
 //
 // All memory ends where its tensor does, so that the address sanitizer guards it.
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
@@ -185,6 +187,22 @@ void check_run(Choices& choices, const Kernels& kernels) {
         if (!is_same(alone, {out.begin() + begin * hidden, out.begin() + (begin + n) * hidden}))
             fail("a sequence alone has other states");
     }
+
+    const auto read = column(choices, choices.upto(8), std::max(batch.n_tokens, Index{1}), are_ids_right);
+    are_ids_right = are_ids_right && (batch.n_tokens || read.empty());
+    batch.read = read.data();
+    batch.n_read = static_cast<Index>(read.size());
+    std::vector<float> found(read.size() * static_cast<std::size_t>(hidden)), expected;
+    try {
+        encoder.run(batch, n_threads, found.data(), choices.one_in(4) ? states.data() : nullptr, never);
+        if (!are_ids_right) fail("a token that is not there was read");
+    } catch (const std::out_of_range&) {
+        if (are_ids_right) fail("tokens to read were refused");
+        return;
+    }
+    for (const std::int64_t token : read)
+        expected.insert(expected.end(), out.begin() + token * hidden, out.begin() + (token + 1) * hidden);
+    if (!is_same(found, expected)) fail("tokens that are read have other states");
 }
 
 }  // namespace

@@ -52,7 +52,8 @@ void check_parts(const char* name, const LinearParts& parts, Index n, Index k) {
 // The memory that a chunk is computed in. It is kept from layer to layer and call to call: fresh pages cost time.
 class Workspace {
 public:
-    Workspace(const Kernels& kernels, const Sizes& sizes, Index n_tokens, Index longest, int n_threads)
+    Workspace(const Kernels& kernels, const AttentionKernel& attention, const Sizes& sizes, Index n_tokens, Index longest,
+              int n_threads)
         : capacity(n_tokens),
           longest(longest),
           n_threads(n_threads),
@@ -60,7 +61,7 @@ public:
           qkv_stride(row_size(3 * sizes.hidden, kernels.panel)),
           inner_stride(row_size(sizes.intermediate, kernels.panel)),
           codes_stride(round_up(std::max(sizes.hidden, sizes.intermediate) * kernels.bytes.code_size, 16) + 64),
-          scratch_size(round_up(kernels.attention_scratch(longest, sizes.hidden / sizes.heads), 16)),
+          scratch_size(round_up(attention.scratch_size(longest, sizes.hidden / sizes.heads), 16)),
           memory_(size_product(static_cast<std::size_t>(n_tokens),
                                static_cast<std::size_t>(
                                    3 * hidden_stride + qkv_stride + inner_stride + codes_stride / 4 + 2)) +
@@ -161,7 +162,10 @@ struct Encoder::Step {
 };
 
 Encoder::Encoder(const Kernels& kernels, const Sizes& sizes, bool in_bytes)
-    : kernels_(kernels), sizes_(sizes), in_bytes_(in_bytes) {
+    : kernels_(kernels),
+      attention_(in_bytes ? kernels.attention_beside_bytes : kernels.attention),
+      sizes_(sizes),
+      in_bytes_(in_bytes) {
     for (const auto& [name, size] : {std::pair("hidden_size", sizes.hidden), {"num_attention_heads", sizes.heads},
                                      {"intermediate_size", sizes.intermediate}, {"embedding_size", sizes.embedding}})
         if (size < 1 || size > kMostSize)
@@ -277,7 +281,7 @@ std::unique_ptr<Workspace> Encoder::take_workspace(Index n_tokens, Index longest
         n_threads = std::max(n_threads, space->n_threads);
         space.reset();  // before the larger one is taken
     }
-    return std::make_unique<Workspace>(kernels_, sizes_, n_tokens, longest, n_threads);
+    return std::make_unique<Workspace>(kernels_, attention_, sizes_, n_tokens, longest, n_threads);
 }
 
 bool Encoder::run(
@@ -360,7 +364,7 @@ bool Encoder::attend(const Step& step, const Queries& queries) const {
         head.last_query = n_queries * (part + 1) / n_parts;
         head.scale = 1.0f / std::sqrt(static_cast<float>(head_size));
         head.causal = step.batch.causal;
-        if (head.first_query < head.last_query) kernels_.attend(head, space.scratch + step.thief.rank * space.scratch_size);
+        if (head.first_query < head.last_query) attention_.attend(head, space.scratch + step.thief.rank * space.scratch_size);
     });
 }
 

@@ -115,6 +115,7 @@ private:
     bool run_chunk(Step step, float* out, float* states) const;
 
     const Kernels& kernels_;
+    const AttentionKernel attention_;
     const Sizes sizes_;
     const bool in_bytes_;
     Arena weights_;

@@ -39,7 +39,8 @@ const Kernels* kernels_of(std::string_view limit) {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && limit == "avx512") {
-        static const Kernels kernels = avx512_kernels(__builtin_cpu_supports("avx512vnni"));
+        static const Kernels kernels = avx512_kernels(
+            __builtin_cpu_supports("avx512vnni"), __builtin_cpu_supports("avx512bf16"));
         return &kernels;
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && (limit == "avx512" || limit == "avx2")) {

@@ -51,6 +51,12 @@ struct AttentionHead {
     bool causal;
 };
 
+// Computes attention; `scratch` has room for scratch_size(length, head_size) floats.
+struct AttentionKernel {
+    void (*attend)(const AttentionHead&, float* scratch);
+    Index (*scratch_size)(Index length, Index head_size);
+};
+
 // Products in eight bits. Their sums are exact, so a product of the same numbers is the same with all instruction sets.
 struct ByteKernels {
     Index group;  // terms of a column that lie side by side in a panel
@@ -69,9 +75,9 @@ struct Kernels {
     void (*multiply)(const Product&, Index first_row, Index last_row, Index panel);
     // LayerNorm of n numbers; out may be x.
     void (*norm)(const float* x, const float* weight, const float* bias, float eps, Index n, float* out);
-    // Computes attention; `scratch` has room for attention_scratch(length, head_size) floats.
-    void (*attend)(const AttentionHead&, float* scratch);
-    Index (*attention_scratch)(Index length, Index head_size);
+    AttentionKernel attention;
+    // For an encoder in eight bits: on numbers of 16 bits where the processor has products of those.
+    AttentionKernel attention_beside_bytes;
     ByteKernels bytes;
 };
 

@@ -27,6 +27,8 @@ namespace {
 
 #include "cpu/kernels.inc"
 
+#include "cpu/attention.inc"
+
 #include "cpu/bytes.inc"
 
 #include "cpu/dots_x86.inc"
@@ -39,8 +41,8 @@ Kernels avx2_kernels(bool has_vnni) {
             kTileRows,
             multiply,
             norm,
-            attend,
-            attention_scratch,
+            attention_kernel<float>(),
+            attention_kernel<float>(),
             has_vnni ? avx_vnni_byte_kernels() : byte_kernels<DotOfWords>()};
 }
 

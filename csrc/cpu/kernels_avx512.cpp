@@ -1,4 +1,5 @@
-// The kernels for AVX-512, with VNNI's products of bytes where the processor has them.
+// The kernels for AVX-512, with VNNI's products of bytes and the attention of kernels_bf16.cpp where the
+// processor has them.
 
 #include <cmath>
 #include <cstdint>
@@ -27,6 +28,8 @@ namespace {
 
 #include "cpu/kernels.inc"
 
+#include "cpu/attention.inc"
+
 #include "cpu/bytes.inc"
 
 #define VPDPBUSD "vpdpbusd"
@@ -34,14 +37,14 @@ namespace {
 
 }  // namespace
 
-Kernels avx512_kernels(bool has_vnni) {
-    return {has_vnni ? "AVX-512 with VNNI" : "AVX-512",
+Kernels avx512_kernels(bool has_vnni, bool has_bf16) {
+    return {!has_vnni ? "AVX-512" : has_bf16 ? "AVX-512 with VNNI and BF16" : "AVX-512 with VNNI",
             kPanel,
             kTileRows,
             multiply,
             norm,
-            attend,
-            attention_scratch,
+            attention_kernel<float>(),
+            has_bf16 ? bf16_attention_kernel() : attention_kernel<float>(),
             has_vnni ? byte_kernels<DotOfBytes>() : byte_kernels<DotOfWords>()};
 }
 

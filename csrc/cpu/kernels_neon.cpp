@@ -28,6 +28,8 @@ namespace {
 
 #include "cpu/kernels.inc"
 
+#include "cpu/attention.inc"
+
 #include "cpu/bytes.inc"
 
 #include "cpu/dots_neon.inc"
@@ -40,8 +42,8 @@ Kernels neon_kernels(bool has_dotprod, bool has_i8mm) {
             kTileRows,
             multiply,
             norm,
-            attend,
-            attention_scratch,
+            attention_kernel<float>(),
+            attention_kernel<float>(),
             has_i8mm      ? i8mm_byte_kernels()
             : has_dotprod ? dotprod_byte_kernels()
                           : byte_kernels<DotOfSignedBytes>()};

@@ -7,7 +7,8 @@
 
 namespace electra_fast::cpu {
 
-Kernels avx512_kernels(bool has_vnni);
+Kernels avx512_kernels(bool has_vnni, bool has_bf16);
+AttentionKernel bf16_attention_kernel();
 Kernels avx2_kernels(bool has_vnni);
 ByteKernels avx_vnni_byte_kernels();
 Kernels neon_kernels(bool has_dotprod, bool has_i8mm);

@@ -13,6 +13,7 @@ from electra_fast import (
     ElectraModel,
 )
 from electra_fast.model import cpu_encoder
+from electra_fast.ops import cpu
 
 pytestmark = pytest.mark.skipif(cpu_encoder.obstacle() is not None, reason=f"{cpu_encoder.obstacle()}")
 
@@ -60,6 +61,8 @@ def test_eight_bits_are_those_of_the_formula():
     hidden = reference.embeddings(ids, torch.zeros_like(ids), position, None, reference.embeddings_project)
     layer = reference.encoder.layer[0]
     values = linear(layer.attention.self.value, hidden)
+    if "BF16" in cpu.instructions():
+        values = values.bfloat16().float()
     hidden = layer.attention.output.LayerNorm(hidden + linear(layer.attention.output.dense, values))
     inner = torch.nn.functional.gelu(linear(layer.intermediate.dense, hidden))
     expected = layer.output.LayerNorm(hidden + linear(layer.output.dense, inner))

@@ -20,14 +20,20 @@ def parsed_object(text: bytes | str, place: str) -> dict[str, Any]:
     return found
 
 
+# How long a run is: its rate falls by the share that is done, so the same run may be given more or less of it.
+_LIMITS = ("n_steps", "minutes")
+
+
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     """Names and values of the settings in which a run on disk is another than this one; empty if they are the same.
+
+    The run's own limits, steps and minutes, may differ.
 
     Args:
         defaults: values of settings that `found` does not have, because they could not be set then.
     """
     then, now = _flat(defaults) | _flat(found), _flat(expected)
-    names = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
+    names = [name for name in sorted((then.keys() | now.keys()) - set(_LIMITS)) if then.get(name) != now.get(name)]
     return "; ".join(f"{name}: {then.get(name)} then, {now.get(name)} now" for name in names)
 
 

@@ -128,6 +128,17 @@ def test_a_signal_ends_the_run_after_its_update_and_it_goes_on_from_there(tmp_pa
     assert [record["step"] for record in read_records(out / "log.jsonl", "resume")] == [4]
 
 
+def test_a_run_goes_on_to_another_number_of_steps(tmp_path):
+    out = tmp_path / "out"
+    pretrain(RECIPE, documents(), out, n_steps=4, log_every=2, checkpoint_every=2)
+    pretrain(RECIPE, documents(), out, n_steps=8, log_every=2, checkpoint_every=2)  # a finished run, longer
+    assert [record["step"] for record in read_records(out / "log.jsonl", "train")] == [2, 4, 6, 8]
+    assert [record["n_steps"] for record in read_records(out / "log.jsonl", "resume")] == [8]
+    assert read_records(out / "log.jsonl", "end")[-1]["reason"] == "done"
+    pretrain(RECIPE, documents(), out, n_steps=3, log_every=2, checkpoint_every=2)  # fewer than it has done
+    assert read_records(out / "log.jsonl", "train")[-1]["step"] == 8
+
+
 def test_a_signal_that_comes_again_later_ends_the_run_at_once(tmp_path, monkeypatch):
     update, out = TrainingLoop._update, tmp_path / "out"
 

@@ -18,8 +18,6 @@ namespace {
 // L2 cache.
 constexpr Index kBlockBytes = 512 << 10;
 constexpr Index kMostBlockRows = 96;
-// Tokens per thread that go through all layers together: enough to read weights rarely, few enough to stay in cache.
-constexpr Index kChunkTokens = 256;
 // Multiplications below which another thread is not worth starting; they take some tens of microseconds.
 constexpr Index kThreadProducts = 4 << 20;
 
@@ -88,39 +86,6 @@ public:
 
 private:
     ZeroedPages<float> memory_;
-};
-
-// The tokens that are read, each once and in their order in the batch. A batch without any reads none.
-class Encoder::Reads {
-public:
-    explicit Reads(const Batch& batch) : starts(batch.reads_some() ? batch.starts.size() : 0) {
-        std::vector<std::pair<Index, Index>> wanted;  // (token, its place in the result)
-        for (Index place = 0; place < batch.n_read; ++place) {
-            const Index token = batch.read[place];
-            if (token < 0 || token >= batch.n_tokens)
-                throw std::out_of_range("tokens to read must be in [0, " + std::to_string(batch.n_tokens) + "), got " +
-                                        std::to_string(token));
-            wanted.emplace_back(token, place);
-        }
-        std::sort(wanted.begin(), wanted.end());
-        for (const auto& [token, place] : wanted) {
-            if (tokens.empty() || tokens.back() != token) {
-                tokens.push_back(token);
-                first_places.push_back(static_cast<Index>(places.size()));
-            }
-            places.push_back(place);
-        }
-        first_places.push_back(static_cast<Index>(places.size()));
-        for (std::size_t i = 0; i < starts.size(); ++i)
-            starts[i] = static_cast<std::int32_t>(
-                std::lower_bound(tokens.begin(), tokens.end(), batch.starts[i]) - tokens.begin());
-    }
-
-    std::vector<Index> tokens;
-    // Which of `tokens` is the first in each sequence, and how many there are.
-    std::vector<std::int32_t> starts;
-    // Where the i-th token goes to: the places from first_places[i] up to first_places[i + 1].
-    std::vector<Index> places, first_places;
 };
 
 // The queries of attention: rows, and which of them are those of each sequence, counted from the first of a chunk.
@@ -226,19 +191,6 @@ void Encoder::forget_weights() {
     for (const auto& norm : norms_) norm->forget_parts();
 }
 
-void Encoder::check(const Batch& batch) const {
-    const std::vector<std::int32_t>& starts = batch.starts;
-    if (!starts.empty() && starts.front() == 0 && starts.back() == batch.n_tokens &&
-        std::is_sorted(starts.begin(), starts.end()))
-        return;
-    throw std::invalid_argument(
-        "cu_seqlens must rise from 0 to " + std::to_string(batch.n_tokens) + " tokens, got " +
-        (starts.empty() ? std::string("no entry")
-                        : std::to_string(starts.size()) + " entries from " + std::to_string(starts.front()) + " to " +
-                              std::to_string(starts.back()) +
-                              (std::is_sorted(starts.begin(), starts.end()) ? "" : ", not in order")));
-}
-
 std::unique_ptr<float[]> Encoder::look_up(const Tokens& tokens) const {
     const auto width = static_cast<std::size_t>(sizes_.embedding);
     // Not set to zero: every number is written.
@@ -246,28 +198,6 @@ std::unique_ptr<float[]> Encoder::look_up(const Tokens& tokens) const {
     for (Index token = 0; token < tokens.n_tokens; ++token)
         tokens.add_up(token, width, sums.get() + static_cast<std::size_t>(token) * width);
     return sums;
-}
-
-std::vector<Encoder::Chunk> Encoder::chunks_of(const Batch& batch, const Reads& reads, int n_threads) const {
-    std::vector<Chunk> chunks;
-    const Index most = kChunkTokens * std::max(n_threads, 2);
-    const Index n_chunks = std::max(Index{1}, (batch.n_tokens + most - 1) / most);
-    const Index size = (batch.n_tokens + n_chunks - 1) / n_chunks;
-    for (std::size_t i = 0; i + 1 < batch.starts.size(); ++i) {
-        const Index length = batch.starts[i + 1] - batch.starts[i];
-        if (length == 0) continue;  // between two chunks, or in one that has tokens: no chunk is empty
-        if (chunks.empty() || chunks.back().n_tokens + length / 2 > size)
-            chunks.push_back({static_cast<Index>(i), 0, batch.starts[i], 0, 0, 0, 0});
-        Chunk& chunk = chunks.back();
-        chunk.n_sequences = static_cast<Index>(i) + 1 - chunk.first_sequence;
-        chunk.n_tokens += length;
-        chunk.longest = std::max(chunk.longest, length);
-        if (!batch.reads_some()) continue;
-        const Index n_read = reads.starts[i + 1] - reads.starts[i];
-        chunk.n_read += n_read;
-        chunk.most_read = std::max(chunk.most_read, n_read);
-    }
-    return chunks;
 }
 
 // Returns a workspace with at least this much room. A new one also has all the room of the one that it replaces: calls
@@ -286,7 +216,7 @@ std::unique_ptr<Workspace> Encoder::take_workspace(Index n_tokens, Index longest
 
 bool Encoder::run(
     const Batch& batch, int n_threads, float* out, float* states, const std::function<bool()>& wants_stop) const {
-    check(batch);
+    check_starts(batch);
     const Reads reads(batch);
     if (batch.n_tokens == 0) return true;
     const double products = static_cast<double>(n_layers()) * static_cast<double>(batch.n_tokens) *

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "cpu/batch.h"
 #include "cpu/index.h"
 #include "cpu/kernels.h"
 #include "cpu/stealing.h"
@@ -30,21 +31,6 @@ struct LayerWeights {
 struct EmbeddingWeights {
     NormParts norm;
     LinearParts projection;
-};
-
-// T tokens in sequences that begin at `starts`, whose last entry is T. They are sums of rows of the tables
-// [T, embedding], or embedded already [T, hidden].
-struct Batch {
-    std::vector<std::int32_t> starts;
-    Index n_tokens;
-    const float* values;
-    bool is_embedded;
-    bool causal;
-    // The tokens [n_read] whose last hidden states are wanted, in this order; all are, in theirs, if n_read is negative.
-    const std::int64_t* read = nullptr;
-    Index n_read = -1;
-
-    bool reads_some() const { return n_read >= 0; }
 };
 
 class Workspace;
@@ -85,18 +71,11 @@ private:
         const PackedLinear &qkv, &attended, &inner, &outer;
         const PackedNorm &attended_norm, &outer_norm;
     };
-    // Some whole sequences of a batch that go through all layers before the next chunk does.
-    struct Chunk {
-        Index first_sequence, n_sequences, first_token, n_tokens, longest, n_read, most_read;
-    };
-    class Reads;
     struct Queries;
     struct Step;
 
     const PackedLinear& pack(const LinearParts& parts, bool in_bytes);
     const PackedNorm& pack(const NormParts& parts, Index n);
-    void check(const Batch& batch) const;
-    std::vector<Chunk> chunks_of(const Batch& batch, const Reads& reads, int n_threads) const;
     std::unique_ptr<Workspace> take_workspace(Index n_tokens, Index longest, int n_threads) const;
     void quantize(const Step& step, Index row, const float* x, Index k) const;
     // The steps of a thread. They return once all threads together are done, or false where the call is to stop.

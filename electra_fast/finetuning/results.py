@@ -11,7 +11,7 @@ from ..tokenizer import ElectraTokenizer
 from ..training.plot import OPTIMIZER_PANELS, plot_run
 from ..training.progress import read_records
 from ..training.run_directory import RunDirectory
-from .confusion import confusion_matrix, plot_confusion
+from .confusion import plot_confusion
 from .data.examples import answer_of
 from .data.tasks import is_labelled
 from .networks import TaskNetworks
@@ -62,8 +62,11 @@ def save_results(
                     write_squad(temporary, predictions[name][split])
                 else:
                     write_glue(temporary / file, predictions[name][split])
-    if importlib.util.find_spec("matplotlib") is None:
-        print("no pictures of the run: they need matplotlib, pip install 'electra_fast[train]'", flush=True)
+    if None in (importlib.util.find_spec("matplotlib"), importlib.util.find_spec("sklearn")):
+        print(
+            "no pictures of the run: they need matplotlib and scikit-learn, pip install 'electra_fast[train,eval]'",
+            flush=True,
+        )
     else:
         _draw(directory, tasks, predictions, metrics)
 
@@ -90,7 +93,7 @@ def _draw(
                 true, predicted = _answers(data, split, predictions[name][split])
                 title = data.title(split, tasks)
                 png = directory.path / f"confusion.{title.replace(' ', '.')}.png"
-                plot_confusion(confusion_matrix(labels, true, predicted), labels, png, title)
+                plot_confusion(labels, true, predicted, png, title)
 
 
 def _answers(data: TaskData, split: str, predictions: list[dict]) -> tuple[list[str], list[str]]:

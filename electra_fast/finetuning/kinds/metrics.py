@@ -23,7 +23,7 @@ def classification_metrics(true: np.ndarray, predicted: np.ndarray, n_labels: in
     With two labels, f1 is that of label 1, as in GLUE; otherwise it is the mean over the labels that occur in `true` or
     `predicted`. matthews is Matthews's correlation, also for more than two labels.
     """
-    metrics = _sklearn_metrics()
+    metrics = sklearn_metrics()
     average = "binary" if n_labels == 2 else "macro"
     return {
         "accuracy": accuracy(true, predicted),
@@ -47,7 +47,7 @@ def multilabel_metrics(true: np.ndarray, predicted: np.ndarray) -> dict[str, flo
 
     f1 is over all pairs of example and label together; accuracy is the share of examples with all labels right.
     """
-    metrics = _sklearn_metrics()
+    metrics = sklearn_metrics()
     return {
         "f1": float(metrics.f1_score(true.ravel(), predicted.ravel(), zero_division=0)),
         "accuracy": float(np.mean((true == predicted).all(axis=1))),
@@ -60,7 +60,8 @@ def _correlation(function: Callable, true: np.ndarray, predicted: np.ndarray) ->
     return 0.0 if is_constant else float(function(true, predicted))
 
 
-def _sklearn_metrics() -> ModuleType:
+def sklearn_metrics() -> ModuleType:
+    """The module sklearn.metrics; raises ImportError, naming the extra, where scikit-learn is not installed."""
     try:
         from sklearn import metrics
     except ImportError as error:

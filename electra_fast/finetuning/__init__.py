@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 # The module of each public name, imported on first use: predicting needs nothing of what trains.
 _HOME = {
+    "ChoiceExample": "data.examples",
     "ElectraPaperForQuestionAnswering": "kinds.paper_heads",
     "ElectraPaperForSequenceClassification": "kinds.paper_heads",
     "FinetuningOptions": "run_options",
+    "QuestionExample": "data.examples",
+    "TaggedExample": "data.examples",
     "TaskFiles": "task_data",
     "TextExample": "data.examples",
     "custom_task": "data.tasks",
@@ -20,9 +23,12 @@ _HOME = {
 }
 
 __all__ = [
+    "ChoiceExample",
     "ElectraPaperForQuestionAnswering",
     "ElectraPaperForSequenceClassification",
     "FinetuningOptions",
+    "QuestionExample",
+    "TaggedExample",
     "TaskFiles",
     "TextExample",
     "custom_task",
@@ -46,7 +52,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from .data.examples import TextExample
+    from .data.examples import ChoiceExample, QuestionExample, TaggedExample, TextExample
     from .data.tasks import custom_task, task
     from .kinds.paper_heads import ElectraPaperForQuestionAnswering, ElectraPaperForSequenceClassification
     from .prediction import predict

@@ -16,7 +16,9 @@ from ..training.distributed import join
 from ..training.loop import end_by_signal
 from ..training.options import by_owner, changed
 from ..training.precision import chosen_precision
+from ..training.progress import read_records
 from ..training.run_directory import RunDirectory
+from .model_card import write_model_cards
 from .recipe import Recipe, recipe_for
 from .run_options import FinetuningOptions
 from .seed_run import Interrupted, SeedDirectory, SeedRun
@@ -128,6 +130,8 @@ def finetune(
         summary = summarize(results) | {"results": results, "best": best["seed"], "rows": rows}
         if world.is_main:
             _keep_best(directory, summary, keep_all)
+            record = read_records(_seed_directory(directory, best["seed"]).log, "run")[0]
+            write_model_cards(directory.path / "model", model, data, recipe, summary, record)
             print(format_summary(summary))
             print(f"wrote {directory.path / 'model'}, that of seed {best['seed']}", flush=True)
         world.barrier()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-_COLUMNS = ("median", "mean", "std", "min", "max", "runs")
+COLUMNS = ("median", "mean", "std", "min", "max", "runs")
 
 
 def summarize(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -47,9 +47,9 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     """A summary as a table for a terminal of 80 columns: a line for each metric, and one for each failed run."""
     rows = []
     for split, metrics in summary["metrics"].items():
-        rows.append((split, *_COLUMNS))
+        rows.append((split, *COLUMNS))
         for metric, statistics in metrics.items():
-            rows.append((f"  {metric}", *(_cell(statistics[column]) for column in _COLUMNS)))
+            rows.append((f"  {metric}", *(_cell(statistics[column]) for column in COLUMNS)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for name, *numbers in rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from huggingface_hub import ModelCardData
 
 from ..disk import written
+from ..training.model_card import PAPER, card, facts, write_card
 from .evaluate import Evaluation
 from .recipes import Recipe
 
@@ -19,15 +19,14 @@ Network = Literal["generator", "discriminator"]
 
 _PLOT_NAME = "training.png"
 
-_PAPER = "Clark et al. 2020, https://arxiv.org/abs/2003.10555"
 _WHAT = {
     "discriminator": (
-        f"An ELECTRA discriminator ({_PAPER}): a text encoder that was trained to tell which tokens of a text a small "
+        f"An ELECTRA discriminator ({PAPER}): a text encoder that was trained to tell which tokens of a text a small "
         "generator had replaced. Fine-tune it for classification, tagging or question answering, or ask it which "
         "tokens look out of place."
     ),
     "generator": (
-        f"An ELECTRA generator ({_PAPER}): a small masked language model, trained with the discriminator whose "
+        f"An ELECTRA generator ({PAPER}): a small masked language model, trained with the discriminator whose "
         "replaced tokens it made. For fine-tuning, the discriminator is the better of the two."
     ),
 }
@@ -97,7 +96,6 @@ def model_card(
     results = {name: value for name, value in asdict(evaluation).items() if value is not None}
     settings = {name: value for name, value in run_record.items() if name not in ("kind", "recipe")}
     sections = [
-        f"---\n{header.to_yaml().strip()}\n---",
         f"# ELECTRA {recipe.name}, {network}",
         _WHAT[network],
         "Pre-trained with electra_fast; the weights load in transformers and electra_fast alike.",
@@ -106,17 +104,17 @@ def model_card(
         "## Results on held-out text",
         "Both networks together, dropout off; losses in nats. The discriminator's figures depend on what the generator "
         "replaces, and are comparable between runs of one recipe only.",
-        _table(results),
-        *(f"{name.replace('_', ' ').capitalize()}:\n\n{_table(values)}" for name, values in (figures or {}).items()),
+        facts(results),
+        *(f"{name.replace('_', ' ').capitalize()}:\n\n{facts(values)}" for name, values in (figures or {}).items()),
         *([f"![Losses, accuracy and AUC over the steps]({_PLOT_NAME})"] if has_plot else []),
         "## Recipe",
-        _table(asdict(recipe)),
+        facts(asdict(recipe)),
         "## Run",
-        _table(settings),
+        facts(settings),
         "## Data",
-        _table(data),
+        facts(data),
     ]
-    return "\n\n".join(sections) + "\n"
+    return card(header, sections)
 
 
 def write_model_card(
@@ -140,20 +138,6 @@ def write_model_card(
     if plot is not None:
         with written(directory / _PLOT_NAME, "wb") as file:
             file.write(Path(plot).read_bytes())
-    text = model_card(network, recipe, data, evaluation, run_record, has_plot=plot is not None, **options)
-    with written(directory / "README.md") as file:
-        file.write(text)
-
-
-def _table(values: Mapping[str, Any]) -> str:
-    rows = [f"| {name} | {_cell(value)} |" for name, value in values.items()]
-    return "\n".join(["| | |", "|---|---|", *rows])
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text.replace("|", "\\|").replace("\n", " ")
+    write_card(
+        directory, model_card(network, recipe, data, evaluation, run_record, has_plot=plot is not None, **options)
+    )

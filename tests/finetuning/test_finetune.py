@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from finetuning_runs import curve, interrupted_in, launch, predictions, run, start, weights, write_folder
+from huggingface_hub import ModelCard
 
 from electra_fast.finetuning import failure
 from electra_fast.finetuning.loop import FinetuningLoop
@@ -40,6 +41,9 @@ def test_a_run_learns_and_leaves_what_it_says(whole, folder):
     assert {path.name for path in whole.iterdir()} == {
         "run.json", "results.json", "model", "predictions", "seed-0", "training.png", "confusion.dev.png",
     }  # fmt: skip
+    card = ModelCard.load(whole / "model" / "README.md").data
+    figures = {(result.dataset_split, result.metric_type): result.metric_value for result in card.eval_results}
+    assert figures["dev", "accuracy"] == results["metrics"]["dev"]["accuracy"]["median"]
     model = transformers.AutoModelForSequenceClassification.from_pretrained(whole / "model")
     assert model.config.id2label == {0: "bad", 1: "good"}
     tokenizer = transformers.AutoTokenizer.from_pretrained(whole / "model")
@@ -182,6 +186,9 @@ def test_the_median_of_several_seeds_and_the_best_of_them(folder, tmp_path):
     right = sum(p["label"] == label for p, label in zip(predictions(tmp_path / "run"), dev_labels(folder), strict=True))
     assert right / 40 == max(values), "the outputs are those of the best seed"
     assert not list((tmp_path / "run").glob("seed-*/model"))
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert f"that of seed {summary['best']}, the best of 3" in card
+    assert f"| dev | accuracy | {max(values):.4g} | {statistics['median']:.4g} |" in card
 
 
 def dev_labels(folder):

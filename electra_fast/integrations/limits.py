@@ -23,7 +23,8 @@ LIMITS = {
     "hook": "a hook or a forward of its own on a part of the model, which expects padded [batch, length, ...] tensors",
     "part": "a part of the model is of another class; linear layers and word embeddings may be (LoRA, quantised)",
     "dtypes": "parameters of several dtypes or on several devices",
-    "padding read": "a head or a loss that reads the hidden state at padding positions",
+    "padding read": "a head or a loss that reads the hidden state at padding positions; for the encoder alone, a mask "
+    "over tokens that are not the config's pad_token_id, as over the [MASK]s of ColBERT's queries",
 }
 
 

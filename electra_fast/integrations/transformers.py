@@ -44,7 +44,7 @@ Inputs = Mapping[str, Any]
 
 @dataclass
 class _Call:
-    reads: Reads = "tokens"
+    reads: Reads | None = None  # None if the encoder is called by itself: nobody says what is read
     is_packed: bool = False
 
 
@@ -72,6 +72,17 @@ def _all_for_labels_at_padding(model: nn.Module, inputs: Inputs) -> Reads:
 def _all_for_positions(model: nn.Module, inputs: Inputs) -> Reads:
     """Reads "all" if there are positions: transformers' softmax for their loss runs over padding too."""
     return "tokens" if inputs.get("start_positions") is None or inputs.get("end_positions") is None else "all"
+
+
+def _all_for_masked_words(model: nn.Module, inputs: Inputs) -> Reads:
+    """Reads "all" if the mask leaves out tokens that are no padding: why else would the caller give them?
+
+    ColBERT reads the states of such tokens: its queries end with [MASK]s that no other token attends to.
+    """
+    ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
+    if ids is None or mask is None:
+        return "tokens"
+    return "all" if bool(((ids != model.config.pad_token_id) & (mask == 0).to(ids.device)).any()) else "tokens"
 
 
 # The last hidden states that each class reads, by the arguments of a call.
@@ -132,8 +143,8 @@ def _by_name(arguments: inspect.Signature, model: nn.Module, args: tuple, kwargs
     return inputs.pop("kwargs", {}) | inputs
 
 
-def _packing(model: theirs.ElectraModel, inputs: Inputs, reads: Reads) -> PackedBatch | None:
-    """The packed form of a batch; None where a head reads padding."""
+def _packing(model: theirs.ElectraModel, inputs: Inputs, reads: Reads | None) -> PackedBatch | None:
+    """The packed form of a batch; None where a head reads padding, or who called the encoder by itself may."""
     ids, embeds, mask = (inputs.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
     given = ids if embeds is None else embeds
     shape, device, packed = tuple(given.shape[:2]), given.device, None
@@ -141,7 +152,7 @@ def _packing(model: theirs.ElectraModel, inputs: Inputs, reads: Reads) -> Packed
     # Rows of several sequences count as such only if the model's own attention sees them so: sdpa and eager see one.
     if str(model.config._attn_implementation).startswith(("flash", attention.NAME)):
         packed = packed_already(shape, mask, inputs.get("position_ids"), dict(inputs))
-    return packed or choose_packing(shape, device, mask, reads)
+    return packed or choose_packing(shape, device, mask, reads or _all_for_masked_words(model, inputs))
 
 
 def _packed_output(model: theirs.ElectraModel, packed: PackedBatch, inputs: Inputs) -> Any:
@@ -277,7 +288,7 @@ def why_not(model: nn.Module, **inputs: Any) -> str | None:
     """
     if type(model) not in _OURS and not isinstance(model, tuple(_OURS)):
         raise ValueError(f"expected one of transformers' ELECTRA models, got {type(model)}")
-    reads, encoder = "tokens", model
+    reads, encoder = None, model
     if not isinstance(model, theirs.ElectraModel):
         reads, encoder = _READS[type(model)](model, inputs) if type(model) in _READS else "all", model.electra
         own = {"labels", "start_positions", "end_positions", "logits_to_keep"}
@@ -286,5 +297,9 @@ def why_not(model: nn.Module, **inputs: Any) -> str | None:
         inputs = {name: x.flatten(0, 1) if isinstance(x, Tensor) else x for name, x in inputs.items()}
     reason = why_not_packed(encoder, inputs)
     if reason is None and _packing(encoder, inputs, reads) is None:
-        return f"padding read: {type(model).__name__} reads {reads}"
+        return (
+            f"padding read: {type(model).__name__} reads {reads}"
+            if reads
+            else "padding read: masked tokens are no padding"
+        )
     return reason

@@ -45,7 +45,7 @@ def tiny(name: str, seed: int = 0, **shape) -> nn.Module:
 
 
 def padded_batch(n_rows: int = 3, length: int = 9, padding: str = "right", seed: int = 0) -> dict[str, Tensor]:
-    """input_ids and attention_mask [n_rows, length]; row 0 is full, unless rows are scattered or empty."""
+    """input_ids, 0 at padding, and attention_mask [n_rows, length]; row 0 is full, unless rows are scattered or empty."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(5, VOCAB, (n_rows, length), generator=generator)
     mask = torch.ones_like(ids)
@@ -61,7 +61,7 @@ def padded_batch(n_rows: int = 3, length: int = 9, padding: str = "right", seed:
         mask[0] = 1
     if padding == "empty row":
         mask[-1] = 0
-    return {"input_ids": ids} if padding == "no mask" else {"input_ids": ids, "attention_mask": mask}
+    return {"input_ids": ids} if padding == "no mask" else {"input_ids": ids * mask, "attention_mask": mask}
 
 
 def labels_for(name: str, batch: dict[str, Tensor], at_padding: bool = False, seed: int = 0) -> dict[str, Tensor]:

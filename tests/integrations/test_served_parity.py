@@ -98,6 +98,17 @@ def test_what_reads_padding_stays_padded(name, padding, labels):
     assert why_not(tiny(name), **call).startswith("padding read")
 
 
+def test_masked_tokens_that_are_no_padding_have_their_states():
+    """As the [MASK]s have that ColBERT puts after a query, and reads."""
+    call, model = padded_batch(), tiny("ElectraModel")
+    assert why_not(model, **call) is None
+    call["input_ids"][call["attention_mask"] == 0] = 4
+    expected = model(**call).last_hidden_state
+    assert why_not(model, **call).startswith("padding read: masked tokens")
+    assert torch.equal(patch(model)(**call).last_hidden_state, expected)
+    assert why_not(tiny("ElectraForPreTraining"), **call) is None  # its caller reads real tokens
+
+
 def test_tuples_and_selected_states():
     call, model = padded_batch(padding="full"), tiny("ElectraModel")
     selected = model(**call, output_hidden_states=[-1]).hidden_states

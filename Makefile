@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := demo
-.PHONY: bundled demo test test-slow test-tf test-arm gpu sanitize fuzz fuzz_cpu fuzz_files random race lint bench resources clean
+.PHONY: bundled demo test test-slow test-tf test-recipes test-arm gpu sanitize fuzz fuzz_cpu fuzz_files random race lint bench resources clean
 
 # One environment, installed anew when the requirements or the C++ sources change. The demo needs only a part of it.
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inc)
@@ -28,20 +28,42 @@ demo: .venv/demo
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu"
 
-# The TFElectra classes have an environment of their own, for TensorFlow takes 2 GB, with all of .venv's packages beneath
-# it. h5py is of the version that TensorFlow asks for.
+# An environment of its own that has all of .venv's packages beneath it.
 PACKAGES = $$($(1)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+define ABOVE_VENV
+	@test -x $(1)/bin/pip || $(PYTHON) -m venv $(1)
+	@echo "import site; site.addsitedir('$(call PACKAGES,.venv)')" >$(call PACKAGES,$(1))/beneath.pth
+endef
 
+# TensorFlow takes 2 GB. h5py is of the version that it asks for.
 .venv-tf/installed: .venv/installed
 	@echo "Installing TensorFlow into .venv-tf ..."
-	@test -x .venv-tf/bin/pip || $(PYTHON) -m venv .venv-tf
-	@echo "import site; site.addsitedir('$(call PACKAGES,.venv)')" >$(call PACKAGES,.venv-tf)/beneath.pth
+	$(call ABOVE_VENV,.venv-tf)
 	@sed /^h5py/d constraints.txt >.venv-tf/constraints.txt
 	@.venv-tf/bin/pip install --quiet --disable-pip-version-check -c .venv-tf/constraints.txt tensorflow-cpu
 	@touch $@
 
 test-tf: .venv-tf/installed
 	.venv-tf/bin/python -m pytest -n auto --dist loadfile tests/tf tests/test_readme.py -k "tf or tensorflow"
+
+# The libraries of docs/recipes.md: those that take the newest transformers, and those that ask for an older one.
+.venv-recipes/installed: .venv/installed
+	@echo "Installing the libraries of docs/recipes.md into .venv-recipes ..."
+	$(call ABOVE_VENV,.venv-recipes)
+	@.venv-recipes/bin/pip install --quiet --disable-pip-version-check -c constraints.txt setfit txtai haystack-ai \
+		sentence-transformers-haystack
+	@touch $@
+
+.venv-recipes-older/installed: .venv/installed tests/integrations/recipes_older.txt
+	@echo "Installing those that ask for an older transformers into .venv-recipes-older ..."
+	$(call ABOVE_VENV,.venv-recipes-older)
+	@.venv-recipes-older/bin/pip install --quiet --disable-pip-version-check --no-deps -r tests/integrations/recipes_older.txt
+	@touch $@
+
+test-recipes: .venv-recipes/installed .venv-recipes-older/installed
+	for environment in .venv-recipes .venv-recipes-older; do \
+		HF_HUB_OFFLINE=1 HAYSTACK_TELEMETRY_ENABLED=False $$environment/bin/python -m pytest -rs \
+			tests/integrations/test_recipes.py || exit 1; done
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
@@ -187,4 +209,4 @@ resources: .venv/installed
 	$(BIN)/python -m electra_fast.benchmarks.ops.steps --against kernels/README.md --write kernels/README.md
 
 clean:
-	rm -rf .venv .venv-tf build dist *.egg-info electra_fast/*.so demo
+	rm -rf .venv .venv-tf .venv-recipes .venv-recipes-older build dist *.egg-info electra_fast/*.so demo

@@ -45,7 +45,7 @@ def tiny(name: str, seed: int = 0, **shape) -> nn.Module:
 
 
 def padded_batch(n_rows: int = 3, length: int = 9, padding: str = "right", seed: int = 0) -> dict[str, Tensor]:
-    """input_ids, 0 at padding, and attention_mask [n_rows, length]; row 0 is full, unless rows are scattered or empty."""
+    """input_ids, 0 at padding, and attention_mask [rows, length]; row 0 is full, unless rows are scattered or empty."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(5, VOCAB, (n_rows, length), generator=generator)
     mask = torch.ones_like(ids)

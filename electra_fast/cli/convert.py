@@ -8,18 +8,21 @@ from typing import Literal
 
 import tyro
 
-from ..conversion.convert import convert_to_hub, convert_to_tf1
+from ..conversion.convert import convert_to_hub, convert_to_keras_hub, convert_to_tf1
 from ..conversion.sources import NETWORKS
 from ..disk import check_apart, check_readable
+
+_CONVERTERS = {"hub": convert_to_hub, "tf1": convert_to_tf1, "keras-hub": convert_to_keras_hub}
 
 
 @dataclass
 class ConvertCommand:
-    """Turn a checkpoint of any origin into directories in the Hub's form, or back into a TensorFlow checkpoint.
+    """Turn a checkpoint of any origin into directories in the Hub's form, into presets of KerasHub, or back into a
+    TensorFlow checkpoint.
 
-    Reads Google's TensorFlow checkpoints of ELECTRA and BERT (no TensorFlow needed), and models of the Hub: ELECTRA in
-    safetensors, .bin, tf_model.h5 or flax_model.msgpack, and BERT, whose encoder becomes an ElectraModel. The tensors
-    tell the networks' sizes.
+    Reads Google's TensorFlow checkpoints of ELECTRA and BERT (no TensorFlow needed), presets of KerasHub (no Keras
+    needed), and models of the Hub: ELECTRA in safetensors, .bin, tf_model.h5 or flax_model.msgpack, and BERT, whose
+    encoder becomes an ElectraModel. The tensors tell the networks' sizes.
     """
 
     source: tyro.conf.Positional[str]
@@ -34,8 +37,8 @@ class ConvertCommand:
     tensors, and adds what they do not show: the number of heads, if it is not one for every 64 of the hidden size."""
     vocab: Path | None = None
     """A vocab.txt. Default: the one beside the weights, if any."""
-    to: Literal["hub", "tf1"] = "hub"
-    """Form to write: the Hub's, or a TensorFlow checkpoint."""
+    to: Literal["hub", "tf1", "keras-hub"] = "hub"
+    """Form to write: the Hub's, a TensorFlow checkpoint, or a preset of KerasHub's ElectraBackbone."""
 
     def run(self) -> None:
         networks = {None: None, "both": NETWORKS}.get(self.network, (self.network,))
@@ -43,8 +46,7 @@ class ConvertCommand:
         for path in files:
             check_readable(path)
         check_apart(self.out, self.source, *files)
-        convert = convert_to_hub if self.to == "hub" else convert_to_tf1
-        checkpoint = convert(self.source, self.out, networks, self.config, self.vocab)
+        checkpoint = _CONVERTERS[self.to](self.source, self.out, networks, self.config, self.vocab)
         at = f" at step {checkpoint.step:,}" if checkpoint.step is not None else ""
         print(f"read {self.source}{at}")
         for network in checkpoint.networks:

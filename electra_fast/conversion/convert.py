@@ -1,4 +1,7 @@
-"""Converts a checkpoint of any origin to directories of the Hub, or to a TensorFlow checkpoint; whole or absent."""
+"""Converts a checkpoint of any origin to directories of the Hub or of KerasHub, or to a TensorFlow checkpoint.
+
+The output is whole or absent.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from ..hub.weights import write_checkpoint
 from ..model.backbone import ElectraModel
 from ..model.modeling import ElectraForMaskedLM, ElectraForPreTraining
 from . import tf1_names
+from .keras_hub import write_preset
 from .network import Network
 from .sources import Checkpoint, read_checkpoint
 from .tf1_bundle import write_bundle
@@ -41,11 +45,35 @@ def convert_to_hub(
     """
     with _new_directory(out) as directory:
         checkpoint = read_checkpoint(source, networks, configs, vocab)
-        for network in checkpoint.networks:
-            place = directory if len(checkpoint.networks) == 1 else directory / network.name
+        for network, place in _places(checkpoint, directory):
             write_checkpoint(place, network.tensors, network.config.to_json_string())
             if checkpoint.tokenizer is not None:
                 checkpoint.tokenizer.save_pretrained(place)
+    return checkpoint
+
+
+def convert_to_keras_hub(
+    source: str | os.PathLike,
+    out: str | os.PathLike,
+    networks: Sequence[NetworkName] | None = None,
+    configs: Sequence[str | os.PathLike] = (),
+    vocab: str | os.PathLike | None = None,
+) -> Checkpoint:
+    """Writes the encoder of each network and the tokenizer as a preset for KerasHub's `ElectraBackbone.from_preset`.
+
+    Keras is not needed. KerasHub computes GELU by tanh, and has no class for the heads, which are left out; the
+    networks' notes tell. Arguments and places are those of `convert_to_hub`.
+
+    Raises:
+        FileExistsError: `out` is there already.
+        ImportError: h5py is not installed.
+        ValueError: a task's head, or a network or a vocabulary that KerasHub's classes cannot be, besides what
+            `sources.read_checkpoint` raises.
+    """
+    with _new_directory(out) as directory:
+        checkpoint = read_checkpoint(source, networks, configs, vocab)
+        for network, place in _places(checkpoint, directory):
+            write_preset(place, network, checkpoint.tokenizer)
     return checkpoint
 
 
@@ -110,6 +138,12 @@ def _are_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(
         theirs[name].shape == tensor.shape and torch.equal(tensor, theirs[name]) for name, tensor in ours.items()
     )
+
+
+def _places(checkpoint: Checkpoint, directory: Path) -> Iterator[tuple[Network, Path]]:
+    """The networks and their directories: `directory` itself for one, directories in it for two."""
+    for network in checkpoint.networks:
+        yield network, directory if len(checkpoint.networks) == 1 else directory / network.name
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Sources of `electra-fast convert`: checkpoints of every origin, read as networks of the Hub.
 
 A source is a TensorFlow checkpoint (a prefix, one of its files, its directory), or a model of the Hub: a directory or
-a repository with config.json and weights of torch, Keras or Flax, of an ELECTRA or a BERT. A directory that holds
-`discriminator` and `generator`, as pre-training leaves it, has two networks.
+a repository with config.json and weights of torch, Keras or Flax, of an ELECTRA or a BERT, or with a preset of
+KerasHub. A directory that holds `discriminator` and `generator`, as pre-training leaves it, has two networks.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ..hub.weights import FORMATS, file_names, read_state_dict
 from ..tokenizer import ElectraTokenizer
 from ..tokenizer.files import TOKENIZER_FILE, VOCAB_FILE, read_vocab
 from . import tf1_names
+from .keras_hub import is_preset, read_preset, read_tokenizer
 from .network import Network, build_network
 from .tf1_bundle import Tf1Bundle
 from .tf1_names import NetworkName
@@ -150,16 +151,21 @@ def _read_hub(
     if pair and not (path / "config.json").is_file():
         parts = [_read_hub(path / name, None, ()) for name in _chosen(path, pair, networks)]
         return Checkpoint([network for part in parts for network in part.networks], parts[0].tokenizer)
-    network = _hub_network(source)
-    if networks is not None:
-        _chosen(source, [network.name], networks)
-    has_tokenizer = any(find_file(source, name, required=False) for name in (TOKENIZER_FILE, VOCAB_FILE))
-    return Checkpoint([network], ElectraTokenizer.from_pretrained(source) if has_tokenizer else None)
-
-
-def _hub_network(source: str | os.PathLike) -> Network:
     config_path = find_file(source, "config.json")
     config = read_json_object(config_path)
+    if is_preset(config):
+        network = read_preset(source, config_path)
+        tokenizer = read_tokenizer(source, network.config.max_position_embeddings)
+    else:
+        network = _hub_network(source, config_path, config)
+        has_tokenizer = any(find_file(source, name, required=False) for name in (TOKENIZER_FILE, VOCAB_FILE))
+        tokenizer = ElectraTokenizer.from_pretrained(source) if has_tokenizer else None
+    if networks is not None:
+        _chosen(source, [network.name], networks)
+    return Checkpoint([network], tokenizer)
+
+
+def _hub_network(source: str | os.PathLike, config_path: Path, config: dict[str, Any]) -> Network:
     model_type = config.get("model_type", "electra")
     if model_type not in ("electra", "bert"):
         raise ValueError(f"{config_path} must be of an ELECTRA or a BERT, got model_type {model_type!r}")

@@ -28,6 +28,7 @@ TF_FILE, FLAX_FILE = "tf_model.h5", "flax_model.msgpack"
 _FLAX_ARRAY = 1  # number of the msgpack extension that Flax writes arrays with
 _DEEPEST = 32  # dictionaries within dictionaries
 _DEFLATE = 1032  # the largest ratio at which the compression of HDF5 packs
+_HDF5_DAMAGE = (OSError, RuntimeError, ValueError, TypeError)
 
 
 def read_keras(path: Path) -> dict[str, Tensor]:
@@ -37,19 +38,14 @@ def read_keras(path: Path) -> dict[str, Tensor]:
         ImportError: h5py is not installed.
         ValueError: a damaged file, or another kind of file.
     """
-    h5py = _import("h5py", path)
+    h5py = import_h5py(path.name)
     arrays: dict[str, tuple[str, list[str], Tensor]] = {}
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            # A dataset may have any shape, and values that are nowhere in the file or in any other file.
-            if item.external:
-                raise ValueError(f"{name} in other files, {item.external[0][0]!r:.80} first")
-            if item.nbytes > _DEFLATE * max(item.id.get_storage_size(), 1):
-                raise ValueError(f"{name} of shape {list(item.shape)} in {item.id.get_storage_size():,} bytes")
             # The name has the layer's group, then the variable's own name; the latter begins with the model's.
             own = name if is_shard else "/".join(name.split("/")[2:])
-            tensor = torch.from_numpy(np.asarray(item))
+            tensor = _dataset(name, item)
             # A head that is tied to the word table has the tables in its group, too.
             if own not in arrays or not torch.equal(tensor, arrays[own][2]):
                 arrays[own if own not in arrays else name] = name, keras_parts(own) if own else [], tensor
@@ -58,9 +54,45 @@ def read_keras(path: Path) -> dict[str, Tensor]:
         with h5py.File(path, "r") as file:
             is_shard = any("/" in str(name) for name in file.attrs.get("layer_names", ()))
             file.visititems(visit)
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
+    except _HDF5_DAMAGE as error:
         raise ValueError(f"{path} must be a whole HDF5 file of transformers, got: {error}") from error
     return torch_tensors(path, arrays.values())
+
+
+def hdf5_tensors(path: Path) -> dict[str, Tensor]:
+    """The floating-point tensors of a weights file of Keras 3, by the names and in the layout that they have there.
+
+    Raises:
+        ImportError: h5py is not installed.
+        ValueError: a damaged file, or values that are no floating-point numbers.
+    """
+    h5py = import_h5py(path.name)
+    tensors: dict[str, Tensor] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            tensors[name] = tensor = _dataset(name, item)
+            if not tensor.is_floating_point():
+                raise ValueError(f"{name} of {str(tensor.dtype).removeprefix('torch.')}, no weights")
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+    except _HDF5_DAMAGE as error:
+        raise ValueError(f"{path} must be a whole HDF5 file of Keras, got: {error}") from error
+    return tensors
+
+
+def _dataset(name: str, item: Any) -> Tensor:
+    """The values of a dataset, which may have any shape, and values that are nowhere in the file or in other files."""
+    if item.external:
+        raise ValueError(f"{name} in other files, {item.external[0][0]!r:.80} first")
+    if item.nbytes > _DEFLATE * max(item.id.get_storage_size(), 1):
+        raise ValueError(f"{name} of shape {list(item.shape)} in {item.id.get_storage_size():,} bytes")
+    array = np.asarray(item)
+    if item.attrs.get("dtype") == "bfloat16":  # Keras 3 stores it as two bytes without a type
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def read_flax(path: Path) -> dict[str, Tensor]:
@@ -70,7 +102,7 @@ def read_flax(path: Path) -> dict[str, Tensor]:
         ImportError: msgpack is not installed.
         ValueError: a damaged file, or another kind of file.
     """
-    msgpack = _import("msgpack", path)
+    msgpack = _import("msgpack", path.name)
 
     def array(code: int, data: bytes) -> Tensor:
         if code != _FLAX_ARRAY:
@@ -138,7 +170,7 @@ def write_flax(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         ImportError: msgpack is not installed.
     """
-    msgpack = _import("msgpack", path)
+    msgpack = _import("msgpack", path.name)
 
     def packed(leaf: str, tensor: Tensor) -> Any:
         tensor = (tensor.t() if leaf == TRANSPOSED else tensor).contiguous()
@@ -165,7 +197,7 @@ def write_keras(path: Path, tensors: Mapping[str, Tensor], model_name: str, is_s
     Raises:
         ImportError: h5py is not installed.
     """
-    h5py = _import("h5py", path)
+    h5py = import_h5py(path.name)
     arrays = {}
     for name, tensor in tensors.items():
         name = keras_name(name)
@@ -187,8 +219,13 @@ def write_keras(path: Path, tensors: Mapping[str, Tensor], model_name: str, is_s
                 group[name] = array
 
 
-def _import(name: str, path: Path) -> ModuleType:
+def import_h5py(file: str) -> ModuleType:
+    """The package h5py; raises ImportError, with the file's name, if it is not installed."""
+    return _import("h5py", file)
+
+
+def _import(name: str, file: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"{path.name} needs {name}: pip install 'electra_fast[convert]'") from error
+        raise ImportError(f"{file} needs {name}: pip install 'electra_fast[convert]'") from error

@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := demo
-.PHONY: bundled demo test test-slow test-tf test-recipes test-arm gpu sanitize fuzz fuzz_cpu fuzz_files random race lint bench resources clean
+.PHONY: bundled demo test test-slow test-tf test-recipes test-files test-arm gpu sanitize fuzz fuzz_cpu fuzz_files random race \
+	lint bench resources clean
 
 # One environment, installed anew when the requirements or the C++ sources change. The demo needs only a part of it.
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inc)
@@ -64,6 +65,19 @@ test-recipes: .venv-recipes/installed .venv-recipes-older/installed
 	for environment in .venv-recipes .venv-recipes-older; do \
 		HF_HUB_OFFLINE=1 HAYSTACK_TELEMETRY_ENABLED=False $$environment/bin/python -m pytest -rs \
 			tests/integrations/test_recipes.py || exit 1; done
+
+# KerasHub on torch, without TensorFlow, with all of .venv's packages beneath it, and transformers.js for Node 20.
+.venv-files/installed: .venv/installed
+	@echo "Installing KerasHub and transformers.js into .venv-files ..."
+	$(call ABOVE_VENV,.venv-files)
+	@.venv-files/bin/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
+		keras keras-hub kagglehub kagglesdk namex optree sentencepiece
+	@npm install --silent --ignore-scripts --prefix .venv-files/js @huggingface/transformers@4.3.2
+	@touch $@
+
+test-files: .venv-files/installed
+	KERAS_BACKEND=torch NODE_PATH=$(CURDIR)/.venv-files/js/node_modules .venv-files/bin/python -m pytest \
+		tests/conversion/test_keras_hub.py tests/export/test_other_runtimes.py tests/test_readme.py -k "not test_readme or conversion"
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
@@ -209,4 +223,4 @@ resources: .venv/installed
 	$(BIN)/python -m electra_fast.benchmarks.ops.steps --against kernels/README.md --write kernels/README.md
 
 clean:
-	rm -rf .venv .venv-tf .venv-recipes .venv-recipes-older build dist *.egg-info electra_fast/*.so demo
+	rm -rf .venv .venv-* build dist *.egg-info electra_fast/*.so demo

@@ -66,8 +66,8 @@ RUN_HERE = {name: block for name, block in BLOCKS.items() if not name.startswith
 
 @pytest.mark.parametrize("block", RUN_HERE.values(), ids=RUN_HERE)
 def test_python_blocks_run(block, checkpoint, tmp_path, monkeypatch):
-    for classes, package in (("FlaxElectra", "jax"), ("TFElectra", "tensorflow")):
-        if classes in block:
+    for name, package in (("FlaxElectra", "jax"), ("TFElectra", "tensorflow"), ("keras_hub", "keras_hub")):
+        if name in block:
             pytest.importorskip(package, reason=f"{package} is not installed in this environment")
     monkeypatch.chdir(tmp_path)
     exec(block.replace("google/electra-small-discriminator", str(checkpoint)), {})

@@ -12,9 +12,20 @@ import torch
 from tiny_models import TINY, edit, random_model
 
 import electra_fast
-from electra_fast import export
 from electra_fast.cli.main import main
-from electra_fast.export import ONNX_FILE, PROGRAM_FILE, Exportable, export_onnx, export_program, load_network
+from electra_fast.export import (
+    INT8_FILE,
+    ONNX_FILE,
+    OUTPUTS,
+    PROGRAM_FILE,
+    Exportable,
+    export_onnx,
+    export_program,
+    load_network,
+    onnx_files,
+)
+from electra_fast.export.comparison import TOLERANCE, largest_difference, relative_error
+from electra_fast.export.directory import written_beside
 from electra_fast.finetuning.kinds.paper_heads import ElectraPaperForQuestionAnswering
 
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "fox"]
@@ -70,7 +81,7 @@ def test_a_program_runs_without_this_package(tmp_path):
     expected = {}
     for name in names:
         model = random_model(getattr(electra_fast, name), num_hidden_layers=1)
-        assert export_program(model, tmp_path / name) < export.TOLERANCE
+        assert export_program(model, tmp_path / name) < TOLERANCE
         batches = [Exportable(model).inputs(*shape) for shape in SHAPES]
         torch.save(batches, tmp_path / name / "inputs.pt")
         with torch.no_grad():
@@ -78,7 +89,7 @@ def test_a_program_runs_without_this_package(tmp_path):
     subprocess.run([sys.executable, "-c", SCRIPT, *(tmp_path / name for name in names)], check=True, cwd=tmp_path)
     for name in names:
         for got, want in zip(torch.load(tmp_path / name / "outputs.pt"), expected[name], strict=True):
-            assert list(got) == list(export.OUTPUTS[name])
+            assert list(got) == list(OUTPUTS[name])
             for key, value in got.items():
                 torch.testing.assert_close(value, want[key], rtol=0, atol=1e-5)
 
@@ -150,12 +161,12 @@ def test_where_nothing_is_written(model, tmp_path):
 
 def test_a_file_that_computes_something_else_is_not_left(model, tmp_path, monkeypatch):
     needs_onnx()
-    attention = export._attention
+    attention = onnx_files._attention
 
     def without_scale(query, key, value, mask, *rest, **options):
         return attention(query, key, key, mask, *rest, **options)
 
-    monkeypatch.setattr(export, "_attention", without_scale)
+    monkeypatch.setattr(onnx_files, "_attention", without_scale)
     with pytest.raises(ValueError, match=r"exported ElectraForPreTraining does not compute .* logits must be within 1"):
         export_onnx(model, tmp_path / "out")
     assert files(tmp_path) == set()
@@ -164,7 +175,7 @@ def test_a_file_that_computes_something_else_is_not_left(model, tmp_path, monkey
 @pytest.mark.parametrize("wrong", [float("nan"), 0.1])
 def test_any_difference_is_found(model, wrong):
     exportable = Exportable(model)
-    assert export._largest_difference(exportable, lambda inputs: exportable(*inputs)) == 0
+    assert largest_difference(exportable, lambda inputs: exportable(*inputs)) == 0
 
     def run(inputs):
         outputs = exportable(*inputs)
@@ -172,7 +183,19 @@ def test_any_difference_is_found(model, wrong):
         return outputs
 
     with pytest.raises(ValueError, match=r"inputs of shape \(4, 64\) logits must be within"):
-        export._largest_difference(exportable, run)
+        largest_difference(exportable, run)
+
+
+@pytest.mark.parametrize("factor", [float("nan"), 0.0, -1.0])
+def test_int8_that_is_no_better_than_zeros_is_refused(factor):
+    exportable = Exportable(random_model(electra_fast.ElectraForQuestionAnswering, num_hidden_layers=1))
+
+    def run(inputs, factor=factor):
+        return {name: value * factor for name, value in exportable(*inputs).items()}
+
+    assert relative_error(exportable, lambda inputs: run(inputs, 1.25)) == pytest.approx(0.25, rel=1e-3)
+    with pytest.raises(ValueError, match=r"must compute in int8 nearly what it does in fp32, and errs by (nan|\d+)%"):
+        relative_error(exportable, run)
 
 
 def test_a_failure_leaves_what_was_there(model, tmp_path, monkeypatch):
@@ -189,18 +212,29 @@ def test_a_failure_leaves_what_was_there(model, tmp_path, monkeypatch):
     assert files(out) == {PROGRAM_FILE, "config.json", "notes.txt"} and (out / "notes.txt").read_text() == "kept"
 
 
+def test_a_file_of_another_model_does_not_stay(tmp_path):
+    for written in ((INT8_FILE, ONNX_FILE, "config.json"), (ONNX_FILE,)):
+        with written_beside(tmp_path / "out", (INT8_FILE, ONNX_FILE), overwrite=True) as temporary:
+            (temporary / "onnx").mkdir()
+            for name in written:
+                (temporary / name).touch()
+        assert files(tmp_path / "out") == {"onnx", "config.json"} and files(tmp_path) == {"out"}
+        assert files(tmp_path / "out" / "onnx") == {Path(name).name for name in written} - {"config.json"}
+
+
 # The subcommand
 
 
 def test_onnx_from_the_command_line(capfd, directory, tmp_path):
     needs_onnx()
-    assert main(["export", str(directory), str(tmp_path / "out"), "--opset", "18"]) == 0
+    assert main(["export", str(directory), str(tmp_path / "out"), "--opset", "18", "--quantize"]) == 0
     captured = capfd.readouterr()
     lines = captured.out.splitlines()
     assert lines[0].startswith(f"wrote {tmp_path / 'out' / ONNX_FILE}, 0.") and "ElectraForPreTraining" in lines[0]
     assert lines[1].startswith("beside it config.json, ") and lines[1].endswith("vocab.txt")
     assert float(lines[2].removeprefix("largest difference between onnxruntime and the model: ")) < 1e-4
-    assert len(lines) == 3 and captured.err == ""
+    assert lines[3].startswith(f"wrote {tmp_path / 'out' / INT8_FILE}, 0.") and "% of the outputs" in lines[3]
+    assert len(lines) == 4 and captured.err == ""
     tokenizer = electra_fast.ElectraTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer("the fox")["input_ids"] == [2, 5, 6, 3]
 
@@ -208,7 +242,8 @@ def test_onnx_from_the_command_line(capfd, directory, tmp_path):
 def test_a_program_from_the_command_line(capsys, directory, tmp_path):
     options = [str(directory), str(tmp_path / "out"), "--format", "torch"]
     assert main(["export", *options, "--network", "ElectraModel"]) == 0
-    assert capsys.readouterr().out.startswith(f"wrote {tmp_path / 'out' / PROGRAM_FILE}")
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"wrote {tmp_path / 'out' / PROGRAM_FILE}") and captured.err == ""
     assert files(tmp_path / "out") >= {PROGRAM_FILE, "config.json", "vocab.txt"}
     assert "the output directory exists" in fail(capsys, *options)
     assert main(["export", *options, "--overwrite"]) == 0
@@ -221,6 +256,7 @@ def test_mistakes_are_one_line(capsys, directory, tmp_path):
         ((directory, out, "--network", "Electra"), "must be one of ElectraModel, "),
         ((directory, out, "--network", "ElectraForMaskedLM"), "must be an ElectraForMaskedLM, but lacks generator"),
         ((directory, out, "--format", "torch", "--opset", "20"), "--opset needs --format onnx, got 20"),
+        ((directory, out, "--format", "torch", "--quantize"), "--quantize needs --format onnx, got True"),
         ((directory, out / "deeper", "--format", "torch"), "the parent of the output directory does not exist"),
     ):
         assert message in fail(capsys, *arguments)

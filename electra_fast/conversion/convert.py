@@ -110,7 +110,7 @@ def tf1_variables(networks: Sequence[Network]) -> dict[str, Tensor]:
     """The variables of one TensorFlow checkpoint of a discriminator or an encoder, a generator, or both.
 
     Raises:
-        ValueError: a task's head, or a generator whose output table is not its word table.
+        ValueError: a task's head, a generator without its head, or one whose output table is not its word table.
     """
     variables: dict[str, Tensor] = {}
     tables: dict[str, Tensor] = {}
@@ -126,6 +126,8 @@ def tf1_variables(networks: Sequence[Network]) -> dict[str, Tensor]:
         if network.model_class is ElectraForMaskedLM:
             is_shared = not tables or _are_equal(own, tables)
             scopes = tf1_names.network_scopes("generator", "generator", "electra" if is_shared else "generator")
+        elif tables:
+            raise ValueError("a TensorFlow checkpoint tells a generator by its head, got two networks without that")
         else:
             scopes, tables = tf1_names.network_scopes("discriminator", "electra", "electra"), own
         for name, tensor in tensors.items():

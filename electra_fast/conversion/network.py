@@ -47,12 +47,12 @@ class Network:
     """Tensors by the names of `model_class`."""
     notes: list[str] = field(default_factory=list)
     """Lines for the user: parts that were left out, sizes that were assumed."""
+    name: str = ""
+    """Name of the network. Default: discriminator or generator, or encoder for any other class."""
 
-    @property
-    def name(self) -> str:
-        """Name of the network: discriminator, generator, or encoder for any other class."""
+    def __post_init__(self) -> None:
         names = {ElectraForPreTraining: "discriminator", ElectraForMaskedLM: "generator"}
-        return names.get(self.model_class, "encoder")
+        self.name = self.name or names.get(self.model_class, "encoder")
 
     def __str__(self) -> str:
         c, n = self.config, sum(tensor.numel() for tensor in self.tensors.values())

@@ -149,8 +149,10 @@ def _read_hub(
     path = Path(source)
     pair = [name for name in NETWORKS if (path / name / "config.json").is_file()]
     if pair and not (path / "config.json").is_file():
-        parts = [_read_hub(path / name, None, ()) for name in _chosen(path, pair, networks)]
-        return Checkpoint([network for part in parts for network in part.networks], parts[0].tokenizer)
+        parts = {name: _read_hub(path / name, None, ()) for name in _chosen(path, pair, networks)}
+        for name, part in parts.items():
+            part.networks[0].name = name  # two encoders must not both be called so
+        return Checkpoint([part.networks[0] for part in parts.values()], next(iter(parts.values())).tokenizer)
     config_path = find_file(source, "config.json")
     config = read_json_object(config_path)
     if is_preset(config):

@@ -21,7 +21,7 @@ from electra_fast import (
     ElectraTokenizer,
 )
 from electra_fast.cli.main import main
-from electra_fast.conversion import convert_to_hub, convert_to_keras_hub
+from electra_fast.conversion import convert_to_hub, convert_to_keras_hub, convert_to_tf1
 
 h5py = pytest.importorskip("h5py")
 
@@ -123,12 +123,17 @@ def test_there_and_back(tmp_path, model_class, embedding_size):
 
 
 def test_a_pair_becomes_two_presets(tmp_path):
+    models = {}
     for name, kind in (("discriminator", ElectraForPreTraining), ("generator", ElectraForMaskedLM)):
-        saved(tmp_path / "pair" / name, kind)
+        models[name] = saved(tmp_path / "pair" / name, kind, intermediate_size=40 + len(name))
     convert_to_keras_hub(tmp_path / "pair", tmp_path / "presets")
     back = convert_to_hub(tmp_path / "presets", tmp_path / "back")
     assert [network.model_class for network in back.networks] == [ElectraModel, ElectraModel]
-    assert (tmp_path / "presets" / "generator" / WEIGHTS).is_file() and back.tokenizer is not None
+    assert back.tokenizer is not None
+    for name, model in models.items():
+        assert_same_weights(ElectraModel.from_pretrained(tmp_path / "back" / name), model.electra.state_dict())
+    with pytest.raises(ValueError, match="tells a generator by its head, got two networks without that"):
+        convert_to_tf1(tmp_path / "presets", tmp_path / "tf1")
 
 
 @pytest.mark.parametrize("strip_accents, is_lower", [(None, True), (None, False), (False, True)])

@@ -1,8 +1,9 @@
 """The peer of the pre-training benchmark: a generator and a discriminator of transformers in a plain training loop.
 
 It is what somebody writes who has transformers and the paper: sdpa attention, the embeddings shared, masks by `topk`,
-samples by the Gumbel trick, torch's fused AdamW, clipping, a schedule; in bf16 under autocast. It lacks what ours
-computes for the log (accuracy, kept logits), and its text lies on the device: what is left out favours it.
+samples by the Gumbel trick, torch's fused AdamW (whose bias correction is undone where a recipe has none), clipping, a
+schedule; in bf16 under autocast. It lacks what ours computes for the log (accuracy, kept logits), and its text lies on
+the device: what is left out favours it.
 """
 
 from __future__ import annotations
@@ -73,21 +74,29 @@ class TransformersPretraining(nn.Module):
         self.mask_token_id, self.mask_prob, self.keep_prob = ours.mask_token_id, ours.mask_prob, ours.keep_prob
         self.temperature, self.gen_weight, self.disc_weight = ours.temperature, ours.gen_weight, ours.disc_weight
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss, the generator's and the discriminator's, of ids [B, S] int64 without padding."""
-        masked_ids, positions = self.mask(ids)
+    def forward(self, ids: Tensor, random: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, the generator's and the discriminator's, of ids [B, S] int64 without padding.
+
+        random: [3, B, S] fp32 in [0, 1), the numbers that decide masks and samples, as in `ElectraPretrainingModel`;
+        None draws others, the samples by Gumbel's trick.
+        """
+        masked_ids, positions = self.mask(
+            ids, torch.rand(2, *ids.shape, device=ids.device) if random is None else random
+        )
         generator_loss, logits = self.guess(ids, masked_ids, positions)
-        corrupted_ids = ids.scatter(1, positions, self.sample(logits))
-        discriminator_loss = self.detect(ids, corrupted_ids)
+        samples = self.sample(logits) if random is None else self.sample_by(logits, random[2].gather(1, positions))
+        discriminator_loss = self.detect(ids, ids.scatter(1, positions, samples))
         loss = self.gen_weight * generator_loss + self.disc_weight * discriminator_loss
         return loss, generator_loss, discriminator_loss
 
-    def mask(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The text with [MASK] in it [B, S], and the positions that are predicted [B, N]."""
+    def mask(self, ids: Tensor, random: Tensor) -> tuple[Tensor, Tensor]:
+        """The text with [MASK] in it [B, S], and the positions that are predicted [B, N].
+
+        random: [2, B, S], which tokens are chosen, and which of these become [MASK].
+        """
         n_masked = max(1, floor(self.mask_prob * ids.shape[1] + 0.5))
-        order = torch.rand(ids.shape, device=ids.device).masked_fill(self.is_special[ids], 2.0)
-        positions = order.topk(n_masked, largest=False).indices
-        is_kept = torch.rand(positions.shape, device=ids.device) < self.keep_prob
+        positions = random[0].masked_fill(self.is_special[ids], 2.0).topk(n_masked, largest=False).indices
+        is_kept = random[1].gather(1, positions) >= 1 - self.keep_prob
         read = ids.gather(1, positions).masked_fill(~is_kept, self.mask_token_id)
         return ids.scatter(1, positions, read), positions
 
@@ -107,17 +116,23 @@ class TransformersPretraining(nn.Module):
         logits = logits.detach().float() / self.temperature
         return (logits - (-torch.rand_like(logits).log()).log()).argmax(-1)
 
+    def sample_by(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        """The same at given numbers [B, N] in [0, 1), by inverting the cumulative sum of the softmax."""
+        cumulative = (logits.detach().float() / self.temperature).softmax(-1).cumsum(-1)
+        found = torch.searchsorted(cumulative, (uniform * cumulative[..., -1])[..., None], right=True)
+        return found.squeeze(-1).clamp(max=logits.shape[-1] - 1)
+
     def detect(self, ids: Tensor, corrupted_ids: Tensor) -> Tensor:
         """The discriminator's loss."""
         return self.discriminator(input_ids=corrupted_ids, labels=(corrupted_ids != ids).long()).loss
 
 
 class TransformersTraining:
-    """The peer's training loop, on the same batch again and again.
+    """The peer's training loop, on the same batch again and again, or on those of the caller.
 
     Args:
         model: the networks, on their device, in fp32.
-        ids: [B, S] int64 on the device.
+        ids: [B, S] int64 on the device, the batch of `train`.
         precision: "bf16" computes under autocast, "fp32" does not.
         compile: as in `Variant`.
     """
@@ -149,18 +164,26 @@ class TransformersTraining:
             self._optimizer,
             lambda step: warmup_decay(step, step / recipe.n_steps, recipe.warmup_steps, recipe.decay_power),
         )
+        if not recipe.bias_correction:
+            self._optimizer.register_step_pre_hook(lambda *_: self._undo_bias_correction(recipe))
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+        return self._schedule.last_epoch
 
     def train(self, n_steps: int) -> tuple[Tensor, Tensor]:
         """Makes so many updates; returns the generator's and the discriminator's losses [n_steps], on the device."""
-        found = [self._update() for _ in range(n_steps)]
+        found = [self.update(self._ids) for _ in range(n_steps)]
         generator_losses, discriminator_losses = zip(*found, strict=True)
         return torch.stack(generator_losses), torch.stack(discriminator_losses)
 
-    def _update(self) -> tuple[Tensor, Tensor]:
+    def update(self, ids: Tensor, random: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Makes an update on a batch; returns both losses. The arguments are those of `TransformersPretraining`."""
         if self._is_compiled:
             torch.compiler.cudagraph_mark_step_begin()
         with self._autocast():
-            loss, *found = self._losses(self._ids)
+            loss, *found = self._losses(ids, random)
         loss.backward()
         nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
         self._optimizer.step()
@@ -169,3 +192,14 @@ class TransformersTraining:
         # What a CUDA graph returns is overwritten by its next replay.
         generator_loss, discriminator_loss = (x.detach().clone() for x in found)
         return generator_loss, discriminator_loss
+
+    def _undo_bias_correction(self, recipe: Recipe) -> None:
+        """Changes the rates of the next step, which the schedule writes anew, so that AdamW's factors cancel.
+
+        At step t AdamW computes lr sqrt(c2) / c1 * m / (sqrt(v) + eps sqrt(c2)), with c = 1 - beta ** t.
+        """
+        c1, c2 = (1 - beta ** (self.step + 1) for beta in recipe.adam_betas)
+        for group in self._optimizer.param_groups:
+            group["lr"] *= c1 / c2**0.5
+            group["eps"] = recipe.adam_eps / c2**0.5
+            group["weight_decay"] = recipe.weight_decay * c2**0.5 / c1 if group["weight_decay"] else 0.0

@@ -31,6 +31,7 @@ BENCHMARKS: Commands = {
     "tokenizer": ("electra_fast.benchmarks.tokenizer.bench:TokenizerBench", "the tokenizer beside other libraries"),
     "embed": ("electra_fast.benchmarks.embed.bench:EmbedBench", "from texts to embeddings, beside other libraries"),
     "pretrain": ("electra_fast.benchmarks.pretrain.bench:PretrainBench", "pre-training beside transformers"),
+    "curves": ("electra_fast.benchmarks.pretrain.curves:CurvesBench", "losses of pre-training beside transformers'"),
     "finetune": ("electra_fast.benchmarks.finetune.bench:FinetuneBench", "fine-tuning beside transformers' Trainer"),
     "report": ("electra_fast.benchmarks.report.report:ReportCommand", "tables and plots of what has been measured"),
 }

@@ -126,8 +126,7 @@ class TrainingLoop(Loop):
         rows = self.stream.rows(self.step * size + own.start, share)
         self._n_tokens += rows.input_ids.numel() if rows.lengths is None else int(rows.lengths.sum())
         seq_length = rows.input_ids.shape[1]
-        source = torch.Generator(device).manual_seed(mixed_seed(self.seed, self.step, "masks"))
-        random = torch.rand(size, 3, seq_length, generator=source, device=device)[own]
+        random = mask_numbers(self.seed, self.step, size, seq_length, device)[own]
         text = [rows.input_ids, rows.word_starts]
         if rows.lengths is not None:
             text += [torch.arange(seq_length) < rows.lengths[:, None], rows.token_type_ids]
@@ -194,3 +193,9 @@ class TrainingLoop(Loop):
             metrics["mfu"] = mfu(metrics["tokens_per_second"], self.recipe, self.vocab_size, self._peak_flops)
         optimizer = self.optimizers[0]
         return metrics | {"lr": optimizer.param_groups[0]["lr"], "grad_norm": float(optimizer.grad_norm)}
+
+
+def mask_numbers(seed: int, step: int, size: int, seq_length: int, device: torch.device) -> Tensor:
+    """The numbers [size, 3, seq_length] fp32 in [0, 1) that decide the masks and samples of a step's batch."""
+    source = torch.Generator(device).manual_seed(mixed_seed(seed, step, "masks"))
+    return torch.rand(size, 3, seq_length, generator=source, device=device)

@@ -221,7 +221,7 @@ def test_the_peer_masks_samples_and_shares(work, gathered):
     model.mask_prob, model.keep_prob = 0.8, 0.2
     peer = TransformersPretraining(model, gathered)
     ids = ids.repeat(50, 1)
-    masked_ids, positions = peer.mask(ids)
+    masked_ids, positions = peer.mask(ids, torch.rand(2, *ids.shape))
     assert positions.shape == (200, 19)  # 80 % of 24
     assert all(len(set(row)) == 19 for row in positions.tolist())
     assert not model.is_special[ids.gather(1, positions)].any()

@@ -156,4 +156,4 @@ def test_tests_are_in_the_folders_of_the_code():
     missing = {name for name in folders - OTHER_TESTS if not (ROOT / "electra_fast" / name / "__init__.py").exists()}
     assert missing == set()
     at_the_root = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
-    assert at_the_root - {"architecture", "disk_links", "imports", "json_files", "packaging", "readme"} <= set(floors())
+    assert at_the_root - {"architecture", "disk_links", "examples", "imports", "json_files", "packaging", "readme"} <= set(floors())

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from texts import documents
@@ -59,33 +60,36 @@ def run(out, stop_after=None, recipe=None, **options):
         return pretrain(dataclasses.replace(RECIPE, **(recipe or {})), corpus, out, **options)
 
 
-def start(calls, n_processes=1, before="", **options):
+def start(calls, n_processes=1, before="", torchrun=None, inside=(), **options):
     """A process that makes calls of `run`, pairs of `out` and options, or torchrun with several of them.
 
     Args:
         before: Python that each process executes first.
+        torchrun: options by which torchruns meet; None: there is one at most, and none for a single process.
+        inside: the beginning of the command, which says where the process runs.
         options: of Popen.
     """
     code = f"import json, sys, torch, runs\ntorch.set_num_threads(1)\n{before}\n"
     code += "for out, options in json.loads(sys.argv[1]): runs.run(out, **options)"
     command = [sys.executable, "-c", code, json.dumps([(str(out), options) for out, options in calls])]
-    if n_processes > 1:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_processes)]
+    if n_processes > 1 or torchrun:
+        meeting = torchrun or ["--standalone"]
+        launcher = [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc-per-node", str(n_processes)]
         command = [*launcher, "--no-python", *command]
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, env=environment, **(pipes | options))
+    return subprocess.Popen([*inside, *command], env=environment, **(pipes | options))
 
 
-def wait_for(is_true, process):
+def wait_for(is_true, process, seconds=60):
     """Waits until a condition holds in the files of a process that is at work."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + seconds
     while not is_true():
         assert process.poll() is None, process.stdout.read()
         if time.monotonic() > deadline:
             process.kill()
-            raise TimeoutError("nothing happened for a minute")
+            raise TimeoutError(f"nothing happened for {seconds} seconds")
         time.sleep(0.002)
 
 
@@ -127,3 +131,20 @@ def state(out, step=12):
     del parts["clock"]
     parts |= {name: load_file(out / name / "model.safetensors") for name in ("generator", "discriminator")}
     return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+
+def assert_same_run(found, expected, tolerance=1e-6):
+    """Every update's losses, and at the end weights and moments, equal up to rounding."""
+    curves = curve(found), curve(expected)
+    assert [record["step"] for record in curves[0]] == list(range(1, 13))
+    for record, wanted in zip(*curves, strict=True):
+        for name in ("loss", "generator_loss", "discriminator_loss", "generator_accuracy", "grad_norm"):
+            assert record[name] == pytest.approx(wanted[name], rel=tolerance), (record["step"], name)
+    tensors, wanted = state(found), state(expected)
+    assert tensors.keys() == wanted.keys()
+    for name in tensors:
+        # The loss does not depend on a key's bias: its gradient is rounding, and nothing else.
+        if "key.bias" in name:
+            continue
+        ours, theirs = tensors[name].double(), wanted[name].double()
+        assert torch.linalg.vector_norm(ours - theirs) <= tolerance * torch.linalg.vector_norm(theirs), name

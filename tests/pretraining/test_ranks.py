@@ -4,8 +4,7 @@ import shutil
 
 import pytest
 import runs as runs_module
-import torch
-from runs import curve, launch, run, state
+from runs import assert_same_run, curve, launch, run
 from texts import documents
 
 from electra_fast.model.packing import PackedBatch
@@ -40,23 +39,6 @@ def runs(tmp_path_factory):
     code, printed = launch(calls, n_processes=2)
     assert code == 0, printed
     return root
-
-
-def assert_same_run(found, expected, tolerance=1e-6):
-    """Every update's losses, and at the end weights and moments, equal up to rounding."""
-    curves = curve(found), curve(expected)
-    assert [record["step"] for record in curves[0]] == list(range(1, 13))
-    for record, wanted in zip(*curves, strict=True):
-        for name in ("loss", "generator_loss", "discriminator_loss", "generator_accuracy", "grad_norm"):
-            assert record[name] == pytest.approx(wanted[name], rel=tolerance), (record["step"], name)
-    tensors, wanted = state(found), state(expected)
-    assert tensors.keys() == wanted.keys()
-    for name in tensors:
-        # The loss does not depend on a key's bias: its gradient is rounding, and nothing else.
-        if "key.bias" in name:
-            continue
-        ours, theirs = tensors[name].double(), wanted[name].double()
-        assert torch.linalg.vector_norm(ours - theirs) <= tolerance * torch.linalg.vector_norm(theirs), name
 
 
 def test_padding_that_stays_in_the_batch_changes_nothing(tmp_path, monkeypatch):

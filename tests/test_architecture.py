@@ -156,4 +156,5 @@ def test_tests_are_in_the_folders_of_the_code():
     missing = {name for name in folders - OTHER_TESTS if not (ROOT / "electra_fast" / name / "__init__.py").exists()}
     assert missing == set()
     at_the_root = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
-    assert at_the_root - {"architecture", "disk_links", "examples", "imports", "json_files", "packaging", "readme"} <= set(floors())
+    others = {"architecture", "disk_links", "examples", "imports", "json_files", "packaging", "readme"}
+    assert at_the_root - others <= set(floors())

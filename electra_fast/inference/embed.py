@@ -106,7 +106,7 @@ def load_embedder(
     device: str | torch.device = "auto",
     dtype: str | None = None,
     impl: Impl = "auto",
-) -> Embedder:
+) -> EmbeddingNetwork:
     """All that `embed` needs of a directory or a name on the Hub, loaded once for any number of calls.
 
     On a CPU the encoder's weights are prepacked: `encoder.unpack_weights()` gives them back.
@@ -122,7 +122,7 @@ def load_embedder(
     if modules is None:
         return _plain(encoder, tokenizer, pooling, prompt, prompt_name, **options)
     _check_fits(name_or_path, modules, encoder, own_tokenizer, pooling)
-    return Embedder(
+    return EmbeddingNetwork(
         encoder=encoder,
         tokenizer=tokenizer,
         pooling=modules.pooling,
@@ -173,7 +173,7 @@ def _check_fits(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embedder(TextNetwork):
+class EmbeddingNetwork(TextNetwork):
     """An encoder, a tokenizer and options that turn texts into vectors; arguments and errors are those of `embed`."""
 
     pooling: tuple[Pooling, ...] = ("mean",)
@@ -257,7 +257,7 @@ def _embedder(
     prompt_name: str | None,
     max_length: int | None,
     batch_tokens: int,
-) -> Embedder:
+) -> EmbeddingNetwork:
     options = {"normalize": normalize, "max_length": max_length, "batch_tokens": batch_tokens}
     if isinstance(model, (str, os.PathLike)):
         return load_embedder(model, tokenizer, pooling=pooling, prompt=prompt, prompt_name=prompt_name, **options)
@@ -277,9 +277,9 @@ def _plain(
     prompt: str | None,
     prompt_name: str | None,
     **options: Any,
-) -> Embedder:
+) -> EmbeddingNetwork:
     """The embedder of a model that says nothing of pooling and prompts."""
     if prompt_name is not None:
         raise ValueError(f"prompt_name needs a model of sentence-transformers, which has prompts; got {prompt_name!r}")
     pooling = "mean" if pooling is None else pooling
-    return Embedder(encoder=encoder, tokenizer=tokenizer, pooling=(pooling,), prompt=prompt or "", **options)
+    return EmbeddingNetwork(encoder=encoder, tokenizer=tokenizer, pooling=(pooling,), prompt=prompt or "", **options)

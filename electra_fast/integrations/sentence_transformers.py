@@ -23,7 +23,7 @@ from tqdm import tqdm
 from transformers.models.electra import modeling_electra as theirs
 
 from ..inference.bulk import Batch, Rows, TextNetwork
-from ..inference.embed import Embedder
+from ..inference.embed import EmbeddingNetwork
 from ..model.packing import PackedBatch
 from ..tokenizer import ElectraTokenizer
 from .packed_electra import hidden_states, why_not_packed
@@ -158,7 +158,7 @@ class _SentenceEncoding(_Inference):
             return None
         self.model.eval()
         modes = pooling.pooling_mode
-        embedder = Embedder(
+        embedder = EmbeddingNetwork(
             encoder=_Encoder(network),
             tokenizer=self.tokenizer(),
             pooling=(modes,) if isinstance(modes, str) else modes,

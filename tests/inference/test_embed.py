@@ -166,7 +166,7 @@ def test_the_next_texts_are_tokenised_while_the_first_are_computed(monkeypatch):
     tokenising, computing = ([threading.Event() for _ in range(3)] for _ in range(2))
     numbers = {"tokenise": itertools.count(), "compute": itertools.count()}
 
-    class Embedder(embedding.Embedder):
+    class Waiting(embedding.EmbeddingNetwork):
         """Waits for the other to be at work too."""
 
         def _tokenise(self, texts):
@@ -181,7 +181,7 @@ def test_the_next_texts_are_tokenised_while_the_first_are_computed(monkeypatch):
             assert number == 2 or tokenising[number + 1].wait(timeout=60)
             return super()._compute(rows, bar)
 
-    found = list(Embedder(encoder=MODEL, tokenizer=TOKENIZER).stream(texts_of(6)))
+    found = list(Waiting(encoder=MODEL, tokenizer=TOKENIZER).stream(texts_of(6)))
     assert_close(np.concatenate(found), expected_embeddings(texts_of(6)))
 
 
@@ -197,7 +197,7 @@ def test_nothing_is_padded(monkeypatch):
 
     monkeypatch.setattr(ElectraModel, "encode_packed", spy)
     texts, counts = texts_of(30), batching.Counts()
-    list(embedding.Embedder(encoder=MODEL, tokenizer=TOKENIZER, batch_tokens=64).stream(texts, counts=counts))
+    list(embedding.EmbeddingNetwork(encoder=MODEL, tokenizer=TOKENIZER, batch_tokens=64).stream(texts, counts=counts))
     expected = sum(min(MAX_LENGTH, 2 + len(text.split())) for text in texts)
     assert sum(n_tokens) == counts.tokens == expected and max(n_tokens) <= 64 and counts.examples == 30
 

@@ -1,4 +1,7 @@
-"""Parquet files, by pyarrow (the extra `datasets`): rows are read a few thousand at a time, and written likewise."""
+"""Parquet files and columns of Arrow tables, by pyarrow (the extra `datasets`).
+
+Rows of files are read a few thousand at a time, and written likewise.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .disk import check_readable, written
+
+if TYPE_CHECKING:
+    import pyarrow
 
 SUFFIX = ".parquet"
 _ROWS = 4096
@@ -58,54 +64,70 @@ def written_vectors(path: Path, size: int) -> Iterator[Callable[[np.ndarray], No
     arrow, parquet = _pyarrow()
     schema = arrow.schema([("embedding", arrow.list_(arrow.float32(), size))])
     with written(path, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
-
-        def write(rows: np.ndarray) -> None:
-            numbers = arrow.array(np.ascontiguousarray(rows, np.float32).ravel())
-            writer.write_batch(arrow.record_batch([arrow.FixedSizeListArray.from_arrays(numbers, size)], schema=schema))
-
-        yield write
+        yield lambda rows: writer.write_batch(arrow.record_batch([vector_array(rows)], schema=schema))
 
 
 @contextmanager
-def written_rows(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Writes rows with the same fields; yields a function that appends one, a dictionary.
+def written_rows(path: Path, fields: Mapping[str, Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Writes rows with these fields, of types as in `arrow_type`; yields a function that appends one, a dictionary.
 
-    The first few thousand rows decide the types of the columns; one that is null in all of these is text. The file gets
-    its name when all of it is written.
+    The file gets its name when all of it is written.
     """
     arrow, parquet = _pyarrow()
-    waiting: list[dict[str, Any]] = []
-    writer = None
+    schema = arrow.schema([(name, arrow_type(kind)) for name, kind in fields.items()])
+    waiting: list[Mapping[str, Any]] = []
 
     def flush() -> None:
-        nonlocal writer
-        if writer is None:
-            found = arrow.Table.from_pylist(waiting).schema
-            writer = parquet.ParquetWriter(file, arrow.schema([(x.name, _typed(arrow, x.type)) for x in found]))
-        writer.write_table(arrow.Table.from_pylist(waiting, schema=writer.schema))
+        writer.write_table(arrow.Table.from_pylist(waiting, schema=schema))
         waiting.clear()
 
     def write(row: Mapping[str, Any]) -> None:
-        waiting.append(dict(row))
+        waiting.append(row)
         if len(waiting) == _ROWS:
             flush()
 
-    with written(path, "wb") as file:
+    with written(path, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
         yield write
-        if waiting or writer is None:
-            flush()
-        writer.close()
+        flush()
 
 
-def _typed(arrow: ModuleType, kind: Any) -> Any:
-    """The type, with text for what is null alone."""
-    if arrow.types.is_null(kind):
-        return arrow.string()
-    if arrow.types.is_list(kind):
-        return arrow.list_(_typed(arrow, kind.value_type))
-    if arrow.types.is_struct(kind):
-        return arrow.struct([(kind.field(i).name, _typed(arrow, kind.field(i).type)) for i in range(kind.num_fields)])
-    return kind
+def arrow_type(kind: Any) -> pyarrow.DataType:
+    """The Arrow type of values: str, int, float or np.float32; [kind] is a list, {name: kind} an object."""
+    arrow, _ = _pyarrow()
+    if isinstance(kind, list):
+        return arrow.list_(arrow_type(kind[0]))
+    if isinstance(kind, dict):
+        return arrow.struct([(name, arrow_type(inner)) for name, inner in kind.items()])
+    return {str: arrow.string(), int: arrow.int64(), float: arrow.float64(), np.float32: arrow.float32()}[kind]
+
+
+def vector_array(vectors: np.ndarray) -> pyarrow.Array:
+    """A column of vectors, lists of `size` fp32 numbers. vectors: [n, size]."""
+    arrow, _ = _pyarrow()
+    numbers = arrow.array(np.ascontiguousarray(vectors, np.float32).ravel())
+    return arrow.FixedSizeListArray.from_arrays(numbers, vectors.shape[1])
+
+
+def text_list(column: pyarrow.ChunkedArray, name: str) -> list[str]:
+    """The texts of a column, where null is the empty text; raises ValueError for a column of another type."""
+    if not _is_text(column.type):
+        raise ValueError(f"{name} must hold text, got {column.type}: cast it before")
+    return [text or "" for text in column.to_pylist()]
+
+
+def word_lists(column: pyarrow.ChunkedArray, name: str) -> list[list[str]]:
+    """The lists of texts of a column, where null is empty; raises ValueError for a column of another type."""
+    arrow, _ = _pyarrow()
+    lists = arrow.ListType, arrow.LargeListType, arrow.FixedSizeListType
+    if not (isinstance(column.type, lists) and _is_text(column.type.value_type)):
+        raise ValueError(f"{name} must hold lists of text, got {column.type}: cast it before")
+    return [[word or "" for word in words or ()] for words in column.to_pylist()]
+
+
+def _is_text(kind: pyarrow.DataType) -> bool:
+    arrow, _ = _pyarrow()
+    kind = kind.value_type if arrow.types.is_dictionary(kind) else kind
+    return kind in (arrow.string(), arrow.large_string(), arrow.string_view(), arrow.null())
 
 
 def _pyarrow() -> tuple[ModuleType, ModuleType]:

@@ -87,23 +87,32 @@ def test_vectors_are_written_in_portions(tmp_path):
     np.testing.assert_array_equal(np.array(found.to_pylist(), np.float32), vectors)
 
 
-def test_rows_are_written_with_the_types_of_the_first(tmp_path, monkeypatch):
+def test_rows_are_written_with_the_types_that_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("electra_fast.parquet._ROWS", 2)
-    rows = [{"id": "0", "answer": None, "tags": []}, {"id": "1", "answer": None, "tags": []}]
-    rows.append({"id": "2", "answer": "x", "tags": ["y"]})
-    with written_rows(tmp_path / "out.parquet") as write:
+    fields = {"id": str, "answer": str, "scores": [{"n": int, "x": float}]}
+    rows = [{"id": str(i), "answer": None, "scores": []} for i in range(2)]
+    rows.append({"id": "2", "answer": "x", "scores": [{"n": 1, "x": None}]})
+    with written_rows(tmp_path / "out.parquet", fields) as write:
         for row in rows:
             write(row)
     assert parquet.read_table(tmp_path / "out.parquet").to_pylist() == rows
-    with written_rows(tmp_path / "none.parquet"):
+    with written_rows(tmp_path / "none.parquet", fields):
         pass
-    assert parquet.read_table(tmp_path / "none.parquet").num_rows == 0
+    found = parquet.read_table(tmp_path / "none.parquet")
+    assert found.num_rows == 0 and found.schema.names == list(fields)
 
 
-@pytest.mark.parametrize("writer", [lambda path: written_vectors(path, 2), written_rows], ids=["vectors", "rows"])
-def test_an_error_leaves_no_file(tmp_path, writer):
+@pytest.mark.parametrize(
+    ("writer", "row"),
+    [
+        (lambda path: written_vectors(path, 2), np.zeros((1, 2), np.float32)),
+        (lambda path: written_rows(path, {"a": int}), {"a": 1}),
+    ],
+    ids=["vectors", "rows"],
+)
+def test_an_error_leaves_no_file(tmp_path, writer, row):
     with pytest.raises(RuntimeError, match="stop"), writer(tmp_path / "out.parquet") as write:
-        write(np.zeros((1, 2), np.float32) if writer is not written_rows else {"a": 1})
+        write(row)
         raise RuntimeError("stop")
     assert list(tmp_path.iterdir()) == []
 

@@ -26,13 +26,16 @@ def text_columns(text: str | None, no_header: bool) -> Columns:
 
 
 @contextmanager
-def written_objects(path: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def written_objects(path: Path | None, fields: Mapping[str, Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Writes one JSON object a line, or one row to a file that ends with .parquet; yields a function that appends one.
 
     The path None is the standard output. A file gets its name when all of it is written.
+
+    Args:
+        fields: the types of an object's fields, as `parquet.arrow_type` takes them.
     """
     if path is not None and path.suffix == parquet.SUFFIX:
-        with parquet.written_rows(path) as write:
+        with parquet.written_rows(path, fields) as write:
             yield write
         return
     with nullcontext(sys.stdout) if path is None else written(path) as out:

@@ -68,6 +68,6 @@ class RerankCommand:
         )
         with timed("passages") as counts:
             ranked = reranker(self.query, passages, progress=sys.stderr.isatty(), counts=counts)
-        with written_objects(self.output) as write:
+        with written_objects(self.output, {"index": int, "score": float, "text": str}) as write:
             for index, score in ranked[: self.top_k]:
                 write({"index": index, "score": score, "text": passages[index]})

@@ -65,6 +65,10 @@ class MultipleChoice:
         probabilities = as_array(self._logits(model, hidden, batch).softmax(-1))
         return [row[:n] for row, n in zip(probabilities, batch.item_rows.diff().tolist(), strict=True)]
 
+    def fields(self) -> dict[str, Any]:
+        """The types of predictions."""
+        return {"id": str, "label": int, "probabilities": [float]}
+
     def predictions(
         self, examples: Sequence[ChoiceExample], features: Features, scores: Sequence[np.ndarray]
     ) -> list[dict]:

@@ -88,6 +88,10 @@ class Classification(_SequenceKind):
         """The probabilities [labels] of each item."""
         return list(as_array(self._logits(model, hidden).softmax(-1)))
 
+    def fields(self) -> dict[str, Any]:
+        """The types of predictions."""
+        return {"id": str, "label": str, "probabilities": dict.fromkeys(self.labels, float)}
+
     def predictions(
         self, examples: Sequence[TextExample], features: Features, scores: Sequence[np.ndarray]
     ) -> list[dict]:
@@ -134,6 +138,10 @@ class Regression(_SequenceKind):
         """The value of each item."""
         return list(as_array(self._logits(model, hidden)[:, 0]))
 
+    def fields(self) -> dict[str, Any]:
+        """The types of predictions."""
+        return {"id": str, "value": float}
+
     def predictions(
         self, examples: Sequence[TextExample], features: Features, scores: Sequence[np.float32]
     ) -> list[dict]:
@@ -176,6 +184,10 @@ class MultiLabel(_SequenceKind):
     def scores(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> list[np.ndarray]:
         """The probabilities [labels] of each item."""
         return list(as_array(self._logits(model, hidden).sigmoid()))
+
+    def fields(self) -> dict[str, Any]:
+        """The types of predictions."""
+        return {"id": str, "labels": [str], "probabilities": dict.fromkeys(self.labels, float)}
 
     def predictions(
         self, examples: Sequence[TextExample], features: Features, scores: Sequence[np.ndarray]

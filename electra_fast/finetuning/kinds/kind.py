@@ -46,6 +46,9 @@ class Kind(Protocol):
     def scores(self, model: ElectraPreTrainedModel, hidden: Tensor, batch: Batch) -> list[Any]:
         """The network's scores for each item: I NumPy arrays, or dicts of arrays."""
 
+    def fields(self) -> dict[str, Any]:
+        """The type of each field of a prediction: str, int or float; [type] of a list, {name: type} of an object."""
+
     def predictions(self, examples: Sequence[Example], features: Features, scores: Sequence[Any]) -> list[dict]:
         """The prediction for each example, ready for JSON: its `id`, what is predicted, and how sure that is.
 

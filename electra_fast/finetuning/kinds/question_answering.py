@@ -201,6 +201,11 @@ class QuestionAnswering:
         null = {name: as_array(values) for name, values in null.items()}
         return [span | {name: values[i] for name, values in null.items()} for i, span in enumerate(spans)]
 
+    def fields(self) -> dict[str, Any]:
+        """The types of predictions."""
+        text = {"text": str, "start": int, "score": float, "probability": float}
+        return {"id": str, "answer": str, "n_best": [text], "null_odds": float}
+
     def predictions(
         self, examples: Sequence[QuestionExample], features: QuestionFeatures, scores: Sequence[dict[str, Any]]
     ) -> list[dict[str, Any]]:

@@ -101,6 +101,10 @@ class Tagging:
         row_ends = batch.packed.cu_seqlens[1:-1].long() - 1
         return np.split(probabilities, begins_word.cumsum(0)[row_ends].tolist())
 
+    def fields(self) -> dict[str, Any]:
+        """The types of predictions."""
+        return {"id": str, "words": [str], "tags": [str], "probabilities": [float]}
+
     def predictions(
         self, examples: Sequence[TaggedExample], features: Features, scores: Sequence[np.ndarray]
     ) -> list[dict]:

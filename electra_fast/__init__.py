@@ -22,6 +22,7 @@ _HOME = {
     "ElectraForQuestionAnswering": "model.modeling",
     "ElectraForPreTrainingOutput": "model.outputs",
     "PackedBatch": "model.packing",
+    "Embedder": "inference.portable",
     "embed": "inference.embed",
     "embed_stream": "inference.embed",
     "load_embedder": "inference.embed",
@@ -61,6 +62,7 @@ __all__ = [
     "ElectraPreTrainedModel",
     "ElectraTokenizer",
     "ElectraTokenizerFast",
+    "Embedder",
     "PackedBatch",
     "__version__",
     "embed",
@@ -96,6 +98,7 @@ if TYPE_CHECKING:
         FlaxElectraModel,
     )
     from .inference.embed import embed, embed_stream, load_embedder
+    from .inference.portable import Embedder
     from .inference.rerank import load_reranker, rerank
     from .model.backbone import ElectraModel
     from .model.base import ElectraPreTrainedModel

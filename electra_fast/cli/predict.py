@@ -60,10 +60,7 @@ class PredictCommand:
     def run(self) -> None:
         from ..finetuning.data.predict_inputs import read_examples
         from ..finetuning.kinds.table import kind_name
-        from ..finetuning.prediction import predict
-        from ..finetuning.saved import load_finetuned
-        from ..model.base import prepack_if_served
-        from ..model.precision import DTYPES, default_precision
+        from ..finetuning.prediction import load_for_prediction, predict
         from ..training.distributed import join
 
         if self.output is not None:
@@ -74,9 +71,7 @@ class PredictCommand:
         with join(self.device) as world:
             if world.size > 1 and (self.input is None or not self.input.is_file()):
                 raise ValueError(f"several processes need a file that each can read (--input), got {self.input}")
-            dtype = DTYPES[self.precision or default_precision(world.device)]
-            finetuned = load_finetuned(self.model, device=world.device, impl=self.impl, dtype=dtype)
-            prepack_if_served(finetuned.model)
+            finetuned = load_for_prediction(self.model, device=world.device, precision=self.precision, impl=self.impl)
             examples = read_examples(kind_name(finetuned.kind), self.input, self._columns())
             shows_bar = sys.stderr.isatty() and not (self.output is None and sys.stdout.isatty())
             with timed("examples") if world.is_main else nullcontext(Counts()) as counts:
@@ -88,7 +83,8 @@ class PredictCommand:
                     world=world,
                     counts=counts,
                 )
-                with written_objects(self.output) if world.is_main else nullcontext() as write:
+                fields = finetuned.kind.fields()
+                with written_objects(self.output, fields) if world.is_main else nullcontext() as write:
                     for prediction in predictions:
                         write(prediction)
 

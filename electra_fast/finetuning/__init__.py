@@ -11,6 +11,7 @@ _HOME = {
     "ElectraPaperForQuestionAnswering": "kinds.paper_heads",
     "ElectraPaperForSequenceClassification": "kinds.paper_heads",
     "FinetuningOptions": "run_options",
+    "Predictor": "predictor",
     "QuestionExample": "data.examples",
     "TaggedExample": "data.examples",
     "TaskFiles": "task_data",
@@ -27,6 +28,7 @@ __all__ = [
     "ElectraPaperForQuestionAnswering",
     "ElectraPaperForSequenceClassification",
     "FinetuningOptions",
+    "Predictor",
     "QuestionExample",
     "TaggedExample",
     "TaskFiles",
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from .data.tasks import custom_task, task
     from .kinds.paper_heads import ElectraPaperForQuestionAnswering, ElectraPaperForSequenceClassification
     from .prediction import predict
+    from .predictor import Predictor
     from .run import finetune
     from .run_options import FinetuningOptions
     from .saved import load_finetuned

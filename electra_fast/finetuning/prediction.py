@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import islice
@@ -12,15 +13,39 @@ from torch import distributed
 from tqdm import tqdm
 
 from ..inference.batching import BATCH_TOKENS, Counts, batches_by_length, chunks, one_ahead
-from ..model.base import ElectraPreTrainedModel
+from ..model.base import ElectraPreTrainedModel, prepack_if_served
+from ..model.precision import DTYPES, default_precision
+from ..model.pretrained import resolve_device
+from ..ops import Impl
 from ..tokenizer.unknown import UnknownTokens
 from ..training.distributed import World
 from .data.examples import ChoiceExample, Example, QuestionExample, TaggedExample, TextExample
 from .data.features import Features
 from .kinds.kind import Kind
-from .saved import Finetuned
+from .saved import Finetuned, load_finetuned
 
 _T = TypeVar("_T")
+
+
+def load_for_prediction(
+    path: str | os.PathLike, *, device: str | torch.device = "auto", precision: str | None = None, impl: Impl = "auto"
+) -> Finetuned:
+    """A fine-tuned network that only predicts: in the precision of its device, on a CPU with prepacked weights.
+
+    Args:
+        precision: "fp32", "bf16" or "fp16". Default: bf16 on a GPU, fp32 on a CPU.
+
+    Raises:
+        FileNotFoundError: as `load_finetuned`.
+        ValueError: as `load_finetuned`, or another precision.
+    """
+    if precision is not None and precision not in DTYPES:
+        raise ValueError(f"precision must be one of {', '.join(DTYPES)}, got {precision!r}")
+    device = resolve_device(device)
+    dtype = DTYPES[precision or default_precision(device)]
+    finetuned = load_finetuned(path, device=device, impl=impl, dtype=dtype)
+    prepack_if_served(finetuned.model)
+    return finetuned
 
 
 def predict(

@@ -105,14 +105,7 @@ def load_finetuned(
         FileNotFoundError: there is no such model, or one of its files is missing.
         ValueError: the network is not fine-tuned or lacks its head, or files are damaged.
     """
-    config = ElectraConfig.from_pretrained(path)
-    model_class = _model_class(config, path)
-    saved = _read_saved(path)
-    name = _kind_name(config, model_class, path) if saved is None else saved["kind"]
-    if name not in _NETWORKS[model_class]:
-        known = " or ".join(_NETWORKS[model_class])
-        raise ValueError(f"{path}: the kind of an {model_class.__name__} must be {known}, got {name!r} in {FILE_NAME}")
-    kind = make_kind(name, _labels(config), None if saved is None else saved["options"])
+    config, model_class, kind, saved = _read_kind(path)
     tokenizer = ElectraTokenizer.from_pretrained(path)
     if tokenizer.n_ids > config.vocab_size:
         raise ValueError(
@@ -133,6 +126,25 @@ def load_finetuned(
         dtype="auto" if dtype is None else dtype,
     )
     return Finetuned(model, kind, tokenizer, max_length)
+
+
+def load_kind(path: str | os.PathLike) -> Kind:
+    """The kind of a fine-tuned network, without its weights; arguments and errors are those of `load_finetuned`."""
+    return _read_kind(path)[2]
+
+
+def _read_kind(
+    path: str | os.PathLike,
+) -> tuple[ElectraConfig, type[ElectraPreTrainedModel], Kind, dict[str, Any] | None]:
+    """The config, the network's class, its kind, and the content of finetuning.json if there is one."""
+    config = ElectraConfig.from_pretrained(path)
+    model_class = _model_class(config, path)
+    saved = _read_saved(path)
+    name = _kind_name(config, model_class, path) if saved is None else saved["kind"]
+    if name not in _NETWORKS[model_class]:
+        known = " or ".join(_NETWORKS[model_class])
+        raise ValueError(f"{path}: the kind of an {model_class.__name__} must be {known}, got {name!r} in {FILE_NAME}")
+    return config, model_class, make_kind(name, _labels(config), saved and saved["options"]), saved
 
 
 def _model_class(config: ElectraConfig, path: str | os.PathLike) -> type[ElectraPreTrainedModel]:

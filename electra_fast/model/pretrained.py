@@ -144,7 +144,7 @@ class HubMixin:
             "force_download": force_download,
         }
         dtype = kwargs.pop("torch_dtype", dtype)
-        device = _resolve_device(device_map)
+        device = resolve_device(device_map)
         _warn_without_effect(kwargs, _NO_EFFECT_ON_LOADING)
         formats = {None: tuple(FORMATS), True: ("safetensors",), False: ("bin",)}[use_safetensors]
         config = resolve_config(config, pretrained_model_name_or_path, options, kwargs)
@@ -353,7 +353,8 @@ def _resolve_dtype(dtype: str | torch.dtype | None, config: ElectraConfig, state
     return dtype
 
 
-def _resolve_device(device_map: str | int | torch.device | dict[str, Any] | None) -> torch.device:
+def resolve_device(device_map: str | int | torch.device | dict[str, Any] | None) -> torch.device:
+    """The device that a whole model goes to; "auto" is CUDA where there is one, None torch's default device."""
     device = device_map
     if isinstance(device, dict):
         if set(device) != {""}:

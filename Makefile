@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := demo
-.PHONY: bundled demo test test-slow test-tf test-recipes test-files test-arm gpu sanitize fuzz fuzz_cpu fuzz_files random race \
-	lint bench resources clean
+.PHONY: bundled demo test test-slow test-tf test-recipes test-files test-engines test-arm gpu sanitize fuzz fuzz_cpu fuzz_files \
+	random race lint bench resources clean
 
 # One environment, installed anew when the requirements or the C++ sources change. The demo needs only a part of it.
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inc)
@@ -78,6 +78,17 @@ test-recipes: .venv-recipes/installed .venv-recipes-older/installed
 test-files: .venv-files/installed
 	KERAS_BACKEND=torch NODE_PATH=$(CURDIR)/.venv-files/js/node_modules .venv-files/bin/python -m pytest \
 		tests/conversion/test_keras_hub.py tests/export/test_other_runtimes.py tests/test_readme.py -k "not test_readme or conversion"
+
+# Ray and Spark take 0.8 GB. Spark needs Java 17 or newer.
+.venv-engines/installed: .venv/installed
+	@echo "Installing Ray and Spark into .venv-engines ..."
+	$(call ABOVE_VENV,.venv-engines)
+	@.venv-engines/bin/pip install --quiet --disable-pip-version-check -c constraints.txt "ray[data]" "pyspark[sql]"
+	@touch $@
+
+test-engines: .venv-engines/installed
+	.venv-engines/bin/python -m pytest tests/integrations/test_ray_data.py tests/integrations/test_spark_udf.py
+	.venv-engines/bin/python -m pytest tests/test_readme.py -k inference
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow

@@ -111,7 +111,7 @@ def vector_array(vectors: np.ndarray) -> pyarrow.Array:
 def text_list(column: pyarrow.ChunkedArray, name: str) -> list[str]:
     """The texts of a column, where null is the empty text; raises ValueError for a column of another type."""
     if not _is_text(column.type):
-        raise ValueError(f"{name} must hold text, got {column.type}: cast it before")
+        raise ValueError(f"the column {name!r} must hold text, got {column.type}: cast it before")
     return [text or "" for text in column.to_pylist()]
 
 
@@ -120,7 +120,7 @@ def word_lists(column: pyarrow.ChunkedArray, name: str) -> list[list[str]]:
     arrow, _ = _pyarrow()
     lists = arrow.ListType, arrow.LargeListType, arrow.FixedSizeListType
     if not (isinstance(column.type, lists) and _is_text(column.type.value_type)):
-        raise ValueError(f"{name} must hold lists of text, got {column.type}: cast it before")
+        raise ValueError(f"the column {name!r} must hold lists of text, got {column.type}: cast it before")
     return [[word or "" for word in words or ()] for words in column.to_pylist()]
 
 

@@ -34,7 +34,9 @@ FACES = {
     "electra_fast.conversion",
     "electra_fast.export",
     "electra_fast.finetuning",
+    "electra_fast.integrations.ray",
     "electra_fast.integrations.sentence_transformers",
+    "electra_fast.integrations.spark",
     "electra_fast.integrations.transformers",
     "electra_fast.pretraining",
 }
@@ -66,8 +68,15 @@ RUN_HERE = {name: block for name, block in BLOCKS.items() if not name.startswith
 
 @pytest.mark.parametrize("block", RUN_HERE.values(), ids=RUN_HERE)
 def test_python_blocks_run(block, checkpoint, tmp_path, monkeypatch):
-    for name, package in (("FlaxElectra", "jax"), ("TFElectra", "tensorflow"), ("keras_hub", "keras_hub")):
-        if name in block:
+    needed = {
+        "FlaxElectra": "jax",
+        "TFElectra": "tensorflow",
+        "import keras_hub": "keras_hub",
+        "import ray": "ray",
+        "from pyspark": "pyspark",
+    }
+    for words, package in needed.items():
+        if words in block:
             pytest.importorskip(package, reason=f"{package} is not installed in this environment")
     monkeypatch.chdir(tmp_path)
     exec(block.replace("google/electra-small-discriminator", str(checkpoint)), {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -214,17 +215,18 @@ def _example(task: Task) -> tuple[str, str, str, str]:
     match task.kind:
         case "tagging":
             sentence = "Ada Lovelace lived in London ."
-            return "TaggedExample", f"words=tuple({sentence!r}.split())", _TAGGER, repr(sentence)
+            return "TaggedExample", f"words=tuple({json.dumps(sentence)}.split())", _TAGGER, json.dumps(sentence)
         case "choice":
             start, text = "She", "She opened the book."
             endings = ("read it.", "ate it.", "sang it.", "flew away.")[: len(task.columns.endings)]
             pairs = [(text, f"{start} {ending}") for ending in endings]
-            return "ChoiceExample", f"text={text!r}, start={start!r}, endings={endings!r}", _CHOICE, repr(pairs)
+            arguments = f"text={json.dumps(text)}, start={json.dumps(start)}, endings=tuple({json.dumps(endings)})"
+            return "ChoiceExample", arguments, _CHOICE, json.dumps(pairs)
         case "qa":
             question, context = "Where did Ada Lovelace live?", "Ada Lovelace lived in London."
-            arguments = f"question={question!r}, context={context!r}"
-            return "QuestionExample", arguments, _QUESTION, f"{question!r}, {context!r}"
+            arguments = f"question={json.dumps(question)}, context={json.dumps(context)}"
+            return "QuestionExample", arguments, _QUESTION, f"{json.dumps(question)}, {json.dumps(context)}"
     if task.columns.pair is None:
-        return "TextExample", f"text={text!r}", _PIPELINE, repr(text)
+        return "TextExample", f"text={json.dumps(text)}", _PIPELINE, json.dumps(text)
     inputs = {"text": text, "text_pair": pair}
-    return "TextExample", f"text={text!r}, pair={pair!r}", _PIPELINE, repr(inputs)
+    return "TextExample", f"text={json.dumps(text)}, pair={json.dumps(pair)}", _PIPELINE, json.dumps(inputs)

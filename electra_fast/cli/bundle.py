@@ -46,7 +46,11 @@ class MakeBundled:
         source = RunDirectory(self.run_directory)
         if not source.is_done:
             raise ValueError(f"{self.run_directory} must be a finished run")
-        record = read_records(source.log, "run")[0]
+        begun = read_records(source.log, "run")[0]
+        lengths: dict[int, int] = {}  # and the steps from which they counted: a run may be given others on its way
+        for resumed in (begun, *read_records(source.log, "resume")):
+            lengths.setdefault(resumed["n_steps"], resumed["step"])
+        record = begun | {"n_steps": ", ".join(f"{n} from step {step} on" for n, step in lengths.items())}
         found = read_records(source.log, "evaluation")[-1]
         evaluation = Evaluation(**{field.name: found[field.name] for field in fields(Evaluation)})
         recipe = Recipe(**record["recipe"])

@@ -25,6 +25,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import launch
 from .gelu import gelu, gelu_derivative
 from .launch import matmul, n_programs, power_of_two
 from .partial_sums import sum_partials
@@ -126,15 +127,19 @@ def linear_gelu_bwd_kernel(
     tl.store(partial_ptr + tl.program_id(1) * F + cols, tl.sum(dbias, axis=0), mask=col_mask)
 
 
-def tile_sizes(n_cols: int, h: int, dtype: torch.dtype) -> dict[str, int]:
-    """Sizes of blocks, warps and stages of a GEMM x [T, h] weight' -> [T, n_cols], as arguments of a launch."""
+def tile_sizes(n_cols: int, h: int, dtype: torch.dtype) -> dict[str, int | None]:
+    """Sizes of blocks, warps and stages of a GEMM x [T, h] weight' -> [T, n_cols], as arguments of a launch.
+
+    A tile of 256 columns is alone on its SM, and may have all registers: without a bound some compilers spill below it.
+    """
     if dtype == torch.float32:
         rows, cols, inner, n_warps = 64, 64, 32, 4
     else:
         rows, cols, inner, n_warps = 128, 256 if h >= 512 else 128, 64, 8
+    cols = min(cols, power_of_two(n_cols))
     return {
-        "BLOCK_ROWS": rows, "BLOCK_COLS": min(cols, power_of_two(n_cols)), "BLOCK_K": min(inner, power_of_two(h)),
-        "num_warps": n_warps, "num_stages": 3,
+        "BLOCK_ROWS": rows, "BLOCK_COLS": cols, "BLOCK_K": min(inner, power_of_two(h)),
+        "num_warps": n_warps, "num_stages": 3, "maxnreg": 255 if cols > 128 else None,
     }  # fmt: skip
 
 
@@ -154,6 +159,8 @@ def linear_gelu_fwd(x: Tensor, weight: Tensor, bias: Tensor, save: bool) -> tupl
     y = x.new_empty(n_rows, f)
     pre = torch.empty_like(y) if save else x.new_empty(0)
     sizes = tile_sizes(f, h, x.dtype)
+    if x.dtype == torch.float32 and launch.compute_major(x.device) == 8:
+        sizes["maxnreg"] = 128  # four programs on an SM; without a bound some compilers spill at 96
     if n_rows > 0:
         programs = triton.cdiv(n_rows, sizes["BLOCK_ROWS"]) * triton.cdiv(f, sizes["BLOCK_COLS"])
         linear_gelu_fwd_kernel[programs,](x, weight, bias, y, pre, n_rows, F=f, H=h, SAVE=save, **sizes)
@@ -168,6 +175,7 @@ def linear_gelu_bwd(dy: Tensor, pre: Tensor, x: Tensor, weight: Tensor) -> tuple
     partial = dy.new_empty((programs, f), dtype=torch.float32)
     if n_rows > 0:
         linear_gelu_bwd_kernel[triton.cdiv(f, block_cols), programs](
-            dy, pre, dpre, partial, n_rows, F=f, BLOCK_ROWS=block_rows, BLOCK_COLS=block_cols, num_warps=4
-        )
+            dy, pre, dpre, partial, n_rows, F=f, BLOCK_ROWS=block_rows, BLOCK_COLS=block_cols, num_warps=4,
+            maxnreg=168,  # three programs on an SM; without a bound some compilers spill at 80
+        )  # fmt: skip
     return matmul(dpre, weight), matmul(dpre.T, x), sum_partials(weight.dtype, partial)

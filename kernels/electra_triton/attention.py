@@ -30,6 +30,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import launch
 from .attention_short import max_short, short_bwd, short_fwd
 from .attention_tiles import (
     LN_2,
@@ -278,15 +279,13 @@ def attention_bwd_keys_kernel(
             p = tl.exp2(tl.dot(k, tl.trans(q), input_precision="ieee") * score_scale - lse[None, :])
             if edge:
                 p = tl.where(keys[:, None] <= rows[None, :], p, 0.0)
-            dp = tl.dot(v, tl.trans(dout), input_precision="ieee")
+            kept = p
             if HAS_DROPOUT:
                 p = negate_dropped(p, dropped, BLOCK_N, AXIS=0)
                 kept = tl.maximum(p, 0.0)
-                ds = kept * dp - tl.abs(p) * delta[None, :]
-            else:
-                kept = p
-                ds = p * (dp - delta[None, :])
             dv = tl.dot(kept.to(q.dtype), dout, dv, input_precision="ieee")
+            dp = tl.dot(v, tl.trans(dout), input_precision="ieee")
+            ds = kept * dp - tl.abs(p) * delta[None, :] if HAS_DROPOUT else p * (dp - delta[None, :])
             dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
 
     dqkv_ptr += (((first_token + first_key) * 3 + 1) * A + head) * D
@@ -297,8 +296,8 @@ def attention_bwd_keys_kernel(
     store_sums(sums_ptr + 2 * A * D, dv, length - first_key, D)
 
 
-def _blocks(kernel: str, qkv: Tensor, has_dropout: bool, causal: bool) -> dict[str, int]:
-    """Blocks of queries and keys, warps and stages of the kernel "fwd", "queries" or "keys"; no registers spill.
+def _blocks(kernel: str, qkv: Tensor, has_dropout: bool, causal: bool) -> dict[str, int | None]:
+    """Blocks of queries and keys, warps, stages and registers of the kernel "fwd", "queries" or "keys".
 
     All three have the same blocks of keys, by which dropout's bits are stored.
     """
@@ -320,7 +319,19 @@ def _blocks(kernel: str, qkv: Tensor, has_dropout: bool, causal: bool) -> dict[s
         m, n, warps, stages = 64, 64, 4, 2
     else:
         m, n, warps, stages = 128, 64, 8, 2
-    return {"BLOCK_M": m, "BLOCK_N": n, "num_warps": warps, "num_stages": stages}
+    bound = _register_bound(kernel, qkv, has_dropout, causal)
+    return {"BLOCK_M": m, "BLOCK_N": n, "num_warps": warps, "num_stages": stages, "maxnreg": bound}
+
+
+def _register_bound(kernel: str, qkv: Tensor, has_dropout: bool, causal: bool) -> int | None:
+    """A bound on registers for the kernels that some compilers, left to choose, give too few for one program more."""
+    if qkv.dtype == torch.float32:
+        return None
+    if kernel == "keys" and not has_wide_products(qkv.device) and qkv.shape[-1] <= 64 and not causal:
+        return 168  # three programs on an SM
+    if kernel == "fwd" and launch.compute_major(qkv.device) == 10 and (has_dropout or not causal):
+        return 255
+    return None
 
 
 def _is_short(qkv: Tensor, max_seqlen: int) -> bool:

@@ -62,6 +62,7 @@ class _Column:
 
         if missing := [column for column in self.columns if column not in table.column_names]:
             raise ValueError(f"the table must have a column {missing[0]!r}, got {', '.join(table.column_names)}")
+        table = table.combine_chunks()  # Ray's write_parquet writes the chunks of a block in any order
         n_cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
         with cpu_threads(max(1, int(n_cpus))):
             return table.append_column(self.name, self.function.of_table(table.select(self.columns)))
@@ -69,7 +70,9 @@ class _Column:
 
 def _actor(column: _Column) -> type:
     """The class of an actor. Ray sends a local class by value: a worker without this package can say what it lacks."""
-    pickled = pickle.dumps(column)
+    from ray import cloudpickle
+
+    pickled = cloudpickle.dumps(column)
 
     class Actor:
         def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
@@ -77,7 +80,7 @@ def _actor(column: _Column) -> type:
                 compute = pickle.loads(pickled)  # the model stays with the process
             except ImportError as error:
                 raise ImportError(
-                    f"Ray's workers must have electra_fast, and {platform.node()} has not: {error}"
+                    f"the Ray worker on {platform.node()} must have what the driver has: {error}"
                 ) from error
             return compute(table)
 

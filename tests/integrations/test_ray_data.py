@@ -1,6 +1,8 @@
 """Ray Data: the vectors of `embed` and the predictions of `predict`, in order, whoever dies; and errors of workers."""
 
 import logging
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -22,10 +24,12 @@ TEXTS = [text or "" for text in texts()]
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
     """Two CPUs for actors, and one for what reads and writes."""
-    ray.init(num_cpus=3, include_dashboard=False, object_store_memory=200 << 20, logging_level=logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        ray.init(num_cpus=3, include_dashboard=False, object_store_memory=200 << 20, logging_level=logging.ERROR)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ def vectors():
 
 def computed(tables, function, *columns, n_actors=1, **options):
     """The dataset with the results, not yet computed."""
-    options = {"compute": ray.data.ActorPoolStrategy(size=n_actors), "batch_size": 30, **options}
+    options = {"compute": ray.data.ActorPoolStrategy(size=n_actors), "batch_size": 50, **options}
     return with_column(ray.data.read_parquet(str(tables)), function, *columns, **options)
 
 
@@ -99,6 +103,8 @@ def test_a_worker_without_the_package_says_so(tables, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\nsys.modules['electra_fast'] = None  # an import of it fails\n", encoding="utf-8"
     )
-    environment = {"env_vars": {"PYTHONPATH": str(tmp_path)}}
-    with pytest.raises(ray.exceptions.RayTaskError, match="Ray's workers must have electra_fast, and"):
+    environment = {"env_vars": {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"}}
+    with pytest.raises(
+        ray.exceptions.RayTaskError, match=r"the Ray worker on \S+ must have what the driver has: .*electra_fast"
+    ):
         computed(tables, Embedder(MODEL, device="cpu"), "text", runtime_env=environment).materialize()

@@ -190,13 +190,13 @@ class Loop(ABC):
 
 
 def _seed(seed: int, device: torch.device) -> None:
-    """Seeds torch's generators of the CPU and of `device`.
+    """Seeds torch's generators of the CPU and, where `device` is a GPU, of the process's GPU.
 
     torch.manual_seed seeds those of all backends, and for each that is not in use formats the stack: 0.8 ms.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.default_generators[device.index].manual_seed(seed)
+        torch.cuda.manual_seed(seed)  # of the current GPU: `device` may have no number
 
 
 def mixed_seed(*parts: object) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from electra_fast.training.distributed import World
-from electra_fast.training.loop import Loop
+from electra_fast.training.loop import Loop, _seed
 
 
 class Idle(Loop):
@@ -38,3 +38,13 @@ def test_a_record_waits_for_the_gpu_before_it_takes_the_time(monkeypatch):
     assert until_first == metrics["seconds"] >= 0.2
     assert until_second - until_first == more["seconds"] >= 0.2
     assert loop.seconds == until_second
+
+
+def test_the_gpu_is_seeded_also_where_its_device_has_no_number(monkeypatch):
+    """As in the benchmarks, which train on device "cuda"."""
+    seeds = []
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeds.append)
+    for device in ("cpu", "cuda", "cuda:1"):
+        _seed(3, torch.device(device))
+        assert torch.initial_seed() == 3
+    assert seeds == [3, 3]

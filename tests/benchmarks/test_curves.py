@@ -35,11 +35,11 @@ MICRO = replace(
 @pytest.fixture
 def argv(tmp_path, monkeypatch):
     """A call on text of a made-up language, without what follows."""
-    tokenizer = numbered_tokenizer(MICRO)
+    vocab = numbered_tokenizer(MICRO).get_vocab()
     torch.manual_seed(0)
-    numbers = torch.randint(100, (60, 40)).tolist()
+    numbers = torch.randint(10, (60, 40)).tolist()
     (tmp_path / "text.txt").write_text("\n\n".join(" ".join(f"word{i}" for i in line) for line in numbers))
-    (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in tokenizer.get_vocab()))
+    (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in sorted(vocab, key=vocab.get)))
     monkeypatch.setitem(PRESETS, "tiny", MICRO)
     paths = {name: str(tmp_path / name) for name in ("text.txt", "vocab.txt", "out")}
     options = ["--data", paths["text.txt"], "--vocab", paths["vocab.txt"], "--out", paths["out"]]

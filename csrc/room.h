@@ -80,7 +80,7 @@ private:
             }
             std::unique_ptr<Block> found = find(n_bytes);
             if (!found) found = std::make_unique<Block>(n_bytes);
-            in_use_ += n_bytes;
+            in_use_ += found->n_bytes;
             most_ = std::max(most_, in_use_);
             trim();
             return found;
@@ -94,15 +94,24 @@ private:
         }
 
     private:
+        // A free block of that size, or else one of up to twice that: results of many sizes, as of batches of texts,
+        // would each have memory of their own otherwise, more than the caches hold. Those with pages of their own are
+        // beyond the caches anyway.
         std::unique_ptr<Block> find(std::size_t n_bytes) {
+            auto found = blocks_.rend();
             for (auto block = blocks_.rbegin(); block != blocks_.rend(); ++block) {
-                if ((*block)->n_bytes != n_bytes) continue;
-                std::unique_ptr<Block> found = std::move(*block);
-                blocks_.erase(std::next(block).base());
-                free_ -= n_bytes;
-                return found;
+                const std::size_t size = (*block)->n_bytes;
+                if (size == n_bytes) {
+                    found = block;
+                    break;
+                }
+                if (found == blocks_.rend() && size < kOwnPages && n_bytes < size && size <= 2 * n_bytes) found = block;
             }
-            return nullptr;
+            if (found == blocks_.rend()) return nullptr;
+            std::unique_ptr<Block> block = std::move(*found);
+            blocks_.erase(std::next(found).base());
+            free_ -= block->n_bytes;
+            return block;
         }
         void trim() {
             for (; free_ > kAlwaysKept && in_use_ + free_ > std::max(most_, earlier_) / 2 * 3; blocks_.pop_front())

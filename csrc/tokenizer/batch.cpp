@@ -42,9 +42,9 @@ std::array<std::size_t, 2> kept_lengths(std::array<std::size_t, 2> lengths, bool
 
 }  // namespace
 
-Batch::Batch(BulkRows ids, std::shared_ptr<const LateTokens> tokens, const std::vector<std::uint8_t>& n_sequences, Frame frame,
-             const std::optional<Truncation>& truncation)
-    : tokens_(std::move(tokens)) {
+Batch::Batch(BulkRows ids, std::shared_ptr<const LateTokens> tokens, const std::vector<std::uint8_t>& n_sequences,
+             std::shared_ptr<const Frame> frame, const std::optional<Truncation>& truncation)
+    : tokens_(std::move(tokens)), frame_(std::move(frame)) {
     Samples all;
     all.samples.reserve(n_sequences.size());
     all.parts.reserve(ids.offsets.size());
@@ -58,7 +58,7 @@ Batch::Batch(BulkRows ids, std::shared_ptr<const LateTokens> tokens, const std::
         }
         std::array<std::size_t, 2> lengths{whole[0].end - whole[0].begin, whole[1].end - whole[1].begin};
         if (truncation) {
-            const auto& pieces = n == 2 ? frame.pair : frame.single;
+            const auto& pieces = n == 2 ? frame_->pair : frame_->single;
             const auto n_special = static_cast<std::size_t>(
                 std::count_if(pieces.begin(), pieces.end(), [](const FramePiece& piece) { return !piece.sequence; }));
             if (truncation->max_length < n_special) {
@@ -75,7 +75,6 @@ Batch::Batch(BulkRows ids, std::shared_ptr<const LateTokens> tokens, const std::
     }
     ids_ = std::make_shared<const Buffer<std::int32_t>>(std::move(ids.ids));
     samples_ = std::make_shared<const Samples>(std::move(all));
-    frame_ = std::make_shared<const Frame>(std::move(frame));
     *this = with_overflow(false);
 }
 
@@ -107,45 +106,67 @@ Batch Batch::with_overflow(bool overflow) const {
     batch.frame_ = frame_;
     batch.rows_.reserve(samples_->samples.size());
     for (std::size_t i = 0; i < samples_->samples.size(); ++i) {
-        batch.rows_.push_back({i, {0, 0}});
+        batch.rows_.push_back(row_of(i, 0, 0));
         if (!overflow) continue;
         // The further parts of the first text go with each of the second, then its first part with the further ones.
         const auto [n_first, n_second] = samples_->samples[i].n_parts;
         for (std::size_t a = 1; a < n_first; ++a) {
-            for (std::size_t b = 0; b < std::max<std::size_t>(n_second, 1); ++b) batch.rows_.push_back({i, {a, b}});
+            for (std::size_t b = 0; b < std::max<std::size_t>(n_second, 1); ++b) batch.rows_.push_back(row_of(i, a, b));
         }
-        for (std::size_t b = 1; b < n_second; ++b) batch.rows_.push_back({i, {0, b}});
+        for (std::size_t b = 1; b < n_second; ++b) batch.rows_.push_back(row_of(i, 0, b));
     }
     return batch;
 }
 
-const std::vector<FramePiece>& Batch::frame_of(const Row& row) const {
-    return sample_of(row).n_sequences == 2 ? frame_->pair : frame_->single;
+Batch::Row Batch::row_of(std::size_t sample, std::size_t first, std::size_t second) const {
+    const auto& [n_sequences, first_part, n_parts] = samples_->samples[sample];
+    Row row{sample, n_sequences, {samples_->parts[first_part[0] + first], {}}};
+    if (n_sequences == 2) row.parts[1] = samples_->parts[first_part[1] + second];
+    for (const FramePiece& piece : frame_of(row)) {
+        row.length += piece.sequence ? row.parts[*piece.sequence].end - row.parts[*piece.sequence].begin : 1;
+    }
+    return row;
 }
 
-std::size_t Batch::length(std::size_t index) const {
-    const Row& row = rows_[index];
-    std::size_t length = 0;
-    for (const FramePiece& piece : frame_of(row)) {
-        if (!piece.sequence) {
-            ++length;
-        } else {
-            const Part& part = part_of(row, *piece.sequence);
-            length += part.end - part.begin;
-        }
+const std::vector<FramePiece>& Batch::frame_of(const Row& row) const {
+    return row.n_sequences == 2 ? frame_->pair : frame_->single;
+}
+
+std::size_t Batch::longest() const {
+    std::size_t longest = 0;
+    for (const Row& row : rows_) longest = std::max(longest, row.length);
+    return longest;
+}
+
+std::optional<std::size_t> Batch::common_length(std::size_t first, std::size_t last, std::size_t width) const {
+    if (first == last) return std::nullopt;
+    const std::size_t length = std::max(rows_[first].length, width);
+    for (std::size_t index = first; index < last; ++index) {
+        if (std::max(rows_[index].length, width) != length) return std::nullopt;
     }
     return length;
 }
 
-std::size_t Batch::n_tokens(std::size_t first, std::size_t last, std::size_t width) const {
-    std::size_t n = 0;
-    for (std::size_t index = first; index < last; ++index) n += std::max(length(index), width);
-    return n;
+std::int64_t Filling::of(Column column) const {
+    switch (column) {
+        case Column::kIds:
+            return id;
+        case Column::kTypeIds:
+            return type_id;
+        case Column::kSpecialTokensMask:
+            return 1;
+        case Column::kWords:
+        case Column::kSequences:
+            return -1;
+        default:
+            return 0;
+    }
 }
 
-void Batch::column(Column column, std::size_t first, std::size_t last, std::size_t width, std::int64_t fill, Side fill_side,
+void Batch::column(Column column, std::size_t first, std::size_t last, const Filling& filling,
                    std::int64_t* out) const {
-    const std::size_t per_token = column == Column::kOffsets ? 2 : 1;
+    const std::size_t width = filling.width, per_token = column == Column::kOffsets ? 2 : 1;
+    const std::int64_t fill = filling.of(column);
     const std::int64_t* zeros_end = out;  // where the zeros end that were written ahead
     const auto put = [&](std::int64_t value, std::size_t n) {
         std::int64_t* const end = out + n * per_token;
@@ -156,20 +177,22 @@ void Batch::column(Column column, std::size_t first, std::size_t last, std::size
     const Token* const tokens = asks_for_tokens ? tokens_->get().data() : nullptr;
     for (std::size_t index = first; index < last; ++index) {
         const Row& row = rows_[index];
-        const std::size_t size = length(index), missing = width > size ? width - size : 0;
-        if (fill == 0 && out >= zeros_end && missing > size) {
+        const std::size_t missing = width > row.length ? width - row.length : 0;
+        if (fill == 0 && out >= zeros_end && missing > row.length) {
             // Most of a padded batch is zeros. Written for many rows at once they are not read from memory before.
             const std::size_t n = std::min((last - index) * width, kZeros / width * width) * per_token;
             zeros_end = std::fill_n(out, n, 0);
         }
-        if (fill_side == Side::kLeft) put(fill, missing);
+        if (filling.side == Side::kLeft) put(fill, missing);
         for (const FramePiece& piece : frame_of(row)) {
-            const Part part = piece.sequence ? part_of(row, *piece.sequence) : Part{0, 1};
+            const Part part = piece.sequence ? row.parts[*piece.sequence] : Part{0, 1};
             const std::size_t n = part.end - part.begin;
             switch (column) {
                 case Column::kIds:
                     if (piece.sequence) {
-                        out = std::copy(ids_->data() + part.begin, ids_->data() + part.end, out);
+                        // Ids are never below zero: widened by zeros, they take fewer instructions than by signs.
+                        out = std::transform(ids_->data() + part.begin, ids_->data() + part.end, out,
+                                             [](std::int32_t id) { return static_cast<std::uint32_t>(id); });
                     } else {
                         put(piece.id, 1);
                     }
@@ -206,7 +229,7 @@ void Batch::column(Column column, std::size_t first, std::size_t last, std::size
                     break;
             }
         }
-        if (fill_side == Side::kRight) put(fill, missing);
+        if (filling.side == Side::kRight) put(fill, missing);
     }
 }
 

@@ -43,6 +43,16 @@ struct Frame {
 
 enum class Column { kIds, kTypeIds, kAttentionMask, kSpecialTokensMask, kOffsets, kWords, kSequences };
 
+// How rows are filled up: to `width` tokens, with what, on which side. A width of 0 leaves rows as they are.
+struct Filling {
+    std::size_t width;
+    Side side;
+    std::int64_t id, type_id;
+
+    // The value that a column is filled up with.
+    std::int64_t of(Column column) const;
+};
+
 // Tokens with spans and words, made when somebody asks for them: that takes half as long again as their ids.
 class LateTokens {
 public:
@@ -68,23 +78,25 @@ class Batch {
 public:
     // ids: the sequences of all samples in order, n_sequences of them, 1 or 2, for each sample. tokens: those of the
     // ids. Throws invalid_argument if a sample cannot be cut as asked.
-    Batch(BulkRows ids, std::shared_ptr<const LateTokens> tokens, const std::vector<std::uint8_t>& n_sequences, Frame frame,
-          const std::optional<Truncation>& truncation);
+    Batch(BulkRows ids, std::shared_ptr<const LateTokens> tokens, const std::vector<std::uint8_t>& n_sequences,
+          std::shared_ptr<const Frame> frame, const std::optional<Truncation>& truncation);
 
     // The same samples, with rows for the parts that were cut off after each sample's first row, or without them.
     Batch with_overflow(bool overflow) const;
 
     std::size_t n_rows() const { return rows_.size(); }
     std::size_t sample(std::size_t row) const { return rows_[row].sample; }
-    std::size_t n_sequences(std::size_t row) const { return sample_of(rows_.at(row)).n_sequences; }
-    std::size_t length(std::size_t row) const;
+    std::size_t n_sequences(std::size_t row) const { return rows_.at(row).n_sequences; }
+    std::size_t length(std::size_t row) const { return rows_[row].length; }
+    // The length of the longest row, 0 if there is none.
+    std::size_t longest() const;
+    // The length that the rows [first, last) have in common once they are filled up to a width; nothing if they differ,
+    // or if there are none.
+    std::optional<std::size_t> common_length(std::size_t first, std::size_t last, std::size_t width) const;
 
-    // Tokens of the rows [first, last), each filled up to a width.
-    std::size_t n_tokens(std::size_t first, std::size_t last, std::size_t width) const;
-    // Writes that many values of a column, row by row. kOffsets has two values per token; -1 stands for no word and no
-    // sequence.
-    void column(Column column, std::size_t first, std::size_t last, std::size_t width, std::int64_t fill, Side fill_side,
-                std::int64_t* out) const;
+    // Writes a column of the rows [first, last), row by row. kOffsets has two values per token; -1 stands for no word
+    // and no sequence.
+    void column(Column column, std::size_t first, std::size_t last, const Filling& filling, std::int64_t* out) const;
 
 private:
     struct Part {
@@ -99,17 +111,16 @@ private:
         std::vector<Part> parts;
     };
     struct Row {
-        std::size_t sample;
-        std::array<std::size_t, 2> parts;
+        std::size_t sample, n_sequences;
+        std::array<Part, 2> parts;  // of each sequence
+        std::size_t length = 0;     // tokens, special ones included
     };
 
     Batch() = default;
     static void cut(Part whole, std::size_t length, const Truncation& truncation, std::vector<Part>& parts);
-    const Sample& sample_of(const Row& row) const { return samples_->samples[row.sample]; }
+    // A row of one part of each sequence of a sample, given by their numbers.
+    Row row_of(std::size_t sample, std::size_t first, std::size_t second) const;
     const std::vector<FramePiece>& frame_of(const Row& row) const;
-    const Part& part_of(const Row& row, std::size_t sequence) const {
-        return samples_->parts[sample_of(row).first_part[sequence] + row.parts[sequence]];
-    }
 
     std::shared_ptr<const Buffer<std::int32_t>> ids_;
     std::shared_ptr<const LateTokens> tokens_;

@@ -9,6 +9,7 @@
 #include "tokenizer/bulk.h"
 #include "tokenizer/encoder.h"
 #include "tokenizer/parallel.h"
+#include "tokenizer/python_texts.h"
 #include "tokenizer/text.h"
 
 namespace py = pybind11;
@@ -40,67 +41,6 @@ py::array_t<std::int64_t> array_in_room(const std::vector<py::ssize_t>& shape) {
                                          delete static_cast<Room*>(owner);
                                      }));
 }
-
-constexpr std::size_t kTexts = std::size_t{1} << 12;  // texts between two checks whether a call must end
-
-// Views of Python strings. It keeps the strings alive, whatever other threads do to their lists meanwhile.
-class Texts {
-public:
-    Texts() = default;
-    ~Texts() {
-        for (std::size_t i = 0; i < owned_.size(); ++i) {
-            if (i + kAhead < owned_.size()) __builtin_prefetch(owned_[i + kAhead]);
-            Py_DECREF(owned_[i]);
-        }
-    }
-    Texts(const Texts&) = delete;
-    Texts& operator=(const Texts&) = delete;
-
-    // name(index): gives the name of a text, for errors.
-    template <typename Name>
-    void add_all(const py::handle& sequence, const Name& name) {
-        const auto fast = py::reinterpret_steal<py::object>(PySequence_Fast(sequence.ptr(), "texts must be a sequence"));
-        if (!fast) throw py::error_already_set();
-        const auto size = [&fast] { return static_cast<std::size_t>(PySequence_Fast_GET_SIZE(fast.ptr())); };
-        views_.reserve(views_.size() + size());
-        owned_.reserve(owned_.size() + size());
-        for (std::size_t i = 0;; ++i) {
-            // The handler of a signal may change the list, so its size and its place are asked for anew.
-            if (i % kTexts == kTexts - 1 && PyErr_CheckSignals()) throw py::error_already_set();
-            const std::size_t n = size();
-            if (i >= n) break;
-            PyObject* const* const items = PySequence_Fast_ITEMS(fast.ptr());
-            if (i + kAhead < n) __builtin_prefetch(items[i + kAhead]);  // strings lie anywhere
-            add(items[i], [&] { return name(i); });
-        }
-    }
-
-    template <typename Name>
-    void add(const py::handle& text, const Name& name) {
-        PyObject* const object = text.ptr();
-        if (!PyUnicode_Check(object)) {
-            const std::string shown = py::repr(text).cast<std::string>().substr(0, 80);
-            throw py::type_error(name() + " must be a str, got " + shown + " of type " + Py_TYPE(object)->tp_name);
-        }
-#if PY_VERSION_HEX < 0x030c0000
-        if (PyUnicode_READY(object)) throw py::error_already_set();
-#endif
-        const auto form = PyUnicode_IS_ASCII(object)                         ? SourceText::Form::kUtf8
-                          : PyUnicode_KIND(object) == PyUnicode_1BYTE_KIND ? SourceText::Form::kLatin1
-                          : PyUnicode_KIND(object) == PyUnicode_2BYTE_KIND ? SourceText::Form::kUcs2
-                                                                           : SourceText::Form::kUcs4;
-        views_.push_back({PyUnicode_DATA(object), static_cast<std::size_t>(PyUnicode_GET_LENGTH(object)), form});
-        owned_.push_back(Py_NewRef(object));
-    }
-
-    std::span<const SourceText> views() const { return views_; }
-
-private:
-    static constexpr std::size_t kAhead = 8;
-
-    std::vector<SourceText> views_;
-    std::vector<PyObject*> owned_;
-};
 
 // As text.h's, in pieces that end where a character does, between which the call may stop.
 std::size_t find_ill_formed(std::string_view bytes, Stop& stop) {
@@ -204,8 +144,8 @@ public:
 
     // firsts, seconds: texts, or lists of words; None in seconds stands for no second text.
     Batch encode_batch(const py::sequence& firsts, const std::optional<py::sequence>& seconds, bool split_into_words,
-                       const std::vector<PyFramePiece>& single, const std::vector<PyFramePiece>& pair,
-                       const std::optional<Truncation>& truncation, std::size_t n_threads) {
+                       const std::shared_ptr<Frame>& frame, const std::optional<Truncation>& truncation,
+                       std::size_t n_threads) {
         // The texts stay with the batch, which may encode them again for their spans. It ends where the GIL is held.
         const auto texts = std::make_shared<Texts>();
         std::vector<std::uint8_t> n_sequences;
@@ -217,13 +157,14 @@ public:
             n_words.push_back(texts->views().size() - n_before);
         };
         const py::tuple first(firsts), second(seconds.value_or(py::tuple()));
+        texts->reserve(first.size() + second.size());
+        n_sequences.reserve(first.size());
         for (std::size_t i = 0; i < first.size(); ++i) {
             add(first[i], "text", i);
             const bool is_pair = i < second.size() && !second[i].is_none();
             if (is_pair) add(second[i], "text_pair", i);
             n_sequences.push_back(is_pair ? 2 : 1);
         }
-        Frame frame{to_frame(single), to_frame(pair)};
         // The name of the text, or the word, of this index.
         const auto name = [&](std::size_t index) {
             std::size_t sequence = 0;
@@ -252,7 +193,7 @@ public:
                 return std::move(rows.tokens);
             });
         });
-        return Batch(std::move(rows), std::move(tokens), n_sequences, std::move(frame), truncation);
+        return Batch(std::move(rows), std::move(tokens), n_sequences, frame, truncation);
     }
 
 private:
@@ -304,16 +245,27 @@ private:
     const std::shared_ptr<Own> own_;
 };
 
-py::array column(const Batch& batch, Column column, std::size_t first, std::size_t last, std::size_t width, std::int64_t fill,
-                 Side fill_side) {
-    const auto n = static_cast<py::ssize_t>(batch.n_tokens(first, last, width));
-    std::vector<py::ssize_t> shape{n};
-    if (column == Column::kOffsets) shape.push_back(2);
-    py::array_t<std::int64_t> array = array_in_room(shape);
-    std::int64_t* const out = array.mutable_data();
-    py::gil_scoped_release release;
-    batch.column(column, first, last, width, fill, fill_side, out);
-    return array;
+// Columns of the rows [first, last) by name; nothing if these rows differ in length, or if there are none.
+std::optional<py::dict> columns(const Batch& batch, const py::dict& names, std::size_t first, std::size_t last,
+                                std::size_t width, Side side, std::int64_t pad_id, std::int64_t pad_type_id) {
+    const std::optional<std::size_t> length = batch.common_length(first, last, width);
+    if (!length) return std::nullopt;
+    py::dict arrays;
+    std::vector<std::pair<Column, std::int64_t*>> places;
+    for (const auto& [name, item] : names) {
+        const auto column = item.cast<Column>();
+        std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(last - first), static_cast<py::ssize_t>(*length)};
+        if (column == Column::kOffsets) shape.push_back(2);
+        auto array = array_in_room(shape);
+        places.emplace_back(column, array.mutable_data());
+        arrays[name] = std::move(array);
+    }
+    {
+        const py::gil_scoped_release release;
+        const Filling filling{width, side, pad_id, pad_type_id};
+        for (const auto& [column, data] : places) batch.column(column, first, last, filling, data);
+    }
+    return arrays;
 }
 
 // Python's own interface serves here: these are millions of objects, and NumPy's lists take twice as long.
@@ -322,14 +274,17 @@ py::object checked(PyObject* object) {
     return py::reinterpret_steal<py::object>(object);
 }
 
-// The list of each row's values, as `column` writes them; offsets are tuples.
-py::list column_lists(const Batch& batch, Column column, std::size_t width, std::int64_t fill, Side fill_side) {
+// The list of each row's values, which are tuples for offsets.
+py::list column_lists(const Batch& batch, Column column, std::size_t width, Side side, std::int64_t pad_id,
+                      std::int64_t pad_type_id) {
     const bool are_pairs = column == Column::kOffsets;
+    std::size_t n_tokens = 0;
+    for (std::size_t i = 0; i < batch.n_rows(); ++i) n_tokens += std::max(batch.length(i), width);
     Buffer<std::int64_t> values;
-    values.resize(size_product(batch.n_tokens(0, batch.n_rows(), width), are_pairs ? 2 : 1));
+    values.resize(size_product(n_tokens, are_pairs ? 2 : 1));
     {
         py::gil_scoped_release release;
-        batch.column(column, 0, batch.n_rows(), width, fill, fill_side, values.data());
+        batch.column(column, 0, batch.n_rows(), {width, side, pad_id, pad_type_id}, values.data());
     }
     const std::int64_t* next = values.data();
     const auto number = [&next] { return checked(PyLong_FromLongLong(*next++)); };
@@ -378,6 +333,11 @@ PYBIND11_MODULE(_tokenizer, module) {
                  return Truncation{strategy, max_length, stride, side};
              }),
              py::kw_only(), py::arg("strategy"), py::arg("max_length"), py::arg("stride"), py::arg("side"));
+    py::class_<Frame, std::shared_ptr<Frame>>(module, "Frame", "The special tokens around a text, and around a pair.")
+        .def(py::init([](const std::vector<PyFramePiece>& single, const std::vector<PyFramePiece>& pair) {
+                 return Frame{to_frame(single), to_frame(pair)};
+             }),
+             py::arg("single"), py::arg("pair"));
     py::enum_<Column>(module, "Column")
         .value("input_ids", Column::kIds)
         .value("token_type_ids", Column::kTypeIds)
@@ -391,12 +351,16 @@ PYBIND11_MODULE(_tokenizer, module) {
         .def("with_overflow", &Batch::with_overflow, py::arg("overflow"), "The same batch, with the rows cut off or without.")
         .def("lengths", [](const Batch& batch) { return for_rows(batch, &Batch::length); }, "Tokens of each row.")
         .def("samples", [](const Batch& batch) { return for_rows(batch, &Batch::sample); }, "Each row's sample, by number.")
+        .def("longest", &Batch::longest, "Tokens of the longest row.")
+        .def("__len__", &Batch::n_rows)
         .def("n_sequences", &Batch::n_sequences, py::arg("row"))
-        .def("column", &column, py::arg("column"), py::arg("first"), py::arg("last"), py::arg("width"), py::arg("fill"),
-             py::arg("fill_side"),
-             "Rows [first, last), each filled up to the width, one after the other: int64 [N], or [N, 2] for offsets.")
-        .def("column_lists", &column_lists, py::arg("column"), py::arg("width"), py::arg("fill"), py::arg("fill_side"),
-             "A list of each row's values, which are tuples for offsets.");
+        .def("columns", &columns, py::arg("names"), py::arg("first"), py::arg("last"), py::arg("width"),
+             py::arg("side"), py::arg("pad_id"), py::arg("pad_type_id"),
+             "Columns, given by name, of the rows [first, last), each filled up to the width: int64 [rows, tokens], or "
+             "[rows, tokens, 2] for offsets. None if these rows differ in length, or if there are none.")
+        .def("column_lists", &column_lists, py::arg("column"), py::arg("width"), py::arg("side"), py::arg("pad_id"),
+             py::arg("pad_type_id"), "A list of each row's values, which are tuples for offsets.");
+    module.def("are_texts", &are_texts, py::arg("items"), "Whether all items of a list or a tuple are texts.");
 
     py::class_<PyEncoder>(module, "Encoder")
         .def(py::init<std::vector<std::pair<std::string, std::int32_t>>, std::string, std::int32_t, std::size_t,
@@ -412,6 +376,6 @@ PYBIND11_MODULE(_tokenizer, module) {
              py::arg("suffix"), py::arg("n_threads"), py::arg("word_starts"), py::arg("spans"),
              "Encodes the texts between separators, as encode_texts; no text follows a separator at the end.")
         .def("encode_batch", &PyEncoder::encode_batch, py::arg("firsts"), py::arg("seconds"), py::arg("split_into_words"),
-             py::arg("single"), py::arg("pair"), py::arg("truncation"), py::arg("n_threads"),
+             py::arg("frame"), py::arg("truncation"), py::arg("n_threads"),
              "Encodes texts, or lists of words, and pairs of them; None among the seconds stands for no second.");
 }

@@ -14,7 +14,7 @@ namespace electra_fast {
 namespace {
 
 constexpr std::size_t kTask = std::size_t{1} << 18;  // bytes that one thread takes at a time
-constexpr std::size_t kBytesPerToken = 4;            // prose has more; arrays grow where a text has fewer
+constexpr std::size_t kBytesPerToken = 3;            // prose has more; arrays grow where a text has fewer
 constexpr std::size_t kAhead = 4;                    // texts that are fetched into the cache in advance
 constexpr std::size_t kRows = std::size_t{1} << 16;  // texts between two checks whether the call must end
 

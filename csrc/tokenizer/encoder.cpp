@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstring>
 #include <stdexcept>
 #include <type_traits>
 
@@ -201,7 +202,7 @@ void Encoder::encode_chunks(std::string_view text, std::uint32_t first_character
                         }
                         n_words += n_tokens > 0;
                     } else {
-                        std::copy(entry->ids.begin(), entry->ids.end(), end);
+                        std::memcpy(end, entry->ids.data(), sizeof entry->ids);  // std::copy would be a call
                     }
                     end += n_tokens;
                 } else if (const auto* known = entry ? worker.cache.in_ring(*entry) : nullptr) {

@@ -41,12 +41,12 @@ inline constexpr std::array<std::uint64_t, 32> kMasks = masks_by_length();
 struct ChunkKey {
     static constexpr std::size_t kLongest = 15;
 
-    std::uint64_t low = 0, high = 0;
+    std::uint64_t low, high;  // not set by default: an array of keys would be cleared for every text
 
     // length: at least 1. padded: whether 16 bytes can be read from `text` on.
     static ChunkKey of(const char* text, std::size_t length, bool padded) {
         if (length > kLongest) return {0, std::uint64_t{kLongest + 1} << 56};  // no entry has this key
-        ChunkKey key;
+        ChunkKey key{};
         if (padded) [[likely]] {
             std::memcpy(&key, text, 16);
             key.low &= detail::kMasks[2 * length];

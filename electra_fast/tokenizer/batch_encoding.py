@@ -229,9 +229,13 @@ class BatchEncoding(UserDict):
         tensor_type = getattr(tensor_type, "value", tensor_type)  # transformers' TensorType
         if tensor_type not in ("pt", "np"):
             raise ValueError(f"return_tensors must be 'pt', 'np' or None, got {tensor_type!r}")
-        data = self.data
-        for key, value in data.items():
-            data[key] = _as_tensor(key, [value] if prepend_batch_axis else value, tensor_type)
+        if tensor_type == "pt":
+            import torch
+        columns = self._columns
+        for key in columns:
+            value = self._column(key)
+            array = _as_array(key, [value] if prepend_batch_axis else value, tensor_type)
+            columns[key] = torch.from_numpy(array) if tensor_type == "pt" and isinstance(array, np.ndarray) else array
         return self
 
     def to(self, device: Any, *, non_blocking: bool = False) -> BatchEncoding:
@@ -242,7 +246,8 @@ class BatchEncoding(UserDict):
         return self
 
 
-def _as_tensor(key: str, value: Any, tensor_type: str) -> Any:
+def _as_array(key: str, value: Any, tensor_type: str) -> Any:
+    """A column as an array; where "pt" is asked for, a tensor is left as it is."""
     if not isinstance(value, (list, tuple, np.ndarray)):  # already a tensor
         return value if tensor_type == "pt" else np.asarray(value)
     try:
@@ -255,10 +260,4 @@ def _as_tensor(key: str, value: Any, tensor_type: str) -> Any:
         raise ValueError(
             f"{key} must have rows of one length to become a tensor: ask for padding=True, truncation=True, or both"
         ) from None
-    if array.size == 0:
-        array = array.astype(np.int64)
-    if tensor_type == "np":
-        return array
-    import torch
-
-    return torch.from_numpy(array)
+    return array if array.size else array.astype(np.int64)

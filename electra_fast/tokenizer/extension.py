@@ -10,16 +10,27 @@ from ..processor import INSTRUCTION_SETS, fastest_allowed
 
 try:
     from .._tokenizer import INSTRUCTION_SETS as AVAILABLE_SETS
-    from .._tokenizer import Batch, Column, Encoder, Rules, Side, Strategy, Truncation
+    from .._tokenizer import Batch, Column, Encoder, Frame, Rules, Side, Strategy, Truncation, are_texts
 except ImportError as error:
-    from .library import Batch, Column, Encoder, Side, Strategy, Truncation
+    from .library import Batch, Column, Encoder, Frame, Side, Strategy, Truncation, are_texts
 
     obstacle: str | None = f"the extension electra_fast._tokenizer is not built: {error}"
     """The reason why the C++ is not there; None where it is."""
 else:
     obstacle = None
 
-__all__ = ["Batch", "Column", "Encoder", "Side", "Strategy", "Truncation", "make_encoder", "obstacle"]
+__all__ = [
+    "Batch",
+    "Column",
+    "Encoder",
+    "Frame",
+    "Side",
+    "Strategy",
+    "Truncation",
+    "are_texts",
+    "make_encoder",
+    "obstacle",
+]
 
 
 def make_encoder(backend: Tokenizer, final_sigma: bool, split_special: bool) -> Encoder:

@@ -34,6 +34,15 @@ class Column(Enum):
     offset_mapping = slice(6, 8)
 
 
+_FILLS = {
+    Column.attention_mask: 0,
+    Column.special_tokens_mask: 1,
+    Column.word_ids: -1,
+    Column.sequence_ids: -1,
+    Column.offset_mapping: 0,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Truncation:
     """Where and to how many tokens rows are cut, special tokens included; parts have `stride` tokens in common."""
@@ -86,13 +95,19 @@ class Truncation:
         return parts if self.side is Side.right else [(size - end, size - begin) for begin, end in parts]
 
 
+@dataclass(frozen=True)
+class Frame:
+    """The special tokens around a single text, and around a pair."""
+
+    single: list[FramePiece]
+    pair: list[FramePiece]
+
+
 class Batch:
     """Rows of samples: texts and pairs cut to a length, framed by special tokens, and laid out in columns."""
 
-    def __init__(
-        self, samples: list[list[np.ndarray]], single: list[FramePiece], pair: list[FramePiece], cut: Truncation | None
-    ):
-        self._samples, self._frames = samples, (single, pair)
+    def __init__(self, samples: list[list[np.ndarray]], frame: Frame, cut: Truncation | None):
+        self._samples, self._frames = samples, (frame.single, frame.pair)
         self._parts = []
         for sequences in samples:
             lengths = [len(tokens) for tokens in sequences]
@@ -114,22 +129,41 @@ class Batch:
         """Each row's sample, by number."""
         return np.array([sample for sample, _ in self._tables], np.int64)
 
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return int(self.lengths().max(initial=0))
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
     def n_sequences(self, row: int) -> int:
         return len(self._samples[self._tables[row][0]])
 
-    def column(self, column: Column, first: int, last: int, width: int, fill: int, fill_side: Side) -> np.ndarray:
-        """Rows [first, last), each filled up to the width, one after the other: int64 [N], or [N, 2] for offsets."""
-        values = [np.zeros((0, 2) if column is Column.offset_mapping else 0, np.int64)]
+    def columns(
+        self, names: dict[str, Column], first: int, last: int, width: int, side: Side, pad_id: int, pad_type_id: int
+    ) -> dict[str, np.ndarray] | None:
+        """Columns of the rows [first, last), each filled up to the width: int64 [rows, tokens], or [rows, tokens, 2]
+        for offsets. None if these rows differ in length, or if there are none."""
+        if len({max(len(table), width) for _, table in self._tables[first:last]}) != 1:
+            return None
+        filling = width, side, pad_id, pad_type_id
+        return {name: np.stack(self._column(column, first, last, *filling)) for name, column in names.items()}
+
+    def column_lists(self, column: Column, width: int, side: Side, pad_id: int, pad_type_id: int) -> list[list]:
+        """The list of each row's values, which are tuples for offsets."""
+        rows = [row.tolist() for row in self._column(column, 0, len(self), width, side, pad_id, pad_type_id)]
+        return [[*map(tuple, row)] for row in rows] if column is Column.offset_mapping else rows
+
+    def _column(
+        self, column: Column, first: int, last: int, width: int, side: Side, pad_id: int, pad_type_id: int
+    ) -> list[np.ndarray]:
+        fill = {Column.input_ids: pad_id, Column.token_type_ids: pad_type_id, **_FILLS}[column]
+        rows = []
         for _, table in self._tables[first:last]:
             own = table[:, column.value]
             filling = np.full((max(width - len(own), 0), *own.shape[1:]), fill, np.int64)
-            values += (own, filling) if fill_side is Side.right else (filling, own)
-        return np.concatenate(values)
-
-    def column_lists(self, column: Column, width: int, fill: int, fill_side: Side) -> list[list]:
-        """The list of each row's values, as `column` writes them; offsets are tuples."""
-        rows = [self.column(column, i, i + 1, width, fill, fill_side).tolist() for i in range(len(self._tables))]
-        return [[*map(tuple, row)] for row in rows] if column is Column.offset_mapping else rows
+            rows.append(np.concatenate((own, filling) if side is Side.right else (filling, own)))
+        return rows
 
     def _frame(self, sequences: list[np.ndarray]) -> list[FramePiece]:
         return self._frames[len(sequences) - 1]
@@ -183,8 +217,7 @@ class Encoder:
         firsts: Sequence,
         seconds: Sequence | None,
         split_into_words: bool,
-        single: list[FramePiece],
-        pair: list[FramePiece],
+        frame: Frame,
         truncation: Truncation | None,
         n_threads: int,
     ) -> Batch:
@@ -196,7 +229,7 @@ class Encoder:
             n_sequences.append(len(names))
         encodings = iter(self._backend.encode_batch(texts, split_into_words, add_special_tokens=False))
         samples = [[_tokens(encoding) for encoding in islice(encodings, n)] for n in n_sequences]
-        return Batch(samples, single, pair, truncation)
+        return Batch(samples, frame, truncation)
 
     def encode_texts(
         self,
@@ -246,6 +279,11 @@ class Encoder:
     def _rows_of(self, texts: Iterator[str]) -> Iterator[Encoding]:
         while part := list(islice(texts, _TEXTS)):
             yield from self._backend.encode_batch(part, add_special_tokens=False)
+
+
+def are_texts(items: Sequence) -> bool:
+    """Tells whether all items are texts."""
+    return all(isinstance(item, str) for item in items)
 
 
 def _tokens(encoding: Encoding) -> np.ndarray:

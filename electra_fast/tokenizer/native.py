@@ -19,13 +19,12 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..processor import default_threads
-from .arguments import Lengths, as_int
+from .arguments import as_int
 from .components import frames, simplify
-from .extension import Batch, Side, Strategy, Truncation, make_encoder
+from .extension import Batch, Frame, Truncation, make_encoder
 
 Bulk = tuple[np.ndarray, ...]  # ids, row offsets, and further columns that were asked for
 
-_ENDLESS = 1 << 62  # tokens that no row has, in the C++ code's range
 _MOST_THREADS = 1024
 _SLAB = 1 << 24  # characters that are encoded at once, where texts come from an iterator
 _PIECE = 1 << 24  # bytes that are read from a file at once
@@ -61,25 +60,21 @@ class NativeEncoder:
         simplify(backend)
         self.fingerprint = fingerprint(backend)
         self._encoder = make_encoder(backend, final_sigma, split_special)
-        self._single, self._pair = frames(backend)
+        self._single, pair = frames(backend)
+        bare = ([piece for piece in frame if piece[0] >= 0] for frame in (self._single, pair))
+        self._frames = {True: Frame(self._single, pair), False: Frame(*bare)}  # with special tokens, and without
 
     def encode_batch(
-        self, firsts: list, seconds: list | None, is_split_into_words: bool, add_special_tokens: bool, lengths: Lengths
+        self,
+        firsts: Sequence,
+        seconds: Sequence | None,
+        is_split_into_words: bool,
+        add_special_tokens: bool,
+        truncation: Truncation | None,
     ) -> Batch:
-        """Encodes texts and pairs, cut as `lengths` says, into rows without overflow and without padding."""
-        truncation = None
-        if lengths.truncates:
-            truncation = Truncation(
-                strategy=getattr(Strategy, lengths.truncation),
-                max_length=min(lengths.max_length, _ENDLESS),
-                stride=min(lengths.stride, _ENDLESS),
-                side=getattr(Side, lengths.truncation_side),
-            )
-        frames = [self._single, self._pair]
-        if not add_special_tokens:
-            frames = [[piece for piece in frame if piece[0] >= 0] for frame in frames]
+        """Encodes texts and pairs, cut or not, into rows without overflow and without padding."""
         return self._encoder.encode_batch(
-            firsts, seconds, is_split_into_words, *frames, truncation, n_threads=default_threads()
+            firsts, seconds, is_split_into_words, self._frames[add_special_tokens], truncation, default_threads()
         )
 
     def encode_bulk(

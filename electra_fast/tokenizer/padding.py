@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .arguments import Lengths
+from .plan import Lengths
 
 
 def as_lists(columns: Any) -> tuple[dict[str, Any], str | None]:

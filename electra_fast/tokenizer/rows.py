@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from typing import Any
@@ -12,69 +11,57 @@ import numpy as np
 
 from .extension import Batch, Column, Side
 
-FILLS = {
-    "attention_mask": 0,
-    "special_tokens_mask": 1,
-    "offset_mapping": 0,
-    "word_ids": -1,
-    "sequence_ids": -1,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Padding:
-    """Padding of rows to `width` tokens; 0 pads none."""
-
-    width: int
-    side: str
-    pad_id: int
-    pad_type_id: int
+_MAY_BE_NONE = ("word_ids", "sequence_ids")  # -1 stands there for None: no word, no sequence
 
 
 class Rows:
-    """Rows of a batch, with padding.
+    """Rows of a batch, filled up to a width where that is not 0.
 
     Args:
         token_of: function that gives the token of an id.
     """
 
-    def __init__(self, batch: Batch, padding: Padding, token_of: Callable[[int], str]):
-        self._batch, self._padding, self._token_of = batch, padding, token_of
-        self.sizes = np.maximum(batch.lengths(), padding.width)
-        """Number of tokens of each row, int64 [rows]."""
+    def __init__(
+        self, batch: Batch, width: int, side: Side, pad_id: int, pad_type_id: int, token_of: Callable[[int], str]
+    ):
+        self._batch, self._filling, self._token_of = batch, (width, side, pad_id, pad_type_id), token_of
 
     def __len__(self) -> int:
-        return len(self.sizes)
+        return len(self._batch)
 
-    @cached_property
-    def _length(self) -> int | None:
-        """The length of all rows; None if they differ, or there are none."""
-        first, last = (self.sizes.min(), self.sizes.max()) if len(self) else (0, 1)
-        return int(first) if first == last else None
+    @property
+    def longest(self) -> int:
+        """The number of tokens of the longest row, 0 if there is none."""
+        return max(self._batch.longest(), self._filling[0])
+
+    @property
+    def lengths(self) -> list[int]:
+        """The number of tokens of each row."""
+        return np.maximum(self._batch.lengths(), self._filling[0]).tolist()
 
     @property
     def samples(self) -> list[int]:
         """The number of each row's sample in the call."""
         return self._batch.samples().tolist()
 
-    def array(self, name: str) -> np.ndarray | None:
-        """A column as int64 [rows, tokens], or [rows, tokens, 2] for offsets; None if rows differ in length."""
-        if self._length is None:
-            return None
-        values = self._values(name, 0, len(self))
-        return values.reshape(len(self), self._length, *values.shape[1:])
+    def arrays(self, columns: dict[str, Column]) -> dict[str, np.ndarray] | None:
+        """Columns as int64 [rows, tokens], or [rows, tokens, 2] for offsets; None if rows differ in length."""
+        return self._batch.columns(columns, 0, len(self._batch), *self._filling)
 
-    def lists(self, name: str) -> list[list]:
+    def lists(self, column: Column) -> list[list]:
         """A column as a list of each row's values; offsets are tuples."""
-        return self._batch.column_lists(getattr(Column, name), *self._filling(name))
+        return self._batch.column_lists(column, *self._filling)
 
     def encodings(self) -> list[Encoding]:
         return [Encoding(self, row) for row in range(len(self))]
 
     def row(self, name: str, row: int) -> list:
-        """A column of one row, with None for -1."""
-        values = _as_list(self._values(name, row, row + 1))
-        return [None if value < 0 else value for value in values] if FILLS.get(name) == -1 else values
+        """A column of one row, with None for what a token has not."""
+        (values,) = self._batch.columns({name: getattr(Column, name)}, row, row + 1, *self._filling)[name]
+        if name == "offset_mapping":
+            return list(zip(*values.T.tolist(), strict=True))
+        values = values.tolist()
+        return [None if value < 0 else value for value in values] if name in _MAY_BE_NONE else values
 
     def tokens(self, row: int) -> list[str]:
         return [self._token_of(index) for index in self.row("input_ids", row)]
@@ -85,22 +72,9 @@ class Rows:
     def overflowing(self, row: int) -> list[Encoding]:
         """Encodings of the parts that were cut off a row's sample."""
         batch = self._batch.with_overflow(True)
-        rows = Rows(batch, self._padding, self._token_of)
+        rows = Rows(batch, *self._filling, self._token_of)
         sample = self.samples[row]
         return [Encoding(rows, index) for index, other in enumerate(rows.samples) if other == sample][1:]
-
-    def _values(self, name: str, first: int, last: int) -> np.ndarray:
-        return self._batch.column(getattr(Column, name), first, last, *self._filling(name))
-
-    def _filling(self, name: str) -> tuple[int, int, Side]:
-        """How rows of a column are filled up: to which width, with what, on which side."""
-        padding = self._padding
-        fills = FILLS | {"input_ids": padding.pad_id, "token_type_ids": padding.pad_type_id}
-        return padding.width, fills[name], getattr(Side, padding.side)
-
-
-def _as_list(values: np.ndarray) -> list:
-    return values.tolist() if values.ndim == 1 else list(zip(*values.T.tolist(), strict=True))
 
 
 class Encoding:

@@ -17,13 +17,14 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import WordPiece as WordPieceDecoder
 
 from . import files
-from .arguments import Lengths, Options, as_batch, as_int, as_model_length, as_side, check_flag, resolve_lengths
+from .arguments import as_batch, as_int, as_model_length, as_side, check_flag
 from .batch_encoding import BatchEncoding, Late
 from .bulk import BulkEncoding
 from .components import simplify
 from .native import NativeEncoder, fingerprint
 from .padding import as_lists, is_of_rows, pad_rows
-from .rows import Padding, Rows
+from .plan import Defaults, Lengths, Options, Plan, plan_of
+from .rows import Rows
 from .vocabulary import SPECIAL_TOKENS, Vocabulary, is_own_token
 
 VERY_LARGE_INTEGER = int(1e30)  # transformers' model_max_length where none is known
@@ -239,25 +240,23 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
             raise TypeError(f"{', '.join(unknown)} must be left out: no keyword of a call of {type(self).__name__}")
         if not isinstance(tokenizer_kwargs, (Mapping, type(None))):
             raise TypeError(f"tokenizer_kwargs must be a mapping or None, got {tokenizer_kwargs!r:.80}")
-        keywords: dict[str, Any] = dict(
-            add_special_tokens=add_special_tokens, padding=padding, truncation=truncation, max_length=max_length,
-            stride=stride, is_split_into_words=is_split_into_words, pad_to_multiple_of=pad_to_multiple_of,
-            padding_side=padding_side, return_tensors=return_tensors, return_token_type_ids=return_token_type_ids,
-            return_attention_mask=return_attention_mask, return_overflowing_tokens=return_overflowing_tokens,
-            return_special_tokens_mask=return_special_tokens_mask, return_offsets_mapping=return_offsets_mapping,
-            return_length=return_length, split_special_tokens=split_special_tokens, verbose=verbose,
+        options = Options(
+            add_special_tokens, padding, truncation, max_length, stride, is_split_into_words, pad_to_multiple_of,
+            padding_side, return_tensors, return_token_type_ids, return_attention_mask, return_overflowing_tokens,
+            return_special_tokens_mask, return_offsets_mapping, return_length, split_special_tokens, verbose,
         )  # fmt: skip
-        if others := [name for name in tokenizer_kwargs or () if name not in keywords]:
-            raise TypeError(f"tokenizer_kwargs must hold keywords of a call, got {others[0]!r:.80}")
-        keywords |= tokenizer_kwargs or {}
+        if tokenizer_kwargs:
+            if others := [name for name in tokenizer_kwargs if name not in Options._fields]:
+                raise TypeError(f"tokenizer_kwargs must hold keywords of a call, got {others[0]!r:.80}")
+            options = options._replace(**tokenizer_kwargs)
         if text is None and text_target is None:
             raise ValueError("text must be given, or text_target, or both; got neither")
-        output = None if text is None else self._encode(text, text_pair, Options(**keywords))
+        output = None if text is None else self._encode(text, text_pair, options)
         if text_target is None:
             return output
         if max_target_length is not None:
-            keywords["max_length"] = max_target_length
-        target = self._encode(text_target, text_pair_target, Options(**keywords))
+            options = options._replace(max_length=max_target_length)
+        target = self._encode(text_target, text_pair_target, options)
         if output is None:
             return target
         output["labels"] = target["input_ids"]
@@ -304,26 +303,31 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
             native = self._natives[split] = NativeEncoder(self._tokenizer, self.final_sigma, split)
         return native
 
+    def _plan(self, options: Options) -> Plan:
+        names = self.model_input_names
+        has_types, has_mask = "token_type_ids" in names, "attention_mask" in names
+        defaults = Defaults(self.model_max_length, self.padding_side, self.truncation_side, has_types, has_mask)
+        plan = plan_of(options, defaults)
+        if plan.warning:
+            warnings.warn(plan.warning)
+        return plan
+
     def _encode(self, text: str | list, text_pair: str | list | None, options: Options) -> BatchEncoding:
-        lengths = resolve_lengths(options, self.model_max_length, self.padding_side, self.truncation_side)
+        plan = self._plan(options)
+        lengths, is_split, specials = plan.lengths, options.is_split_into_words, options.add_special_tokens
         self._check_padding(lengths)
-        firsts, seconds, batched = as_batch(text, text_pair, options.is_split_into_words)
+        firsts, seconds, batched = as_batch(text, text_pair, is_split)
         if lengths.truncates:
             self._check_room(options, lengths, seconds is not None)
-        batch = self._encoder(options.split_special_tokens).encode_batch(
-            firsts, seconds, options.is_split_into_words, options.add_special_tokens, lengths
-        )
+        encoder = self._encoder(options.split_special_tokens)
+        batch = encoder.encode_batch(firsts, seconds, is_split, specials, plan.truncation)
         if options.return_overflowing_tokens:
             batch = batch.with_overflow(True)
-        width = lengths.width(int(batch.lengths().max(initial=0))) if lengths.pads else 0
-        pad_id = self.pad_token_id if lengths.pads else 0
-        rows = Rows(
-            batch, Padding(width, lengths.padding_side, pad_id, self.pad_token_type_id), self._tokenizer.id_to_token
-        )
+        width, pad_id = (lengths.width(batch.longest()), self.pad_token_id) if lengths.pads else (0, 0)
+        rows = Rows(batch, width, plan.padding_side, pad_id, self.pad_token_type_id, self._tokenizer.id_to_token)
         if options.max_length is None and options.verbose:
-            self._warn_if_too_long(int(rows.sizes.max(initial=0)))
-        columns = self._columns(rows, options)
-        output = BatchEncoding(columns, rows.encodings, tensor_type=options.return_tensors)
+            self._warn_if_too_long(rows.longest)
+        output = BatchEncoding(_columns(rows, plan, options), rows.encodings, tensor_type=options.return_tensors)
         if batched or options.return_tensors is not None or options.return_overflowing_tokens:
             return output
         row = {name: value[0] if isinstance(value[0], list) else value for name, value in output.items()}
@@ -340,28 +344,6 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
         if lengths.stride and lengths.stride >= lengths.max_length - special:
             room = lengths.max_length - special
             raise ValueError(f"stride must be below max_length without special tokens, {room}, got {lengths.stride}")
-
-    def _wants(self, column: str, asked: bool | None) -> bool:
-        return column in self.model_input_names if asked is None else asked
-
-    def _columns(self, rows: Rows, options: Options) -> dict[str, Any]:
-        """The columns: arrays if tensors are asked for and rows have one length, else lists that are made late."""
-        wanted = {
-            "input_ids": True,
-            "token_type_ids": self._wants("token_type_ids", options.return_token_type_ids),
-            "attention_mask": self._wants("attention_mask", options.return_attention_mask),
-            "special_tokens_mask": options.return_special_tokens_mask,
-            "offset_mapping": options.return_offsets_mapping,
-        }
-        columns: dict[str, Any] = {}
-        for name in (name for name, is_wanted in wanted.items() if is_wanted):
-            array = None if options.return_tensors is None else rows.array(name)
-            columns[name] = Late(partial(rows.lists, name)) if array is None else array
-        if options.return_length:
-            columns["length"] = rows.sizes.tolist()
-        if options.return_overflowing_tokens:
-            columns["overflow_to_sample_mapping"] = rows.samples
-        return columns
 
     def _warn_if_too_long(self, length: int) -> None:
         seen = "sequence-length-is-longer-than-the-specified-maximum"  # transformers' code silences it by this key
@@ -397,12 +379,15 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
             padding_side=padding_side,
             verbose=verbose,
         )
-        lengths = resolve_lengths(options, self.model_max_length, self.padding_side, self.truncation_side)
+        lengths = self._plan(options).lengths
         self._check_padding(lengths)
         columns, kind = as_lists(encoded_inputs)
         single = not is_of_rows(columns["input_ids"])
         rows = {name: [value] for name, value in columns.items()} if single else columns
-        if rows["input_ids"] and self._wants("attention_mask", return_attention_mask):
+        has_mask = return_attention_mask
+        if has_mask is None:
+            has_mask = "attention_mask" in self.model_input_names
+        if rows["input_ids"] and has_mask:
             rows.setdefault("attention_mask", [[1] * len(row) for row in rows["input_ids"]])
         if lengths.pads:
             fills = {
@@ -426,6 +411,19 @@ class ElectraTokenizer(Vocabulary, BulkEncoding, files.Files):
             f"model_max_length={self.model_max_length}, padding_side={self.padding_side!r}, "
             f"truncation_side={self.truncation_side!r}, special_tokens={self.special_tokens_map})"
         )
+
+
+def _columns(rows: Rows, plan: Plan, options: Options) -> dict[str, Any]:
+    """The columns: arrays if tensors are asked for and rows have one length, else lists that are made late."""
+    arrays = None if options.return_tensors is None else rows.arrays(plan.columns)
+    columns: dict[str, Any] = arrays or {
+        name: Late(partial(rows.lists, column)) for name, column in plan.columns.items()
+    }
+    if options.return_length:
+        columns["length"] = rows.lengths
+    if options.return_overflowing_tokens:
+        columns["overflow_to_sample_mapping"] = rows.samples
+    return columns
 
 
 class ElectraTokenizerFast(ElectraTokenizer):

@@ -135,3 +135,33 @@ def test_real_vocabulary_on_real_text():
         texts = [line for line in file.read(1_500_000).split("\n") if line]
     ours, theirs = ElectraTokenizer(str(vocab)), BertTokenizer(str(vocab))
     assert ours(texts)["input_ids"] == theirs(texts)["input_ids"]
+
+
+def test_a_call_follows_what_has_changed_since_the_last():
+    """What the keywords come to is remembered: by value and type, never for an attribute as it was before."""
+    ours, theirs = ElectraTokenizer(small_vocab()), BertTokenizer(small_vocab())
+    options = {"padding": True, "truncation": True, "return_tensors": "np", "verbose": False}
+    changes = [
+        ("model_max_length", 9),
+        ("padding_side", "left"),
+        ("truncation_side", "left"),
+        ("model_input_names", ["input_ids"]),
+        ("model_max_length", 7),
+        ("pad_token", "[MASK]"),
+    ]
+    for name, value in changes:
+        for tokenizer in (ours, theirs):
+            setattr(tokenizer, name, value)
+        assert_same(ours, theirs, (SENTENCES,), **options, return_token_type_ids=True)
+        assert_same(ours, theirs, (SENTENCES,), **options)
+    ours.model_input_names.append("attention_mask")
+    assert list(ours("a", **options)) == ["input_ids", "attention_mask"]
+    assert ours("a b", max_length=1, truncation=True, add_special_tokens=False)["input_ids"]
+    for wrong in (True, 1.0, [1]):  # equal to 1, or without a hash
+        with pytest.raises(ValueError, match="max_length must be an integer of at least 0 or None"):
+            ours("a b", max_length=wrong, truncation=True, add_special_tokens=False)
+    with pytest.raises(TypeError, match="add_special_tokens must be True or False, got 1"):
+        ours("a b", add_special_tokens=1)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="max_length has no effect"):
+            ours("a", padding=True, max_length=5)

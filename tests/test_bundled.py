@@ -108,7 +108,11 @@ def test_it_is_made_of_a_run(tmp_path, monkeypatch, capsys):
         assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
         assert json.loads((path / "config.json").read_text(encoding="utf-8"))["dtype"] == "float32"
         card = (path / "README.md").read_text(encoding="utf-8")
-        for line in ("| tales (pypi:x) | public domain, 1.5 MB |", "| recall | 0.5 |", "| n_steps | 2 from step 0 on |"):
+        for line in (
+            "| tales (pypi:x) | public domain, 1.5 MB |",
+            "| recall | 0.5 |",
+            "| n_steps | 2 from step 0 on |",
+        ):
             assert line in card
 
 

@@ -45,9 +45,11 @@ class Predictor(Portable[Finetuned]):
         A row is a tuple; a text alone may stand for itself, and white space divides it where words are asked for.
 
         Raises:
-            TypeError: a row or a part of it that is no text.
+            TypeError: a text in place of rows, a row or a part of it that is no text.
             ValueError: a row with another number of parts, half of a surrogate pair in a text.
         """
+        if isinstance(rows, str | bytes):
+            raise TypeError(f"rows must be a list of texts or of tuples, got {kind_of(rows)}")
         finetuned, name = self.load(), kind_name(self.load().kind)
         examples = (_example(name, number, row) for number, row in enumerate(rows))
         return list(predict(finetuned, examples, batch_tokens=self.batch_tokens))
@@ -60,7 +62,9 @@ class Predictor(Portable[Finetuned]):
 
         kind = self.load().kind
         read = word_lists if kind_name(kind) == "tagging" else text_list
-        columns = [read(table[name], name) for name in table.column_names]
+        if not table.num_columns:
+            raise ValueError("predictions are of columns of texts or words, got none")
+        columns = [read(*column) for column in zip(table.columns, table.column_names, strict=True)]
         return pyarrow.array(self(zip(*columns, strict=True)), _arrow_type(kind))
 
     def _load(self) -> Finetuned:

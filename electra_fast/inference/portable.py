@@ -1,7 +1,8 @@
 """Bulk inference that travels between processes: a model's name and options, which become the model where it computes.
 
 `electra_fast.integrations.ray` and `spark` run these functions on tables; anything else that pickles its work, such as
-multiprocessing, may call them as they are.
+multiprocessing, may call them as they are. A child that is forked after torch has used several threads may hang in
+torch: multiprocessing should start its children by "spawn".
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from ..ops import Impl
 from ..parquet import arrow_type, text_list, vector_array
 from .batching import BATCH_TOKENS
+from .bulk import kind_of
 from .embed import EmbeddingNetwork, load_embedder
 from .pooling import Pooling
 
@@ -53,6 +55,12 @@ class Portable(ABC, Generic[_Network]):
     column: ClassVar[str]
     """The name of the column that has the results, beside the texts."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, str | os.PathLike):
+            raise TypeError(f"model must be a directory or a name on the Hub, got {kind_of(self.model)}")
+        if os.path.isdir(self.model):  # another process may have another working directory
+            object.__setattr__(self, "model", os.path.abspath(self.model))
+
     def load(self) -> _Network:
         """The model, loaded at the first call."""
         with _loading:
@@ -80,10 +88,7 @@ class Portable(ABC, Generic[_Network]):
         return {option.name: getattr(self, option.name) for option in fields(self) if option.init}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        options = self._options()
-        if os.path.isdir(self.model):  # another process may have another working directory
-            options["model"] = os.path.abspath(self.model)
-        return _received, (type(self), self._key, tuple(options.items()))
+        return _received, (type(self), self._key, tuple(self._options().items()))
 
 
 @lru_cache(maxsize=_KEPT)

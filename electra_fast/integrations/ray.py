@@ -62,6 +62,8 @@ class _Column:
 
         if missing := [column for column in self.columns if column not in table.column_names]:
             raise ValueError(f"the table must have a column {missing[0]!r}, got {', '.join(table.column_names)}")
+        if self.name in table.column_names:
+            raise ValueError(f"the table has a column {self.name!r} already: give the new one another name")
         table = table.combine_chunks()  # Ray's write_parquet writes the chunks of a block in any order
         n_cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
         with cpu_threads(max(1, int(n_cpus))):

@@ -138,8 +138,10 @@ class ElectraModel(ElectraPreTrainedModel):
         """Packed tokens [T] -> hidden states [T, H], without checks: for training loops that pack their own batches.
 
         read: [N] int64, tokens whose states are wanted, in this order: the result is [N, H] then, and the last layer
-        computes no others.
+        computes no others. Raises ValueError for another shape or dtype.
         """
+        if read is not None and (read.dim() != 1 or read.dtype is not torch.int64):
+            raise ValueError(f"read must be int64 [N], got {read.dtype} {list(read.shape)}")
         if position_ids is None:
             position_ids = packed.position_ids(len(input_ids))
         if token_type_ids is None:

@@ -80,6 +80,14 @@ def test_rows_that_are_refused(tmp_path, row, error, message):
         Predictor(str(tmp_path), device="cpu")([("a", "b"), row])
 
 
+def test_what_is_no_batch_is_refused(tmp_path):
+    write_finetuned(tmp_path, "classification")
+    with pytest.raises(TypeError, match="rows must be a list of texts or of tuples, got str"):
+        Predictor(str(tmp_path), device="cpu")("one text")
+    with pytest.raises(ValueError, match="predictions are of columns of texts or words, got none"):
+        Predictor(str(tmp_path), device="cpu").of_table(pyarrow.table({}))
+
+
 def test_words_are_divided_at_white_space(tmp_path):
     write_finetuned(tmp_path, "tagging")
     predictor = Predictor(str(tmp_path), device="cpu", precision="fp32")

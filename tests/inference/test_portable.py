@@ -72,9 +72,9 @@ def test_copies_in_a_process_share_the_model(model, loads):
 
 def test_a_directory_is_found_from_everywhere(model, monkeypatch, tmp_path):
     monkeypatch.chdir(model.parent)
-    sent = pickle.dumps(Embedder(model.name, device="cpu"))
+    embedder = Embedder(model.name, device="cpu")
     monkeypatch.chdir(tmp_path)
-    assert pickle.loads(sent)(TEXTS).shape == (5, 32)
+    assert pickle.loads(pickle.dumps(embedder))(TEXTS).shape == (5, 32)
 
 
 def test_other_processes_compute_the_same(model):
@@ -137,5 +137,7 @@ def test_mistakes_are_those_of_embed(model):
         Embedder(str(model), device="cpu")(["a", None])
     with pytest.raises(FileNotFoundError, match="nowhere"):
         pickle.loads(pickle.dumps(Embedder("./nowhere")))(["a"])
+    with pytest.raises(TypeError, match="model must be a directory or a name on the Hub, got NoneType"):
+        Embedder(None)
     with pytest.raises(TypeError, match="poling"):
         Embedder("./nowhere", poling="cls")

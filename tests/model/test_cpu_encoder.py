@@ -390,3 +390,16 @@ def test_a_token_to_read_that_is_not_there_is_refused(token):
     ids, packed = tokens([5, 4])
     with pytest.raises(IndexError, match=rf"tokens to read must be in \[0, 9\), got {token}"):
         served.encode_packed(ids, packed, read=torch.tensor([0, token]))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [torch.ones(9, dtype=torch.bool), torch.zeros(2, dtype=torch.int32), torch.zeros(1, 2).long()],
+    ids=["mask", "int32", "rows"],
+)
+@pytest.mark.parametrize("is_graded", [False, True], ids=["inference", "gradients"])
+def test_what_is_no_list_of_tokens_is_refused(read, is_graded):
+    served, _ = pair()
+    ids, packed = tokens([5, 4])
+    with torch.set_grad_enabled(is_graded), pytest.raises(ValueError, match=r"read must be int64 \[N\], got torch"):
+        served.encode_packed(ids, packed, read=read)

@@ -106,6 +106,6 @@ def _well_formed(value: Any, name: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as an error message shows it: as JSON, cut to 80 characters."""
-    text = json.dumps(value, ensure_ascii=True)
+    """A value as an error message shows it: as JSON, or Python where JSON has no such value; cut to 80 characters."""
+    text = json.dumps(value, ensure_ascii=True, default=repr)
     return text if len(text) <= 80 else text[:77] + "..."

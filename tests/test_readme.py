@@ -3,6 +3,7 @@
 import importlib
 import io
 import re
+import sys
 import tomllib
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -79,6 +80,7 @@ def test_python_blocks_run(block, checkpoint, tmp_path, monkeypatch):
         if words in block:
             pytest.importorskip(package, reason=f"{package} is not installed in this environment")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)  # by default Spark's workers are the path's python3
     exec(block.replace("google/electra-small-discriminator", str(checkpoint)), {})
 
 

@@ -25,7 +25,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import launch
 from .gelu import gelu, gelu_derivative
 from .launch import matmul, n_programs, power_of_two
 from .partial_sums import sum_partials
@@ -159,8 +158,6 @@ def linear_gelu_fwd(x: Tensor, weight: Tensor, bias: Tensor, save: bool) -> tupl
     y = x.new_empty(n_rows, f)
     pre = torch.empty_like(y) if save else x.new_empty(0)
     sizes = tile_sizes(f, h, x.dtype)
-    if x.dtype == torch.float32 and launch.compute_major(x.device) == 8:
-        sizes["maxnreg"] = 128  # four programs on an SM; without a bound some compilers spill at 96
     if n_rows > 0:
         programs = triton.cdiv(n_rows, sizes["BLOCK_ROWS"]) * triton.cdiv(f, sizes["BLOCK_COLS"])
         linear_gelu_fwd_kernel[programs,](x, weight, bias, y, pre, n_rows, F=f, H=h, SAVE=save, **sizes)

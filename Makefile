@@ -192,7 +192,7 @@ fuzz: fuzz_cpu fuzz_files build/fuzz/fuzz_encoder
 		build/fuzz/corpus csrc/tokenizer/fuzz/corpus
 
 # Makes the small model of the package from the packages that bundled/sources.tsv names: text, vocabulary, shards, a run
-# of 164 million tokens on one core, figures. A run that was stopped goes on.
+# of 28 million tokens on one core, figures. A run that was stopped goes on.
 BUNDLED := build/bundled
 
 $(BUNDLED)/text/prose.txt.xz: bundled/corpus.py bundled/readers.py bundled/sources.tsv | .venv/installed
@@ -207,10 +207,10 @@ $(BUNDLED)/shards/meta.json: $(BUNDLED)/vocab.txt
 
 bundled: $(BUNDLED)/shards/meta.json
 	$(BIN)/electra-fast pretrain --preset tiny --data $(BUNDLED)/shards --vocab $(BUNDLED)/vocab.txt --out $(BUNDLED)/run \
-		--device cpu --precision bf16 --steps 80000 --log-every 100 --checkpoint-every 1000 --batch-size 16 \
+		--device cpu --precision bf16 --steps 13600 --log-every 100 --checkpoint-every 1000 --batch-size 16 \
 		--learning-rate 0.0015 --set num_hidden_layers=6 hidden_size=192 num_attention_heads=4 generator_size=1 \
 		generator_layers=0.5 seq_length=128 max_position_embeddings=128 whole_word=True temperature=2 \
-		temperature_end=1 warmup_steps=1000 n_steps=80000
+		temperature_end=1 warmup_steps=1000 n_steps=13600
 	$(BIN)/python -m bundled.measure $(BUNDLED)/text $(BUNDLED)/run $(BUNDLED)/figures.json
 	$(BIN)/python -m electra_fast.cli.bundle $(BUNDLED)/run $(BUNDLED)/text/sources.tsv $(BUNDLED)/figures.json
 

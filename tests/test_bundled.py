@@ -17,7 +17,7 @@ from electra_fast.pretraining import Corpus, preset, pretrain
 
 def test_it_is_small_and_complete():
     files = [path for path in bundled.DIRECTORY.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 12_000_000
+    assert sum(path.stat().st_size for path in files) <= 16_000_000
     for network, own in (("generator", {"vocab.txt"}), ("discriminator", {"tokenizer.json", "training.png"})):
         names = {path.name for path in files if path.parent.name == network}
         assert names == {"config.json", "model.safetensors", "tokenizer_config.json", "README.md"} | own
@@ -29,9 +29,9 @@ def test_it_is_small_and_complete():
 @pytest.mark.parametrize(
     ("text", "odd"),
     [
-        ("The president signed the bill into purple law.", "purple"),
-        ("The war ended in 1945 with the surrender of butter", "butter"),
-        ("A genus of large dog with long leaves and white flowers", "dog"),
+        ("The president of been United States signed the bill.", "been"),
+        ("The history of shall Roman empire is long.", "shall"),
+        ("Only he gave no preliminary to the tribe of Levi.", "preliminary"),
     ],
 )
 def test_it_finds_the_word_that_does_not_belong(text, odd):
@@ -53,7 +53,7 @@ def test_it_finds_wrong_words_in_sentences_better_than_chance():
             (wrong if word.text == row["wrong"] else right).append(word.probability)
     assert len(wrong) == 200
     threshold = torch.tensor(right).quantile(0.95)
-    assert (torch.tensor(wrong) > threshold).float().mean() > 0.25
+    assert (torch.tensor(wrong) > threshold).float().mean() >= 0.5
 
 
 def test_it_fills_a_mask():

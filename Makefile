@@ -64,7 +64,7 @@ test-tf: .venv-tf/installed
 test-recipes: .venv-recipes/installed .venv-recipes-older/installed
 	for environment in .venv-recipes .venv-recipes-older; do \
 		HF_HUB_OFFLINE=1 HAYSTACK_TELEMETRY_ENABLED=False $$environment/bin/python -m pytest -rs \
-			tests/integrations/test_recipes.py || exit 1; done
+			tests/integrations/test_recipe_pages.py || exit 1; done
 
 # KerasHub on torch, without TensorFlow, with all of .venv's packages beneath it, and transformers.js for Node 20.
 .venv-files/installed: .venv/installed

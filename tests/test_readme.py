@@ -63,7 +63,7 @@ def checkpoint(tmp_path_factory) -> Path:
 # What the pages show
 
 
-# Those of recipes.md need libraries of their own: tests/integrations/test_recipes.py runs them.
+# Those of recipes.md need libraries of their own: tests/integrations/test_recipe_pages.py runs them.
 RUN_HERE = {name: block for name, block in BLOCKS.items() if not name.startswith("recipes.md")}
 
 

@@ -126,19 +126,15 @@ def linear_gelu_bwd_kernel(
     tl.store(partial_ptr + tl.program_id(1) * F + cols, tl.sum(dbias, axis=0), mask=col_mask)
 
 
-def tile_sizes(n_cols: int, h: int, dtype: torch.dtype) -> dict[str, int | None]:
-    """Sizes of blocks, warps and stages of a GEMM x [T, h] weight' -> [T, n_cols], as arguments of a launch.
-
-    A tile of 256 columns is alone on its SM, and may have all registers: without a bound some compilers spill below it.
-    """
+def tile_sizes(n_cols: int, h: int, dtype: torch.dtype) -> dict[str, int]:
+    """Sizes of blocks, warps and stages of a GEMM x [T, h] weight' -> [T, n_cols], as arguments of a launch."""
     if dtype == torch.float32:
         rows, cols, inner, n_warps = 64, 64, 32, 4
     else:
         rows, cols, inner, n_warps = 128, 256 if h >= 512 else 128, 64, 8
-    cols = min(cols, power_of_two(n_cols))
     return {
-        "BLOCK_ROWS": rows, "BLOCK_COLS": cols, "BLOCK_K": min(inner, power_of_two(h)),
-        "num_warps": n_warps, "num_stages": 3, "maxnreg": 255 if cols > 128 else None,
+        "BLOCK_ROWS": rows, "BLOCK_COLS": min(cols, power_of_two(n_cols)), "BLOCK_K": min(inner, power_of_two(h)),
+        "num_warps": n_warps, "num_stages": 3,
     }  # fmt: skip
 
 

@@ -269,9 +269,7 @@ def mlm_head_fwd(
         mlm_head_rows_kernel[n_rows,](
             hidden, weight, bias, labels, uniform, label_logits, *statistics, losses, is_correct, samples, lse,
             inverse_temperature, HAS_SAMPLES=has_samples, BLOCK_STRIPS=power_of_two(n_strips),
-            BLOCK_K=min(256 // hidden.itemsize, power_of_two(e)), num_warps=8,
-            maxnreg=128,  # without a bound some compilers spill at 40
-            **flags,
+            BLOCK_K=min(256 // hidden.itemsize, power_of_two(e)), num_warps=8, **flags,
         )  # fmt: skip
     return losses, is_correct, samples, lse
 

@@ -174,6 +174,8 @@ def rtd_head_fwd(
         rtd_head_fwd_kernel[programs,](
             hidden, dense_weight, dense_bias, prediction_weight, prediction_bias, _integers(labels), logits, scores,
             partial, n_rows, H=h, HAS_LABELS=has_labels, SAVE=save, **sizes,
+            # A tile of 256 columns is alone on its SM; without a bound some compilers spill below all registers.
+            maxnreg=255 if sizes["BLOCK_COLS"] > 128 else None,
         )  # fmt: skip
     if not has_labels:
         return hidden.new_empty(0, dtype=torch.float32), logits, scores, hidden.new_empty(0, dtype=torch.float32)

@@ -279,13 +279,15 @@ def attention_bwd_keys_kernel(
             p = tl.exp2(tl.dot(k, tl.trans(q), input_precision="ieee") * score_scale - lse[None, :])
             if edge:
                 p = tl.where(keys[:, None] <= rows[None, :], p, 0.0)
-            kept = p
+            dp = tl.dot(v, tl.trans(dout), input_precision="ieee")
             if HAS_DROPOUT:
                 p = negate_dropped(p, dropped, BLOCK_N, AXIS=0)
                 kept = tl.maximum(p, 0.0)
+                ds = kept * dp - tl.abs(p) * delta[None, :]
+            else:
+                kept = p
+                ds = p * (dp - delta[None, :])
             dv = tl.dot(kept.to(q.dtype), dout, dv, input_precision="ieee")
-            dp = tl.dot(v, tl.trans(dout), input_precision="ieee")
-            ds = kept * dp - tl.abs(p) * delta[None, :] if HAS_DROPOUT else p * (dp - delta[None, :])
             dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
 
     dqkv_ptr += (((first_token + first_key) * 3 + 1) * A + head) * D
@@ -325,13 +327,8 @@ def _blocks(kernel: str, qkv: Tensor, has_dropout: bool, causal: bool) -> dict[s
 
 def _register_bound(kernel: str, qkv: Tensor, has_dropout: bool, causal: bool) -> int | None:
     """A bound on registers for the kernels that some compilers, left to choose, give too few for one program more."""
-    if qkv.dtype == torch.float32:
-        return None
-    if kernel == "keys" and not has_wide_products(qkv.device) and qkv.shape[-1] <= 64 and not causal:
-        return 168  # three programs on an SM
-    if kernel == "fwd" and launch.compute_major(qkv.device) == 10 and (has_dropout or not causal):
-        return 255
-    return None
+    is_narrow = qkv.dtype != torch.float32 and launch.compute_major(qkv.device) == 10 and (has_dropout or not causal)
+    return 255 if kernel == "fwd" and is_narrow else None
 
 
 def _is_short(qkv: Tensor, max_seqlen: int) -> bool:

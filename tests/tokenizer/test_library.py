@@ -20,7 +20,7 @@ import warnings
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     from electra_fast.cli.main import main
-    assert main(["detect", "The president signed the bill into purple law."]) == 0
+    assert main(["detect", "The president of been United States signed the bill."]) == 0
 print(*sorted(str(warning.message).partition(",")[0] for warning in caught), sep="\\n")
 """
 CASES = "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
@@ -34,7 +34,7 @@ def test_a_command_works_and_warns_of_both():
     done = run(DETECTS)
     assert done.returncode == 0, done.stderr
     scores, model, tokenizer = done.stdout.splitlines()[-3:]
-    assert [int(score.rstrip("%*")) > 50 for score in scores.split()] == [False] * 6 + [True, False, False]
+    assert [int(score.rstrip("%*")) > 50 for score in scores.split()] == [False] * 3 + [True] + [False] * 6
     assert tokenizer == "texts are encoded by the tokenizers package" and model == "models run on a CPU by torch"
 
 

@@ -340,7 +340,7 @@ def test_a_bad_row_of_the_table_is_named_and_leaves_no_file(run, tmp_path):
 
 def test_the_command_has_a_model_of_its_own(run, tmp_path):
     (tmp_path / "in.txt").write_text("one\ntwo\n")
-    assert run("--input", tmp_path / "in.txt", model=None).shape == (2, 128)
+    assert run("--input", tmp_path / "in.txt", model=None).shape == (2, 192)
 
 
 def test_the_output_is_whole_or_absent(run, tmp_path, monkeypatch):

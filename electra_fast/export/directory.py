@@ -37,6 +37,7 @@ def written_beside(directory: str | os.PathLike, networks: tuple[str, ...], over
 
 
 def write_companions(exportable: Exportable, tokenizer: ElectraTokenizer | None, directory: Path) -> None:
+    """Writes the config and the tokenizer, which stand beside the network's file."""
     config = exportable.network.config
     config.architectures, config.dtype = [type(exportable.network).__name__], "float32"
     config.save_pretrained(directory)

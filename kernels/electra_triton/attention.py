@@ -321,14 +321,10 @@ def _blocks(kernel: str, qkv: Tensor, has_dropout: bool, causal: bool) -> dict[s
         m, n, warps, stages = 64, 64, 4, 2
     else:
         m, n, warps, stages = 128, 64, 8, 2
-    bound = _register_bound(kernel, qkv, has_dropout, causal)
-    return {"BLOCK_M": m, "BLOCK_N": n, "num_warps": warps, "num_stages": stages, "maxnreg": bound}
-
-
-def _register_bound(kernel: str, qkv: Tensor, has_dropout: bool, causal: bool) -> int | None:
-    """A bound on registers for the kernels that some compilers, left to choose, give too few for one program more."""
-    is_narrow = qkv.dtype != torch.float32 and launch.compute_major(qkv.device) == 10 and (has_dropout or not causal)
-    return 255 if kernel == "fwd" and is_narrow else None
+    # Left to choose, some compilers give these too few registers, and spill.
+    is_bound = kernel == "fwd" and qkv.dtype != torch.float32 and (has_dropout or not causal)
+    registers = 255 if is_bound and launch.compute_major(qkv.device) == 10 else None
+    return {"BLOCK_M": m, "BLOCK_N": n, "num_warps": warps, "num_stages": stages, "maxnreg": registers}
 
 
 def _is_short(qkv: Tensor, max_seqlen: int) -> bool:

@@ -287,8 +287,8 @@ def attention_bwd_keys_kernel(
             else:
                 kept = p
                 ds = p * (dp - delta[None, :])
-            dv = tl.dot(kept.to(q.dtype), dout, dv, input_precision="ieee")
             dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
+            dv = tl.dot(kept.to(q.dtype), dout, dv, input_precision="ieee")
 
     dqkv_ptr += (((first_token + first_key) * 3 + 1) * A + head) * D
     dk *= score_scale * LN_2 * keep_scale

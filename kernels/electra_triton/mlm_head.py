@@ -195,8 +195,8 @@ def mlm_head_rows_kernel(
             hidden = tl.load(hidden_ptr + row * E + first + inner, mask=mask, other=0.0).to(tl.float32)
             weight = tl.load(weight_ptrs + first, mask=mask[None, :], other=0.0).to(tl.float32)
             products += hidden[None, :] * weight
-        bias = tl.load(bias_ptr + cols, mask=cols < V, other=float("-inf")).to(tl.float32)
-        scores = (tl.sum(products, axis=1) + bias) * load_or_1(inverse_temperature_ptr)
+        scores = tl.sum(products, axis=1) + tl.load(bias_ptr + cols, mask=cols < V, other=float("-inf")).to(tl.float32)
+        scores *= load_or_1(inverse_temperature_ptr)
         if NEVER_LABEL:
             scores = tl.where(cols == label, float("-inf"), scores)
         masses = tl.exp(scores - tl.max(scores, axis=0))

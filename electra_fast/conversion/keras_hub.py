@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import AddedToken
+from tokenizers.normalizers import NFD, Sequence, StripAccents
 from torch import Tensor, nn
 
 from ..disk import made, read_json_object
@@ -38,6 +40,8 @@ CONFIG_FILE, WEIGHTS_FILE, METADATA_FILE = "config.json", "model.weights.h5", "m
 TOKENIZER_FILE, VOCABULARY_FILE = "tokenizer.json", "assets/tokenizer/vocabulary.txt"
 _BACKBONE, _TOKENIZER = "ElectraBackbone", "ElectraTokenizer"
 _LAYOUT = {"keras_version": "3.15.1", "keras_hub_version": "0.32.0"}  # the versions that load what is written here
+_NAMED_TOKENS = ("[CLS]", "[SEP]", "[PAD]", "[MASK]")  # the tokenizer's own, with these names
+_STRIPPED = Sequence([NFD(), StripAccents()])  # a text as the tokenizer looks for special tokens in it
 _EPSILON = 1e-12  # the backbone's, in every LayerNorm
 _TANH_GELU = "gelu_pytorch_tanh"
 
@@ -93,8 +97,8 @@ def _check_network(network: Network) -> list[str]:
     config = network.config
     if network.model_class not in (ElectraForPreTraining, ElectraForMaskedLM, ElectraModel):
         raise ValueError(
-            f"KerasHub has {_BACKBONE}, the encoder, and no class for an {network.model_class.__name__}: "
-            "save its encoder as an ElectraModel, and convert that"
+            f"a network must be an ElectraModel or one of pre-training for KerasHub's {_BACKBONE}, got an "
+            f"{network.model_class.__name__}: save its encoder as an ElectraModel, and convert that"
         )
     is_tanh = ACTIVATIONS[config.hidden_act] is gelu_tanh
     for field, expected, is_right in (
@@ -103,7 +107,7 @@ def _check_network(network: Network) -> list[str]:
         ("is_decoder", False, not config.is_decoder),
     ):
         if not is_right:
-            raise ValueError(f"{field} must be {expected} in KerasHub's {_BACKBONE}, got {getattr(config, field)}")
+            raise ValueError(f"{field} must be {expected} for KerasHub's {_BACKBONE}, got {getattr(config, field)}")
     notes = ["pooled_dense has fresh values: an ELECTRA has no pooler"]
     if network.model_class is not ElectraModel:
         notes.append(f"the head is left out: {_BACKBONE} is the encoder alone")
@@ -124,29 +128,42 @@ def _fresh_pooler(hidden_size: int) -> dict[str, Tensor]:
 def _write_tokenizer(directory: Path, tokenizer: ElectraTokenizer) -> list[str]:
     """Writes the tokenizer's files; returns notes on what KerasHub has otherwise."""
     vocab, backend = tokenizer.get_vocab(), tokenizer.backend_tokenizer
-    if absent := [token for token in ("[CLS]", "[SEP]", "[PAD]", "[MASK]") if token not in vocab]:
-        raise ValueError(f"the vocabulary must hold {absent[0]} for KerasHub's {_TOKENIZER}, and lacks it")
-    if odd := [token for token in vocab if token != token.rstrip() or "\r" in token or "\n" in token]:
-        raise ValueError(f"tokens must not end with space for KerasHub's {_TOKENIZER}, got {odd[0]!r}")
+    added, is_lower = tokenizer.added_tokens_decoder.values(), backend.normalizer.lowercase
+    strips = is_lower if backend.normalizer.strip_accents is None else backend.normalizer.strip_accents
+    if absent := [token for token in _NAMED_TOKENS if token not in vocab]:
+        raise ValueError(
+            f"the vocabulary must hold {', '.join(_NAMED_TOKENS)} for KerasHub's {_TOKENIZER}, got one without "
+            + ", ".join(absent)
+        )
+    accented = [t.content for t in added if strips and _STRIPPED.normalize_str(t.content) != t.content]
+    unsplit = [t.content for t in added if tokenizer.split_special_tokens and not t.special]
+    for tokens, rule, odd in (
+        ("tokens", "not end with space", [t for t in vocab if t != t.rstrip() or "\r" in t or "\n" in t]),
+        ("added tokens", "have no accents, where those of texts are stripped", accented),
+        ("added tokens", "be special, where split_special_tokens is true", unsplit),
+    ):
+        if odd:
+            raise ValueError(f"{tokens} of KerasHub's {_TOKENIZER} must {rule}, got {odd[0]!r}")
     path = directory / VOCABULARY_FILE
     write_vocab(vocab, made(path.parent) / path.name)
-    is_lower, strips = backend.normalizer.lowercase, backend.normalizer.strip_accents
     options = {
         "config_file": TOKENIZER_FILE,
         "vocabulary": None,
         "sequence_length": None,
         "lowercase": is_lower,
-        "strip_accents": is_lower if strips is None else strips,
+        "strip_accents": strips,
         "split": True,
         "split_on_cjk": backend.normalizer.handle_chinese_chars,
         "suffix_indicator": backend.model.continuing_subword_prefix,
         "oov_token": backend.model.unk_token,
-        "special_tokens": None,
+        # Alternatives of a regular expression, of which the first that fits counts.
+        "special_tokens": sorted((token.content for token in added), key=len, reverse=True),
         "special_tokens_in_strings": not tokenizer.split_special_tokens,
     }
     _write_object(directory / TOKENIZER_FILE, _TOKENIZER, "electra_tokenizer", "int32", options)
-    added = sorted(vocab.keys() - backend.get_vocab(with_added_tokens=False).keys())
-    return [f"added tokens become ordinary ones of the vocabulary: {', '.join(added)}"] if added else []
+    loose = sorted(token.content for token in added if token.single_word or (token.normalized and is_lower))
+    note = "added tokens are found only as they are written, and inside words, too: "
+    return [note + ", ".join(loose)] if loose else []
 
 
 def _write_object(path: Path, class_name: str, name: str, dtype: str, fields: Mapping[str, Any]) -> None:
@@ -205,13 +222,18 @@ def read_tokenizer(source: Any, max_length: int) -> ElectraTokenizer | None:
     """The tokenizer of a preset, or None if it has none."""
     if (path := find_file(source, TOKENIZER_FILE, required=False)) is None:
         return None
-    options = _read_object(path, _TOKENIZER)
+    options, vocab = _read_object(path, _TOKENIZER), read_vocab(find_file(source, VOCABULARY_FILE))
+    special = options.get("special_tokens") or []
+    if not isinstance(special, list):
+        raise ValueError(f"{path} must have a list as special_tokens, got {special!r:.80}")
+    added = [AddedToken(token, special=True, normalized=False) for token in vocab if token in special]
     return ElectraTokenizer(
-        read_vocab(find_file(source, VOCABULARY_FILE)),
+        vocab,
         do_lower_case=options.get("lowercase", False),
         strip_accents=options.get("strip_accents", False),
         tokenize_chinese_chars=options.get("split_on_cjk", True),
         model_max_length=max_length,
+        added_tokens_decoder={vocab[token.content]: token for token in added},
     )
 
 

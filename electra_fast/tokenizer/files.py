@@ -84,10 +84,12 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
 def write_vocab(vocab: dict[str, int], path: str | os.PathLike) -> None:
     """Writes a vocab.txt; raises ValueError for ids with gaps, since line numbers have none."""
     tokens = sorted(vocab, key=vocab.__getitem__)
-    if [vocab[token] for token in tokens] != list(range(len(tokens))):
-        raise ValueError(
-            f"{path} needs the ids 0 to {len(tokens) - 1} in use without gaps; keep {TOKENIZER_FILE} instead"
-        )
+    for line, token in enumerate(tokens):
+        if vocab[token] != line:
+            raise ValueError(
+                f"ids must be 0 to {len(tokens) - 1} without gaps for the lines of a {Path(path).name}, got "
+                f"{vocab[token]} for {token!r} and none that is {line}; {TOKENIZER_FILE} can hold such ids"
+            )
     with written(path, "wb") as file:
         file.write("".join(f"{token}\n" for token in tokens).encode("utf-8"))
 

@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 from tiny_models import TINY, assert_same_weights, random_model
+from tokenizers import AddedToken
 
 from electra_fast import (
     ElectraConfig,
@@ -33,12 +34,16 @@ def ids(tokens):
     return {token: i for i, token in enumerate(tokens)}
 
 
-def saved(path, model_class=ElectraModel, tokenizer=True, **fields):
+def saved(path, model_class=ElectraModel, tokenizer=None, **fields):
     model = random_model(model_class, **fields)
     model.save_pretrained(path)
-    if tokenizer:
-        ElectraTokenizer(ids(TOKENS)).save_pretrained(path)
+    (tokenizer or ElectraTokenizer(ids(TOKENS))).save_pretrained(path)
     return model
+
+
+def with_word(tokenizer):
+    tokenizer.add_tokens(["plain"])
+    return tokenizer
 
 
 @pytest.fixture
@@ -138,12 +143,13 @@ def test_a_pair_becomes_two_presets(tmp_path):
 
 @pytest.mark.parametrize("strip_accents, is_lower", [(None, True), (None, False), (False, True)])
 def test_the_tokenizer(tmp_path, strip_accents, is_lower):
-    saved(tmp_path / "hub", tokenizer=False)
-    tokenizer = ElectraTokenizer(ids(TOKENS), is_lower, strip_accents=strip_accents, tokenize_chinese_chars=False)
-    tokenizer.save_pretrained(tmp_path / "hub")
+    options = {"strip_accents": strip_accents, "tokenize_chinese_chars": False}
+    tokenizer = ElectraTokenizer(ids(TOKENS), is_lower, extra_special_tokens=["New York"], **options)
+    saved(tmp_path / "hub", tokenizer=tokenizer)
     convert_to_keras_hub(tmp_path / "hub", tmp_path / "preset")
     assert (tmp_path / "preset/assets/tokenizer/vocabulary.txt").read_text(encoding="utf-8").split("\n") == [
         *TOKENS,
+        "New York",
         "",
     ]
     options = json.loads((tmp_path / "preset/tokenizer.json").read_text())["config"]
@@ -151,7 +157,7 @@ def test_the_tokenizer(tmp_path, strip_accents, is_lower):
     assert options["split_on_cjk"] is False and options["special_tokens_in_strings"] is True
     back = convert_to_hub(tmp_path / "preset", tmp_path / "back").tokenizer
     assert back.model_max_length == TINY["max_position_embeddings"]
-    for text in ("The FOXES. É", "林The fox 林", "the [MASK]"):
+    for text in ("The FOXES. É", "林The fox 林", "the [MASK]", "theNew York", "new york"):
         assert back(text)["input_ids"] == tokenizer(text)["input_ids"]
 
 
@@ -164,15 +170,16 @@ def test_conversions_are_equal(tmp_path, preset):
 
 
 def test_notes_tell_what_keras_hub_has_otherwise(tmp_path, capsys):
-    saved(tmp_path / "hub", attention_probs_dropout_prob=0.3, tokenizer=False)
-    ElectraTokenizer(ids(TOKENS), image_token="<image>").save_pretrained(tmp_path / "hub")
+    tokenizer = with_word(ElectraTokenizer(ids(TOKENS), image_token="<image>"))
+    tokenizer.add_tokens([AddedToken("[whole]", single_word=True, normalized=False)])
+    saved(tmp_path / "hub", tokenizer=tokenizer, attention_probs_dropout_prob=0.3)
     assert main(["convert", str(tmp_path / "hub"), str(tmp_path / "preset"), "--to", "keras-hub"]) == 0
     printed = capsys.readouterr().out
     for note in (
         "pooled_dense has fresh values",
         "hidden_act is gelu with erf, and KerasHub computes its tanh approximation",
         "attention's dropout becomes that of hidden states, 0.1",
-        "added tokens become ordinary ones of the vocabulary: <image>",
+        "added tokens are found only as they are written, and inside words, too: [whole], plain\n",
     ):
         assert note in printed
 
@@ -180,22 +187,35 @@ def test_notes_tell_what_keras_hub_has_otherwise(tmp_path, capsys):
 REFUSED = {
     "a task's head": (
         lambda path: saved(path, ElectraForTokenClassification),
-        "no class for an ElectraForTokenClassification: save its encoder as an ElectraModel",
+        "must be an ElectraModel or one .*, got an ElectraForTokenClassification: save its encoder as an ElectraModel",
     ),
-    "an activation": (lambda path: saved(path, hidden_act="relu"), "hidden_act must be a GELU in .*, got relu"),
-    "an epsilon": (lambda path: saved(path, layer_norm_eps=1e-5), "layer_norm_eps must be 1e-12 in .*, got 1e-05"),
-    "a decoder": (lambda path: saved(path, is_decoder=True), "is_decoder must be False in .*, got True"),
+    "an activation": (lambda path: saved(path, hidden_act="relu"), "hidden_act must be a GELU for .*, got relu"),
+    "an epsilon": (lambda path: saved(path, layer_norm_eps=1e-5), "layer_norm_eps must be 1e-12 for .*, got 1e-05"),
+    "a decoder": (lambda path: saved(path, is_decoder=True), "is_decoder must be False for .*, got True"),
     "no mask token": (
         lambda path: (
-            saved(path, tokenizer=False),
+            saved(path),
+            (path / "tokenizer.json").unlink(),
             (path / "vocab.txt").write_text("\n".join(TOKENS[:4])),
             ElectraTokenizer.from_pretrained(path, mask_token="[UNK]").save_pretrained(path),
         ),
-        r"the vocabulary must hold \[MASK\]",
+        r"the vocabulary must hold \[CLS\], .* got one without \[MASK\]$",
     ),
     "a token that ends with space": (
-        lambda path: (saved(path, tokenizer=False), ElectraTokenizer(ids([*TOKENS, "a "])).save_pretrained(path)),
-        "tokens must not end with space .*, got 'a '",
+        lambda path: saved(path, tokenizer=ElectraTokenizer(ids([*TOKENS, "a "]))),
+        "tokens .* must not end with space, got 'a '",
+    ),
+    "an added token with accents": (
+        lambda path: saved(path, tokenizer=ElectraTokenizer(ids(TOKENS), image_token="<É>")),
+        "added tokens .* must have no accents, .*, got '<É>'",
+    ),
+    "an added token, where special ones are split": (
+        lambda path: saved(path, tokenizer=with_word(ElectraTokenizer(ids(TOKENS), split_special_tokens=True))),
+        "added tokens .* must be special, .*, got 'plain'",
+    ),
+    "ids with gaps": (
+        lambda path: saved(path, tokenizer=ElectraTokenizer({**ids(TOKENS), "far": 20})),
+        r"ids must be 0 to 12 without gaps for the lines of a vocabulary\.txt, got 20 for 'far' and none that is 12",
     ),
 }  # fmt: skip
 
@@ -265,6 +285,10 @@ DAMAGE = {
         lambda preset: (preset / "tokenizer.json").write_text('{"version": "1.0"}'),
         "tokenizer.json must be of KerasHub's ElectraTokenizer, got None",
     ),
+    "special tokens as a text": (
+        lambda preset: change(preset / "tokenizer.json", special_tokens="[PAD]"),
+        r"tokenizer.json must have a list as special_tokens, got '\[PAD\]'",
+    ),
 }  # fmt: skip
 
 
@@ -285,12 +309,13 @@ def test_a_preset_without_weights(tmp_path, preset):
 
 # KerasHub itself
 
+TEXTS = ["The foxes. 林", "the [MASK]", "aNew York [UNK]<image> big new york"]
 SCRIPT = """
 import sys
 import keras_hub
 import torch
 
-there, texts = sys.argv[1], ["The foxes. 林", "the [MASK]"]
+_, there, *texts = sys.argv
 backbone = keras_hub.models.ElectraBackbone.from_preset(f"{there}/preset")
 tokenizer = keras_hub.models.ElectraTokenizer.from_preset(f"{there}/preset")
 inputs = torch.load(f"{there}/inputs.pt")
@@ -309,13 +334,15 @@ def test_keras_hub_loads_and_agrees(tmp_path, embedding_size):
     """To rounding where ours has its GELU, and to the GELUs' difference where not; its own files come back, too."""
     if importlib.util.find_spec("keras_hub") is None:
         pytest.skip("keras_hub is not installed: make test-files installs it")
-    model = saved(tmp_path / "hub", embedding_size=embedding_size)
+    tokenizer = ElectraTokenizer(ids(TOKENS), extra_special_tokens=["<image>", "New York"])
+    tokenizer.add_tokens([AddedToken("<image> big", normalized=False)])
+    model = saved(tmp_path / "hub", tokenizer=tokenizer, embedding_size=embedding_size)
     convert_to_keras_hub(tmp_path / "hub", tmp_path / "preset")
     input_ids, types = torch.randint(99, (3, 20)), torch.randint(2, (3, 20))
     mask = (torch.arange(20) < torch.tensor([[20], [11], [1]])).long()
     torch.save({"token_ids": input_ids, "segment_ids": types, "padding_mask": mask}, tmp_path / "inputs.pt")
     environment = {**os.environ, "KERAS_BACKEND": "torch"}
-    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], check=True, env=environment)
+    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path), *TEXTS], check=True, env=environment)
     outputs, encoded = torch.load(tmp_path / "outputs.pt")
     config = ElectraConfig.from_pretrained(tmp_path / "hub")
     config.hidden_act = "gelu_pytorch_tanh"
@@ -324,9 +351,9 @@ def test_keras_hub_loads_and_agrees(tmp_path, embedding_size):
         with torch.no_grad():
             expected = ours.eval()(input_ids, mask, types).last_hidden_state
         torch.testing.assert_close(outputs[mask == 1], expected[mask == 1], rtol=0, atol=bound)
-    tokenizer = ElectraTokenizer.from_pretrained(tmp_path / "hub")
-    assert encoded == [tokenizer(text)["input_ids"][1:-1] for text in ("The foxes. 林", "the [MASK]")]
     convert_to_hub(tmp_path / "theirs", tmp_path / "back")
+    for ours in (tokenizer, ElectraTokenizer.from_pretrained(tmp_path / "back")):
+        assert encoded == [ours(text)["input_ids"][1:-1] for text in TEXTS]
     assert_same_weights(ElectraModel.from_pretrained(tmp_path / "back"), model.state_dict())
     convert_to_hub(tmp_path / "bfloat16", tmp_path / "half")
     half = {name: tensor.bfloat16() for name, tensor in model.state_dict().items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..training.model_card import PAPER, card, facts, table, write_card
+from ..training.model_card import PAPER, card, code_span, facts, plain, table, write_card
 from .data.splits import fingerprint
 from .data.tasks import Task
 from .recipe import Recipe
@@ -145,11 +145,11 @@ def model_card(
     others = [other for other in tasks if other != name]
     made = ("run", "kind", "step", "model", "recipe", "tasks", "data")
     sections = [
-        f"# {model_name}",
-        f"An ELECTRA ({PAPER}) that {what}, fine-tuned with electra_fast on the task `{name}`"
-        + (f", together with {', '.join(f'`{other}`' for other in others)}" if others else "")
-        + f", from `{Path(source).name if is_local else source}`.",
-        *([f"Labels: {', '.join(f'`{label}`' for label in data.kind.labels)}."] if data.kind.labels else []),
+        f"# {plain(model_name)}",
+        f"An ELECTRA ({PAPER}) that {what}, fine-tuned with electra_fast on the task {code_span(name)}"
+        + (f", together with {', '.join(map(code_span, others))}" if others else "")
+        + f", from {code_span(Path(source).name if is_local else str(source))}.",
+        *([f"Labels: {', '.join(map(code_span, data.kind.labels))}."] if data.kind.labels else []),
         "## Use",
         *_uses(task, recipe, path),
         "## Results",

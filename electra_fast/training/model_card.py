@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,5 +44,21 @@ def _cell(value: Any) -> str:
         return "none"
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text.replace("|", "\\|").replace("\n", " ")
+    return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+
+
+def plain(text: str) -> str:
+    """Markdown that shows a text as it is, in one line, in a sentence, a heading or a table's cell."""
+    return re.sub(r"[\\`*<&|]", r"\\\g<0>", _in_a_line(text))
+
+
+def code_span(text: str) -> str:
+    """Markdown that shows a text as code, in a sentence: between more backticks than the text has in a row."""
+    text = _in_a_line(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    # One space at each end is not shown, and parts the fence from the text's own backticks.
+    return f"{fence} {text} {fence}" if len(fence) > 1 else f"{fence}{text}{fence}"
+
+
+def _in_a_line(text: str) -> str:
+    return re.sub(r"[\r\n]+", " ", text)

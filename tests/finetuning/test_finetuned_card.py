@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import html
 import io
 import re
 from pathlib import Path
@@ -94,6 +95,23 @@ def test_data_recipe_and_run_are_in_it():
     rows = dict(re.findall(r"^\| (\w+) \| (.*) \|$", text, flags=re.MULTILINE))
     assert (rows["layer_decay"], rows["seed"], rows["device"]) == ("0.8", "3", "cpu")
     assert "Labels: `no`, `maybe`, `yes`." in text and re.search("Fingerprint of all examples: `[0-9a-f]{32}`", text)
+
+
+def test_names_are_shown_as_they_are():
+    """Markdown's own characters end neither code nor cells, in names of labels, tasks, metrics and checkpoints."""
+    markdown = pytest.importorskip("markdown_it").MarkdownIt().enable("table")
+    odd, shown = "a`b``|*c* \\| <d> &amp;\n\ne", "a`b``|*c* \\| <d> &amp; e"
+    own = custom_task("classification", name=odd, text="text", label="label")
+    data, recipe = task_data(own, labels=[odd, "``", "plain"])
+    results = [{"seed": 0, "metrics": {"dev": {odd: 0.5}, "test": {odd: 0.5}}}]
+    summary = summarize(results) | {"best": 0, "results": results}
+    text = model_card(odd, odd, {odd: data}, recipe, summary, {**RUN, "device": odd})
+    body = text.partition("\n---\n")[2]
+    spans = [token for block in markdown.parse(body) for token in block.children or ()]
+    code = [token.content for token in spans if token.type == "code_inline"]
+    assert code[:5] == [shown, shown, shown, "``", "plain"]
+    rendered = html.unescape(markdown.render(body))
+    assert f"<h1>ELECTRA {shown}</h1>" in rendered and rendered.count(f"<td>{shown}</td>") == 3
 
 
 def test_of_several_tasks_each_has_its_own_figures():

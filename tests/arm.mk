@@ -10,7 +10,7 @@ QEMU := qemu-aarch64 -L $(ARM)/root -cpu
 
 # One place for all of it: the build of either processor differs by compiler and directory alone.
 ARM_FLAGS := -std=c++20 -O3 -fPIC -fvisibility=hidden -pthread -Wall -Wextra -MMD -MP -Icsrc
-ARM_ENCODER := encoder weights team \
+ARM_ENCODER := batch encoder weights team \
 	$(filter-out kernels_blocks_%,$(patsubst csrc/cpu/%.cpp,%,$(wildcard csrc/cpu/kernels*.cpp)))
 ARM_OPS := $(filter-out bindings%,$(patsubst csrc/cpu/%.cpp,%,$(wildcard csrc/cpu/*.cpp)))
 objects = $(patsubst %,$(ARM)/$(1)/cpu/%.o,$(2))

@@ -50,7 +50,10 @@ class MakeBundled:
         lengths: dict[int, int] = {}  # and the steps from which they counted: a run may be given others on its way
         for resumed in (begun, *read_records(source.log, "resume")):
             lengths.setdefault(resumed["n_steps"], resumed["step"])
-        record = begun | {"n_steps": ", ".join(f"{n} from step {step} on" for n, step in lengths.items())}
+        record = begun | {
+            "n_steps": ", ".join(f"{n} from step {step} on" for n, step in lengths.items()),
+            "initial": {network: _beginning(Path(path)) for network, path in begun["initial"].items()},
+        }
         found = read_records(source.log, "evaluation")[-1]
         evaluation = Evaluation(**{field.name: found[field.name] for field in fields(Evaluation)})
         recipe = Recipe(**record["recipe"])
@@ -85,6 +88,15 @@ class MakeBundled:
                     f"the bundled model must be at most {_MAX_BYTES / 1e6:.0f} MB, got {size / 1e6:.1f} MB"
                 )
         print(f"wrote {DIRECTORY}, {size / 1e6:.1f} MB")
+
+
+def _beginning(network: Path) -> str:
+    """What a network began with, in the words of a reader who does not have that directory."""
+    from ..pretraining.run_directory import RunDirectory
+    from ..training.progress import read_records
+
+    steps = read_records(RunDirectory(network.parent).log, "end")[-1]["step"]
+    return f"the {network.name} of a run of {steps:,} steps"
 
 
 def main() -> int:

@@ -18,9 +18,8 @@ namespace {
 // L2 cache.
 constexpr Index kBlockBytes = 512 << 10;
 constexpr Index kMostBlockRows = 96;
-// Rows that are worth a thread of their own: threads share out the rows of a product where each gets so many, otherwise
-// its columns too. Each then reads all weights, but none reads results of another, which take several times as long to
-// come where the two cores have no cache in common.
+// Rows for which a thread reads all weights itself, so that it need not read what others have computed: from a core
+// without a common cache that takes several times as long as from its own.
 constexpr Index kGroupRows = 128;
 // Multiplications below which another thread is not worth starting; they take some tens of microseconds.
 constexpr Index kThreadProducts = 4 << 20;
@@ -332,22 +331,18 @@ bool Encoder::multiply(const Step& step, const PackedLinear& linear, Product pro
         product.row_scale = space.row_scale;
         product.row_zero = space.row_zero;
     }
-    const Index row_bytes = product.k * (in_bytes_ ? kernels_.bytes.code_size : 4);
-    const Index most = std::clamp(kBlockBytes / row_bytes / kernels_.tile_rows * kernels_.tile_rows, kernels_.tile_rows,
-                                 kMostBlockRows);
+    const Index row_bytes = product.k * (in_bytes_ ? kernels_.bytes.code_size : 4), tile = kernels_.tile_rows;
+    const Index most = std::clamp(kBlockBytes / row_bytes / tile * tile, tile, kMostBlockRows);
     // Group of rows by group: a thread computes the rows that it computes in the other steps. Within a group panel by
     // panel: its threads are at one panel at most times, so that its weights come from far memory once.
     const Index n_groups = std::clamp(step.n_rows / kGroupRows, Index{1}, Index{step.thief.n_threads});
     const Index n_blocks = (step.n_rows + most * n_groups - 1) / (most * n_groups);  // of a group
-    const Index n_tiles = (step.n_rows + kernels_.tile_rows - 1) / kernels_.tile_rows;
-    const auto begin_of = [&](Index block) {
-        return std::min(n_tiles * block / (n_groups * n_blocks) * kernels_.tile_rows, step.n_rows);
-    };
-    const Index n_panels = last_panel - first_panel;
+    const Index n_tiles = (step.n_rows + tile - 1) / tile, n_panels = last_panel - first_panel;
+    const auto begin = [&](Index i) { return std::min(n_tiles * i / (n_groups * n_blocks) * tile, step.n_rows); };
     const auto run = in_bytes_ ? kernels_.bytes.multiply : kernels_.multiply;
     return step.thief.each(n_groups * n_panels * n_blocks, [&](Index task) {
         const Index panel = task / n_blocks, block = panel / n_panels * n_blocks + task % n_blocks;
-        const Index first = begin_of(block), last = begin_of(block + 1);
+        const Index first = begin(block), last = begin(block + 1);
         if (first < last) run(product, first, last, first_panel + panel % n_panels);
     });
 }

@@ -16,7 +16,7 @@ REPLAYING = """
 import atexit, cpu_graphs
 replaying = cpu_graphs.cpu_graphs()
 graphs = replaying.__enter__()
-atexit.register(lambda: print(len(graphs), "recordings", flush=True))
+atexit.register(lambda: print(f"{len(graphs)} recordings\\n", end="", flush=True))  # in one write: two processes print
 """
 # The ways to share out a batch of 12.
 WAYS = {

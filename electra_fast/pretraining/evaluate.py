@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..model.packing import PackedBatch
 from .networks.objective import ElectraPretrainingModel, ElectraPretrainingOutput
@@ -51,6 +51,9 @@ class Evaluation:
     """Share of the replaced tokens that are called replaced; None if none is replaced."""
     replaced_share: float | None
     """Share of the tokens that are replaced."""
+    discriminator_similarity: float | None
+    """Mean cosine of two tokens' vectors behind the discriminator's middle layer, in one batch. Near 1 the layers do
+    not tell tokens apart: what the network knows is the work of its first layer, and fine-tuning from it fails."""
 
 
 @torch.no_grad()
@@ -65,6 +68,7 @@ def evaluate(model: ElectraPretrainingModel, sequences: Tensor, seed: int = 0) -
     for batch in sequences.split(batch_size):
         inputs.append(batch.flatten().to(device))
         outputs.append(model(inputs[-1], PackedBatch.full(*batch.shape, device), random=random))
+    similarity = _similarity(model, sequences[:batch_size].to(device), random)
     model.train(was_training)
     input_ids = torch.cat(inputs)
     names = ("is_used", "targets", "is_correct", "corrupted_ids")
@@ -83,7 +87,22 @@ def evaluate(model: ElectraPretrainingModel, sequences: Tensor, seed: int = 0) -
         generator_sampled_accuracy=1 - n_changed / n_masked if has_sampled_accuracy else None,
         discriminator_loss=_mean(outputs, "discriminator_loss", [len(ids) for ids in inputs]),
         **_discriminator_metrics(outputs),
+        discriminator_similarity=similarity,
     )
+
+
+def _similarity(model: ElectraPretrainingModel, sequences: Tensor, random: torch.Generator) -> float | None:
+    """Mean cosine of two tokens' vectors behind the discriminator's middle layer, special tokens left out."""
+    if "discriminator" not in model.networks:
+        return None
+    layers, states = model.discriminator.electra.encoder.layer, []
+    packed = PackedBatch.full(*sequences.shape, sequences.device)
+    with layers[(len(layers) - 1) // 2].register_forward_hook(lambda layer, inputs, output: states.append(output[0])):
+        output = model(sequences.flatten(), packed, random=random)
+    # A tied generator passes the layer first.
+    x = nn.functional.normalize(states[-1][output.is_candidate].double(), dim=-1)
+    n = len(x)
+    return float((x.sum(0).square().sum() - n) / (n * (n - 1)))
 
 
 def _discriminator_metrics(outputs: Sequence[ElectraPretrainingOutput]) -> dict[str, float | None]:

@@ -60,7 +60,7 @@ class Recipe:
     """Entries of the vocabulary to train if none is given."""
     seq_length: int = 512
     packing: PackingName = "dense"
-    """"dense": full sequences; "google": the original's padded pairs of segments."""
+    """"dense": full sequences; "lines": each line one; "google": the original's padded pairs of segments."""
     batch_size: int
     """Sequences per update."""
     n_steps: int

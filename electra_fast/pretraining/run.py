@@ -251,6 +251,8 @@ def _train(run: _Run, loop: TrainingLoop, report: RunReport, evaluation: Evaluat
                 if not loop.is_stopping:
                     evaluation = evaluate(run.model, run.held_out)
                     report.record("evaluation", step=loop.step, **asdict(evaluation))
+                    similarity = {"discriminator_similarity": evaluation.discriminator_similarity}
+                    report.advise(loop.step, loop.progress, similarity)
                 run.checkpoints.save(loop.step, loop.state())
             run.checkpoints.finish()
     finally:

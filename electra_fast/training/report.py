@@ -21,7 +21,7 @@ class RunReport:
 
     Args:
         writer: takes the records; None reports nothing.
-        guard: checks every training record, in every process.
+        guard: checks every training record, and what `advise` shows it, in every process.
         shown: the metrics on the progress line, as (label, metric, format).
     """
 
@@ -49,6 +49,10 @@ class RunReport:
         if self._writer is not None:
             shown = {label: format(metrics[name], form) for label, name, form in self._shown if name in metrics}
             self._line.show(step, progress, seconds, shown)
+        self.advise(step, progress, metrics)
+
+    def advise(self, step: int, progress: float, metrics: Mapping[str, float | None]) -> None:
+        """Warns of what the guard finds in metrics, equal in every process; raises ValueError where it ends the run."""
         if advice := self._guard.check(step, progress, metrics):
             self.warn(step, advice)
 

@@ -52,7 +52,7 @@ class FixedModel:
     def __init__(self, has_generator=True, has_discriminator=True, replacement=False):
         self.is_special = torch.arange(100) < 5
         self.training, self.replacement = True, replacement
-        self.has_generator, self.has_discriminator = has_generator, has_discriminator
+        self.has_generator, self.has_discriminator, self.networks = has_generator, has_discriminator, ()
         self.inputs, self.outputs = [], []
 
     def train(self, mode=True):
@@ -130,6 +130,7 @@ DISCRIMINATORS = (
 )
 def test_what_an_objective_does_not_have_is_none(options, absent):
     found = asdict(evaluate(FixedModel(**options), sequences()))
+    del found["discriminator_similarity"]  # of a real network only
     assert {name for name, value in found.items() if value is None} == set(absent)
 
 
@@ -144,6 +145,27 @@ def test_objectives_are_evaluated(options):
     assert (found.discriminator_auc is None) == (options.get("objective") == "mlm")
     for value in asdict(found).values():
         assert value is None or math.isfinite(value)
+
+
+@pytest.mark.parametrize("options", [{}, {"generator_kind": "tied", "generator_size": 1, "generator_layers": 1}])
+def test_similarity_is_that_of_the_discriminators_middle_layer(options):
+    recipe = replace(preset("tiny"), num_hidden_layers=3, **options)
+    tokenizer = new_tokenizer(documents(), recipe)
+    model = build_model(recipe, tokenizer)
+    sequences = torch.randint(5, len(tokenizer), (9, 64))
+    calls = []
+    hook = model.register_forward_hook(lambda model, inputs, output: calls.append(output))
+    found = evaluate(model, sequences).discriminator_similarity
+    hook.remove()
+    text = {"input_ids": calls[-1].corrupted_ids.view(9, 64), "output_hidden_states": True}
+    with torch.no_grad():
+        states = model.discriminator.eval()(**text).hidden_states[2].flatten(0, 1)[calls[-1].is_candidate]
+    cosines = torch.nn.functional.cosine_similarity(states[:, None], states[None], dim=-1).fill_diagonal_(math.nan)
+    assert found == pytest.approx(float(cosines.nanmean()), abs=1e-5)
+    with torch.no_grad():  # a layer that gives all tokens one vector
+        model.discriminator.electra.encoder.layer[1].output.LayerNorm.weight.zero_()
+        model.discriminator.electra.encoder.layer[1].output.LayerNorm.bias.fill_(1)
+    assert evaluate(model, sequences).discriminator_similarity == pytest.approx(1)
 
 
 def test_a_discriminator_that_calls_nothing_replaced_has_no_precision():

@@ -31,6 +31,7 @@ EVALUATION = Evaluation(
     discriminator_precision=None,
     discriminator_recall=0.0,
     replaced_share=0.16,
+    discriminator_similarity=0.31,
 )
 RUN = {"kind": "run", "recipe": {"name": "tiny"}, "seed": 3, "versions": {"torch": "2.13"}}
 DATA = {"fingerprint": "0123abcd", "sources": ["a|b.txt"]}

@@ -17,6 +17,7 @@ from electra_fast.cli.main import main
 from electra_fast.pretraining import Corpus, preset
 from electra_fast.pretraining import pretrain as pretrain_on
 from electra_fast.pretraining.loop import TrainingLoop
+from electra_fast.training import guard
 from electra_fast.training import loop as training_loop
 from electra_fast.training.progress import read_records
 
@@ -175,6 +176,18 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     with pytest.raises(ValueError, match=r"must stay a finite number, got nan at step 4 .*lower learning rate"):
         pretrain(recipe, documents(), tmp_path / "out", n_steps=30, log_every=4)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["log.jsonl", "run.json", "tokenizer"]
+
+
+def test_an_evaluation_that_finds_tokens_alike_is_warned_of(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(guard, "_FIRST_STEP", 20)
+    monkeypatch.setattr(guard, "_ALIKE", -1)  # as any network's are
+    options = {"n_steps": 30, "log_every": 10, "checkpoint_every": 10}
+    pretrain(RECIPE, documents(), tmp_path / "out", **options)
+    (warning,) = read_records(tmp_path / "out" / "log.jsonl", "warning")
+    assert warning["step"] == 20 and "nearly the same vector" in warning["advice"]
+    assert f"warning: {warning['advice']}" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="at step 20 .* nearly the same vector"):
+        pretrain(RECIPE, documents(), tmp_path / "strict", strict=True, **options)
 
 
 # Mistakes, on the command line: one line, and nothing written.

@@ -77,6 +77,20 @@ def test_a_discriminator_that_ranks_well_or_is_better_than_constant_has_not_coll
     assert advice(curve(discriminator=0.9, auc=0.5)) == {}
 
 
+def test_a_discriminator_whose_tokens_are_alike_is_named_once():
+    guard = Guard()
+    assert guard.check(900, 0.9, {"discriminator_similarity": 0.97}) is None, "too early to say"
+    assert guard.check(2000, 0.4, {"discriminator_similarity": 0.97}) is None
+    assert guard.check(2000, 0.5, {"discriminator_similarity": 0.81}) is None
+    assert guard.check(2000, 0.5, {"discriminator_similarity": None}) is None
+    assert "nearly the same vector: two tokens' have a mean cosine of 0.97" in guard.check(
+        2000, 0.5, {"discriminator_similarity": 0.97}
+    )
+    assert guard.check(2500, 0.6, {"discriminator_similarity": 0.98}) is None
+    with pytest.raises(ValueError, match="nearly the same vector"):
+        Guard(stop=True).check(2000, 0.5, {"discriminator_similarity": 0.97})
+
+
 def test_a_network_that_falls_back_late_is_named_then():
     healthy, fallen = list(curve(n_records=60)), [{"generator_loss": 6.3}] * 20
     assert list(advice([*healthy, *fallen])) == [63 / 80]

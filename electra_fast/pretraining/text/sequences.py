@@ -1,7 +1,8 @@
 """Packing: how the documents of a window become sequences of one length.
 
 The packing `dense` joins the documents, [SEP] after each, and cuts them: every sequence is full, without padding. The
-packing `google` is the original's: padded pairs of segments, each pair from one document.
+packing `lines` makes each line a sequence of its own, for networks that will read short texts. The packing `google` is
+the original's: padded pairs of segments, each pair from one document.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .windows import TokenWindow
 if TYPE_CHECKING:
     from ...tokenizer import ElectraTokenizer
 
-PackingName = Literal["dense", "google"]
+PackingName = Literal["dense", "lines", "google"]
 
 _SINGLE_SEGMENT_SHARE = 0.1
 _SHORT_TARGET_SHARE = 0.05
@@ -64,9 +65,11 @@ def make_packing(name: PackingName, tokenizer: ElectraTokenizer, seq_length: int
         raise ValueError(f"seq_length must be at least {_SHORTEST_TARGET}, got {seq_length}")
     if name == "dense":
         return DensePacking(seq_length, cls, sep)
+    if name == "lines":
+        return LinesPacking(seq_length, cls, sep, pad)
     if name == "google":
         return GooglePacking(seq_length, cls, sep, pad)
-    raise ValueError(f"packing must be 'dense' or 'google', got {name!r}")
+    raise ValueError(f"packing must be 'dense', 'lines' or 'google', got {name!r}")
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,37 @@ class DensePacking:
         input_ids[:, 0], input_ids[:, -1] = self.cls, self.sep
         input_ids[:, 1:-1] = body[order]
         return Examples(input_ids)
+
+
+@dataclass(frozen=True)
+class LinesPacking:
+    """Padded sequences [CLS] line [SEP]; a line of more than `seq_length` - 2 tokens becomes several of about one length.
+
+    Sequences begin where lines do and have the lines' lengths, as texts have that a fine-tuned network reads.
+    """
+
+    seq_length: int
+    cls: int
+    sep: int
+    pad: int
+    size_is_random = False
+
+    def plan(self, window: TokenWindow, random: np.random.Generator) -> Plan:
+        window = window.loaded()
+        n_parts = -(-np.diff(window.line_offsets) // (self.seq_length - 2))
+        return Plan(int(n_parts.sum()), lambda: self._build(window, n_parts, random))
+
+    def _build(self, window: TokenWindow, n_parts: np.ndarray, random: np.random.Generator) -> Examples:
+        size, order = self.seq_length, random.permutation(n_parts.sum())
+        line, part = np.repeat(np.arange(len(n_parts)), n_parts)[order], ranges(np.zeros_like(n_parts), n_parts)[order]
+        first, length, n_parts = window.line_offsets[line], np.diff(window.line_offsets)[line], n_parts[line]
+        starts, ends = first + part * length // n_parts, first + (part + 1) * length // n_parts
+        rows, lengths = np.arange(len(order)), ends - starts
+        input_ids = np.full((len(order), size), self.pad, np.int32)
+        input_ids.reshape(-1)[ranges(rows * size + 1, lengths)] = np.asarray(window.ids)[ranges(starts, lengths)]
+        input_ids[:, 0], input_ids[rows, lengths + 1] = self.cls, self.sep
+        lengths = (lengths + 2).astype(np.int32)
+        return Examples(input_ids, lengths, lengths)
 
 
 @dataclass(frozen=True)

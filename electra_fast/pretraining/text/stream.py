@@ -70,7 +70,7 @@ class SequenceStream:
         tokenizer: tokenizer of the text.
         seq_length: tokens per sequence, with special tokens.
         seed: seed of every order and every choice, at least 0.
-        packing: "dense": full sequences; "google": the original's padded pairs of segments.
+        packing: "dense": full sequences; "lines": each line one; "google": the original's padded pairs of segments.
         window_chars: characters of text that are shuffled together; another number gives another stream. The windows of
             a `ShardedCorpus` are its shards.
         threads: threads that tokenise; None: as many as the process has cores.

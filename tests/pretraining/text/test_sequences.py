@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from texts import documents
 
-from electra_fast.pretraining.text.sequences import DensePacking, GooglePacking, make_packing
+from electra_fast.pretraining.text.sequences import DensePacking, GooglePacking, LinesPacking, make_packing
 from electra_fast.pretraining.text.vocab import train_vocab
 from electra_fast.pretraining.text.windows import TokenWindow, token_windows, vocabulary_fingerprint, word_start_table
 from electra_fast.tokenizer import ElectraTokenizer
@@ -75,6 +75,36 @@ def test_another_generator_gives_another_order():
         DensePacking(12, CLS, SEP).plan(window, np.random.default_rng(seed)).build().input_ids for seed in (0, 1)
     )
     assert one.shape == two.shape and not np.array_equal(one, two)
+
+
+# Lines
+
+
+@given(LENGTHS, st.integers(5, 20), st.integers(0, 9), st.sampled_from([np.int32, np.uint16, np.uint32]))
+def test_each_line_is_one_sequence_or_several_of_about_one_length(lengths, size, seed, dtype):
+    window = window_of(lengths, dtype)
+    plan = LinesPacking(size, CLS, SEP, PAD).plan(window, np.random.default_rng(seed))
+    examples = plan.build()
+    assert examples.input_ids.shape == (plan.n_sequences, size) and examples.input_ids.dtype == np.int32
+    texts = []
+    for row, length in zip(examples.input_ids.tolist(), examples.lengths.tolist(), strict=True):
+        assert row[0] == CLS and row[length - 1] == SEP and row[length:] == [PAD] * (size - length)
+        texts.append(row[1 : length - 1])
+    assert np.array_equal(examples.first_lengths, examples.lengths)
+    # All tokens differ, so the parts of a line are found by their order.
+    texts.sort()
+    for line in chain(*lines_of(window)):
+        n_parts = -(-len(line) // (size - 2))
+        parts, texts = texts[:n_parts], texts[n_parts:]
+        assert [*chain(*parts)] == line
+        assert not parts or max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert not texts
+
+
+def test_lines_come_in_another_order_with_another_generator():
+    window, packing = window_of([[5, 5]] * 50), LinesPacking(12, CLS, SEP, PAD)
+    one, same, two = (packing.plan(window, np.random.default_rng(seed)).build().input_ids for seed in (0, 0, 1))
+    assert np.array_equal(one, same) and one.shape == two.shape and not np.array_equal(one, two)
 
 
 # Google's
@@ -180,7 +210,7 @@ def test_the_vocabulary_fingerprint_tells_tokenizers_apart(tokenizer):
 
 
 def test_wrong_packings_are_named(tokenizer):
-    with pytest.raises(ValueError, match="packing must be 'dense' or 'google', got 'loose'"):
+    with pytest.raises(ValueError, match="packing must be 'dense', 'lines' or 'google', got 'loose'"):
         make_packing("loose", tokenizer, 64)
     with pytest.raises(ValueError, match="seq_length must be at least 5, got 4"):
         make_packing("dense", tokenizer, 4)

@@ -13,7 +13,7 @@ from texts import documents, text
 
 from electra_fast.cli.prepare import PrepareCommand
 from electra_fast.pretraining.text.corpus import Corpus
-from electra_fast.pretraining.text.sequences import DensePacking, GooglePacking
+from electra_fast.pretraining.text.sequences import make_packing
 from electra_fast.pretraining.text.shards import ShardedCorpus, open_corpus, write_shards
 from electra_fast.pretraining.text.stream import SequenceStream, held_out_sequences
 from electra_fast.pretraining.text.vocab import train_vocab, write_vocab
@@ -36,7 +36,7 @@ def shards(tokenizer, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("packing", ["dense", "google"])
+@pytest.mark.parametrize("packing", ["dense", "lines", "google"])
 def test_one_shard_gives_the_stream_of_its_text(tokenizer, tmp_path, packing):
     corpus = Corpus.from_texts(TEXTS)
     write_shards(corpus, tokenizer, tmp_path / "out")
@@ -188,13 +188,12 @@ def test_shards_are_as_they_were_written(tokenizer, tmp_path, field):
     held_out_sequences(ShardedCorpus(tmp_path), tokenizer, 8, 1)
 
 
-@pytest.mark.parametrize("packing", ["dense", "google"])
+@pytest.mark.parametrize("packing", ["dense", "lines", "google"])
 @pytest.mark.parametrize("field", ["ids", "line_offsets", "document_offsets"])
 def test_a_shard_that_is_truncated_while_it_is_in_use_is_named(tokenizer, tmp_path, field, packing):
     """Mapped memory beyond a file's end kills the process that touches it."""
     write_shards(Corpus.from_texts(TEXTS), tokenizer, tmp_path)
-    cls, sep, pad = (tokenizer.convert_tokens_to_ids(token) for token in ("[CLS]", "[SEP]", "[PAD]"))
-    maker = DensePacking(LENGTH, cls, sep) if packing == "dense" else GooglePacking(LENGTH, cls, sep, pad)
+    maker = make_packing(packing, tokenizer, LENGTH)
     random = np.random.default_rng(0)
     (window,) = ShardedCorpus(tmp_path).training_windows(tokenizer, None)
     plan = maker.plan(window.loaded(), random)

@@ -20,7 +20,7 @@ from electra_fast.pretraining.text.windows import token_windows
 from electra_fast.tokenizer import ElectraTokenizer
 
 LENGTH, COUNT = 24, 1500
-PACKINGS = ["dense", "google"]
+PACKINGS = ["dense", "lines", "google"]
 
 
 @pytest.fixture(scope="module")

@@ -186,7 +186,7 @@ def test_an_evaluation_that_finds_tokens_alike_is_warned_of(tmp_path, monkeypatc
     (warning,) = read_records(tmp_path / "out" / "log.jsonl", "warning")
     assert warning["step"] == 20 and "nearly the same vector" in warning["advice"]
     assert f"warning: {warning['advice']}" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="at step 20 .* nearly the same vector"):
+    with pytest.raises(ValueError, match=r"at step 20 .* nearly the same vector"):
         pretrain(RECIPE, documents(), tmp_path / "strict", strict=True, **options)
 
 

@@ -105,9 +105,9 @@ class DensePacking:
 
 @dataclass(frozen=True)
 class LinesPacking:
-    """Padded sequences [CLS] line [SEP]; a line of more than `seq_length` - 2 tokens becomes several of about one length.
+    """Padded sequences [CLS] line [SEP]; lines of more than `seq_length` - 2 tokens become several of about one length.
 
-    Sequences begin where lines do and have the lines' lengths, as texts have that a fine-tuned network reads.
+    Sequences begin where lines do and have their lengths, as texts have that a fine-tuned network reads.
     """
 
     seq_length: int

@@ -317,7 +317,7 @@ BLOCKS = {
         ("corpus", "threads", "work"),
         {"electra_fast, MB/s": _median_and_spread},
         lambda row, ours: _median(row),
-        "electra-fast bench tokenizer --data PROSE SCRIPTS",
+        "electra-fast bench tokenizer --vocab VOCAB --data PROSE SCRIPTS",
         beside="{}",
     ),
 }

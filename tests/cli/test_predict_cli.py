@@ -367,11 +367,11 @@ def test_two_processes_share_the_work(models, tmp_path, monkeypatch, capfd):
     processes = [context.Process(target=predict_in, args=(rank, store.port, commands, errors)) for rank in (0, 1)]
     for process in processes:
         process.start()
-    assert {errors.get(timeout=60) for _ in processes} == {
+    assert {errors.get(timeout=120) for _ in processes} == {
         "several processes need a file that each can read (--input), got None"
     }
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=120)
         assert process.exitcode == 0
     expected, found = ([json.loads(line) for line in path.read_text().splitlines()] for path in outputs)
     assert [prediction["id"] for prediction in found] == [str(i) for i in range(9)]

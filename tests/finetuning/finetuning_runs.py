@@ -115,7 +115,7 @@ def launch(folder, calls, n_processes=1, before=""):
     """Makes calls of `run` in other processes; returns their exit code and what they printed."""
     with start(folder, calls, n_processes, before) as process:
         try:
-            printed, _ = process.communicate(timeout=90)
+            printed, _ = process.communicate(timeout=240)
         finally:
             process.terminate()  # torchrun then ends its processes
     return process.returncode, printed

@@ -158,7 +158,7 @@ def test_sigterm_to_torchrun_ends_two_processes_after_a_checkpoint(tmp_path, who
     process = start([(out, {"checkpoint_every": 100})], n_processes=2, before=SLOW)
     wait_for(lambda: steps_done(out) >= 2, process)
     process.terminate()
-    printed, _ = process.communicate(timeout=30)
+    printed, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     (end,) = read_records(out / "log.jsonl", "end")
     step = end["step"]
@@ -189,7 +189,7 @@ def test_a_terminal_that_is_closed_ends_the_run_after_a_checkpoint(tmp_path):
     os.close(terminal)
     wait_for(lambda: steps_done(out) >= 1, process)
     os.close(controller)
-    assert process.wait(timeout=60) == 128 + signal.SIGHUP
+    assert process.wait(timeout=120) == 128 + signal.SIGHUP
     (end,) = read_records(out / "log.jsonl", "end")
     assert end["reason"] == "interrupted"
     assert f"step-{end['step']}" in checkpoints(out)

@@ -296,7 +296,7 @@ ids, packed = torch.ones(400, dtype=torch.long), PackedBatch.full(1, 400, torch.
 with torch.inference_mode():
     child = os.fork()
     if child == 0:
-        signal.alarm(20)
+        signal.alarm(120)
         assert model.cpu_encoder.serves(model, ids)
         model.cpu_encoder(packed, ids, ids, ids, None, False)
         os._exit(0)

@@ -8,6 +8,8 @@ ARM_TORCH_CPUS ?= max neoverse-n1
 ARM_INPUTS ?= 300
 ARM_TESTS ?= tests/model/test_cpu_encoder.py tests/model/test_cpu_encoder_broken.py tests/ops/test_cpu_*.py \
 	tests/tokenizer
+# This qemu (7.2) fails where a forked child begins threads.
+ARM_LEFT_OUT := --deselect tests/model/test_cpu_encoder.py::test_the_first_call_may_be_a_forked_childs
 QEMU := qemu-aarch64 -L $(ARM)/root -cpu
 
 # One place for all of it: the build of either processor differs by compiler and directory alone.
@@ -102,6 +104,6 @@ test-arm: $(ARM)/encoder_grid $(ARM)/encoder_grid_here $(ARM)/fuzz_cpu_encoder $
 	$(QEMU) max $(ARM)/fuzz_cpu_blocks $(ARM_INPUTS)
 	$(QEMU) max $(ARM)/fuzz_encoder $(ARM_INPUTS) csrc/tokenizer/fuzz/corpus/*
 	for cpu in $(ARM_TORCH_CPUS); do $(call ARM_PYTEST,$$cpu) tests/model/test_cpu_encoder_int8.py || exit 1; done
-	$(call ARM_PYTEST,max) $(ARM_TESTS)
+	$(call ARM_PYTEST,max) $(ARM_LEFT_OUT) $(ARM_TESTS)
 
 -include $(foreach directory,objects here,$(wildcard $(ARM)/$(directory)/*/*.d $(ARM)/$(directory)/*/*/*.d))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import platform
 import subprocess
 import sys
 import threading
@@ -345,6 +346,7 @@ def test_not_a_number_stays_one():
     assert not found[5:].any()
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="torch tells of x86's instructions only")
 def test_a_slow_dtype_is_said_once(recwarn, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_fp16_supported", lambda: False)
     warn_if_slow.cache_clear()

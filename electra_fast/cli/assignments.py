@@ -27,6 +27,12 @@ def assigned_fields(dataclass: type, assignments: Sequence[str]) -> dict[str, ob
             kinds = get_args(expected) if isinstance(expected, UnionType) else (get_origin(expected) or expected,)
             is_right = isinstance(value, kinds) or (float in kinds and type(value) is int)
         if not is_right:
-            raise ValueError(f"--set {name} must be {expected}, got {text!r}")
+            raise ValueError(f"--set {name} must be {_shown(expected)}, got {text!r}")
         values[name] = value
     return values
+
+
+def _shown(expected: object) -> str:
+    if get_origin(expected) is Literal:
+        return " or ".join(map(repr, get_args(expected)))
+    return expected.__name__ if isinstance(expected, type) else str(expected)

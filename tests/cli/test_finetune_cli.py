@@ -51,7 +51,7 @@ def call(line):
         ("--task sst2 mrpc --data .", "must hold a directory for each task, got none for sst2"),
         (f"{OWN} --metric bleu", "the metric of classification must be one of accuracy, f1, matthews, got 'bleu'"),
         (f"{OWN} --set nothing=1", "--set must name a field of the recipe"),
-        (f"{OWN} --set layer_decay=high", "--set layer_decay must be"),
+        (f"{OWN} --set layer_decay=high", "--set layer_decay must be float, got 'high'"),
         (f"{OWN} --trials 0", "n_trials must be positive, got 0"),
         (f"{OWN} --log-every 3 --checkpoint-every 4", "checkpoint_every must be a multiple of log_every 3, got 4"),
         (f"{OWN} --max-length 64", "max_length must be at most 32"),

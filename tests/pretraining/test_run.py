@@ -212,6 +212,7 @@ def data(tmp_path):
         (["--data", "text.txt", "--minutes", "-1"], "minutes must be positive, got -1.0"),
         (["--data", "text.txt", "--batch-size", "0"], "batch_size must be positive, got 0"),
         (["--data", "text.txt", "--vocab-size", "20"], "got size 20"),
+        (["--data", "text.txt", "--set", "packing=rows"], "must be 'dense' or 'lines' or 'google', got 'rows'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

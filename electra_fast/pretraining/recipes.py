@@ -256,7 +256,7 @@ TINY = Recipe(
     # minutes. At 2 it learns to find words that do not fit (0.81), and the generator learns no less.
     temperature=2.0,
     learning_rate=2e-3,
-    warmup_steps=200,
+    warmup_steps=400,
     bias_correction=True,
     # Steps this small gain little from a second thread, and wait long for it on a busy machine.
     cpu_threads=1,

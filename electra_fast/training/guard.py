@@ -120,11 +120,11 @@ class Guard:
 
 
 def _similarity_finding(similarity: float | None) -> str | None:
-    if similarity is None or similarity <= _ALIKE:
+    if similarity is None or not similarity > _ALIKE:
         return None
     return (
-        f"the discriminator's middle layer gives all tokens nearly the same vector: two tokens' have a mean cosine of "
-        f"{similarity:.2f}. Its AUC may look well, but fine-tuning from it will fail. A lower learning rate, a longer "
+        "the discriminator's middle layer gives all tokens nearly the same vector: two tokens' have a mean cosine of "
+        f"{similarity:.2f}. Its AUC may look well, but fine-tuning from it is likely to fail. A lower learning rate, a longer "
         "warm-up, or a discriminator that begins with the generator's weights (--init-discriminator) may help"
     )
 

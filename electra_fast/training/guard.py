@@ -124,8 +124,8 @@ def _similarity_finding(similarity: float | None) -> str | None:
         return None
     return (
         "the discriminator's middle layer gives all tokens nearly the same vector: two tokens' have a mean cosine of "
-        f"{similarity:.2f}. Its AUC may look well, but fine-tuning from it is likely to fail. A lower learning rate, a longer "
-        "warm-up, or a discriminator that begins with the generator's weights (--init-discriminator) may help"
+        f"{similarity:.2f}. Its AUC may look well, but fine-tuning from it is likely to fail. A lower learning rate, a "
+        "longer warm-up, or a discriminator that begins with the generator's weights (--init-discriminator) may help"
     )
 
 
